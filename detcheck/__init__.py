@@ -1,0 +1,16 @@
+"""Does an LLM inference stack give the same bits for the same request, and if not: where, why, and how often?
+
+The public API, imported when first touched: importing detcheck costs nothing.
+"""
+
+from importlib import import_module
+
+_HOMES = {"Spec": "records", "Run": "records", "Verdict": "records", "run": "runner", "resume": "runner", "load": "runner"}
+
+__all__ = ["Run", "Spec", "Verdict", "load", "resume", "run"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(f"detcheck.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'detcheck' has no attribute {name!r}")

@@ -1,0 +1,3 @@
+from detcheck.cli import main
+
+main()

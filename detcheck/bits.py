@@ -1,0 +1,54 @@
+"""Equality is bytes. Content hashes and distances between floating-point bit patterns; no torch."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+
+def content_hash(*parts: bytes) -> str:
+    """SHA-256 over the parts, each preceded by its length, so that no two sequences of parts collide by concatenation."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def json_hash(value: object) -> str:
+    """Content hash of a JSON value, independent of key order."""
+    return content_hash(json.dumps(value, sort_keys=True).encode())
+
+
+def files_hash(paths: Iterable[Path]) -> str:
+    """Content hash over files: their names and SHA-256s, in order of name. The same files give the same hash anywhere."""
+    lines = []
+    for path in sorted(paths, key=lambda p: p.name):
+        with path.open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def as_integers(values: np.ndarray) -> np.ndarray:
+    """The bit patterns of float32[n] or float64[n], as unsigned integers: -0.0 is not 0.0, a NaN equals only its own bits."""
+    return np.ascontiguousarray(values).view({4: np.uint32, 8: np.uint64}[values.dtype.itemsize])
+
+
+def ulp_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """How many representable numbers lie between a[n] and b[n] (both float32 or both float64). float64[n]; NaN where either is NaN."""
+    top = {4: np.uint32(1 << 31), 8: np.uint64(1 << 63)}[a.dtype.itemsize]
+    x, y = as_integers(a), as_integers(b)
+    x_size, y_size = (x & ~top).astype(np.int64), (y & ~top).astype(np.int64)
+    apart = np.where((x & top) == (y & top), np.abs(x_size - y_size).astype(np.float64), x_size.astype(np.float64) + y_size)
+    return np.where(np.isnan(a) | np.isnan(b), np.nan, apart)
+
+
+def first_difference(a: np.ndarray, b: np.ndarray) -> int | None:
+    """First index at which two integer sequences part; the shorter one's length if it is a prefix; None if they are equal."""
+    shared = min(len(a), len(b))
+    unequal = np.flatnonzero(a[:shared] != b[:shared])
+    if unequal.size:
+        return int(unequal[0])
+    return None if len(a) == len(b) else shared

@@ -1,0 +1,60 @@
+"""A model's name or path -> the folder that holds it, and content hashes of what is in there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from detcheck.bits import files_hash
+from detcheck.errors import FailedError, UsageError
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
+TOKENIZER = ("tokenizer*", "vocab*", "merges*", "special_tokens_map.json", "added_tokens.json", "*.model", "*.tiktoken", "chat_template*")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+def resolve(model: str) -> Path:
+    """The folder of a model. Raises UsageError for what can be seen from here, FailedError where the hub does not deliver."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        folder = path
+    elif path.exists():
+        raise UsageError(f"--model {model} is a file. Give the folder that holds config.json and *.safetensors")
+    elif not HUB_ID.fullmatch(model):
+        raise UsageError(f"--model {model}: no such folder. Give an existing folder, or a hub id like Qwen/Qwen3-8B")
+    else:
+        folder = download(model)
+    check(model, folder)
+    return folder
+
+
+def check(model: str, folder: Path) -> None:
+    """Raises UsageError unless the folder holds a config and safetensors weights."""
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"--model {model}: there is no config.json in {folder}. Give the folder of a Hugging Face model")
+    if not any(folder.glob("*.safetensors")):
+        found = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
+        has = f"only pickled weights ({', '.join(found[:3])}), which run code when they are loaded" if found else "no weights"
+        raise UsageError(f"--model {model}: {folder} holds {has}. Convert them to safetensors: load the model and save_pretrained() it")
+
+
+def download(model: str) -> Path:
+    """The hub's snapshot of a model, in its cache; nothing is fetched that is there already."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=[*WEIGHTS, *TOKENIZER, "*.py"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise FailedError(
+            f"there is no folder {model} here, and the model hub did not deliver it: {reason}. Check the name and the network"
+        ) from None
+
+
+def digests(folder: Path, code: bool) -> dict[str, str]:
+    """SHA-256 content hashes of the weights (config included, and Python files where they are run) and of the tokenizer."""
+    weights = {path for pattern in (*WEIGHTS, *(["*.py"] if code else [])) for path in folder.glob(pattern)}
+    tokenizer = {path for pattern in TOKENIZER for path in folder.glob(pattern)}
+    return {"model": files_hash(weights), "tokenizer": files_hash(tokenizer)}

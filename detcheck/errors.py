@@ -1,0 +1,23 @@
+"""What can go wrong, by the exit code it leads to. Every message says what was wrong, what was found and what to do."""
+
+
+class DetcheckError(Exception):
+    """A condition that detcheck foresaw. Its text is for people and is printed without a traceback."""
+
+    exit_code = 4
+
+
+class UsageError(DetcheckError):
+    """The question cannot be asked like this: bad option, bad file, no such path. Nothing was run."""
+
+    exit_code = 2
+
+
+class FailedError(DetcheckError):
+    """The question was right, but it could not be run: load error, out of memory, missing dependency."""
+
+    exit_code = 4
+
+
+class OutOfMemoryError(FailedError):
+    """One batch did not fit. Its samples are missing; smaller batches may still run."""

@@ -1,0 +1,33 @@
+"""Making an outcome: the content hash that names it, and its text where it is new."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from detcheck.bits import as_integers, content_hash
+from detcheck.records import Outcome
+
+
+def outcome(
+    tokens: np.ndarray,
+    *,
+    logprobs: np.ndarray | None = None,
+    finish_reason: str | None = None,
+    margins: np.ndarray | None = None,
+    runners_up: np.ndarray | None = None,
+    text: str = "",
+    decode: Callable[[Sequence[int]], str] | None = None,
+    words: tuple[str, ...] | None = None,
+    unit: str = "token",
+) -> Outcome:
+    """The outcome of tokens[n] (int64, or `words`) and logprobs[n] (float32 or float64, bits count). See `records.Outcome`."""
+    payload = json.dumps(words).encode() if words is not None else tokens.astype("<i8").tobytes()
+    bits = b"" if logprobs is None else as_integers(logprobs).astype(f"<u{logprobs.dtype.itemsize}").tobytes()
+    kind = b"words" if words is not None else unit.encode()
+    name = content_hash(
+        kind, payload, b"none" if logprobs is None else logprobs.dtype.str[1:].encode(), bits, (finish_reason or "").encode()
+    )
+    return Outcome(name, tokens, logprobs, finish_reason, margins, runners_up, decode(tokens.tolist()) if decode else text, words, unit)

@@ -1,0 +1,141 @@
+"""Which batches to form: a pure, seeded function of what was asked.
+
+Kernels change their reduction order at certain numbers of rows, so the schedule crosses those thresholds, small sizes first.
+Every condition is repeated at least twice, one repetition after the other: without a repeat, run-to-run noise cannot be told
+from the batch. Large batches are made up of fillers, so that a few samples suffice to try them; the more samples are asked
+for, the more of the rows are samples.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from detcheck.errors import UsageError
+from detcheck.records import Schedule, Step
+
+THRESHOLDS = (1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 127, 128, 129, 255, 256, 257)
+RAGGED = (4, 8, 16, 32, 64, 128)  # sizes tried also with neighbours of other lengths; small ones suffice for padding
+ROWS_PER_SAMPLE = 4  # rows that the default schedule may compute for each sample asked for, so that fillers stay affordable
+
+
+@dataclass
+class Plan:
+    """A condition while the schedule is being fitted."""
+
+    name: str
+    size: int
+    ragged: bool
+    trials: int
+    samples: int = 1
+    """samples in each of its batches"""
+
+    @property
+    def room(self) -> int:
+        """Samples its batch can hold. A ragged one keeps a filler at either end."""
+        return max(1, self.size - 2) if self.ragged else self.size
+
+
+def conditions(sizes: tuple[int, ...], ragged: tuple[int, ...], trials: int) -> list[Plan]:
+    plans = []
+    for size in sorted(set(sizes)):
+        plans.append(Plan("alone" if size == 1 else f"batch-{size}", size, False, trials))
+        if size in ragged and size >= 2:
+            plans.append(Plan(f"ragged-{size}", size, True, trials))
+    return plans
+
+
+def fit(samples: int, trials: int, sizes: tuple[int, ...] | None, max_rows: int) -> tuple[list[Plan], list[str]]:
+    """Conditions with trials and samples so that the samples come out exactly, and what was left out.
+
+    Raises UsageError where sizes were asked for by name and cannot be had.
+    """
+    asked = sizes is not None
+    candidates = conditions(sizes, sizes, trials) if sizes else conditions(THRESHOLDS, RAGGED, trials)
+    plans: list[Plan] = []
+    not_tried: list[str] = []
+    rows_left = ROWS_PER_SAMPLE * samples
+    for plan in candidates:
+        if plan.size > max_rows:
+            not_tried.append(f"{plan.name}: memory is estimated to hold {max_rows} rows")
+        elif not asked and (len(plans) + 1) * trials > samples:
+            not_tried.append(f"{plan.name}: {samples} samples are used up")
+        elif not asked and plan.size * trials > rows_left:
+            not_tried.append(f"{plan.name}: would cost more than {ROWS_PER_SAMPLE} rows a sample")
+        else:
+            plans.append(plan)
+            rows_left -= plan.size * trials
+    if asked and not_tried:
+        raise UsageError(f"--batch-sizes: cannot form {'; '.join(not_tried)}. Ask for smaller sizes, or fewer --max-tokens")
+    if asked and len(plans) * trials > samples:
+        raise UsageError(
+            f"--batch-sizes: {len(plans)} conditions repeated {trials} times need at least {len(plans) * trials} samples; "
+            f"got --samples {samples}. Ask for more samples or fewer sizes"
+        )
+    if not plans:  # fewer samples than trials: nothing can be repeated, and the judge will say so
+        return [Plan("alone", 1, False, samples)], not_tried
+    spread(plans, samples - len(plans) * trials)
+    return plans, not_tried
+
+
+def spread(plans: list[Plan], left: int) -> None:
+    """Hand out the remaining samples: first instead of fillers, then as further trials."""
+    grown = True
+    while grown:
+        grown = False
+        for plan in plans:
+            if plan.samples < plan.room and plan.trials <= left:
+                plan.samples += 1
+                left -= plan.trials
+                grown = True
+    smallest = min(plan.samples for plan in plans)
+    while left >= smallest:
+        for plan in reversed(plans):
+            if plan.samples <= left:
+                plan.trials += 1
+                left -= plan.samples
+    if left == 1:  # a repeated condition takes two samples at least: borrow them from the first
+        plans[0].samples -= 1
+        left += plans[0].trials
+    first = plans[0]
+    if left % 2:
+        plans.append(Plan(first.name, first.size, first.ragged, 3, 1))
+        left -= 3
+    if left:
+        plans.append(Plan(first.name, first.size, first.ragged, 2, left // 2))
+
+
+def schedule(
+    inputs: dict[str, int], samples: int, trials: int, sizes: tuple[int, ...] | None, seed: int, max_rows: int, longest: int
+) -> Schedule:
+    """The steps for each input (name -> its length in tokens). `longest` is the most tokens a filler's prompt may have."""
+    plans, not_tried = fit(samples, trials, sizes, max_rows)
+    steps: list[Step] = []
+    for name, length in inputs.items():
+        first, late = [], []
+        for plan in plans:
+            rows = compose(plan, length, longest, random.Random(f"{seed}/{plan.name}"))
+            for trial in range(plan.trials):
+                (late if trial >= trials else first).append((plan.name, trial, rows))
+        # Repeats beyond the asked ones come at the end, so that a drift over the run would show in them.
+        steps += [Step(len(steps) + i, name, condition, trial, rows) for i, (condition, trial, rows) in enumerate(first + late)]
+    return Schedule(tuple(steps), tuple(not_tried))
+
+
+def compose(plan: Plan, length: int, longest: int, rng: random.Random) -> tuple[int, ...]:
+    """The rows of a batch: 0 for a sample, else a filler's length in tokens.
+
+    Samples stand first, last and in between. In a ragged batch a longer filler comes before and a shorter one after them
+    (where lengths allow), so that the samples are padded and others too.
+    """
+    inner = range(1, plan.size - 1) if plan.ragged and plan.size > 2 else range(plan.size)
+    ends = [inner[0], inner[-1]] if plan.samples > 1 else [rng.choice(inner)]
+    others = [slot for slot in inner if slot not in ends]
+    slots = {*ends, *rng.sample(others, plan.samples - len(set(ends)))} if plan.samples > 1 else set(ends)
+    rows = [0 if slot in slots else length for slot in range(plan.size)]
+    if plan.ragged:
+        for order, slot in enumerate(slot for slot in range(plan.size) if slot not in slots):
+            longer = min(longest, length + rng.randint(1, max(1, length // 2)))
+            shorter = rng.randint(max(1, length // 2), max(1, length - 1))
+            rows[slot] = longer if order % 2 == 0 else shorter
+    return tuple(rows)

@@ -1,0 +1,117 @@
+"""The sentences that all human reports share: what was found, why, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detcheck.records import SEVERITY, Finding, Fork, Run, Verdict
+from detcheck.report._visible import visible
+
+BINS = 12  # lines of a histogram
+SHOWN_FORKS = 12  # of the tree in human reports; report.json has all
+SHOWN_FINDINGS = 8
+
+MEANING = {
+    Verdict.IDENTICAL: "every condition asked for was exercised, and all bits are equal",
+    Verdict.RUN_VARIANT: "equal conditions, different bits: true nondeterminism",
+    Verdict.BATCH_VARIANT: "each condition repeats itself, but conditions differ: not batch-invariant",
+    Verdict.DIVERGENT: "different bits, and whether by the run or the batch cannot be told",
+    Verdict.INACCURATE: "the result is wrong against float64 beyond the accuracy rule",
+    Verdict.INCONCLUSIVE: "not enough evidence for a verdict",
+    Verdict.FAILED: "it could not run, and nothing was observed",
+}
+
+ADVICE = {
+    Verdict.IDENTICAL: "",
+    Verdict.RUN_VARIANT: "Look for atomics, autotuning or races: try torch.use_deterministic_algorithms(True) and CUBLAS_WORKSPACE_CONFIG=:4096:8, "
+    "and see whether the repeats agree then.",
+    Verdict.BATCH_VARIANT: "Kernels choose their reduction order by the shape of the batch. Serve with batch-invariant kernels, or keep the batch's shape "
+    "fixed where bits matter.",
+    Verdict.DIVERGENT: "To tell the run from the batch, observe again where batches can be seen, with every condition repeated.",
+    Verdict.INACCURATE: "",
+    Verdict.INCONCLUSIVE: "Ask again so that what is named above happens; this is not a pass.",
+    Verdict.FAILED: "",
+}
+
+
+def percent(rate: float) -> str:
+    return f"{100 * rate:.3g}%"
+
+
+def subject_line(finding: Finding) -> str:
+    case = finding.case
+    return " · ".join(part for part in (case.probe, visible(case.subject), case.kernels, case.dtype, case.input) if part)
+
+
+def totals(finding: Finding) -> str:
+    """The line that users paste into issues. Unique counts token sequences."""
+    return f"Total samples: {finding.samples}, Unique samples: {finding.distinct}"
+
+
+def figures(finding: Finding) -> list[str]:
+    """What differs and how often, a fact a line."""
+    if not finding.samples:
+        return []
+    compared, n = finding.evidence.get("compared"), finding.evidence.get("batches", 0)
+    unit = "characters" if compared == "text" else "tokens"
+    lines = [f"the most common came {finding.mode_count} times; the first {finding.common_prefix} {unit} are common to all"]
+    if compared == "bits":
+        lines.append(f"with log-probability bits: {finding.distinct_bits} distinct, equal up to token {finding.common_prefix_bits}")
+        if finding.latent:
+            lines.append("the divergence is latent: tokens are equal, log-probability bits are not")
+    if finding.metrics.get("max_abs") is not None:
+        lines.append(
+            f"log-probabilities of shared tokens are up to {finding.metrics['max_abs']:.3g} nats ({finding.metrics['max_ulp']:.0f} ulp) apart"
+        )
+    low, high = finding.interval_bits if compared == "bits" else finding.interval
+    if low == 0.0:
+        lines.append(f"no batch of {n} left the mode: at most {percent(high)} do under this schedule (95%)")
+    else:
+        lines.append(
+            f"of batches under this schedule {percent(low)} to {percent(high)} hold a sample that leaves the mode (95%, {n} batches)"
+        )
+    return lines
+
+
+def histogram_bins(histogram: Sequence[tuple[int, int]]) -> list[tuple[str, int]]:
+    """(label, samples): an index each, or equal ranges of indices where there are too many."""
+    if len(histogram) <= BINS:
+        return [(str(index), count) for index, count in histogram]
+    low, high = histogram[0][0], histogram[-1][0]
+    width = -(-(high - low + 1) // BINS)
+    bins: dict[int, int] = {}
+    for index, count in histogram:
+        bins[(index - low) // width] = bins.get((index - low) // width, 0) + count
+    return [(f"{low + b * width}-{min(high, low + (b + 1) * width - 1)}", bins.get(b, 0)) for b in range(max(bins) + 1)]
+
+
+def which_histogram(finding: Finding) -> tuple[str, Sequence[tuple[int, int]]]:
+    """The histogram worth showing, with its title: of tokens, or of bits where tokens never leave the mode."""
+    unit = "character" if finding.evidence.get("compared") == "text" else "token"
+    if finding.histogram or not finding.histogram_bits:
+        return f"First {unit} that leaves the mode", finding.histogram
+    return "First token whose log-probability bits leave the mode", finding.histogram_bits
+
+
+def branch_text(fork: Fork, n: int) -> str:
+    branch = fork.branches[n]
+    if branch.token is None:
+        return "(ends here)"
+    return visible(branch.text) or f"token {branch.token}"
+
+
+def likely_cause(finding: Finding) -> str:
+    evidence = finding.evidence
+    first, varies = evidence.get("first_variant_condition"), evidence.get("varies_with")
+    if finding.verdict not in (Verdict.BATCH_VARIANT, Verdict.RUN_VARIANT) or not first:
+        return ""
+    return f"Bits first differ in {visible(str(first))}" + (f"; they go with: {', '.join(varies)}." if varies else ".")
+
+
+def worst_first(run: Run) -> list[Finding]:
+    return sorted(run.findings, key=lambda f: (SEVERITY.index(f.verdict), f.mode_count - f.samples))
+
+
+def tally_line(run: Run) -> str:
+    counts = {v: sum(f.verdict is v for f in run.findings) for v in SEVERITY}
+    return ", ".join(f"{n} {v}" for v, n in counts.items() if n)

@@ -1,0 +1,122 @@
+"""For people at a terminal: the verdict first, then what differs, where, and what to do."""
+
+from __future__ import annotations
+
+import io
+import shutil
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from detcheck.records import Finding, Fork, Run, Verdict
+from detcheck.report._visible import visible
+from detcheck.report._words import (
+    ADVICE,
+    MEANING,
+    SHOWN_FINDINGS,
+    SHOWN_FORKS,
+    branch_text,
+    figures,
+    histogram_bins,
+    likely_cause,
+    subject_line,
+    tally_line,
+    totals,
+    which_histogram,
+    worst_first,
+)
+
+COLOURS = {Verdict.IDENTICAL: "green", Verdict.INCONCLUSIVE: "yellow"}
+BAR = 40  # characters of the longest bar
+
+
+def render(run: Run, colour: bool = False) -> str:
+    out = io.StringIO()
+    width = shutil.get_terminal_size((100, 24)).columns
+    console = Console(file=out, width=max(width, 60), force_terminal=colour, color_system="standard" if colour else None, highlight=False)
+    console.print(whole(run))
+    return out.getvalue()
+
+
+def whole(run: Run) -> RenderableType:
+    parts: list[RenderableType] = []
+    findings = worst_first(run)
+    if len(findings) > 1:
+        parts += [verdict_line(run.verdict, f"over {len(findings)} prompts: {tally_line(run)}"), Text()]
+    for finding in findings[:SHOWN_FINDINGS]:
+        parts += [one(finding), Text()]
+    if len(findings) > SHOWN_FINDINGS:
+        parts += [Text(f"... and {len(findings) - SHOWN_FINDINGS} more findings; report.json has all"), Text()]
+    for warning in run.warnings:
+        parts.append(Text(f"warning: {visible(warning)}", style="yellow"))
+    if run.subject:
+        env = run.subject.environment
+        packages = ", ".join(f"{name} {v}" for name, v in env.packages.items() if name in ("torch", "transformers", "vllm"))
+        parts.append(Text(f"on {visible(env.device)}, {env.processor}, {env.threads} threads; {packages}", style="dim"))
+        parts.append(Text(", ".join(f"{name} {digest[:12]}" for name, digest in run.subject.digests.items()), style="dim"))
+    parts.append(Text(f"reproduce: {visible(run.spec.command())}", style="dim"))
+    if run.path:
+        parts.append(Text(f"run: {visible(str(run.path))}", style="dim"))
+    return Group(*parts)
+
+
+def verdict_line(verdict: Verdict, rest: str) -> Text:
+    return Text.assemble((str(verdict), f"bold {COLOURS.get(verdict, 'red')}"), f"  {rest}")
+
+
+def one(f: Finding) -> RenderableType:
+    parts: list[RenderableType] = [verdict_line(f.verdict, subject_line(f)), Text(visible(f.note) or MEANING[f.verdict]), Text()]
+    if f.samples:
+        parts += [Text(totals(f), style="bold"), *(Text(line) for line in figures(f)), Text()]
+    title, histogram = which_histogram(f)
+    if histogram:
+        parts += [Text(title, style="bold"), bars(histogram_bins(histogram)), Text()]
+    if f.forks:
+        parts += [Text("Forks", style="bold"), tree(f.forks), Text()]
+    if f.evidence.get("conditions"):
+        parts += [conditions(f), Text()]
+    parts += [Text(line) for line in (likely_cause(f), ADVICE[f.verdict]) if line]
+    return Group(*parts)
+
+
+def bars(bins: list[tuple[str, int]]) -> Table:
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_column(justify="right")
+    most = max(count for _, count in bins)
+    for label, count in bins:
+        table.add_row(Text(label), Text("█" * max(1 if count else 0, round(BAR * count / most))), Text(str(count)))
+    return table
+
+
+def tree(forks: tuple[Fork, ...]) -> Tree:
+    """The fork tree, as far as it is readable."""
+    shown, total = forks[:SHOWN_FORKS], sum(b.count for b in forks[0].branches)
+    root = Tree(Text(f"{total} samples"))
+    nodes: dict[tuple[int, int], Tree] = {}
+    for fork in shown:
+        above = root if fork.parent is None else nodes[fork.parent, fork.parent_branch]
+        for n, branch in enumerate(fork.branches[:SHOWN_FORKS]):
+            margin = "" if branch.margin is None else f"  (ahead of the runner-up by {branch.margin:.2g} nats)"
+            line = Text.assemble(f"at {fork.index}: ", (f"{branch.count}×", "bold"), f" {branch_text(fork, n)}", (margin, "dim"))
+            nodes[fork.id, n] = above.add(line)
+        if len(fork.branches) > SHOWN_FORKS:
+            above.add(Text(f"... and {len(fork.branches) - SHOWN_FORKS} more ways on"))
+            nodes |= {(fork.id, n): above for n in range(SHOWN_FORKS, len(fork.branches))}
+    if len(forks) > SHOWN_FORKS:
+        root.add(Text(f"... and {len(forks) - SHOWN_FORKS} more forks; report.json has all"))
+    return root
+
+
+def conditions(f: Finding) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for n, heading in enumerate(("condition", "batches asked", "formed", "samples", "distinct", "distinct bits")):
+        table.add_column(heading, justify="left" if n == 0 else "right")
+    for name, c in f.evidence["conditions"].items():
+        table.add_row(Text(visible(name)), *(str(c[k]) for k in ("asked", "formed", "samples", "distinct", "distinct_bits")))
+    for line in f.evidence.get("not_tried", ()):
+        table.add_row(Text(f"not tried: {visible(line)}", style="dim"))
+    return table

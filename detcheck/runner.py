@@ -1,0 +1,180 @@
+"""run(spec) -> Run: open the probe, take its schedule step by step, store as it goes, judge."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from detcheck import lookup
+from detcheck.errors import DetcheckError, FailedError, UsageError
+from detcheck.judge import judge
+from detcheck.records import Case, Finding, Observation, Run, Spec, Step, Subject, Verdict
+from detcheck.store import RunFolder, read_head, read_spec, read_subject, with_process
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    done: int
+    """samples observed or missing"""
+    total: int
+    doing: str
+    """name of the condition that was just observed"""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def run(spec: Spec, output_dir: Path | str = "runs", on_progress: OnProgress | None = None, command: str | None = None) -> Run:
+    """Run a probe. What was observed is stored and judged however the run ends: by an error, by Ctrl-C (`Run.interrupted`).
+
+    Raises UsageError where the question cannot be asked. A probe that cannot be opened gives a run with the verdict `failed`.
+    """
+    probe = lookup.find("probes", spec.probe)
+    probe.check(spec)
+    started = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    folder = RunFolder.create(Path(output_dir), spec.probe)
+    head = Run(spec, command or spec.command(), started, ())
+    with folder.locked():
+        try:
+            opened = probe.PROBE(spec)
+            folder.write_head(spec, opened.subject, head.command, started)
+        except FailedError as error:
+            folder.discard()
+            return replace(head, findings=(failed(spec, str(error)),))
+        except (DetcheckError, KeyboardInterrupt):
+            folder.discard()
+            raise
+        except OSError as error:
+            folder.discard()
+            raise UsageError(f"--output-dir {output_dir}: cannot write there: {error.strerror}. Give a folder with room") from None
+        return execute(replace(head, subject=opened.subject, path=folder.path), opened, folder, set(), 0, on_progress)
+
+
+def resume(path: Path | str, on_progress: OnProgress | None = None) -> Run:
+    """Go on with a run that ended early; what is stored is not observed again.
+
+    Raises UsageError, naming what changed, where weights, versions, threads or anything else that can change bits differ.
+    """
+    path = Path(path)
+    head, spec, stored = read(path)
+    folder = RunFolder(path)
+    with folder.locked():
+        opened = lookup.find("probes", spec.probe).PROBE(spec)
+        refuse_changes(path, stored, opened.subject)
+        known = folder.outcomes()
+        seen = [o for o in folder.observations() if o.outcome is None or o.outcome in known]
+        process = 1 + max((o.process for o in seen), default=0)
+        base = Run(spec, str(head["command"]), str(head["started"]), (), subject=stored, path=path)
+        return execute(base, opened, folder, {(o.batch, o.condition.slot) for o in seen}, process, on_progress)
+
+
+def load(path: Path | str) -> Run:
+    """A stored run, judged again. Needs no torch. Raises UsageError where it cannot be read."""
+    path = Path(path)
+    head, spec, subject = read(path)
+    run = Run(spec, str(head["command"]), str(head["started"]), (), subject=subject, path=path)
+    return judged(run, RunFolder(path))
+
+
+def read(path: Path) -> tuple[dict[str, object], Spec, Subject]:
+    head = read_head(path)
+    return head, read_spec(head, lookup.find("probes", str(head.get("probe"))).Options), read_subject(head)
+
+
+def execute(
+    run: Run, opened: object, folder: RunFolder, done: set[tuple[int, int | None]], process: int, on_progress: OnProgress | None
+) -> Run:
+    """Observe every step that is not done, and judge what there is."""
+    steps = run.subject.schedule.steps
+    total, count = sum(s.samples for s in steps), len(done)
+    warnings, interrupted = list(run.warnings), False
+    watch = FirstDivergence()
+    batches_done = {batch for batch, _ in done}
+    try:
+        for position, step in enumerate(steps):
+            if step.index in batches_done and sum(1 for batch, _ in done if batch == step.index) >= step.samples:
+                continue
+            observations, outcomes = opened.observe(step)
+            new = [o for o in with_process(observations, process) if (o.batch, o.condition.slot) not in done]
+            folder.append(new, outcomes)
+            count += len(new)
+            if on_progress:
+                on_progress(Progress(count, total, step.condition))
+            watch.see(observations)
+            if run.spec.fail_fast and watch.diverged and last_of_condition(steps, position):
+                break
+        folder.flush()
+    except KeyboardInterrupt:
+        interrupted = True
+        warnings.append("interrupted: judged on what was observed until then")
+    except OSError as error:
+        warnings.append(
+            f"cannot write to {folder.path}: {error.strerror or error}. Judged on what was observed until then; make room, then --resume"
+        )
+    except DetcheckError as error:
+        warnings.append(f"the run ended early: {error}")
+    except Exception as error:  # noqa: BLE001  the boundary: whatever an engine dies of, what was observed is judged
+        traceback.print_exc(file=sys.stderr)
+        warnings.append(f"the run ended early: {type(error).__name__}: {error}")
+    if interrupted:
+        try:
+            folder.flush()
+        except OSError as error:
+            warnings.append(f"cannot write to {folder.path}: {error.strerror or error}")
+    return judged(replace(run, interrupted=interrupted, warnings=tuple(warnings)), folder)
+
+
+def last_of_condition(steps: tuple[Step, ...], position: int) -> bool:
+    """Whether the next step is of another condition: only then is it known whether this one repeats itself."""
+    following = steps[position + 1] if position + 1 < len(steps) else None
+    return following is None or (following.input, following.condition) != (steps[position].input, steps[position].condition)
+
+
+class FirstDivergence:
+    """Watches for a second outcome of a case."""
+
+    def __init__(self) -> None:
+        self._first: dict[Case, str] = {}
+        self.diverged = False
+
+    def see(self, observations: list[Observation]) -> None:
+        for o in observations:
+            if o.outcome is not None and self._first.setdefault(o.case, o.outcome) != o.outcome:
+                self.diverged = True
+
+
+def judged(run: Run, folder: RunFolder) -> Run:
+    subject = run.subject
+    cases = [Case(run.spec.probe, subject.name, run.spec.kernels, subject.dtype, p.name) for p in subject.inputs]
+    outcomes = folder.outcomes()
+    findings = judge(cases, subject.schedule, folder.observations(), outcomes)
+    if not outcomes and run.warnings and not run.interrupted:
+        findings = (failed(run.spec, run.warnings[-1]),)
+    return replace(run, findings=findings, warnings=(*run.warnings, *folder.warnings))
+
+
+def failed(spec: Spec, why: str) -> Finding:
+    case = Case(spec.probe, spec.model or "amplifier", spec.kernels, spec.dtype or "", "")
+    return Finding(case, Verdict.FAILED, why)
+
+
+def refuse_changes(path: Path, then: Subject, now: Subject) -> None:
+    before, after = asdict(then.environment), asdict(now.environment)
+    changed = [f"{name}: {before[name]} then, {after[name]} now" for name in before if before[name] != after[name]]
+    changed += [
+        f"digest of {name}: {d[:12]} then, {now.digests.get(name, 'none')[:12]} now"
+        for name, d in then.digests.items()
+        if now.digests.get(name) != d
+    ]
+    if then.inputs != now.inputs:
+        changed.append("prompts: other tokens now")
+    if changed:
+        raise UsageError(
+            f"--resume {path}: what was observed there cannot be mixed with what would be observed now. {'; '.join(changed)}. Start a new run"
+        )
