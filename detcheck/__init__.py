@@ -5,7 +5,14 @@ The public API, imported when first touched: importing detcheck costs nothing.
 
 from importlib import import_module
 
-_HOMES = {"Spec": "records", "Run": "records", "Verdict": "records", "run": "runner", "resume": "runner", "load": "runner"}
+_HOMES = {
+    "Spec": "records",
+    "Run": "records",
+    "Verdict": "records",
+    "run": "runner",
+    "resume": "runner",
+    "load": "runner",
+}
 
 __all__ = ["Run", "Spec", "Verdict", "load", "resume", "run"]
 

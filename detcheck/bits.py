@@ -41,7 +41,9 @@ def ulp_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     top = {4: np.uint32(1 << 31), 8: np.uint64(1 << 63)}[a.dtype.itemsize]
     x, y = as_integers(a), as_integers(b)
     x_size, y_size = (x & ~top).astype(np.int64), (y & ~top).astype(np.int64)
-    apart = np.where((x & top) == (y & top), np.abs(x_size - y_size).astype(np.float64), x_size.astype(np.float64) + y_size)
+    apart = np.where(
+        (x & top) == (y & top), np.abs(x_size - y_size).astype(np.float64), x_size.astype(np.float64) + y_size
+    )
     return np.where(np.isnan(a) | np.isnan(b), np.nan, apart)
 
 

@@ -51,7 +51,9 @@ def batch_sizes(text: str | None) -> tuple[int, ...] | None:
     except ValueError:
         sizes = (0,)
     if min(sizes) < 1:
-        raise typer.BadParameter(f"wants whole numbers of rows from 1 up, like 1,8,64; got {text}", param_hint="--batch-sizes")
+        raise typer.BadParameter(
+            f"wants whole numbers of rows from 1 up, like 1,8,64; got {text}", param_hint="--batch-sizes"
+        )
     return sizes
 
 
@@ -63,20 +65,33 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on
 @app.command()
 def completions(
     context: typer.Context,
-    model: Annotated[str | None, typer.Option(help="Hub id or folder. Default: the embedded amplifier, made on the spot.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hub id or folder. Default: the embedded amplifier, made on the spot.")
+    ] = None,
     samples: Annotated[int, typer.Option("--samples", "-n", help="Completions per prompt.")] = 100,
     max_tokens: Annotated[int, typer.Option(help="Tokens per completion.")] = 128,
-    prompt: Annotated[str | None, typer.Option(help="Default: 'Tell me about Richard Feynman' (the amplifier has its own).")] = None,
-    prompt_file: Annotated[str | None, typer.Option(help="One prompt a line, or .jsonl with `prompt` or `messages`.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Default: 'Tell me about Richard Feynman' (the amplifier has its own).")
+    ] = None,
+    prompt_file: Annotated[
+        str | None, typer.Option(help="One prompt a line, or .jsonl with `prompt` or `messages`.")
+    ] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Put prompts through the tokenizer's chat template.")] = False,
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on to --max-tokens past an end token.")] = False,
     kernels: Annotated[Kernels, typer.Option(help="Whose kernels run. This version has stock only.")] = Kernels.STOCK,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or short forms. Default: the model's own.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16, float16 or short forms. Default: the model's own.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    attn: Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager ... Default: the model's own.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")] = False,
+    attn: Annotated[
+        str | None, typer.Option(help="Attention implementation: sdpa, eager ... Default: the model's own.")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
+    ] = False,
     sizes: Annotated[
-        str | None, typer.Option("--batch-sizes", help="Like 1,8,64. Default: as many thresholds as the samples pay for.")
+        str | None,
+        typer.Option("--batch-sizes", help="Like 1,8,64. Default: as many thresholds as the samples pay for."),
     ] = None,
     trials: Annotated[int, typer.Option(help="Repeats of every condition, at least.")] = 2,
     seed: Annotated[int, typer.Option(help="Of filler tokens and their places.")] = 0,
@@ -98,8 +113,13 @@ def completions(
             refuse_other_options(context, spec, runner.read(resume)[1])
             run = runner.resume(resume, on_progress)
         else:
-            run = runner.run(spec, output_dir, on_progress, command=shlex.join(["detcheck", *sys.argv[1:]]))
+            run = runner.run(spec, output_dir, on_progress, command=typed())
     finish(run, format)
+
+
+def typed() -> str:
+    """The command line, as it was given."""
+    return shlex.join(["detcheck", *sys.argv[1:]])
 
 
 def refuse_other_options(context: typer.Context, given: Spec, stored: Spec) -> None:
@@ -111,6 +131,26 @@ def refuse_other_options(context: typer.Context, given: Spec, stored: Spec) -> N
             raise UsageError(
                 f"--resume goes on with the run's own options, and it has {option} {stored.flat()[name]}, not {value}. Leave {option} out"
             )
+
+
+@app.command()
+def judge(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="JSONL or parquet: `tokens` or `text`; optional `logprobs`, `batch_size`, `trial`, `prompt`."
+        ),
+    ],
+    allow_unseen_batch: Annotated[
+        bool, typer.Option("--allow-unseen-batch", help="Accept a pass without batch sizes.")
+    ] = False,
+    format: FormatOption = Format.TERMINAL,
+    fail_on: FailOnOption = FailOn.ANY,
+) -> None:
+    """Judge completions that another harness collected, a sample a row."""
+    from detcheck import runner
+
+    finish(runner.judge_file(file, allow_unseen_batch, fail_on, command=typed()), format)
 
 
 @app.command()
@@ -126,8 +166,9 @@ def report(
 
 def finish(run: Run, format: Format) -> None:
     """Reports beside the data, the chosen one on stdout, and the exit code."""
-    from detcheck.report import write_all
+    from detcheck.report import _github, write_all
 
+    _github.publish(run)
     for trouble in write_all(run) if run.path else ():
         print(f"detcheck: {trouble}", file=sys.stderr)
     show(run, format)
@@ -162,5 +203,8 @@ def main() -> None:
         import traceback
 
         traceback.print_exc(file=sys.stderr)
-        print("detcheck: this is a defect in detcheck, not a verdict; please report it with the lines above", file=sys.stderr)
+        print(
+            "detcheck: this is a defect in detcheck, not a verdict; please report it with the lines above",
+            file=sys.stderr,
+        )
         sys.exit(4)

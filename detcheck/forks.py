@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ def find_forks(sequences: Sequence[Sequence_]) -> tuple[Fork, ...]:
     """All forks, parents before children, widest first among the children of one parent."""
     ordered = sorted(sequences, key=lambda s: s.key)
     # In sorted order the sequences below one node are neighbours, and they part at the least prefix that neighbours share.
-    shared = np.asarray([first_difference(a.tokens, b.tokens) for a, b in zip(ordered, ordered[1:], strict=False)], dtype=np.int64)
+    shared = np.asarray([first_difference(a.tokens, b.tokens) for a, b in itertools.pairwise(ordered)], dtype=np.int64)
     forks: list[Fork] = []
     todo: list[tuple[int, int, int | None, int | None]] = [(0, len(ordered), None, None)]
     while todo:
@@ -41,7 +42,7 @@ def find_forks(sequences: Sequence[Sequence_]) -> tuple[Fork, ...]:
             continue
         index = int(shared[low : high - 1].min())
         starts = [low, *(low + 1 + np.flatnonzero(shared[low : high - 1] == index)).tolist(), high]
-        groups = [(a, b) for a, b in zip(starts, starts[1:], strict=False)]
+        groups = list(itertools.pairwise(starts))
         groups.sort(key=lambda g: (-sum(s.count for s in ordered[g[0] : g[1]]), g[0]))
         leaders = [max(ordered[a:b], key=lambda s: s.count) for a, b in groups]
         texts = continuations([leader.outcome.text for leader in leaders])
@@ -68,4 +69,12 @@ def continuations(texts: Sequence[str]) -> list[str]:
     cut = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     back = max(first.rfind(space, max(0, cut - WORD), cut) for space in " \n\t")
     start = back + 1 if back >= 0 else cut
-    return [text[start : start + CONTINUATION] for text in texts]
+    return [shorten(text[start:]) for text in texts]
+
+
+def shorten(text: str) -> str:
+    """Cut at a word where it is long."""
+    if len(text) <= CONTINUATION:
+        return text
+    cut = text.rfind(" ", CONTINUATION - WORD, CONTINUATION)
+    return text[: cut if cut > 0 else CONTINUATION] + " ..."

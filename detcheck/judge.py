@@ -82,12 +82,19 @@ def judge(
     for case, tally in tallies.items():
         tally.close()
         steps = None if schedule is None else [s for s in schedule.steps if s.input == case.input]
-        findings.append(judge_case(case, steps, schedule.not_tried if schedule else (), tally, outcomes, allow_unseen_batch))
+        findings.append(
+            judge_case(case, steps, schedule.not_tried if schedule else (), tally, outcomes, allow_unseen_batch)
+        )
     return tuple(findings)
 
 
 def judge_case(
-    case: Case, steps: Sequence[Step] | None, not_tried: Sequence[str], tally: Tally, outcomes: Mapping[str, Outcome], allow_unseen: bool
+    case: Case,
+    steps: Sequence[Step] | None,
+    not_tried: Sequence[str],
+    tally: Tally,
+    outcomes: Mapping[str, Outcome],
+    allow_unseen: bool,
 ) -> Finding:
     counts = tally.outcomes
     samples = counts.total()
@@ -108,6 +115,7 @@ def judge_case(
         "first_variant_condition": first_variant(steps, tally),
         "arms": {"repeat": repeat_arm(tally), "batch": batch_arm(tally)},
         "compared": level(counts, outcomes),
+        "as_asked": steps is not None and not not_tried,
     }
     verdict, note = decide(counts, samples, missing, reasons, conditions, tally, evidence, allow_unseen)
     return Finding(case, verdict, note, samples=samples, missing=missing, evidence=evidence, **shape)
@@ -127,7 +135,9 @@ def decide(
         return decide_variant(tally, evidence)
     doubts: list[str] = []
     if missing:
-        doubts.append(f"{missing} of {missing + samples} samples are missing ({'; '.join(f'{n}: {why}' for why, n in reasons.items())})")
+        doubts.append(
+            f"{missing} of {missing + samples} samples are missing ({'; '.join(f'{n}: {why}' for why, n in reasons.items())})"
+        )
     unformed = [name for name, c in conditions.items() if c["formed"] < c["asked"]]
     if tally.unseen and not allow_unseen:
         doubts.append(f"the batches of {tally.unseen} samples could not be seen (--allow-unseen-batch accepts that)")
@@ -135,8 +145,8 @@ def decide(
         doubts.append(f"batches were not formed as asked in {', '.join(unformed)}")
     if samples < 2:
         doubts.append("there is nothing to compare with")
-    elif not tally.unseen and len({(c.batch_size, c.composition) for c in tally.conditions}) < 2 and evidence["not_tried"]:
-        doubts.append("only one kind of batch was tried; ask for more samples")
+    elif evidence["batch_sizes"] and not compared_batches(tally) and not evidence["as_asked"]:
+        doubts.append("only one kind of batch was met, so nothing is known of others")
     if doubts:
         return Verdict.INCONCLUSIVE, "; ".join(doubts)
     note = f"all {samples} samples have the same {evidence['compared']}, in {tally.batches.total()} batches"
@@ -160,10 +170,7 @@ def decide_variant(tally: Tally, evidence: Mapping[str, object]) -> tuple[Verdic
             Verdict.BATCH_VARIANT,
             f"each condition repeats itself, but conditions differ{where}: not batch-invariant ({', '.join(evidence['varies_with'])})",
         )
-    if mixed:
-        why = "the batches behind them are not known in full"
-    else:
-        why = "the conditions that differ were not repeated"
+    why = "the batches behind them are not known in full" if mixed else "the conditions that differ were not repeated"
     return Verdict.DIVERGENT, f"bits differ, and whether by the run or by the batch cannot be told: {why}"
 
 
@@ -175,13 +182,21 @@ def repeat_arm(tally: Tally) -> bool | None:
 
 def settled(tally: Tally) -> dict[Condition, str]:
     """Conditions of known batch seen at least twice, always with the same outcome."""
-    return {c: next(iter(f)) for c, f in tally.conditions.items() if c.batch_size is not None and len(f) == 1 and f.total() > 1}
+    return {
+        c: next(iter(f))
+        for c, f in tally.conditions.items()
+        if c.batch_size is not None and len(f) == 1 and f.total() > 1
+    }
 
 
 def batch_arm(tally: Tally) -> bool | None:
     """Whether conditions that repeat themselves differ from each other; None: fewer than two of them."""
     found = settled(tally)
     return len(set(found.values())) > 1 if len(found) > 1 else None
+
+
+def compared_batches(tally: Tally) -> bool:
+    return len({(c.batch_size, c.composition) for c in tally.conditions}) > 1
 
 
 def varies_with(steady: Mapping[Condition, str]) -> list[str]:
@@ -191,7 +206,11 @@ def varies_with(steady: Mapping[Condition, str]) -> list[str]:
         "slot": lambda c: (c.batch_size, c.composition, c.threads),
         "threads": lambda c: (c.batch_size, c.composition, c.slot),
     }
-    changing = {"batch": lambda c: (c.batch_size, c.composition), "slot": lambda c: c.slot, "threads": lambda c: c.threads}
+    changing = {
+        "batch": lambda c: (c.batch_size, c.composition),
+        "slot": lambda c: c.slot,
+        "threads": lambda c: c.threads,
+    }
     found = []
     for aspect, fixed in aspects.items():
         groups: dict[object, dict[object, set[str]]] = defaultdict(lambda: defaultdict(set))
@@ -212,12 +231,18 @@ def first_variant(steps: Sequence[Step] | None, tally: Tally) -> str | None:
     return next((c.name for c in ranked if set(tally.conditions[c]) != {usual}), None)
 
 
-def count_conditions(steps: Sequence[Step] | None, tally: Tally, outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, int]]:
+def count_conditions(
+    steps: Sequence[Step] | None, tally: Tally, outcomes: Mapping[str, Outcome]
+) -> dict[str, dict[str, int]]:
     """Per condition's name: batches asked and formed, samples, and how many distinct ones came."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for condition, counter in tally.conditions.items():
         found[condition.name] += counter
-    asked = Counter(s.condition for s in steps) if steps is not None else Counter({name: c.total() for name, c in found.items()})
+    asked = (
+        Counter(s.condition for s in steps)
+        if steps is not None
+        else Counter({name: c.total() for name, c in found.items()})
+    )
     table = {}
     for name in [*asked, *(n for n in found if n not in asked)]:
         table[name] = {
@@ -281,7 +306,9 @@ def describe(counts: Counter[str], tally: Tally, outcomes: Mapping[str, Outcome]
         "histogram_bits": tuple(sorted(leaves_bits.items())),
         "forks": find_forks(sequences),
         "interval": clopper_pearson(sum(c for together, c in tally.batches.items() if not together <= in_mode), n),
-        "interval_bits": clopper_pearson(sum(c for together, c in tally.batches.items() if together != {mode_bits.id}), n),
+        "interval_bits": clopper_pearson(
+            sum(c for together, c in tally.batches.items() if together != {mode_bits.id}), n
+        ),
         "metrics": metrics,
         "mode_text": mode.outcome.text,
     }

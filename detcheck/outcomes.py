@@ -28,6 +28,20 @@ def outcome(
     bits = b"" if logprobs is None else as_integers(logprobs).astype(f"<u{logprobs.dtype.itemsize}").tobytes()
     kind = b"words" if words is not None else unit.encode()
     name = content_hash(
-        kind, payload, b"none" if logprobs is None else logprobs.dtype.str[1:].encode(), bits, (finish_reason or "").encode()
+        kind,
+        payload,
+        b"none" if logprobs is None else logprobs.dtype.str[1:].encode(),
+        bits,
+        (finish_reason or "").encode(),
     )
-    return Outcome(name, tokens, logprobs, finish_reason, margins, runners_up, decode(tokens.tolist()) if decode else text, words, unit)
+    return Outcome(
+        name,
+        tokens,
+        logprobs,
+        finish_reason,
+        margins,
+        runners_up,
+        decode(tokens.tolist()) if decode else text,
+        words,
+        unit,
+    )

@@ -68,4 +68,6 @@ class Log:
         self._last = now
         rate = (p.done - self._first) / max(now - self._start, 1e-9)
         eta = f", about {(p.total - p.done) / rate:.0f} s left" if rate else ""
-        print(f"detcheck: {p.done}/{p.total} samples, {rate:.1f} samples/s{eta} ({p.doing})", file=sys.stderr, flush=True)
+        print(
+            f"detcheck: {p.done}/{p.total} samples, {rate:.1f} samples/s{eta} ({p.doing})", file=sys.stderr, flush=True
+        )

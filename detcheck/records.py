@@ -99,15 +99,31 @@ class Spec:
         """The command line that asks the same again. Options left at their default are left out."""
         words = ["detcheck", self.probe]
         defaults = Spec(self.probe, type(self.options)()).flat()
+        arguments = [f.name for f in fields(self.options) if f.metadata.get("argument")]
+        words += [str(getattr(self.options, name)) for name in arguments]
         for name, value in self.flat().items():
             option = "--" + name.replace("_", "-")
-            if value == defaults[name]:
+            if value == defaults[name] or name in arguments:
                 continue
             if value is True:
                 words.append(option)
             else:
                 words += [option, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
-        return shlex.join(words)
+        return " ".join(map(quote, words))
+
+
+def quote(word: str) -> str:
+    """The word as a POSIX shell reads it, on one line and without controls: what cannot be printed is in bash's $'...'."""
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    return "$'" + "".join(c if c.isprintable() else shell_escape(ord(c)) for c in escaped) + "'"
+
+
+def shell_escape(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of the command line that was not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x80 else f"\\U{code:08x}"
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from detcheck import lookup
+from detcheck import lookup, readers
 from detcheck.errors import DetcheckError, FailedError, UsageError
 from detcheck.judge import judge
-from detcheck.records import Case, Finding, Observation, Run, Spec, Step, Subject, Verdict
+from detcheck.records import Case, FailOn, Finding, Observation, Run, Spec, Step, Subject, Verdict
 from detcheck.store import RunFolder, read_head, read_spec, read_subject, with_process
 
 
@@ -30,14 +30,16 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
-def run(spec: Spec, output_dir: Path | str = "runs", on_progress: OnProgress | None = None, command: str | None = None) -> Run:
+def run(
+    spec: Spec, output_dir: Path | str = "runs", on_progress: OnProgress | None = None, command: str | None = None
+) -> Run:
     """Run a probe. What was observed is stored and judged however the run ends: by an error, by Ctrl-C (`Run.interrupted`).
 
     Raises UsageError where the question cannot be asked. A probe that cannot be opened gives a run with the verdict `failed`.
     """
     probe = lookup.find("probes", spec.probe)
     probe.check(spec)
-    started = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    started = now()
     folder = RunFolder.create(Path(output_dir), spec.probe)
     head = Run(spec, command or spec.command(), started, ())
     with folder.locked():
@@ -52,7 +54,9 @@ def run(spec: Spec, output_dir: Path | str = "runs", on_progress: OnProgress | N
             raise
         except OSError as error:
             folder.discard()
-            raise UsageError(f"--output-dir {output_dir}: cannot write there: {error.strerror}. Give a folder with room") from None
+            raise UsageError(
+                f"--output-dir {output_dir}: cannot write there: {error.strerror}. Give a folder with room"
+            ) from None
         return execute(replace(head, subject=opened.subject, path=folder.path), opened, folder, set(), 0, on_progress)
 
 
@@ -82,13 +86,28 @@ def load(path: Path | str) -> Run:
     return judged(run, RunFolder(path))
 
 
+def judge_file(
+    path: Path | str, allow_unseen_batch: bool = False, fail_on: FailOn = FailOn.ANY, command: str | None = None
+) -> Run:
+    """Judge completions that somebody else collected (see `readers`). Raises UsageError where the file cannot be understood."""
+    spec = Spec("judge", readers.Options(str(path), allow_unseen_batch), fail_on=fail_on)
+    collected = readers.Collected(Path(path))
+    findings = judge((), None, collected.observations(), collected.outcomes, allow_unseen_batch)
+    return Run(spec, command or spec.command(), now(), findings)
+
+
 def read(path: Path) -> tuple[dict[str, object], Spec, Subject]:
     head = read_head(path)
     return head, read_spec(head, lookup.find("probes", str(head.get("probe"))).Options), read_subject(head)
 
 
 def execute(
-    run: Run, opened: object, folder: RunFolder, done: set[tuple[int, int | None]], process: int, on_progress: OnProgress | None
+    run: Run,
+    opened: object,
+    folder: RunFolder,
+    done: set[tuple[int, int | None]],
+    process: int,
+    on_progress: OnProgress | None,
 ) -> Run:
     """Observe every step that is not done, and judge what there is."""
     steps = run.subject.schedule.steps
@@ -130,10 +149,17 @@ def execute(
     return judged(replace(run, interrupted=interrupted, warnings=tuple(warnings)), folder)
 
 
+def now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def last_of_condition(steps: tuple[Step, ...], position: int) -> bool:
     """Whether the next step is of another condition: only then is it known whether this one repeats itself."""
     following = steps[position + 1] if position + 1 < len(steps) else None
-    return following is None or (following.input, following.condition) != (steps[position].input, steps[position].condition)
+    return following is None or (following.input, following.condition) != (
+        steps[position].input,
+        steps[position].condition,
+    )
 
 
 class FirstDivergence:

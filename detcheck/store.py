@@ -62,7 +62,9 @@ class RunFolder:
         stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{probe}"
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            path = next(p for n in range(1, 10_000) if (p := parent / (stem if n == 1 else f"{stem}-{n}")) and make_folder(p))
+            path = next(
+                p for n in range(1, 10_000) if (p := parent / (stem if n == 1 else f"{stem}-{n}")) and make_folder(p)
+            )
             for part in ("observations", "outcomes"):
                 (path / part).mkdir()
             write_file(path / "lock", b"")
@@ -166,12 +168,16 @@ def read_head(path: Path) -> dict[str, object]:
     if not path.is_dir():
         raise UsageError(f"{path}: no such run. Give the folder of a run, like runs/20261124T041500Z-completions")
     if not file.is_file():
-        raise UsageError(f"{path} has no run.json: it is not a run's folder, or the run ended before anything was observed")
+        raise UsageError(
+            f"{path} has no run.json: it is not a run's folder, or the run ended before anything was observed"
+        )
     try:
         head = json.loads(file.read_text("utf-8"))
         version = head["schema_version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{file} cannot be read ({type(error).__name__}: {error}). It may be damaged: restore it from a copy") from None
+        raise UsageError(
+            f"{file} cannot be read ({type(error).__name__}: {error}). It may be damaged: restore it from a copy"
+        ) from None
     if str(version).split(".")[0] != SCHEMA_VERSION.split(".")[0]:
         raise UsageError(
             f"{file} has schema version {version}; this is detcheck for {SCHEMA_VERSION}. Read it with the detcheck that wrote it ({head.get('detcheck_version')})"
@@ -196,16 +202,26 @@ def read_subject(head: dict[str, object]) -> Subject:
     """What the run opened. Fields that a later minor version added are passed over."""
 
     def record(kind: type, values: dict[str, object]) -> object:
-        return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if name in kind.__dataclass_fields__})
+        return kind(
+            **{
+                name: tuple(v) if isinstance(v, list) else v
+                for name, v in values.items()
+                if name in kind.__dataclass_fields__
+            }
+        )
 
     try:
         steps = tuple(record(Step, s) for s in head["schedule"]["steps"])
         schedule = Schedule(steps, tuple(head["schedule"]["not_tried"]))
         inputs = tuple(record(Prompt, p) for p in head["inputs"])
         environment = record(Environment, head["environment"])
-        return Subject(head["subject"]["name"], head["subject"]["dtype"], head["digests"], inputs, schedule, environment)
+        return Subject(
+            head["subject"]["name"], head["subject"]["dtype"], head["digests"], inputs, schedule, environment
+        )
     except (TypeError, KeyError) as error:
-        raise UsageError(f"run.json cannot be read: {type(error).__name__}: {error}. It may be damaged: restore it from a copy") from None
+        raise UsageError(
+            f"run.json cannot be read: {type(error).__name__}: {error}. It may be damaged: restore it from a copy"
+        ) from None
 
 
 def make_folder(path: Path) -> bool:
@@ -244,7 +260,9 @@ def schema(kind: str):  # noqa: ANN201  pyarrow is imported late
 
     text, number = pa.dictionary(pa.int32(), pa.string()), pa.int32()
     if kind == "observations":
-        columns = dict.fromkeys(("probe", "subject", "kernels", "dtype", "input", "condition", "composition", "outcome", "missing"), text)
+        columns = dict.fromkeys(
+            ("probe", "subject", "kernels", "dtype", "input", "condition", "composition", "outcome", "missing"), text
+        )
         columns |= dict.fromkeys(("batch_size", "slot", "threads", "trial", "batch", "process"), number)
         columns |= {"batch_sizes": pa.list_(number), "wall_s": pa.float64()}
     else:
@@ -287,7 +305,13 @@ def read_outcome(row: dict[str, object]) -> Outcome:
     runners_up = None if row["runners_up"] is None else np.asarray(row["runners_up"], np.int64)
     tokens = np.asarray(row["tokens"], np.int64)
     return Outcome(
-        row["id"], tokens, floats(row["logprob_bits"]), row["finish_reason"], floats(row["margin_bits"]), runners_up, row["text"]
+        row["id"],
+        tokens,
+        floats(row["logprob_bits"]),
+        row["finish_reason"],
+        floats(row["margin_bits"]),
+        runners_up,
+        row["text"],
     )
 
 

@@ -31,7 +31,9 @@ VOCABULARY = 2048
 CONTEXT = 4096  # tokens
 GROWTH = 3  # how much louder each layer is than the one before
 SHARPNESS = 5.0  # weight of the query and key norms: logits of attention grow with its square
-DIGITS_STD = 37837.227  # standard deviation of the sum of four independent uniform 16-bit digits, 2 * sqrt((2**32 - 1) / 12)
+DIGITS_STD = (
+    37837.227  # standard deviation of the sum of four independent uniform 16-bit digits, 2 * sqrt((2**32 - 1) / 12)
+)
 WEIGHTS_HASH = "b7f82d6eb1e1e03223a62a92789c32562c18114c0ffe7155d58b9f8377fcb289"
 
 # About 300 tokens: long enough to leave the short-prompt paths of attention kernels.
@@ -105,7 +107,9 @@ def make(target: Path) -> None:
             "defined by. Please report it; meanwhile give --model"
         )
     (target / "config.json").write_text(json.dumps(config(), indent=1))
-    (target / "generation_config.json").write_text(json.dumps({"do_sample": False, "eos_token_id": 0, "pad_token_id": 0}))
+    (target / "generation_config.json").write_text(
+        json.dumps({"do_sample": False, "eos_token_id": 0, "pad_token_id": 0})
+    )
     save_tokenizer(target)
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
 

@@ -10,7 +10,16 @@ from detcheck.errors import FailedError, UsageError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
-TOKENIZER = ("tokenizer*", "vocab*", "merges*", "special_tokens_map.json", "added_tokens.json", "*.model", "*.tiktoken", "chat_template*")
+TOKENIZER = (
+    "tokenizer*",
+    "vocab*",
+    "merges*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "*.model",
+    "*.tiktoken",
+    "chat_template*",
+)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -32,11 +41,19 @@ def resolve(model: str) -> Path:
 def check(model: str, folder: Path) -> None:
     """Raises UsageError unless the folder holds a config and safetensors weights."""
     if not (folder / "config.json").is_file():
-        raise UsageError(f"--model {model}: there is no config.json in {folder}. Give the folder of a Hugging Face model")
+        raise UsageError(
+            f"--model {model}: there is no config.json in {folder}. Give the folder of a Hugging Face model"
+        )
     if not any(folder.glob("*.safetensors")):
         found = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
-        has = f"only pickled weights ({', '.join(found[:3])}), which run code when they are loaded" if found else "no weights"
-        raise UsageError(f"--model {model}: {folder} holds {has}. Convert them to safetensors: load the model and save_pretrained() it")
+        has = (
+            f"only pickled weights ({', '.join(found[:3])}), which run code when they are loaded"
+            if found
+            else "no weights"
+        )
+        raise UsageError(
+            f"--model {model}: {folder} holds {has}. Convert them to safetensors: load the model and save_pretrained() it"
+        )
 
 
 def download(model: str) -> Path:

@@ -22,9 +22,18 @@ from detcheck.engines.base import Completion, Decoded, Row
 from detcheck.engines.folder import digests, resolve
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
 
-SHORT_DTYPES = {"fp32": "float32", "f32": "float32", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
+SHORT_DTYPES = {
+    "fp32": "float32",
+    "f32": "float32",
+    "float": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "half": "float16",
+}
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-MEMORY_SHARE = 0.5  # of the free memory that a batch may take by estimate: the estimate leaves out the allocator's slack
+MEMORY_SHARE = (
+    0.5  # of the free memory that a batch may take by estimate: the estimate leaves out the allocator's slack
+)
 
 
 def full_dtype(name: str | None) -> str | None:
@@ -33,7 +42,9 @@ def full_dtype(name: str | None) -> str | None:
         return None
     full = SHORT_DTYPES.get(name, name).removeprefix("torch.")
     if full not in DTYPES:
-        raise UsageError(f"--dtype {name}: not one that models run in. Use one of {', '.join(DTYPES)}, or {', '.join(SHORT_DTYPES)}")
+        raise UsageError(
+            f"--dtype {name}: not one that models run in. Use one of {', '.join(DTYPES)}, or {', '.join(SHORT_DTYPES)}"
+        )
     return full
 
 
@@ -41,7 +52,12 @@ class TransformersEngine:
     """See `engines.base.Engine`."""
 
     def __init__(
-        self, model: str | None, dtype: str | None = None, device: str = "auto", attn: str | None = None, trust_remote_code: bool = False
+        self,
+        model: str | None,
+        dtype: str | None = None,
+        device: str = "auto",
+        attn: str | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         self.name = model or amplifier.NAME
         self.folder: Path = resolve(model) if model else amplifier.folder()
@@ -53,7 +69,9 @@ class TransformersEngine:
         self._trust = trust_remote_code
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise UsageError(f"--device {device}: torch {torch.__version__} finds no CUDA device here. Use --device cpu")
+            raise UsageError(
+                f"--device {device}: torch {torch.__version__} finds no CUDA device here. Use --device cpu"
+            )
         self.digests: Mapping[str, str] = digests(self.folder, code=trust_remote_code)
         with quiet_transformers():
             self._config, self._tokenizer = self._read_config_and_tokenizer()
@@ -119,7 +137,9 @@ class TransformersEngine:
         from jinja2 import TemplateError
 
         if not self._tokenizer.chat_template:
-            raise UsageError(f"the tokenizer of {self.name} has no chat template. Leave out --chat, or give prompts instead of messages")
+            raise UsageError(
+                f"the tokenizer of {self.name} has no chat template. Leave out --chat, or give prompts instead of messages"
+            )
         try:
             text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
         except (TemplateError, TypeError, KeyError, ValueError) as error:
@@ -158,7 +178,9 @@ class TransformersEngine:
         import torch
 
         seen: set[int] = set()
-        hook = self._model.register_forward_pre_hook(lambda _, __, inputs: seen.add(len(inputs["input_ids"])), with_kwargs=True)
+        hook = self._model.register_forward_pre_hook(
+            lambda _, __, inputs: seen.add(len(inputs["input_ids"])), with_kwargs=True
+        )
         try:
             with torch.inference_mode():
                 completions = self._decode(rows, max_tokens, frozenset() if ignore_eos else self._ends)
@@ -174,7 +196,9 @@ class TransformersEngine:
         import torch
 
         width = max(len(row.prompt) for row in rows)
-        filling = min(ends) if ends else 0  # what is fed under the mask and after a sample has ended; its rows are never read
+        filling = (
+            min(ends) if ends else 0
+        )  # what is fed under the mask and after a sample has ended; its rows are never read
         padded = [[filling] * (width - len(row.prompt)) + list(row.prompt) for row in rows]
         unpadded = [[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows]
         step_ids = torch.tensor(padded, device=self.device)  # [B, width], then [B, 1]
@@ -196,7 +220,9 @@ class TransformersEngine:
             until = width + step
             if self._accepts_positions:
                 extra["position_ids"] = positions[:, until - step_ids.shape[1] : until]
-            out = self._model(input_ids=step_ids, attention_mask=mask[:, :until], past_key_values=cache, use_cache=True, **extra)
+            out = self._model(
+                input_ids=step_ids, attention_mask=mask[:, :until], past_key_values=cache, use_cache=True, **extra
+            )
             cache = out.past_key_values
             for slot in running:
                 fed[slot, step] = measures[slot].take(out.logits[slot, -1])
@@ -228,14 +254,20 @@ class Measure:
 
     def completion(self, finish_reason: str) -> Completion:
         tokens, runners_up, logprobs, margins = zip(*self._steps, strict=True)
-        return Completion(tokens, np.asarray(logprobs, np.float32), np.asarray(margins, np.float32), runners_up, finish_reason)
+        return Completion(
+            tokens, np.asarray(logprobs, np.float32), np.asarray(margins, np.float32), runners_up, finish_reason
+        )
 
 
 def out_of_memory(error: BaseException) -> bool:
     """torch says it in three ways: a class of its own on GPUs, a RuntimeError on the CPU, Python's MemoryError."""
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error)
+    return (
+        isinstance(error, torch.OutOfMemoryError | MemoryError)
+        or "can't allocate memory" in str(error)
+        or "out of memory" in str(error)
+    )
 
 
 def first_line(error: BaseException) -> str:

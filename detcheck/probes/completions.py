@@ -177,7 +177,9 @@ class Completions:
             else:
                 key = int(content_hash(f"{self._spec.seed}/{condition}/{slot}".encode())[:16], 16)
                 made = ordinary[
-                    np.random.Generator(np.random.Philox(key=key)).integers(0, len(ordinary), length + self._own.max_tokens)
+                    np.random.Generator(np.random.Philox(key=key)).integers(
+                        0, len(ordinary), length + self._own.max_tokens
+                    )
                 ].tolist()
                 rows.append(Row(tuple(made[:length]), tuple(made[length:])))
         parts = (np.asarray(row.prompt + (row.continuation or ()), "<i8").tobytes() for row in rows)

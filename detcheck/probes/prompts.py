@@ -33,7 +33,9 @@ def read_prompts(path: Path) -> list[Question]:
         if line.strip():
             questions.append(from_json(line, f"{path}, line {number}") if jsonl else Question(text=line))
     if not questions:
-        raise UsageError(f"--prompt-file {path}: there is no prompt in it. Write one a line, or JSONL with `prompt` or `messages`")
+        raise UsageError(
+            f"--prompt-file {path}: there is no prompt in it. Write one a line, or JSONL with `prompt` or `messages`"
+        )
     return questions
 
 

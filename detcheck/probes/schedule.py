@@ -16,7 +16,9 @@ from detcheck.records import Schedule, Step
 
 THRESHOLDS = (1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 127, 128, 129, 255, 256, 257)
 RAGGED = (4, 8, 16, 32, 64, 128)  # sizes tried also with neighbours of other lengths; small ones suffice for padding
-ROWS_PER_SAMPLE = 4  # rows that the default schedule may compute for each sample asked for, so that fillers stay affordable
+ROWS_PER_SAMPLE = (
+    4  # rows that the default schedule may compute for each sample asked for, so that fillers stay affordable
+)
 
 
 @dataclass
@@ -66,7 +68,9 @@ def fit(samples: int, trials: int, sizes: tuple[int, ...] | None, max_rows: int)
             plans.append(plan)
             rows_left -= plan.size * trials
     if asked and not_tried:
-        raise UsageError(f"--batch-sizes: cannot form {'; '.join(not_tried)}. Ask for smaller sizes, or fewer --max-tokens")
+        raise UsageError(
+            f"--batch-sizes: cannot form {'; '.join(not_tried)}. Ask for smaller sizes, or fewer --max-tokens"
+        )
     if asked and len(plans) * trials > samples:
         raise UsageError(
             f"--batch-sizes: {len(plans)} conditions repeated {trials} times need at least {len(plans) * trials} samples; "
@@ -106,7 +110,13 @@ def spread(plans: list[Plan], left: int) -> None:
 
 
 def schedule(
-    inputs: dict[str, int], samples: int, trials: int, sizes: tuple[int, ...] | None, seed: int, max_rows: int, longest: int
+    inputs: dict[str, int],
+    samples: int,
+    trials: int,
+    sizes: tuple[int, ...] | None,
+    seed: int,
+    max_rows: int,
+    longest: int,
 ) -> Schedule:
     """The steps for each input (name -> its length in tokens). `longest` is the most tokens a filler's prompt may have."""
     plans, not_tried = fit(samples, trials, sizes, max_rows)
@@ -118,7 +128,10 @@ def schedule(
             for trial in range(plan.trials):
                 (late if trial >= trials else first).append((plan.name, trial, rows))
         # Repeats beyond the asked ones come at the end, so that a drift over the run would show in them.
-        steps += [Step(len(steps) + i, name, condition, trial, rows) for i, (condition, trial, rows) in enumerate(first + late)]
+        steps += [
+            Step(len(steps) + i, name, condition, trial, rows)
+            for i, (condition, trial, rows) in enumerate(first + late)
+        ]
     return Schedule(tuple(steps), tuple(not_tried))
 
 

@@ -3,7 +3,15 @@
 import unicodedata
 
 SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # controls, formats (right-to-left marks), surrogates, unassigned
+INVISIBLE = {
+    "Cc",
+    "Cf",
+    "Cs",
+    "Co",
+    "Cn",
+    "Zl",
+    "Zp",
+}  # controls, formats (right-to-left marks), surrogates, unassigned
 
 
 def visible(text: str) -> str:

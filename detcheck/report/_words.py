@@ -10,6 +10,7 @@ from detcheck.report._visible import visible
 BINS = 12  # lines of a histogram
 SHOWN_FORKS = 12  # of the tree in human reports; report.json has all
 SHOWN_FINDINGS = 8
+MARGIN = "margin: how far the runner-up was behind, in nats"
 
 MEANING = {
     Verdict.IDENTICAL: "every condition asked for was exercised, and all bits are equal",
@@ -40,7 +41,9 @@ def percent(rate: float) -> str:
 
 def subject_line(finding: Finding) -> str:
     case = finding.case
-    return " · ".join(part for part in (case.probe, visible(case.subject), case.kernels, case.dtype, case.input) if part)
+    return " · ".join(
+        part for part in (case.probe, visible(case.subject), case.kernels, case.dtype, case.input) if part
+    )
 
 
 def totals(finding: Finding) -> str:
@@ -54,9 +57,13 @@ def figures(finding: Finding) -> list[str]:
         return []
     compared, n = finding.evidence.get("compared"), finding.evidence.get("batches", 0)
     unit = "characters" if compared == "text" else "tokens"
-    lines = [f"the most common came {finding.mode_count} times; the first {finding.common_prefix} {unit} are common to all"]
+    lines = [
+        f"the most common came {finding.mode_count} times; the first {finding.common_prefix} {unit} are common to all"
+    ]
     if compared == "bits":
-        lines.append(f"with log-probability bits: {finding.distinct_bits} distinct, equal up to token {finding.common_prefix_bits}")
+        lines.append(
+            f"with log-probability bits: {finding.distinct_bits} distinct, equal up to token {finding.common_prefix_bits}"
+        )
         if finding.latent:
             lines.append("the divergence is latent: tokens are equal, log-probability bits are not")
     if finding.metrics.get("max_abs") is not None:
@@ -73,12 +80,12 @@ def figures(finding: Finding) -> list[str]:
     return lines
 
 
-def histogram_bins(histogram: Sequence[tuple[int, int]]) -> list[tuple[str, int]]:
+def histogram_bins(histogram: Sequence[tuple[int, int]], most: int = BINS) -> list[tuple[str, int]]:
     """(label, samples): an index each, or equal ranges of indices where there are too many."""
-    if len(histogram) <= BINS:
+    if len(histogram) <= most:
         return [(str(index), count) for index, count in histogram]
     low, high = histogram[0][0], histogram[-1][0]
-    width = -(-(high - low + 1) // BINS)
+    width = -(-(high - low + 1) // most)
     bins: dict[int, int] = {}
     for index, count in histogram:
         bins[(index - low) // width] = bins.get((index - low) // width, 0) + count
@@ -115,3 +122,12 @@ def worst_first(run: Run) -> list[Finding]:
 def tally_line(run: Run) -> str:
     counts = {v: sum(f.verdict is v for f in run.findings) for v in SEVERITY}
     return ", ".join(f"{n} {v}" for v, n in counts.items() if n)
+
+
+def not_tried(finding: Finding) -> list[str]:
+    """What the schedule left out, a line a reason."""
+    names: dict[str, list[str]] = {}
+    for line in finding.evidence.get("not_tried", ()):
+        name, _, reason = line.partition(": ")
+        names.setdefault(reason, []).append(name)
+    return [f"{', '.join(group)}: {reason}" for reason, group in names.items()]

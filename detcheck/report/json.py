@@ -28,7 +28,9 @@ def document(run: Run) -> dict[str, object]:
         "spec": {"probe": run.spec.probe, **run.spec.flat()},
         "environment": asdict(subject.environment) if subject else None,
         "digests": dict(subject.digests) if subject else {},
-        "inputs": [{"name": p.name, "text": p.text, "tokens": len(p.token_ids)} for p in subject.inputs] if subject else [],
+        "inputs": [{"name": p.name, "text": p.text, "tokens": len(p.token_ids)} for p in subject.inputs]
+        if subject
+        else [],
         "summary": {
             "findings": len(run.findings),
             "samples": sum(f.samples for f in run.findings),

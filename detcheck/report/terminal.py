@@ -14,6 +14,7 @@ from detcheck.records import Finding, Fork, Run, Verdict
 from detcheck.report._visible import visible
 from detcheck.report._words import (
     ADVICE,
+    MARGIN,
     MEANING,
     SHOWN_FINDINGS,
     SHOWN_FORKS,
@@ -21,6 +22,7 @@ from detcheck.report._words import (
     figures,
     histogram_bins,
     likely_cause,
+    not_tried,
     subject_line,
     tally_line,
     totals,
@@ -35,7 +37,13 @@ BAR = 40  # characters of the longest bar
 def render(run: Run, colour: bool = False) -> str:
     out = io.StringIO()
     width = shutil.get_terminal_size((100, 24)).columns
-    console = Console(file=out, width=max(width, 60), force_terminal=colour, color_system="standard" if colour else None, highlight=False)
+    console = Console(
+        file=out,
+        width=max(width, 60),
+        force_terminal=colour,
+        color_system="standard" if colour else None,
+        highlight=False,
+    )
     console.print(whole(run))
     return out.getvalue()
 
@@ -53,9 +61,13 @@ def whole(run: Run) -> RenderableType:
         parts.append(Text(f"warning: {visible(warning)}", style="yellow"))
     if run.subject:
         env = run.subject.environment
-        packages = ", ".join(f"{name} {v}" for name, v in env.packages.items() if name in ("torch", "transformers", "vllm"))
+        packages = ", ".join(
+            f"{name} {v}" for name, v in env.packages.items() if name in ("torch", "transformers", "vllm")
+        )
         parts.append(Text(f"on {visible(env.device)}, {env.processor}, {env.threads} threads; {packages}", style="dim"))
-        parts.append(Text(", ".join(f"{name} {digest[:12]}" for name, digest in run.subject.digests.items()), style="dim"))
+        parts.append(
+            Text(", ".join(f"{name} {digest[:12]}" for name, digest in run.subject.digests.items()), style="dim")
+        )
     parts.append(Text(f"reproduce: {visible(run.spec.command())}", style="dim"))
     if run.path:
         parts.append(Text(f"run: {visible(str(run.path))}", style="dim"))
@@ -67,16 +79,24 @@ def verdict_line(verdict: Verdict, rest: str) -> Text:
 
 
 def one(f: Finding) -> RenderableType:
-    parts: list[RenderableType] = [verdict_line(f.verdict, subject_line(f)), Text(visible(f.note) or MEANING[f.verdict]), Text()]
+    parts: list[RenderableType] = [
+        verdict_line(f.verdict, subject_line(f)),
+        Text(visible(f.note) or MEANING[f.verdict]),
+        Text(),
+    ]
     if f.samples:
         parts += [Text(totals(f), style="bold"), *(Text(line) for line in figures(f)), Text()]
     title, histogram = which_histogram(f)
     if histogram:
         parts += [Text(title, style="bold"), bars(histogram_bins(histogram)), Text()]
     if f.forks:
-        parts += [Text("Forks", style="bold"), tree(f.forks), Text()]
+        parts += [
+            Text.assemble(("Forks", "bold"), (f"  ({MARGIN})", "dim")),
+            tree(f.forks),
+            Text(),
+        ]
     if f.evidence.get("conditions"):
-        parts += [conditions(f), Text()]
+        parts += [conditions(f), *(Text(f"not tried: {visible(line)}", style="dim") for line in not_tried(f)), Text()]
     parts += [Text(line) for line in (likely_cause(f), ADVICE[f.verdict]) if line]
     return Group(*parts)
 
@@ -100,8 +120,10 @@ def tree(forks: tuple[Fork, ...]) -> Tree:
     for fork in shown:
         above = root if fork.parent is None else nodes[fork.parent, fork.parent_branch]
         for n, branch in enumerate(fork.branches[:SHOWN_FORKS]):
-            margin = "" if branch.margin is None else f"  (ahead of the runner-up by {branch.margin:.2g} nats)"
-            line = Text.assemble(f"at {fork.index}: ", (f"{branch.count}×", "bold"), f" {branch_text(fork, n)}", (margin, "dim"))
+            margin = "" if branch.margin is None else f"  margin {branch.margin:.2g}"
+            line = Text.assemble(
+                f"at {fork.index}: ", (f"{branch.count}×", "bold"), f" {branch_text(fork, n)}", (margin, "dim")
+            )
             nodes[fork.id, n] = above.add(line)
         if len(fork.branches) > SHOWN_FORKS:
             above.add(Text(f"... and {len(fork.branches) - SHOWN_FORKS} more ways on"))
@@ -116,7 +138,7 @@ def conditions(f: Finding) -> Table:
     for n, heading in enumerate(("condition", "batches asked", "formed", "samples", "distinct", "distinct bits")):
         table.add_column(heading, justify="left" if n == 0 else "right")
     for name, c in f.evidence["conditions"].items():
-        table.add_row(Text(visible(name)), *(str(c[k]) for k in ("asked", "formed", "samples", "distinct", "distinct_bits")))
-    for line in f.evidence.get("not_tried", ()):
-        table.add_row(Text(f"not tried: {visible(line)}", style="dim"))
+        table.add_row(
+            Text(visible(name)), *(str(c[k]) for k in ("asked", "formed", "samples", "distinct", "distinct_bits"))
+        )
     return table

@@ -1,0 +1,187 @@
+"""Completions that somebody else's harness collected: JSONL or parquet, one sample a row.
+
+| column | is |
+|---|---|
+| `tokens` | token ids, or tokens as strings; or give `text` alone |
+| `text` | the completion, decoded |
+| `logprobs` | of each token, optional: with them bits are compared, else tokens |
+| `batch_size` | rows that rode together, optional: without it no verdict can speak of the batch |
+| `trial` | repetition, optional: rows with equal `batch_size` and `trial` that stand together shared one batch |
+| `prompt` | optional: samples of unequal prompts are judged apart |
+| `finish_reason`, `error` | optional: why it ended; why it is missing |
+
+A row without tokens and text is a missing sample. Rows are read one at a time and kept only where they are new.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from detcheck.bits import content_hash
+from detcheck.errors import UsageError
+from detcheck.outcomes import outcome
+from detcheck.records import Case, Condition, Observation, Outcome
+
+COLUMNS = ("tokens", "text", "logprobs", "batch_size", "trial", "prompt", "finish_reason", "error")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The knobs of `detcheck judge`."""
+
+    file: str = field(default="", metadata={"argument": True})
+    allow_unseen_batch: bool = False
+    """let a pass stand where batch sizes are not given"""
+
+
+class Collected:
+    """A file of completions. `observations` reads it through; `outcomes` holds the distinct ones met so far."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UsageError if there is no such file."""
+        if not path.is_file():
+            what = "is a folder; `detcheck report` reads runs" if path.is_dir() else "no such file"
+            raise UsageError(f"{path}: {what}. Give a JSONL or parquet file of completions")
+        self.path = path
+        self.outcomes: dict[str, Outcome] = {}
+        self._kind: tuple[str, int] | None = None
+        self._words: dict[str, int] = {}
+
+    def observations(self) -> Iterator[Observation]:
+        """Raises UsageError, with the row's number, at the first row that cannot be understood."""
+        batch, previous = 0, None
+        inputs: dict[str, str] = {}
+        for number, row in enumerate(self._rows(), 1):
+            where = f"{self.path}, row {number}"
+            size, trial = whole(row, "batch_size", where), whole(row, "trial", where)
+            prompt = row.get("prompt")
+            if prompt not in inputs:
+                named = "" if prompt is None else f":{content_hash(str(prompt).encode('utf-8', 'surrogatepass'))[:8]}"
+                inputs[prompt] = f"{len(inputs)}{named}"
+            group = (prompt, size, trial)
+            if size is None or trial is None or group != previous:
+                batch, previous = batch + 1, group
+            found = self._outcome(row, where)
+            if found:
+                self.outcomes.setdefault(found.id, found)
+            yield Observation(
+                Case("judge", self.path.name, "user", "", inputs[prompt]),
+                Condition("unseen" if size is None else "alone" if size == 1 else f"batch-{size}", size, None),
+                trial or 0,
+                batch,
+                found.id if found else None,
+                () if size is None else (size,),
+                missing="" if found else str(row.get("error") or "empty completion"),
+            )
+        if not batch:
+            raise UsageError(f"{self.path} holds no completions. Give one a row, with `tokens` or `text`")
+
+    def _rows(self) -> Iterator[Mapping[str, object]]:
+        with self.path.open("rb") as file:
+            parquet = file.read(4) == b"PAR1"
+        return self._parquet() if parquet else self._jsonl()
+
+    def _jsonl(self) -> Iterator[Mapping[str, object]]:
+        with self.path.open(encoding="utf-8") as file:
+            try:
+                for number, line in enumerate(file, 1):
+                    if not line.strip():
+                        continue
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise UsageError(
+                            f"{self.path}, line {number}: wants an object with `tokens` or `text`; found {line[:40]!a}"
+                        )
+                    yield row
+            except ValueError as error:  # of JSON, or of UTF-8
+                raise UsageError(
+                    f"{self.path} is neither parquet nor JSONL: {error}. Write one JSON object a line"
+                ) from None
+
+    def _parquet(self) -> Iterator[Mapping[str, object]]:
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            with pyarrow.parquet.ParquetFile(self.path) as file:
+                columns = [c for c in COLUMNS if c in file.schema_arrow.names]
+                for part in file.iter_batches(batch_size=1024, columns=columns):
+                    yield from part.to_pylist()
+        except (pyarrow.ArrowException, OSError) as error:
+            raise UsageError(
+                f"{self.path} is not a whole parquet file: {str(error).splitlines()[0]}. Write it again"
+            ) from None
+
+    def _outcome(self, row: Mapping[str, object], where: str) -> Outcome | None:
+        tokens, text, logprobs = row.get("tokens"), row.get("text"), row.get("logprobs")
+        if text is not None and not isinstance(text, str):
+            raise UsageError(f"{where}: `text` wants a string; found {shown(text)}")
+        if tokens is None and text is None and not any(c in row for c in ("tokens", "text", "error")):
+            raise UsageError(
+                f"{where}: wants `tokens` or `text`; found the columns {', '.join(map(str, row)) or 'none'}"
+            )
+        if not tokens and not text:
+            return None
+        words, unit = None, "token"
+        if tokens is None:
+            ids, unit = [ord(c) for c in text], "character"
+        elif isinstance(tokens, list) and all(isinstance(t, str) for t in tokens):
+            words = tuple(sys.intern(t) for t in tokens)
+            ids, text = [self._words.setdefault(w, len(self._words)) for w in words], text or "".join(words)
+        elif isinstance(tokens, list) and all(type(t) is int and abs(t) < 2**62 for t in tokens):
+            ids = tokens
+        else:
+            raise UsageError(f"{where}: `tokens` wants a list of ids or of strings; found {shown(tokens)}")
+        if not ids:
+            return None
+        self._check_kind("text" if unit == "character" else "strings" if words else "ids", logprobs is not None, where)
+        numbers = self._logprobs(logprobs, len(ids), unit, where) if logprobs is not None else None
+        reason = row.get("finish_reason")
+        return outcome(
+            np.asarray(ids, np.int64),
+            logprobs=numbers,
+            finish_reason=None if reason is None else str(reason),
+            text=text or "",
+            words=words,
+            unit=unit,
+        )
+
+    def _check_kind(self, kind: str, logprobs: bool, where: str) -> None:
+        """Samples are compared at one level: all by ids, or strings, or text; all with log-probabilities or none."""
+        kind += " with logprobs" if logprobs else " without logprobs"
+        if self._kind is None:
+            self._kind = kind, where
+        elif self._kind[0] != kind:
+            raise UsageError(
+                f"{where} has {kind}, but {self._kind[1]} has {self._kind[0]}. Give all rows of a file alike"
+            )
+
+    def _logprobs(self, values: object, length: int, unit: str, where: str) -> np.ndarray:
+        if unit == "character":
+            raise UsageError(
+                f"{where}: `logprobs` need `tokens` to belong to. Give `tokens` too, or leave out `logprobs`"
+            )
+        if not isinstance(values, list) or not all(v is None or type(v) in (int, float) for v in values):
+            raise UsageError(f"{where}: `logprobs` wants a list of numbers; found {shown(values)}")
+        if len(values) != length:
+            raise UsageError(f"{where}: `logprobs` has {len(values)} numbers for {length} tokens; give one each")
+        return np.asarray([np.nan if v is None else v for v in values], np.float64)
+
+
+def whole(row: Mapping[str, object], column: str, where: str) -> int | None:
+    value = row.get(column)
+    if value is None:
+        return None
+    if type(value) is not int or value < (1 if column == "batch_size" else 0):
+        raise UsageError(f"{where}: `{column}` wants a whole number; found {shown(value)}")
+    return value
+
+
+def shown(value: object) -> str:
+    return f"{str(value)[:40]!a} ({type(value).__name__})"
