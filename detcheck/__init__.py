@@ -4,6 +4,7 @@ The public API, imported when first touched: importing detcheck costs nothing.
 """
 
 from importlib import import_module
+from importlib.metadata import version
 
 _HOMES = {
     "Spec": "records",
@@ -18,6 +19,8 @@ __all__ = ["Run", "Spec", "Verdict", "load", "resume", "run"]
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return version("detcheck")
     if name in _HOMES:
         return getattr(import_module(f"detcheck.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'detcheck' has no attribute {name!r}")

@@ -37,9 +37,9 @@ class Format(StrEnum):
 @app.callback()
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
     if version:
-        from detcheck.environment import version as find_version
+        from detcheck import __version__
 
-        print(f"detcheck {find_version('detcheck')}")
+        print(f"detcheck {__version__}")
         raise typer.Exit
 
 
@@ -103,10 +103,11 @@ def completions(
     quiet: QuietOption = False,
 ) -> None:
     """N temperature-0 completions of a prompt, in batches of every kind: how many distinct, where do they fork?"""
-    from detcheck import progress, runner
-    from detcheck.probes.completions import Options
+    from detcheck import lookup, progress, runner
 
-    own = Options(samples, max_tokens, ignore_eos, prompt, prompt_file, chat, attn, trust_remote_code)
+    own = lookup.find("probes", "completions").Options(
+        samples, max_tokens, ignore_eos, prompt, prompt_file, chat, attn, trust_remote_code
+    )
     spec = Spec("completions", own, model, kernels, dtype, device, seed, trials, batch_sizes(sizes), fail_on, fail_fast)
     with progress.shown(quiet) as on_progress:
         if resume:

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping
 from importlib import metadata
 
+from detcheck import __version__
 from detcheck.records import Environment
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "triton")
@@ -54,7 +55,7 @@ def observe_environment(device: str, flags: Mapping[str, str] | None = None) -> 
         "mkldnn.enabled": torch.backends.mkldnn.enabled,
     }
     return Environment(
-        detcheck=version("detcheck") or "unknown",
+        detcheck=__version__,
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         processor=processor(),

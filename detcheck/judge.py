@@ -29,12 +29,14 @@ class Tally:
     batches: Counter[frozenset[str]] = field(default_factory=Counter)
     """sets of outcomes that rode in one batch -> number of such batches"""
     batch_sizes: Counter[int] = field(default_factory=Counter)
-    formed: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    formed: Counter[str] = field(default_factory=Counter)
     """condition name -> batches of it that were seen at the size asked for"""
     unseen: int = 0
     missing: Counter[str] = field(default_factory=Counter)
     _batch: int | None = None
     _together: set[str] = field(default_factory=set)
+    _as_asked: str | None = None
+    """name of the current batch's condition, while it was seen at its size"""
 
     def add(self, o: Observation) -> None:
         if o.batch != self._batch:
@@ -49,13 +51,15 @@ class Tally:
         if not o.batch_sizes:
             self.unseen += 1
         elif o.batch_sizes == (o.condition.batch_size,):
-            self.formed[o.condition.name].add(o.batch)
+            self._as_asked = o.condition.name
 
     def close(self) -> None:
         """The current batch is over."""
         if self._together:
             self.batches[frozenset(self._together)] += 1
-        self._together = set()
+        if self._as_asked is not None:
+            self.formed[self._as_asked] += 1
+        self._together, self._as_asked = set(), None
 
     @property
     def outcomes(self) -> Counter[str]:
@@ -247,7 +251,7 @@ def count_conditions(
     for name in [*asked, *(n for n in found if n not in asked)]:
         table[name] = {
             "asked": asked[name],
-            "formed": len(tally.formed.get(name, ())),
+            "formed": min(tally.formed[name], asked[name]),
             "samples": found[name].total(),
             "distinct": len({token_key(outcomes[o]) for o in found[name]}),
             "distinct_bits": len(found[name]),

@@ -75,6 +75,7 @@ class Collected:
                 Condition("unseen" if size is None else "alone" if size == 1 else f"batch-{size}", size, None),
                 trial or 0,
                 batch,
+                number,
                 found.id if found else None,
                 () if size is None else (size,),
                 missing="" if found else str(row.get("error") or "empty completion"),

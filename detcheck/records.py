@@ -222,6 +222,8 @@ class Observation:
     trial: int
     batch: int
     """`Step.index`: samples with the same number rode in one batch"""
+    sample: int
+    """which of the batch's samples, from 0"""
     outcome: str | None
     """`Outcome.id`; None: the sample is missing"""
     batch_sizes: tuple[int, ...] = ()

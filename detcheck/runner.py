@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from detcheck import lookup, readers
 from detcheck.errors import DetcheckError, FailedError, UsageError
 from detcheck.judge import judge
-from detcheck.records import Case, FailOn, Finding, Observation, Run, Spec, Step, Subject, Verdict
-from detcheck.store import RunFolder, read_head, read_spec, read_subject, with_process
+from detcheck.records import Case, FailOn, Finding, Observation, Outcome, Run, Spec, Step, Subject, Verdict
+from detcheck.store import RunFolder, read_head, read_spec, read_subject
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,14 @@ class Progress:
     total: int
     doing: str
     """name of the condition that was just observed"""
+
+
+class Opened(Protocol):
+    """A probe that is ready: what it opened, and how to take one step."""
+
+    subject: Subject
+
+    def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]: ...
 
 
 OnProgress = Callable[[Progress], None]
@@ -57,7 +67,7 @@ def run(
             raise UsageError(
                 f"--output-dir {output_dir}: cannot write there: {error.strerror}. Give a folder with room"
             ) from None
-        return execute(replace(head, subject=opened.subject, path=folder.path), opened, folder, set(), 0, on_progress)
+        return execute(replace(head, subject=opened.subject, path=folder.path), opened, folder, on_progress, Before())
 
 
 def resume(path: Path | str, on_progress: OnProgress | None = None) -> Run:
@@ -66,16 +76,18 @@ def resume(path: Path | str, on_progress: OnProgress | None = None) -> Run:
     Raises UsageError, naming what changed, where weights, versions, threads or anything else that can change bits differ.
     """
     path = Path(path)
-    head, spec, stored = read(path)
+    head, spec, stored_subject = read(path)
     folder = RunFolder(path)
     with folder.locked():
         opened = lookup.find("probes", spec.probe).PROBE(spec)
-        refuse_changes(path, stored, opened.subject)
-        known = folder.outcomes()
-        seen = [o for o in folder.observations() if o.outcome is None or o.outcome in known]
+        refuse_changes(path, stored_subject, opened.subject)
+        readable = folder.outcomes()
+        seen = list(folder.observations())
         process = 1 + max((o.process for o in seen), default=0)
-        base = Run(spec, str(head["command"]), str(head["started"]), (), subject=stored, path=path)
-        return execute(base, opened, folder, {(o.batch, o.condition.slot) for o in seen}, process, on_progress)
+        stored = {place(o): o.outcome for o in seen}
+        done = {key for key, outcome in stored.items() if outcome is None or outcome in readable}
+        base = Run(spec, str(head["command"]), str(head["started"]), (), subject=stored_subject, path=path)
+        return execute(base, opened, folder, on_progress, Before(stored, Counter(batch for batch, _ in done), process))
 
 
 def load(path: Path | str) -> Run:
@@ -101,28 +113,39 @@ def read(path: Path) -> tuple[dict[str, object], Spec, Subject]:
     return head, read_spec(head, lookup.find("probes", str(head.get("probe"))).Options), read_subject(head)
 
 
-def execute(
-    run: Run,
-    opened: object,
-    folder: RunFolder,
-    done: set[tuple[int, int | None]],
-    process: int,
-    on_progress: OnProgress | None,
-) -> Run:
+def place(o: Observation) -> tuple[int, int]:
+    """Which sample of the schedule this is."""
+    return o.batch, o.sample
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a resumed run holds already."""
+
+    stored: Mapping[tuple[int, int], str | None] = field(default_factory=dict)
+    """place -> outcome of every observation on disk, also where the part that held the outcome is torn"""
+    done: Counter[int] = field(default_factory=Counter)
+    """batch -> samples of it that need not be observed again"""
+    process: int = 0
+
+    def lacks(self, o: Observation) -> bool:
+        """Whether this is news. The same outcome at the same place only brings back a payload that was torn."""
+        return place(o) not in self.stored or self.stored[place(o)] != o.outcome
+
+
+def execute(run: Run, opened: Opened, folder: RunFolder, on_progress: OnProgress | None, before: Before) -> Run:
     """Observe every step that is not done, and judge what there is."""
     steps = run.subject.schedule.steps
-    total, count = sum(s.samples for s in steps), len(done)
+    total, count = sum(s.samples for s in steps), before.done.total()
     warnings, interrupted = list(run.warnings), False
     watch = FirstDivergence()
-    batches_done = {batch for batch, _ in done}
     try:
         for position, step in enumerate(steps):
-            if step.index in batches_done and sum(1 for batch, _ in done if batch == step.index) >= step.samples:
+            if before.done[step.index] >= step.samples:
                 continue
             observations, outcomes = opened.observe(step)
-            new = [o for o in with_process(observations, process) if (o.batch, o.condition.slot) not in done]
-            folder.append(new, outcomes)
-            count += len(new)
+            folder.append([replace(o, process=before.process) for o in observations if before.lacks(o)], outcomes)
+            count += step.samples - before.done[step.index]
             if on_progress:
                 on_progress(Progress(count, total, step.condition))
             watch.see(observations)

@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,6 +24,7 @@ import numpy as np
 
 from detcheck.bits import as_integers
 from detcheck.errors import UsageError
+from detcheck.files import write_file
 from detcheck.records import (
     SCHEMA_VERSION,
     Case,
@@ -118,12 +118,13 @@ class RunFolder:
             self.flush()
 
     def flush(self) -> None:
-        if not self._observations:
+        if not self._observations and not self._outcomes:
             return
         name = f"{self.part:05}.parquet"
         if self._outcomes:
             write_table(self.path / "outcomes" / name, [outcome_row(o) for o in self._outcomes])
-        write_table(self.path / "observations" / name, [observation_row(o) for o in self._observations])
+        if self._observations:
+            write_table(self.path / "observations" / name, [observation_row(o) for o in self._observations])
         self.part += 1
         self._observations, self._outcomes = [], []
         self._flushed = time.monotonic()
@@ -232,20 +233,6 @@ def make_folder(path: Path) -> bool:
     return True
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Whole or not at all: written beside its name, then moved there."""
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-
-
 def write_table(path: Path, rows: list[dict[str, object]]) -> None:
     import pyarrow
     import pyarrow.parquet
@@ -263,7 +250,7 @@ def schema(kind: str):  # noqa: ANN201  pyarrow is imported late
         columns = dict.fromkeys(
             ("probe", "subject", "kernels", "dtype", "input", "condition", "composition", "outcome", "missing"), text
         )
-        columns |= dict.fromkeys(("batch_size", "slot", "threads", "trial", "batch", "process"), number)
+        columns |= dict.fromkeys(("batch_size", "slot", "threads", "trial", "batch", "sample", "process"), number)
         columns |= {"batch_sizes": pa.list_(number), "wall_s": pa.float64()}
     else:
         # Floats are stored as their bits: a parquet dictionary may merge NaNs, and -0.0 with 0.0.
@@ -274,7 +261,7 @@ def schema(kind: str):  # noqa: ANN201  pyarrow is imported late
 
 
 def observation_row(o: Observation) -> dict[str, object]:
-    row = {name: getattr(o, name) for name in ("trial", "batch", "outcome", "process", "wall_s", "missing")}
+    row = {name: getattr(o, name) for name in ("trial", "batch", "sample", "outcome", "process", "wall_s", "missing")}
     row |= asdict(o.case) | {"batch_sizes": list(o.batch_sizes), "condition": o.condition.name}
     return row | {name: getattr(o.condition, name) for name in ("batch_size", "slot", "composition", "threads")}
 
@@ -283,7 +270,8 @@ def read_observation(row: dict[str, object]) -> Observation:
     case = Case(*(row[name] for name in ("probe", "subject", "kernels", "dtype", "input")))
     condition = Condition(row["condition"], row["batch_size"], row["slot"], row["composition"], row["threads"])
     rest = (row["process"], row["wall_s"], row["missing"])
-    return Observation(case, condition, row["trial"], row["batch"], row["outcome"], tuple(row["batch_sizes"]), *rest)
+    which = (row["trial"], row["batch"], row["sample"])
+    return Observation(case, condition, *which, row["outcome"], tuple(row["batch_sizes"]), *rest)
 
 
 def outcome_row(o: Outcome) -> dict[str, object]:
@@ -313,8 +301,3 @@ def read_outcome(row: dict[str, object]) -> Outcome:
         runners_up,
         row["text"],
     )
-
-
-def with_process(observations: Sequence[Observation], process: int) -> list[Observation]:
-    """The observations, marked with the number of the process that made them."""
-    return [replace(o, process=process) for o in observations]

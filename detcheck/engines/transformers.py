@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,15 +60,23 @@ class TransformersEngine:
         attn: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
+        """Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
         self.name = model or amplifier.NAME
-        self.folder: Path = resolve(model) if model else amplifier.folder()
-        import torch
-
-        self._model: Any = None
         self._dtype = full_dtype(dtype) or ("float32" if model is None else None)
+        try:
+            import torch
+            import transformers  # noqa: F401
+        except ImportError as error:
+            raise FailedError(
+                f"running a model needs torch and transformers ({error}): pip install 'detcheck[transformers]'"
+            ) from None
+        self.folder: Path = resolve(model) if model else amplifier.folder()
+        self._model: Any = None
         self._attn = attn
         self._trust = trust_remote_code
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise UsageError(f"--device {device}: use auto, cpu, cuda, or one of several like cuda:1")
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             raise UsageError(
                 f"--device {device}: torch {torch.__version__} finds no CUDA device here. Use --device cpu"
@@ -103,6 +112,8 @@ class TransformersEngine:
         return {"attention": self.attention}
 
     def load(self) -> None:
+        if self._model is not None:
+            return
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -116,7 +127,7 @@ class TransformersEngine:
                     use_safetensors=True,
                 )
             self._model = model.to(self.device).eval()
-        except (OSError, ValueError, ImportError, KeyError, TypeError, RuntimeError, MemoryError) as error:
+        except Exception as error:
             raise FailedError(f"cannot load {self.name}: {first_line(error)}") from error
         accepted = inspect.signature(self._model.forward).parameters
         self._accepts_positions = "position_ids" in accepted

@@ -129,7 +129,7 @@ class Completions:
             why = str(error)
         wall_s = time.perf_counter() - started
         observations, outcomes = [], {}
-        for slot in (slot for slot, length in enumerate(step.rows) if length == 0):
+        for sample, slot in enumerate(slot for slot, length in enumerate(step.rows) if length == 0):
             threads = self.subject.environment.threads
             if batch_sizes == (len(rows),):
                 condition = Condition(step.condition, len(rows), slot, composition, threads)
@@ -144,6 +144,7 @@ class Completions:
                     condition,
                     step.trial,
                     step.index,
+                    sample,
                     found.id if found else None,
                     batch_sizes,
                     wall_s=wall_s,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from detcheck import lookup
+from detcheck.files import write_file
 from detcheck.records import Run
-from detcheck.store import write_file
 
 FILES = {"json": "report.json", "md": "report.md", "html": "report.html", "junit": "junit.xml"}
 

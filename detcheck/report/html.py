@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 
-from detcheck.environment import version
+from detcheck import __version__
 from detcheck.records import Finding, Fork, Run
 from detcheck.report import _words as words
 from detcheck.report._visible import visible
@@ -27,7 +27,7 @@ def render(run: Run) -> str:
     findings = words.worst_first(run)
     return env.get_template("report.html.j2").render(
         run=run,
-        version=version("detcheck"),
+        version=__version__,
         margin=words.MARGIN,
         findings=[section(f, n) for n, f in enumerate(findings[:MOST_FINDINGS])],
         left_out=max(0, len(findings) - MOST_FINDINGS),

@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict
 
-from detcheck.environment import version
+from detcheck import __version__
 from detcheck.records import SCHEMA_VERSION, Finding, Run
 from detcheck.report._words import worst_first
 
@@ -19,7 +19,7 @@ def document(run: Run) -> dict[str, object]:
     subject = run.subject
     return {
         "schema_version": SCHEMA_VERSION,
-        "detcheck_version": version("detcheck") or "unknown",
+        "detcheck_version": __version__,
         "command": run.command,
         "reproduce": run.spec.command(),
         "started": run.started,

@@ -1,0 +1,58 @@
+# make demo   environment, install, and the main job on the embedded model
+# make test   environment, install with all test parts, a headless Chromium where it may, lint, tests
+SHELL := /bin/sh
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+.PHONY: help demo test lint format browser benchmarks clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+$(VENV)/python:
+	@test -n "$(PYTHON)" || { echo "detcheck needs Python 3.11 or newer, with venv; none was found. Name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/python pyproject.toml constraints.txt
+	$(PIP) -e '.[transformers]'
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(PIP) -e '.[transformers,test]'
+	@touch $@
+
+demo: $(VENV)/installed
+	@status=0; $(BIN)/detcheck completions -n 24 --max-tokens 48 || status=$$?; echo; \
+	if [ $$status -eq 1 ]; then \
+		echo "Exit code 1, as it must be: the amplifier is a model made to show what stock kernels do to the same prompt in other batches."; \
+		echo "Look at report.html in the run's folder named above."; \
+	else \
+		echo "Exit code $$status, where 1 was expected: stock kernels did not react to the batch on this machine, or something failed; see above." >&2; exit 1; \
+	fi
+
+test: $(VENV)/installed-test browser lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Debian's own package, and only as root; elsewhere the browser tests say how to get one.
+browser:
+	@for name in chromium chromium-browser google-chrome chrome; do command -v $$name >/dev/null 2>&1 && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	fi || echo "no Chromium could be installed; the browser tests will say what to do" >&2
+
+benchmarks: $(VENV)/installed
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

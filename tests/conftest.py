@@ -1,0 +1,68 @@
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may need a network
+
+import contextlib
+import io
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("detcheck", deadline=None)  # first calls import scipy or torch
+settings.load_profile("detcheck")
+
+Result = namedtuple("Result", "code out err")
+
+
+class Bytes(io.TextIOWrapper):
+    def __init__(self):
+        super().__init__(io.BytesIO(), encoding="utf-8", write_through=True)
+
+    def text(self):
+        return self.buffer.getvalue().decode("utf-8")
+
+
+@pytest.fixture
+def detcheck(monkeypatch, tmp_path):
+    """The command line, in this process: arguments -> exit code, stdout, stderr. Runs in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        from detcheck.cli import main
+
+        out, err = Bytes(), Bytes()
+        monkeypatch.setattr(sys, "argv", ["detcheck", *map(str, arguments)])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
+            main()
+        return Result(stop.value.code or 0, out.text(), err.text())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def amplifier():
+    """The embedded model, loaded once."""
+    from detcheck.engines.transformers import TransformersEngine
+
+    engine = TransformersEngine(None)
+    engine.load()
+    return engine
+
+
+@pytest.fixture(scope="session")
+def diverging(tmp_path_factory):
+    """A finished run of the real model under stock kernels: its folder."""
+    from detcheck import runner
+    from detcheck.probes.completions import Options
+    from detcheck.records import Spec
+
+    return runner.run(Spec("completions", Options(samples=16, max_tokens=32)), tmp_path_factory.mktemp("runs")).path
+
+
+def only_run(folder: Path) -> Path:
+    """The one run in a folder of runs."""
+    (run,) = folder.iterdir()
+    return run

@@ -1,0 +1,94 @@
+"""Who may import whom, read from the source. Imports go downward only, those inside functions too."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import detcheck
+
+ROOT = Path(detcheck.__file__).parent
+HELPERS = {"bits", "errors", "files", "forks", "outcomes"}  # pure: no torch, no engine, nothing of ours but records
+ALLOWED = {
+    "__init__": {"records", "runner"},  # by name, lazily
+    "__main__": {"cli"},
+    "cli": {"runner", "report", "records", "lookup", "progress", "errors"},
+    "runner": {"probes", "judge", "environment", "records", "store", "readers", "lookup", "errors"},
+    "progress": {"runner"},
+    "probes": {"probes", "engines", "kernels", "records", "environment"} | HELPERS,
+    "engines": {"engines", "kernels", "records"} | HELPERS,
+    "kernels": {"kernels"},
+    "integrations": {"kernels", "records"},
+    "judge": {"records"} | HELPERS,
+    "report": {"report", "records", "lookup"} | HELPERS,
+    "store": {"records"} | HELPERS,
+    "readers": {"records"} | HELPERS,
+    "environment": {"records"},
+    "lookup": {"errors"},
+    "records": set(),
+    "bits": set(),
+    "errors": set(),
+    "files": set(),
+    "forks": {"records", "bits"},
+    "outcomes": {"records", "bits"},
+}
+HEAVY = {
+    "torch",
+    "triton",
+    "vllm",
+    "transformers",
+    "matplotlib",
+    "scipy",
+    "pyarrow",
+    "jinja2",
+    "psutil",
+    "filelock",
+    "safetensors",
+}
+SOURCES = sorted(ROOT.rglob("*.py"))
+
+
+def part(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(tree):
+    """(module, whether at the top of the file) of every import; those for type checkers alone are passed over."""
+    for_types = {
+        id(n)
+        for i in ast.walk(tree)
+        if isinstance(i, ast.If) and "TYPE_CHECKING" in ast.dump(i.test)
+        for n in ast.walk(i)
+    }
+    top = {id(n) for n in tree.body}
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) in top
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            if node.module == "detcheck":
+                for alias in node.names:
+                    yield f"detcheck.{alias.name}", id(node) in top
+            else:
+                yield node.module, id(node) in top
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_downward_and_heavy_ones_wait(path):
+    own = ROOT.name
+    for module, at_top in imports(ast.parse(path.read_text())):
+        first, *rest = module.split(".")
+        if first == own and rest and rest[0] != "__version__":
+            assert rest[0] in ALLOWED[part(path)], f"{part(path)} may not import {module}"
+        if at_top:
+            assert first not in HEAVY, f"{path.name} imports {module} when it is imported itself"
+        if part(path) in {"judge", "report", "records", "store", "readers", *HELPERS}:
+            assert first not in {"torch", "vllm", "transformers", "triton"}, f"{path.name} must work without {first}"
+
+
+def test_the_rule_is_read_from_real_sources():
+    found = {m for path in SOURCES for m, _ in imports(ast.parse(path.read_text()))}
+    assert {"torch", "detcheck.judge", "detcheck.records", "transformers"} <= found

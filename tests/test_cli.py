@@ -1,0 +1,184 @@
+"""The command line: exit codes, and errors that say what was wrong, what was found, and what to do."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import only_run
+from models import llama_like
+
+
+def run(*arguments, **environment):
+    """A process of its own, as a user starts it."""
+    return subprocess.run(
+        [sys.executable, "-m", "detcheck", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+def test_from_the_command_line_to_the_exit_code(tmp_path):
+    result = run("completions", "-n", 16, "--max-tokens", 32, "--output-dir", tmp_path / "runs")
+    assert result.returncode == 1, result.stderr
+    assert result.stdout.startswith("batch-variant")
+    assert "Total samples: 16, Unique samples: " in result.stdout
+    assert "reproduce: detcheck completions --samples 16 --max-tokens 32" in result.stdout
+    path = only_run(tmp_path / "runs")
+    assert {"run.json", "report.json", "report.md", "report.html", "junit.xml"} <= {p.name for p in path.iterdir()}
+
+
+def test_json_alone_on_stdout_and_the_format_never_changes_the_code(diverging, detcheck):
+    codes = set()
+    for name in ("terminal", "json", "md", "html", "junit"):
+        result = detcheck("report", diverging, "--format", name)
+        codes.add(result.code)
+        assert result.err == ""
+        if name == "json":
+            assert json.loads(result.out)["exit_code"] == 1
+    assert codes == {1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["completions", "-n", "0"], "--samples must be at least 1; got 0"),
+        (["completions", "--max-tokens", "0"], "--max-tokens must be at least 1"),
+        (["completions", "--prompt", "  "], "--prompt is empty"),
+        (["completions", "--prompt", "a", "--prompt-file", "b"], "not both"),
+        (["completions", "--prompt-file", "nowhere.txt"], "no such file"),
+        (["completions", "--model", "./nowhere"], "no such folder"),
+        (["completions", "--dtype", "int4"], "--dtype int4"),
+        (["completions", "--kernels", "both"], "--kernels both is not available"),
+        (["completions", "--kernels", "fast"], "fast"),
+        (["completions", "--batch-sizes", "1,x"], "1,x"),
+        (["completions", "--batch-sizes", "0"], "from 1 up"),
+        (["completions", "-n", "4", "--batch-sizes", "1,2,4,8"], "need at least"),
+        (["completions", "--resume", "nowhere"], "no such run"),
+        (["completions", "--device", "tpu"], "--device tpu"),
+        (["report", "nowhere"], "no such run"),
+        (["report", "."], "no run.json"),
+        (["judge", "nowhere.jsonl"], "no such file"),
+        (["judge", "."], "is a folder"),
+        (["completions", "--prompt", "word " * 5000], "Shorten it"),
+        (["no-such-command"], "no-such-command"),
+    ],
+)
+def test_usage_errors(detcheck, arguments, says):
+    result = detcheck(*arguments)
+    assert result.code == 2, result.out + result.err
+    assert says in result.err.replace("\n", " ")
+    assert "Traceback" not in result.err
+
+
+def test_a_usage_error_leaves_no_folder_behind(detcheck, tmp_path):
+    detcheck("completions", "--model", "./nowhere")
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_an_unwritable_output_folder(detcheck, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = detcheck("completions", "--output-dir", "file/runs")
+    assert result.code == 2 and "--output-dir file/runs: cannot write there" in result.err
+
+
+def test_a_model_that_cannot_be_loaded_has_failed_and_says_so_in_every_format(detcheck, tmp_path):
+    folder = llama_like(tmp_path / "model")
+    (folder / "model.safetensors").write_bytes(b"torn")
+    for name in ("json", "terminal", "md", "html", "junit"):
+        result = detcheck("completions", "--model", folder, "--format", name)
+        assert result.code == 4
+        assert "failed" in result.out and "cannot load" in result.err and "Traceback" not in result.err
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_an_uncaught_exception_exits_4_never_1(detcheck, monkeypatch):
+    def defect(*_, **__):
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr("detcheck.runner.run", defect)
+    result = detcheck("completions")
+    assert result.code == 4 and "this is a defect in detcheck, not a verdict" in result.err
+
+
+def test_fail_on_turns_a_1_into_0_and_never_a_verdict_into_another(detcheck, tmp_path):
+    tokens = {"tokens": [1, 2], "logprobs": [-0.5, -0.25], "batch_size": 1}
+    latent = tokens | {"logprobs": [-0.5, -0.26], "batch_size": 2}
+    (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, [tokens, tokens, latent, latent])))
+    for fail_on, code in (("any", 1), ("tokens", 0), ("never", 0)):
+        result = detcheck("judge", "c.jsonl", "--fail-on", fail_on, "--format", "json")
+        assert (result.code, json.loads(result.out)["verdict"]) == (code, "batch-variant")
+
+
+def test_several_prompts_are_judged_apart_worst_first(detcheck, tmp_path):
+    (tmp_path / "prompts.txt").write_text("Tell me about Richard Feynman\n\nAnd now about someone else\n")
+    arguments = ["--prompt-file", "prompts.txt", "-n", "8", "--max-tokens", "16", "--format", "json", "--quiet"]
+    result = detcheck("completions", "--model", llama_like(tmp_path / "model"), *arguments)
+    report = json.loads(result.out)
+    assert [f["case"]["input"].split(":")[0] for f in report["findings"]] == ["0", "1"]
+    assert all(f["samples"] == 8 for f in report["findings"])
+    assert sorted(report["summary"]["worst_first"]) == sorted(f["case"]["input"] for f in report["findings"])
+    assert result.code == report["exit_code"] and result.err == ""
+
+
+def test_a_stored_spec_is_the_command(detcheck, tmp_path, monkeypatch):
+    """What a report gives to reproduce a run parses back to the very spec that was asked."""
+    import shlex
+
+    from detcheck.probes.completions import Options
+    from detcheck.records import FailOn, Spec
+
+    spec = Spec(
+        "completions",
+        Options(7, 5, True, "a 'b' \"c\" $d", None, True, "eager", True),
+        model="some/model",
+        dtype="bfloat16",
+        seed=3,
+        trials=3,
+        batch_sizes=(1, 8),
+        fail_on=FailOn.TOKENS,
+        fail_fast=True,
+    )
+    asked = []
+
+    def stop(spec, *_, **__):
+        asked.append(spec)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("detcheck.runner.run", stop)
+    assert detcheck(*shlex.split(spec.command())[1:]).code == 130
+    assert asked == [spec]
+
+
+def test_what_a_shell_reads_back_is_the_prompt():
+    from detcheck.records import quote
+
+    word = "a\nb\x1b[31m 'q' \\ \u202e é"
+    assert quote(word).isprintable()
+    read = subprocess.run(
+        ["bash", "-c", f"printf %s {quote(word)}"], capture_output=True, env=os.environ | {"LC_ALL": "C.UTF-8"}
+    )
+    assert read.stdout.decode() == word
+
+
+def test_github_actions_get_the_markdown_and_one_annotation(detcheck, diverging, tmp_path, monkeypatch):
+    (tmp_path / "c.jsonl").write_text('{"tokens": [1]}\n{"tokens": [2]}\n')
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    result = detcheck("judge", "c.jsonl")
+    assert (tmp_path / "summary.md").read_text().startswith("# detcheck: divergent")
+    assert result.err.count("::error title=detcheck judge::divergent") == 1
+
+
+def test_help_is_fast_and_imports_nothing_heavy():
+    code = "import sys, runpy; sys.argv = ['detcheck', '--help']\ntry: runpy.run_module('detcheck', run_name='__main__')\nexcept SystemExit: pass\nprint(sorted({'torch', 'transformers', 'numpy', 'scipy', 'matplotlib', 'pyarrow'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "[]", result.stdout + result.stderr
+
+
+def test_report_imports_no_torch(diverging):
+    code = f"import sys; sys.argv = ['detcheck', 'report', {str(diverging)!r}]\nfrom detcheck.cli import main\ntry: main()\nexcept SystemExit as stop: print(stop.code, {{'torch', 'transformers'}} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "1 set()", result.stderr

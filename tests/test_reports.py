@@ -1,0 +1,171 @@
+"""Every format: complete, valid, and with hostile text shown but inert."""
+
+import importlib.resources
+import json
+import os
+import shutil
+from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
+
+import jsonschema
+import pytest
+
+from detcheck import runner
+from detcheck.report import render
+
+HOSTILE = [
+    "[/INST] </s> <|im_end|>",
+    "\x1b[31mred\x1b[0m \x1b]0;title\x07",
+    "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">",
+    "| a | b |\n|---|---|\n`code` ``` ~~~ # h [link](http://x) @someone www.example.com **bold** <b>x</b>",
+    "]]> <![CDATA[ &amp; \x00 \x0b \ufffe",
+    "lone \ud800 surrogate",
+    "right \u202e to left \u2066 \u200f",
+    "[bold red]markup[/] :smile: {{ jinja }} {% raw %}",
+]
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A run whose completions, error and file name are all hostile."""
+    path = tmp_path_factory.mktemp("hostile") / "a | b <script>alert(1) \x1b[31m.jsonl"
+    rows = [{"tokens": [n, 1], "text": text, "prompt": "p"} for n, text in enumerate(HOSTILE)]
+    rows += [{"tokens": None, "error": text, "prompt": "p"} for text in HOSTILE]
+    path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    return runner.judge_file(path)
+
+
+def all_formats(run):
+    return {name: render(run, name) for name in ("terminal", "json", "md", "html", "junit")}
+
+
+def test_json_is_described_by_its_schema(diverging, hostile):
+    schema = json.loads((importlib.resources.files("detcheck") / "report" / "report.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    for run in (runner.load(diverging), hostile):
+        report = json.loads(render(run, "json"), parse_constant=lambda name: pytest.fail(f"{name} is not strict JSON"))
+        jsonschema.validate(report, schema)
+        assert list(report) == sorted(report)
+        for finding in report["findings"]:
+            assert set(finding) == set(schema["$defs"]["finding"]["properties"])
+
+
+def test_every_report_holds_what_is_needed_to_repeat_the_run(diverging):
+    run = runner.load(diverging)
+    for name, text in all_formats(run).items():
+        assert "detcheck completions --samples 16 --max-tokens 32" in text, name
+        assert "Total samples: 16, Unique samples: " in text or name == "json"
+        for digest in run.subject.digests.values():
+            assert digest[:12] in text, name
+
+
+def test_no_control_character_leaves_in_any_format(hostile):
+    for name, text in all_formats(hostile).items():
+        text.encode("utf-8")  # no lone surrogate
+        bad = {
+            c for c in text if c != "\n" and (ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or c in "\u202e\u2066\u200f\ufffe")
+        }
+        assert not bad, name
+
+
+def test_hostile_text_is_shown(hostile):
+    for name in ("terminal", "html", "md"):
+        assert "\\x1b[31mred" in render(hostile, name).replace("&#91;", "[").replace("&#92;", "\\"), name
+    assert "[bold red]markup" in render(hostile, "terminal")
+
+
+def test_html_has_no_tag_of_the_models(hostile):
+    tags = set()
+
+    class Collect(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            tags.add(tag)
+            assert not any(name.startswith("on") for name, _ in attrs)
+
+    Collect().feed(render(hostile, "html"))
+    assert not tags & {"script", "img", "b", "iframe", "object"}
+
+
+def test_markdown_has_no_mark_of_the_models(hostile):
+    text = render(hostile, "md")
+    outside = text.split("Reproduce:")[0]
+    assert (
+        "<script" not in outside
+        and "](http" not in outside
+        and "@someone" not in outside
+        and "www.example" not in outside
+    )
+    for line in outside.splitlines():
+        if line.startswith("|"):
+            assert line.count("|") == 7  # of the table of conditions
+
+
+def test_junit_is_xml_with_one_case_a_finding(diverging, hostile):
+    for run in (runner.load(diverging), hostile):
+        suite = ET.fromstring(render(run, "junit"))
+        assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("1", "1", "0")
+        assert suite.find("testcase/failure").get("type") == run.verdict
+
+
+def test_junit_counts_a_doubt_as_an_error_and_a_pass_as_a_pass(tmp_path):
+    file = tmp_path / "c.jsonl"
+    file.write_text('{"tokens": [1]}\n' * 3)
+    doubt = ET.fromstring(render(runner.judge_file(file), "junit"))
+    assert doubt.get("errors") == "1" and doubt.find("testcase/error").get("type") == "inconclusive"
+    passed = ET.fromstring(render(runner.judge_file(file, allow_unseen_batch=True), "junit"))
+    assert (passed.get("errors"), passed.get("failures")) == ("0", "0")
+
+
+def test_zero_divergences_are_given_with_their_bound(tmp_path):
+    file = tmp_path / "c.jsonl"
+    file.write_text("".join(json.dumps({"tokens": [1, 2], "batch_size": 1 + n % 2}) + "\n" for n in range(300)))
+    out = render(runner.judge_file(file), "terminal")
+    assert out.startswith("identical")
+    assert "no batch of 300 left the mode: at most 1.22% do under this schedule (95%)" in out
+
+
+def chromium():
+    return next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (path := shutil.which(name))),
+        None,
+    )
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_html_in_a_browser(diverging, hostile, tmp_path, scheme):
+    """Opens offline, without an error in the console; histogram and forks can be seen; what the model said does nothing."""
+    if not chromium():
+        if os.environ.get("CI"):
+            pytest.fail("CI must have a headless Chromium: apt-get install chromium")
+        pytest.skip("no Chromium here: `apt-get install chromium` (or a Chrome on the PATH) brings one")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium(), args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        page = browser.new_context(color_scheme=scheme, offline=True).new_page()
+        troubles = []
+        page.on("console", lambda message: troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("dialog", lambda dialog: troubles.append(dialog.message))
+        for name, run in (("diverging", runner.load(diverging)), ("hostile", hostile)):
+            file = tmp_path / f"{name}.html"
+            file.write_text(render(run, "html"), "utf-8")
+            page.goto(file.as_uri())
+            assert page.title() == f"detcheck: {run.verdict}"
+            assert page.locator("h1").inner_text() == f"detcheck: {run.verdict}"
+            assert page.locator(".forks li").count() >= 2 and page.locator(".forks li").first.is_visible()
+            box = page.locator(".histogram svg").bounding_box()
+            assert box["width"] > 300 and box["height"] > 80
+            assert page.locator(".reproduce").is_visible()
+            ink, paper = page.evaluate(
+                "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
+            )
+            brightness = [sum(map(int, colour[4:-1].split(","))) for colour in (ink, paper)]
+            assert (brightness[0] < brightness[1]) == (scheme == "light")
+            assert page.evaluate("getComputedStyle(document.querySelector('.histogram svg text')).fill") == ink
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        browser.close()
+    assert troubles == []

@@ -1,0 +1,288 @@
+"""A run on disk: killed, torn, filled up, interrupted, resumed. What was observed is never lost, and never a pass."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import only_run
+from scripted import OTHER, SAME, Scripted
+
+from detcheck import runner, store
+from detcheck.errors import UsageError
+from detcheck.probes.completions import Completions, Options
+from detcheck.records import Spec, Verdict
+
+MODULE = [sys.executable, "-m", "detcheck"]
+
+
+@pytest.fixture
+def scripted_run(tmp_path, monkeypatch):
+    """run(answer, **spec) through the runner with a scripted engine in the place of the real one."""
+
+    def make(answer, samples=24, on_progress=None, resume=None, **spec):
+        monkeypatch.setattr("detcheck.probes.completions.PROBE", lambda s: Completions(s, Scripted(answer)))
+        monkeypatch.setattr(store, "FLUSH_S", 0.0)  # a part a batch
+        if resume:
+            return runner.resume(resume, on_progress)
+        return runner.run(
+            Spec("completions", Options(samples=samples, prompt="ask me", max_tokens=4), **spec),
+            tmp_path / "runs",
+            on_progress,
+        )
+
+    return make
+
+
+def same(rows, slot, call):
+    return SAME
+
+
+def by_size(rows, slot, call):
+    return OTHER if rows > 2 else SAME
+
+
+def stop_after(batches, error=KeyboardInterrupt, answer=same):
+    """An engine that breaks in the middle."""
+
+    def breaks(rows, slot, call):
+        if call >= batches:
+            raise error
+        return answer(rows, slot, call)
+
+    return breaks
+
+
+def facts(run):
+    return [
+        (f.verdict, f.samples, f.distinct, f.distinct_bits, f.histogram, f.forks, f.evidence["conditions"])
+        for f in run.findings
+    ]
+
+
+def test_what_is_read_again_is_what_was_run(diverging):
+    run = runner.load(diverging)
+    assert run.verdict is Verdict.BATCH_VARIANT
+    assert run.findings[0].samples == 16
+    assert facts(run) == facts(runner.load(diverging))
+    assert set(run.subject.digests) == {"model", "tokenizer"}
+    head = json.loads((diverging / "run.json").read_text())
+    assert sum(s["rows"].count(0) for s in head["schedule"]["steps"]) == 16
+
+
+def test_a_deterministic_run_stores_one_outcome(scripted_run):
+    import pyarrow.parquet
+
+    path = scripted_run(same, samples=200).path
+    assert pyarrow.parquet.read_table(path / "outcomes").num_rows == 1
+    assert pyarrow.parquet.read_table(path / "observations").num_rows == 200
+
+
+def test_interrupted_and_resumed_is_the_same_as_in_one_go(scripted_run):
+    whole = scripted_run(by_size)
+    part = scripted_run(stop_after(5, answer=by_size))
+    assert part.interrupted and part.verdict is Verdict.DIVERGENT  # batch-3 was not repeated yet
+    assert 0 < part.findings[0].samples < 24
+    rerun = []
+    resumed = scripted_run(by_size, resume=part.path, on_progress=lambda p: rerun.append(p.done))
+    assert rerun[0] > part.findings[0].samples  # nothing stored is observed again
+    assert (resumed.findings[0].samples, resumed.findings[0].missing) == (24, 0)
+    assert facts(resumed) == facts(whole)
+    assert len({o.process for o in store.RunFolder(part.path).observations()}) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "code"), [(same, Verdict.INCONCLUSIVE, 3), (by_size, Verdict.BATCH_VARIANT, 1)]
+)
+def test_an_engine_that_dies_is_judged_on_what_was_observed(scripted_run, answer, verdict, code, capsys):
+    def dies(rows, slot, call):
+        if rows == 8:
+            raise RuntimeError("device lost")
+        return answer(rows, slot, call)
+
+    run = scripted_run(dies)
+    assert (run.verdict, run.exit_code) == (verdict, code)
+    assert any("device lost" in w for w in run.warnings)
+    assert "Traceback" in capsys.readouterr().err  # for whoever has to mend it
+
+
+def test_an_engine_that_dies_at_once_has_failed(scripted_run):
+    run = scripted_run(stop_after(0, RuntimeError("no kernel image")))
+    assert (run.verdict, run.exit_code) == (Verdict.FAILED, 4)
+    assert "no kernel image" in run.findings[0].note
+
+
+def test_fail_fast_stops_once_it_is_known_what_diverged(scripted_run):
+    run = scripted_run(by_size, fail_fast=True)
+    assert run.verdict is Verdict.BATCH_VARIANT  # the first condition that differs was repeated before the stop
+    assert run.findings[0].samples < 24
+    assert list(run.findings[0].evidence["conditions"]) and run.exit_code == 1
+
+
+def test_full_disk_costs_no_verdict(scripted_run, monkeypatch):
+    real, parts = store.write_file, []
+
+    def fills_up(path, content):
+        if path.suffix == ".parquet":
+            parts.append(path)
+            if len(parts) > 4:
+                raise OSError(28, "No space left on device")
+        real(path, content)
+
+    monkeypatch.setattr(store, "write_file", fills_up)
+    run = scripted_run(by_size)
+    assert any("No space left" in w for w in run.warnings)
+    assert run.verdict is Verdict.INCONCLUSIVE or run.exit_code == 1
+    assert run.findings[0].samples > 2  # what could not be written is judged all the same
+
+
+@pytest.mark.skipif(
+    os.name != "posix" or not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk needs root"
+)
+def test_a_really_full_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=72k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("this system does not let root mount a tmpfs")
+    try:
+        arguments = ["completions", "-n", "24", "--max-tokens", "48", "--output-dir", disk, "--format", "json"]
+        done = subprocess.run([*MODULE, *arguments], capture_output=True, text=True)
+        report = json.loads(done.stdout)
+        assert done.returncode == report["exit_code"] and report["exit_code"] in (1, 3)
+        assert report["summary"]["samples"] > 0
+        assert any("No space left" in w for w in report["summary"]["warnings"]), report["summary"]
+        assert "Traceback" not in done.stderr
+        assert subprocess.run([*MODULE, "report", only_run(disk)], capture_output=True).returncode in (1, 3)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_torn_part_is_named_missing_and_observed_again(scripted_run):
+    path = scripted_run(same).path
+    part = sorted((path / "observations").iterdir())[2]
+    part.write_bytes(part.read_bytes()[:100])
+    torn = runner.load(path)
+    assert (torn.verdict, torn.findings[0].missing > 0) == (Verdict.INCONCLUSIVE, True)
+    assert any(part.name in w and "torn" in w and "--resume" in w for w in torn.warnings)
+    resumed = scripted_run(same, resume=path)
+    assert (resumed.verdict, resumed.findings[0].samples) == (Verdict.IDENTICAL, 24)
+
+
+def test_a_torn_outcome_makes_its_samples_missing(scripted_run):
+    path = scripted_run(by_size).path
+    part = sorted((path / "outcomes").iterdir())[-1]
+    part.write_bytes(b"")
+    torn = runner.load(path)
+    assert torn.exit_code == 3 and torn.findings[0].missing
+    assert facts(scripted_run(by_size, resume=path))[0][:3] == (Verdict.BATCH_VARIANT, 24, 2)
+
+
+def test_leftover_of_a_part_being_written_is_passed_over(scripted_run):
+    path = scripted_run(same).path
+    (path / "observations" / "00099.parquet.tmp").write_bytes(b"PAR1half")
+    assert runner.load(path).verdict is Verdict.IDENTICAL
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda head: head.update(schema_version="2.0"), "schema version 2.0"),
+        (lambda head: head["spec"].update(new_knob=1), "does not know"),
+        (lambda head: head.pop("schedule"), "damaged"),
+        (lambda head: head.update(probe="tarot"), "there is no 'tarot'"),
+    ],
+)
+def test_a_head_that_cannot_be_read_is_said_in_words(scripted_run, detcheck, damage, says):
+    path = scripted_run(same).path
+    head = json.loads((path / "run.json").read_text())
+    damage(head)
+    (path / "run.json").write_text(json.dumps(head))
+    result = detcheck("report", path)
+    assert result.code == 2 and says in result.err and "Traceback" not in result.err
+    assert list((path / "observations").iterdir())
+
+
+def test_a_later_minor_version_is_read(scripted_run):
+    path = scripted_run(same).path
+    head = json.loads((path / "run.json").read_text())
+    head |= {"schema_version": "1.7", "novelty": 1}
+    head["environment"]["moon_phase"] = "full"
+    (path / "run.json").write_text(json.dumps(head))
+    assert runner.load(path).verdict is Verdict.IDENTICAL
+
+
+def test_resume_refuses_another_environment_and_says_what_changed(scripted_run):
+    path = scripted_run(stop_after(3)).path
+    head = json.loads((path / "run.json").read_text())
+    head["environment"]["threads"] = 77
+    head["digests"]["model"] = "f" * 64
+    (path / "run.json").write_text(json.dumps(head))
+    with pytest.raises(UsageError, match=r"threads: 77 then.*digest of model: ffffffffffff then, 000000000000 now"):
+        scripted_run(same, resume=path)
+
+
+def test_one_writer_at_a_time(scripted_run):
+    path = scripted_run(stop_after(3)).path
+    with store.RunFolder(path).locked(), pytest.raises(UsageError, match="another process"):
+        scripted_run(same, resume=path)
+
+
+def test_resume_refuses_other_options(scripted_run, detcheck):
+    path = scripted_run(stop_after(3)).path
+    result = detcheck("completions", "--resume", path, "--max-tokens", "5")
+    assert result.code == 2 and "--max-tokens 4, not 5" in result.err
+
+
+def test_killed_at_any_moment_it_is_readable_and_goes_on(tmp_path):
+    """The real thing: SIGKILL in the middle, report, resume; the end is as if nothing had happened."""
+    arguments = [*MODULE, "completions", "-n", "24", "--max-tokens", "48", "--output-dir", tmp_path / "runs", "--quiet"]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while not list((tmp_path / "runs").glob("*/observations/*.parquet")):
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.05)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    path = only_run(tmp_path / "runs")
+    killed = runner.load(path)
+    assert 0 < killed.findings[0].samples < 24
+    assert killed.exit_code in (1, 3)
+    copy = tmp_path / "copy"
+    shutil.copytree(path, copy)
+    resumed = subprocess.run(
+        [*MODULE, "completions", "--resume", copy, "--format", "json"], capture_output=True, text=True
+    )
+    assert resumed.returncode == 1, resumed.stderr
+    (finding,) = json.loads(resumed.stdout)["findings"]
+    assert (finding["samples"], finding["missing"], finding["verdict"]) == (24, 0, "batch-variant")
+
+
+def test_ctrl_c_exits_130_with_the_partial_report(tmp_path):
+    arguments = [
+        *MODULE,
+        "completions",
+        "-n",
+        "24",
+        "--max-tokens",
+        "48",
+        "--output-dir",
+        tmp_path / "runs",
+        "--format",
+        "json",
+    ]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while not list((tmp_path / "runs").glob("*/observations/*.parquet")):
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert json.loads(out)["summary"]["interrupted"] is True
+    assert "Traceback" not in err
+    assert (only_run(tmp_path / "runs") / "report.html").is_file()

@@ -1,0 +1,93 @@
+"""The schedule is a pure function of what was asked: it fits, it crosses the thresholds, it repeats everything."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detcheck.errors import UsageError
+from detcheck.probes.schedule import THRESHOLDS, schedule
+
+
+def make(samples, trials=2, sizes=None, seed=0, max_rows=1000, length=40, longest=80):
+    return schedule({"0:aa": length}, samples, trials, sizes, seed, max_rows, longest)
+
+
+@given(st.integers(2, 3000), st.integers(1, 3), st.integers(1, 300))
+def test_samples_come_out_exactly_and_every_condition_is_repeated(samples, trials, max_rows):
+    steps = make(samples, trials, max_rows=max_rows).steps
+    assert sum(s.samples for s in steps) == samples
+    assert [s.index for s in steps] == list(range(len(steps)))
+    assert all(s.samples and len(s.rows) <= max_rows for s in steps)
+    if samples >= trials:
+        assert min(Counter((s.condition, s.rows) for s in steps).values()) >= trials
+
+
+@given(st.integers(2, 40), st.sets(st.sampled_from(THRESHOLDS[:12]), min_size=1, max_size=3))
+def test_sizes_that_were_asked_for_come_exactly_or_are_refused(samples, sizes):
+    try:
+        steps = make(samples, sizes=tuple(sizes)).steps
+    except UsageError as error:
+        assert "need at least" in str(error)
+        return
+    assert {len(s.rows) for s in steps} == sizes
+    assert sum(s.samples for s in steps) == samples
+    assert min(Counter((s.condition, s.rows) for s in steps).values()) >= 2
+
+
+def test_24_samples_meet_several_sizes_and_1000_meet_all():
+    assert {len(s.rows) for s in make(24).steps} >= {1, 2, 3, 4, 7, 8}
+    all_steps = make(1000).steps
+    assert {len(s.rows) for s in all_steps} == set(THRESHOLDS)
+    assert make(1000).not_tried == ()
+
+
+def test_1000_samples_cost_about_as_many_batches_as_there_are_thresholds():
+    steps = make(1000).steps
+    assert len(steps) <= 60
+    assert sum(len(s.rows) for s in steps) <= 4 * 1000
+
+
+def test_what_is_left_out_is_named_with_its_reason():
+    few, small = make(24), make(1000, max_rows=20)
+    assert any(line.startswith("batch-257: ") for line in few.not_tried)
+    assert "batch-31: memory is estimated to hold 20 rows" in small.not_tried
+
+
+def test_small_sizes_first_and_repeats_follow_each_other():
+    steps = make(24).steps
+    assert [len(s.rows) for s in steps] == sorted(len(s.rows) for s in steps)
+    assert [s.trial for s in steps[:4]] == [0, 1, 0, 1]
+
+
+def test_extra_repeats_come_at_the_end():
+    late = make(3001).steps
+    assert late[-1].trial >= 2 and all(s.trial < 2 for s in late[:10])
+
+
+def test_samples_ride_at_varied_rows_with_fillers_before_and_after():
+    steps = make(1000).steps
+    alone = {s.rows.index(0) for s in make(24).steps}
+    assert len(alone) > 2
+    for s in steps:
+        if s.condition.startswith("ragged"):
+            assert s.rows[0] > 40 and s.rows[-1] != 0  # a longer one before: the sample is padded
+            assert min(r for r in s.rows if r) < 40
+        elif 0 in s.rows:
+            assert set(s.rows) <= {0, 40}
+
+
+def test_it_is_seeded():
+    assert make(100) == make(100)
+    assert make(100).steps != make(100, seed=1).steps
+
+
+def test_fillers_fit_the_context():
+    steps = make(100, length=40, longest=41).steps
+    assert max(max(s.rows) for s in steps) == 41
+
+
+def test_sizes_beyond_memory_are_refused_where_they_were_asked_for():
+    with pytest.raises(UsageError, match="memory is estimated to hold 8 rows"):
+        make(100, sizes=(1, 64), max_rows=8)

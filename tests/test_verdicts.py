@@ -1,0 +1,109 @@
+"""The guilty and the innocent: for each scripted engine the verdict that it must get."""
+
+import pytest
+from scripted import LATENT, OTHER, SAME, SHORT, Scripted, observe
+
+from detcheck.records import FailOn, Verdict
+
+
+def big(rows, slot, call):
+    return OTHER if rows >= 7 else SAME
+
+
+TABLE = {
+    "identical": (Scripted(lambda rows, slot, call: SAME), Verdict.IDENTICAL, 0),
+    "identical, ended early": (Scripted(lambda rows, slot, call: SHORT), Verdict.IDENTICAL, 0),
+    "run-variant": (Scripted(lambda rows, slot, call: OTHER if call == 1 else SAME), Verdict.RUN_VARIANT, 1),
+    "run-variant in the last repeat of the largest batch": (
+        Scripted(lambda rows, slot, call: OTHER if call == 17 else SAME),
+        Verdict.RUN_VARIANT,
+        1,
+    ),
+    "batch-variant": (Scripted(big), Verdict.BATCH_VARIANT, 1),
+    "batch-variant by slot alone": (
+        Scripted(lambda rows, slot, call: OTHER if slot == 2 else SAME),
+        Verdict.BATCH_VARIANT,
+        1,
+    ),
+    "batch-variant, early stop": (
+        Scripted(lambda rows, slot, call: SHORT if rows > 2 else SAME),
+        Verdict.BATCH_VARIANT,
+        1,
+    ),
+    "latent": (Scripted(lambda rows, slot, call: LATENT if rows > 2 else SAME), Verdict.BATCH_VARIANT, 1),
+    "both": (Scripted(lambda rows, slot, call: LATENT if call == 1 else big(rows, slot, call)), Verdict.RUN_VARIANT, 1),
+    "silent batch, all equal": (Scripted(lambda rows, slot, call: SAME, seen=False), Verdict.INCONCLUSIVE, 3),
+    "silent batch, unequal": (Scripted(big, seen=False), Verdict.DIVERGENT, 1),
+    "another batch than asked": (
+        Scripted(lambda rows, slot, call: SAME, formed=lambda n: min(n, 2)),
+        Verdict.INCONCLUSIVE,
+        3,
+    ),
+    "dropped samples": (Scripted(lambda rows, slot, call: None if call == 3 else SAME), Verdict.INCONCLUSIVE, 3),
+    "dropped and unequal": (
+        Scripted(lambda rows, slot, call: None if call == 3 else big(rows, slot, call)),
+        Verdict.BATCH_VARIANT,
+        1,
+    ),
+    "out of memory": (
+        Scripted(lambda rows, slot, call: "out of memory" if rows > 8 else SAME),
+        Verdict.INCONCLUSIVE,
+        3,
+    ),
+    "nothing came": (Scripted(lambda rows, slot, call: None), Verdict.INCONCLUSIVE, 3),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_verdict_of_scripted_engine(name):
+    engine, verdict, code = TABLE[name]
+    finding, observations = observe(engine)
+    assert (finding.verdict, finding.exit_code(FailOn.ANY)) == (verdict, code), finding.note
+    assert finding.samples + finding.missing == 24 == len(observations)
+
+
+def test_both_arms_are_in_the_evidence():
+    finding, _ = observe(TABLE["both"][0])
+    assert finding.evidence["arms"] == {"repeat": True, "batch": True}
+
+
+def test_what_it_varies_with():
+    by_slot, _ = observe(Scripted(lambda rows, slot, call: OTHER if slot == 2 else SAME))
+    assert "slot" in by_slot.evidence["varies_with"]
+    by_batch, _ = observe(Scripted(big))
+    assert by_batch.evidence["varies_with"] == ["batch"]
+    assert by_batch.evidence["first_variant_condition"] == "batch-7"
+
+
+def test_dropped_samples_are_counted_and_named():
+    finding, _ = observe(TABLE["out of memory"][0])
+    assert finding.missing == 2
+    assert finding.evidence["missing"] == {"out of memory with 9 rows": 2}
+    assert "2 of 24 samples are missing" in finding.note
+
+
+def test_latent_divergence_fails_unless_only_tokens_count():
+    finding, _ = observe(TABLE["latent"][0])
+    assert (finding.distinct, finding.distinct_bits, finding.latent) == (1, 2, True)
+    assert [finding.exit_code(f) for f in (FailOn.ANY, FailOn.TOKENS, FailOn.NEVER)] == [1, 0, 0]
+    surfaced, _ = observe(TABLE["batch-variant"][0])
+    assert [surfaced.exit_code(f) for f in (FailOn.ANY, FailOn.TOKENS, FailOn.NEVER)] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("samples", "verdict"), [(1, Verdict.INCONCLUSIVE), (2, Verdict.INCONCLUSIVE), (4, Verdict.IDENTICAL)]
+)
+def test_too_few_samples_to_compare_are_no_pass(samples, verdict):
+    finding, _ = observe(Scripted(lambda rows, slot, call: SAME), samples=samples)
+    assert finding.verdict is verdict, finding.note
+
+
+def test_only_what_was_asked_for_explicitly_may_be_one_kind_of_batch():
+    finding, _ = observe(Scripted(lambda rows, slot, call: SAME), samples=4, batch_sizes=(1,))
+    assert finding.verdict is Verdict.IDENTICAL
+
+
+def test_without_repeats_run_and_batch_cannot_be_told_apart():
+    finding, _ = observe(Scripted(big), trials=1)
+    assert finding.verdict is Verdict.DIVERGENT
+    assert "not repeated" in finding.note
