@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from detcheck import lookup
 from detcheck.errors import DetcheckError, UsageError
-from detcheck.records import FailOn, Kernels, Run, Spec, Verdict
+from detcheck.records import INTERRUPTED, FailOn, Kernels, Run, Spec, Verdict
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,15 +26,20 @@ app = typer.Typer(
     help="Does an LLM inference stack give the same bits for the same request, and if not: where, why, and how often?\n\n"
     "Exit codes: 0 identical, 1 divergent, 2 usage, 3 inconclusive, 4 failed, 130 interrupted.",
 )
-INTERRUPTED = 130
+Format = StrEnum("Format", {name.upper(): name for name in lookup.names("report")})
 
 
-class Format(StrEnum):
-    TERMINAL = "terminal"
-    JSON = "json"
-    MD = "md"
-    HTML = "html"
-    JUNIT = "junit"
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose broken pipes and ends of input are uncaught exceptions like any other: typer would exit with 1."""
+
+    @functools.wraps(function)
+    def guarded(*arguments: Any, **options: Any) -> None:
+        try:
+            function(*arguments, **options)
+        except (OSError, EOFError) as error:
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
+
+    return app.command()(guarded)
 
 
 @app.callback()
@@ -57,53 +65,53 @@ def batch_sizes(text: str | None) -> tuple[int, ...] | None:
     return sizes
 
 
-FormatOption = Annotated[Format, typer.Option("--format", help="What to print on stdout.")]
-FailOnOption = Annotated[FailOn, typer.Option(help="Which divergence exits with 1: any bit, tokens only, never.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+def panel(name: str, help: str, *flags: str, metavar: str | None = None) -> Any:
+    """An option under a heading of the help."""
+    return typer.Option(*flags, help=help, rich_help_panel=name, metavar=metavar)
 
 
-@app.command()
+MODEL, PROMPTS, SCHEDULE, VERDICT = "Model", "Prompts", "Schedule", "Verdict and output"
+
+FormatOption = Annotated[Format, panel(VERDICT, "What to print on stdout.", "--format")]
+FailOnOption = Annotated[FailOn, panel(VERDICT, "Which divergence exits with 1: any bit, tokens only, never.")]
+QuietOption = Annotated[bool, panel(VERDICT, "No progress on stderr.", "--quiet", "-q")]
+
+
+@command
 def completions(
     context: typer.Context,
-    model: Annotated[
-        str | None, typer.Option(help="Hub id or folder. Default: the embedded amplifier, made on the spot.")
-    ] = None,
-    samples: Annotated[int, typer.Option("--samples", "-n", help="Completions per prompt.")] = 100,
-    max_tokens: Annotated[int, typer.Option(help="Tokens per completion.")] = 128,
-    prompt: Annotated[
-        str | None, typer.Option(help="Default: 'Tell me about Richard Feynman' (the amplifier has its own).")
-    ] = None,
-    prompt_file: Annotated[
-        str | None, typer.Option(help="One prompt a line, or .jsonl with `prompt` or `messages`.")
-    ] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Put prompts through the tokenizer's chat template.")] = False,
-    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on to --max-tokens past an end token.")] = False,
-    kernels: Annotated[Kernels, typer.Option(help="Whose kernels run. This version has stock only.")] = Kernels.STOCK,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16, float16 or short forms. Default: the model's own.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    attn: Annotated[
-        str | None, typer.Option(help="Attention implementation: sdpa, eager ... Default: the model's own.")
-    ] = None,
+    model: Annotated[str | None, panel(MODEL, "Hub id or folder. Default: the embedded amplifier.")] = None,
+    kernels: Annotated[
+        Kernels, panel(MODEL, "Whose kernels run. This version has stock only.", metavar="NAME")
+    ] = Kernels.STOCK,
+    dtype: Annotated[str | None, panel(MODEL, "float32, bf16 ... Default: the model's own.")] = None,
+    device: Annotated[str, panel(MODEL, "auto, cpu or cuda.")] = "auto",
+    attn: Annotated[str | None, panel(MODEL, "Attention: sdpa, eager ... Default: the model's own.")] = None,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
+        bool, panel(MODEL, "Run Python code that comes with the model.", "--trust-remote-code")
     ] = False,
-    sizes: Annotated[
-        str | None,
-        typer.Option("--batch-sizes", help="Like 1,8,64. Default: as many thresholds as the samples pay for."),
+    prompt: Annotated[
+        str | None, panel(PROMPTS, "Default: 'Tell me about Richard Feynman'; the amplifier has its own.")
     ] = None,
-    trials: Annotated[int, typer.Option(help="Repeats of every condition, at least.")] = 2,
-    seed: Annotated[int, typer.Option(help="Of filler tokens and their places.")] = 0,
-    output_dir: Annotated[Path, typer.Option(help="Where the run's folder is made.")] = Path("runs"),
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run; its options hold.")] = None,
-    format: FormatOption = Format.TERMINAL,
+    prompt_file: Annotated[str | None, panel(PROMPTS, "One a line, or .jsonl with `prompt` or `messages`.")] = None,
+    chat: Annotated[bool, panel(PROMPTS, "Put prompts through the tokenizer's chat template.", "--chat")] = False,
+    max_tokens: Annotated[int, panel(PROMPTS, "Tokens per completion.")] = 128,
+    ignore_eos: Annotated[bool, panel(PROMPTS, "Go on to --max-tokens past an end token.", "--ignore-eos")] = False,
+    samples: Annotated[int, panel(SCHEDULE, "Completions per prompt.", "--samples", "-n")] = 100,
+    sizes: Annotated[
+        str | None, panel(SCHEDULE, "Like 1,8,64. Default: the thresholds that the samples pay for.", "--batch-sizes")
+    ] = None,
+    trials: Annotated[int, panel(SCHEDULE, "Repeats of every condition, at least.")] = 2,
+    seed: Annotated[int, panel(SCHEDULE, "Of filler tokens and their places.")] = 0,
     fail_on: FailOnOption = FailOn.ANY,
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first divergence.")] = False,
+    fail_fast: Annotated[bool, panel(VERDICT, "Stop at the first divergence.", "--fail-fast")] = False,
+    format: FormatOption = Format.TERMINAL,
+    output_dir: Annotated[Path, panel(VERDICT, "Where the run's folder is made.")] = Path("runs"),
+    resume: Annotated[Path | None, panel(VERDICT, "Go on with this run; its options hold.")] = None,
     quiet: QuietOption = False,
 ) -> None:
     """N temperature-0 completions of a prompt, in batches of every kind: how many distinct, where do they fork?"""
-    from detcheck import lookup, progress, runner
+    from detcheck import progress, runner
 
     own = lookup.find("probes", "completions").Options(
         samples, max_tokens, ignore_eos, prompt, prompt_file, chat, attn, trust_remote_code
@@ -134,7 +142,7 @@ def refuse_other_options(context: typer.Context, given: Spec, stored: Spec) -> N
             )
 
 
-@app.command()
+@command
 def judge(
     file: Annotated[
         Path,
@@ -154,7 +162,7 @@ def judge(
     finish(runner.judge_file(file, allow_unseen_batch, fail_on, command=typed()), format)
 
 
-@app.command()
+@command
 def report(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
     format: FormatOption = Format.TERMINAL,
@@ -171,7 +179,7 @@ def finish(run: Run, format: Format) -> None:
 
     _github.publish(run)
     for trouble in write_all(run) if run.path else ():
-        print(f"detcheck: {trouble}", file=sys.stderr)
+        say(trouble)
     show(run, format)
 
 
@@ -184,11 +192,21 @@ def show(run: Run, format: Format) -> None:
         text = terminal(run, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
     else:
         text = render(run, format)
-    sys.stdout.buffer.write(text.encode("utf-8"))
-    sys.stdout.flush()
+    try:
+        sys.stdout.buffer.write(text.encode("utf-8"))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has seen enough; the verdict stays
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if run.verdict is Verdict.FAILED:
-        print(f"detcheck: {run.findings[0].note}", file=sys.stderr)
-    raise typer.Exit(INTERRUPTED if run.interrupted else run.exit_code)
+        say(run.findings[0].note)
+    raise typer.Exit(run.exit_code)
+
+
+def say(text: str) -> None:
+    """To stderr, with what a terminal would obey written out."""
+    from detcheck.report._visible import visible
+
+    print(f"detcheck: {visible(text)}", file=sys.stderr)
 
 
 def main() -> None:
@@ -196,7 +214,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except DetcheckError as error:
-        print(f"detcheck: {error}", file=sys.stderr)
+        say(str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

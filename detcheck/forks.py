@@ -16,7 +16,7 @@ WORD = 24  # characters to go back at most, so that the shown text starts with a
 
 
 @dataclass(frozen=True)
-class Sequence_:
+class TokenSequence:
     """A distinct token sequence: how often it came, and the commonest outcome that has it."""
 
     tokens: np.ndarray
@@ -29,7 +29,7 @@ class Sequence_:
         return self.tokens.astype(">i8").tobytes()
 
 
-def find_forks(sequences: Sequence[Sequence_]) -> tuple[Fork, ...]:
+def find_forks(sequences: Sequence[TokenSequence]) -> tuple[Fork, ...]:
     """All forks, parents before children, widest first among the children of one parent."""
     ordered = sorted(sequences, key=lambda s: s.key)
     # In sorted order the sequences below one node are neighbours, and they part at the least prefix that neighbours share.

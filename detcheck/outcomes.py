@@ -32,7 +32,7 @@ def outcome(
         payload,
         b"none" if logprobs is None else logprobs.dtype.str[1:].encode(),
         bits,
-        (finish_reason or "").encode(),
+        (finish_reason or "").encode("utf-8", "surrogatepass"),
     )
     return Outcome(
         name,
@@ -45,3 +45,8 @@ def outcome(
         words,
         unit,
     )
+
+
+def token_key(outcome: Outcome) -> object:
+    """Equal for equal token sequences, and only for them."""
+    return outcome.words if outcome.words is not None else outcome.tokens.tobytes()

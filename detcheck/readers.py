@@ -6,7 +6,7 @@
 | `text` | the completion, decoded |
 | `logprobs` | of each token, optional: with them bits are compared, else tokens |
 | `batch_size` | rows that rode together, optional: without it no verdict can speak of the batch |
-| `trial` | repetition, optional: rows with equal `batch_size` and `trial` that stand together shared one batch |
+| `trial` | repetition, optional: rows with equal `batch_size` and `trial` that follow each other shared one batch |
 | `prompt` | optional: samples of unequal prompts are judged apart |
 | `finish_reason`, `error` | optional: why it ended; why it is missing |
 
@@ -15,6 +15,7 @@ A row without tokens and text is a missing sample. Rows are read one at a time a
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,10 @@ from detcheck.outcomes import outcome
 from detcheck.records import Case, Condition, Observation, Outcome
 
 COLUMNS = ("tokens", "text", "logprobs", "batch_size", "trial", "prompt", "finish_reason", "error")
+
+
+# A null among log-probabilities is this NaN, unlike any that arithmetic makes.
+NULL = np.uint64(0x7FF8_0000_0000_DE7C).view(np.float64)
 
 
 @dataclass(frozen=True)
@@ -55,18 +60,20 @@ class Collected:
 
     def observations(self) -> Iterator[Observation]:
         """Raises UsageError, with the row's number, at the first row that cannot be understood."""
-        batch, previous = 0, None
+        batches, open_batches = itertools.count(1), {}
         inputs: dict[str, str] = {}
         for number, row in enumerate(self._rows(), 1):
             where = f"{self.path}, row {number}"
             size, trial = whole(row, "batch_size", where), whole(row, "trial", where)
-            prompt = row.get("prompt")
+            prompt = json.dumps(row.get("prompt"), sort_keys=True, default=str)
             if prompt not in inputs:
-                named = "" if prompt is None else f":{content_hash(str(prompt).encode('utf-8', 'surrogatepass'))[:8]}"
+                named = "" if prompt == "null" else f":{content_hash(prompt.encode())[:8]}"
                 inputs[prompt] = f"{len(inputs)}{named}"
-            group = (prompt, size, trial)
-            if size is None or trial is None or group != previous:
-                batch, previous = batch + 1, group
+            # Rows of one batch follow each other: with the same trial, or else as many as the batch has rows.
+            group, number_in, batch = open_batches.get((prompt, size), (None, 0, 0))
+            if size is None or group != trial or not batch or (trial is None and number_in >= size):
+                number_in, batch = 0, next(batches)
+            open_batches[prompt, size] = trial, number_in + 1, batch
             found = self._outcome(row, where)
             if found:
                 self.outcomes.setdefault(found.id, found)
@@ -80,7 +87,7 @@ class Collected:
                 () if size is None else (size,),
                 missing="" if found else str(row.get("error") or "empty completion"),
             )
-        if not batch:
+        if not inputs:
             raise UsageError(f"{self.path} holds no completions. Give one a row, with `tokens` or `text`")
 
     def _rows(self) -> Iterator[Mapping[str, object]]:
@@ -89,7 +96,7 @@ class Collected:
         return self._parquet() if parquet else self._jsonl()
 
     def _jsonl(self) -> Iterator[Mapping[str, object]]:
-        with self.path.open(encoding="utf-8") as file:
+        with self.path.open(encoding="utf-8-sig") as file:
             try:
                 for number, line in enumerate(file, 1):
                     if not line.strip():
@@ -100,7 +107,7 @@ class Collected:
                             f"{self.path}, line {number}: wants an object with `tokens` or `text`; found {line[:40]!a}"
                         )
                     yield row
-            except ValueError as error:  # of JSON, or of UTF-8
+            except (ValueError, RecursionError) as error:  # of JSON, or of UTF-8
                 raise UsageError(
                     f"{self.path} is neither parquet nor JSONL: {error}. Write one JSON object a line"
                 ) from None
@@ -127,7 +134,7 @@ class Collected:
             raise UsageError(
                 f"{where}: wants `tokens` or `text`; found the columns {', '.join(map(str, row)) or 'none'}"
             )
-        if not tokens and not text:
+        if row.get("error") or (not tokens and not text):
             return None
         words, unit = None, "token"
         if tokens is None:
@@ -141,9 +148,11 @@ class Collected:
             raise UsageError(f"{where}: `tokens` wants a list of ids or of strings; found {shown(tokens)}")
         if not ids:
             return None
-        self._check_kind("text" if unit == "character" else "strings" if words else "ids", logprobs is not None, where)
-        numbers = self._logprobs(logprobs, len(ids), unit, where) if logprobs is not None else None
+        numbers = None if logprobs is None else self._logprobs(logprobs, len(ids), unit, where)
         reason = row.get("finish_reason")
+        kind = "text" if unit == "character" else "strings" if words else "ids"
+        kind += ", no logprobs" if numbers is None else ", logprobs"
+        self._check_kind(kind + (", no finish_reason" if reason is None else ", finish_reason"), where)
         return outcome(
             np.asarray(ids, np.int64),
             logprobs=numbers,
@@ -153,9 +162,8 @@ class Collected:
             unit=unit,
         )
 
-    def _check_kind(self, kind: str, logprobs: bool, where: str) -> None:
+    def _check_kind(self, kind: str, where: str) -> None:
         """Samples are compared at one level: all by ids, or strings, or text; all with log-probabilities or none."""
-        kind += " with logprobs" if logprobs else " without logprobs"
         if self._kind is None:
             self._kind = kind, where
         elif self._kind[0] != kind:
@@ -163,7 +171,7 @@ class Collected:
                 f"{where} has {kind}, but {self._kind[1]} has {self._kind[0]}. Give all rows of a file alike"
             )
 
-    def _logprobs(self, values: object, length: int, unit: str, where: str) -> np.ndarray:
+    def _logprobs(self, values: object, length: int, unit: str, where: str) -> np.ndarray | None:
         if unit == "character":
             raise UsageError(
                 f"{where}: `logprobs` need `tokens` to belong to. Give `tokens` too, or leave out `logprobs`"
@@ -172,7 +180,12 @@ class Collected:
             raise UsageError(f"{where}: `logprobs` wants a list of numbers; found {shown(values)}")
         if len(values) != length:
             raise UsageError(f"{where}: `logprobs` has {len(values)} numbers for {length} tokens; give one each")
-        return np.asarray([np.nan if v is None else v for v in values], np.float64)
+        if all(v is None for v in values):
+            return None
+        try:
+            return np.asarray([NULL if v is None else v for v in values], np.float64)
+        except OverflowError:
+            raise UsageError(f"{where}: `logprobs` holds a number beyond float64") from None
 
 
 def whole(row: Mapping[str, object], column: str, where: str) -> int | None:

@@ -8,7 +8,7 @@ holds one outcome. Judging turns observations into one *finding* per case. How t
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 SCHEMA_VERSION = "1.0"  # of run.json and report.json; additive within a major
+INTERRUPTED = 130  # exit code of a run that Ctrl-C ended
 
 
 class Verdict(StrEnum):
@@ -188,6 +189,8 @@ class Schedule:
     steps: tuple[Step, ...]
     not_tried: tuple[str, ...] = ()
     """names of conditions, with the reason"""
+    max_rows: int | None = None
+    """rows that memory was estimated to hold when the schedule was made; None: not estimated"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,8 +245,8 @@ class Divergence:
 
     index: int | None
     """first unequal token; None: tokens are equal"""
-    index_bits: int | None
-    """first unequal token or log-probability bits; None: not compared, or equal"""
+    index_bits: int
+    """first unequal token or log-probability bits; where only the ends differ, the length"""
     max_ulp: float | None
     """largest distance of two log-probabilities over the tokens both share, in representable numbers"""
     max_abs: float | None
@@ -308,13 +311,14 @@ class Finding:
 
     @property
     def latent(self) -> bool:
-        """Equal tokens with unequal log-probability bits: a divergence that has not surfaced yet."""
+        """Equal tokens with unequal log-probability bits (or ends): a divergence that has not surfaced yet."""
         return self.distinct == 1 and self.distinct_bits > 1
 
     def exit_code(self, fail_on: FailOn) -> int:
+        """The verdict's code; where `fail_on` forgives a divergence 0, or 3 if samples are missing that might tell more."""
         code = self.verdict.exit_code
         if code == 1 and (fail_on is FailOn.NEVER or (fail_on is FailOn.TOKENS and self.latent)):
-            return 0
+            return 3 if self.missing else 0
         return code
 
 
@@ -384,9 +388,7 @@ class Run:
 
     @property
     def exit_code(self) -> int:
-        """By precedence: 1 wins over 4, 4 over 3, 3 over 0."""
-        return worst_code(f.exit_code(self.spec.fail_on) for f in self.findings)
-
-
-def worst_code(codes: Iterable[int]) -> int:
-    return min(codes, key=(1, 4, 3, 0).index)
+        """130 if interrupted, else by precedence: 1 wins over 4, 4 over 3, 3 over 0."""
+        if self.interrupted:
+            return INTERRUPTED
+        return min((f.exit_code(self.spec.fail_on) for f in self.findings), key=(1, 4, 3, 0).index)

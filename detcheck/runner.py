@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Protocol
 from detcheck import lookup, readers
 from detcheck.errors import DetcheckError, FailedError, UsageError
 from detcheck.judge import judge
+from detcheck.outcomes import token_key
 from detcheck.records import Case, FailOn, Finding, Observation, Outcome, Run, Spec, Step, Subject, Verdict
 from detcheck.store import RunFolder, read_head, read_spec, read_subject
 
@@ -55,13 +56,14 @@ def run(
     with folder.locked():
         try:
             opened = probe.PROBE(spec)
-            folder.write_head(spec, opened.subject, head.command, started)
         except FailedError as error:
             folder.discard()
             return replace(head, findings=(failed(spec, str(error)),))
-        except (DetcheckError, KeyboardInterrupt):
+        except BaseException:
             folder.discard()
             raise
+        try:
+            folder.write_head(spec, opened.subject, head.command, started)
         except OSError as error:
             folder.discard()
             raise UsageError(
@@ -79,23 +81,26 @@ def resume(path: Path | str, on_progress: OnProgress | None = None) -> Run:
     head, spec, stored_subject = read(path)
     folder = RunFolder(path)
     with folder.locked():
-        opened = lookup.find("probes", spec.probe).PROBE(spec)
+        opened = lookup.find("probes", spec.probe).PROBE(spec, planned=stored_subject.schedule)
         refuse_changes(path, stored_subject, opened.subject)
         readable = folder.outcomes()
         seen = list(folder.observations())
         process = 1 + max((o.process for o in seen), default=0)
         stored = {place(o): o.outcome for o in seen}
         done = {key for key, outcome in stored.items() if outcome is None or outcome in readable}
-        base = Run(spec, str(head["command"]), str(head["started"]), (), subject=stored_subject, path=path)
-        return execute(base, opened, folder, on_progress, Before(stored, Counter(batch for batch, _ in done), process))
+        base = Run(spec, head["command"], head["started"], (), subject=stored_subject, path=path)
+        before = Before(stored, Counter(batch for batch, _ in done), process, tuple(seen), readable)
+        return execute(base, opened, folder, on_progress, before)
 
 
 def load(path: Path | str) -> Run:
     """A stored run, judged again. Needs no torch. Raises UsageError where it cannot be read."""
     path = Path(path)
     head, spec, subject = read(path)
-    run = Run(spec, str(head["command"]), str(head["started"]), (), subject=subject, path=path)
-    return judged(run, RunFolder(path))
+    folder = RunFolder(path)
+    interrupted, warnings = folder.read_end()
+    run = Run(spec, head["command"], head["started"], (), subject, path, warnings, interrupted)
+    return judged(run, folder)
 
 
 def judge_file(
@@ -127,6 +132,8 @@ class Before:
     done: Counter[int] = field(default_factory=Counter)
     """batch -> samples of it that need not be observed again"""
     process: int = 0
+    observations: tuple[Observation, ...] = ()
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
 
     def lacks(self, o: Observation) -> bool:
         """Whether this is news. The same outcome at the same place only brings back a payload that was torn."""
@@ -138,38 +145,53 @@ def execute(run: Run, opened: Opened, folder: RunFolder, on_progress: OnProgress
     steps = run.subject.schedule.steps
     total, count = sum(s.samples for s in steps), before.done.total()
     warnings, interrupted = list(run.warnings), False
-    watch = FirstDivergence()
+    watch = FirstDivergence(run.spec.fail_on)
+    watch.see(before.observations, before.outcomes.values())
     try:
         for position, step in enumerate(steps):
             if before.done[step.index] >= step.samples:
                 continue
             observations, outcomes = opened.observe(step)
-            folder.append([replace(o, process=before.process) for o in observations if before.lacks(o)], outcomes)
+            watch.see(observations, outcomes)
+            write(
+                folder.append, [replace(o, process=before.process) for o in observations if before.lacks(o)], outcomes
+            )
             count += step.samples - before.done[step.index]
             if on_progress:
                 on_progress(Progress(count, total, step.condition))
-            watch.see(observations)
             if run.spec.fail_fast and watch.diverged and last_of_condition(steps, position):
                 break
-        folder.flush()
     except KeyboardInterrupt:
         interrupted = True
         warnings.append("interrupted: judged on what was observed until then")
-    except OSError as error:
+    except CannotWriteError as error:
         warnings.append(
-            f"cannot write to {folder.path}: {error.strerror or error}. Judged on what was observed until then; make room, then --resume"
+            f"cannot write to {folder.path}: {error}. Judged on what was observed; make room, then --resume"
         )
     except DetcheckError as error:
         warnings.append(f"the run ended early: {error}")
     except Exception as error:  # noqa: BLE001  the boundary: whatever an engine dies of, what was observed is judged
         traceback.print_exc(file=sys.stderr)
         warnings.append(f"the run ended early: {type(error).__name__}: {error}")
-    if interrupted:
-        try:
-            folder.flush()
-        except OSError as error:
-            warnings.append(f"cannot write to {folder.path}: {error.strerror or error}")
-    return judged(replace(run, interrupted=interrupted, warnings=tuple(warnings)), folder)
+    run = replace(run, interrupted=interrupted, warnings=tuple(warnings))
+    try:
+        write(folder.flush)
+        write(folder.write_end, run)
+    except CannotWriteError as error:
+        run = replace(run, warnings=(*dict.fromkeys((*run.warnings, f"cannot write to {folder.path}: {error}")),))
+    return judged(run, folder)
+
+
+class CannotWriteError(Exception):
+    """The run's folder takes no more."""
+
+
+def write(call: Callable[..., None], *arguments: object) -> None:
+    """Tells a disk that is full from an engine that dies of an OSError of its own."""
+    try:
+        call(*arguments)
+    except OSError as error:
+        raise CannotWriteError(error.strerror or str(error)) from error
 
 
 def now() -> str:
@@ -186,15 +208,19 @@ def last_of_condition(steps: tuple[Step, ...], position: int) -> bool:
 
 
 class FirstDivergence:
-    """Watches for a second outcome of a case."""
+    """Watches for a second outcome of a case; of its tokens, where only tokens fail a run."""
 
-    def __init__(self) -> None:
-        self._first: dict[Case, str] = {}
+    def __init__(self, fail_on: FailOn) -> None:
+        self._tokens_only = fail_on is FailOn.TOKENS
+        self._first: dict[Case, object] = {}
+        self._keys: dict[str, object] = {}
         self.diverged = False
 
-    def see(self, observations: list[Observation]) -> None:
+    def see(self, observations: Iterable[Observation], outcomes: Iterable[Outcome]) -> None:
+        self._keys |= {o.id: token_key(o) if self._tokens_only else o.id for o in outcomes}
         for o in observations:
-            if o.outcome is not None and self._first.setdefault(o.case, o.outcome) != o.outcome:
+            key = self._keys.get(o.outcome)
+            if key is not None and self._first.setdefault(o.case, key) != key:
                 self.diverged = True
 
 
@@ -204,7 +230,7 @@ def judged(run: Run, folder: RunFolder) -> Run:
     outcomes = folder.outcomes()
     findings = judge(cases, subject.schedule, folder.observations(), outcomes)
     if not outcomes and run.warnings and not run.interrupted:
-        findings = (failed(run.spec, run.warnings[-1]),)
+        findings = (failed(run.spec, run.warnings[0]),)
     return replace(run, findings=findings, warnings=(*run.warnings, *folder.warnings))
 
 

@@ -4,6 +4,7 @@
         run.json                      what was asked, of what, where; written before the first observation
         observations/00000.parquet    one row a sample
         outcomes/00000.parquet        one row a distinct outcome, written before the observations that name it
+        end.json                      how it ended; a run without it was killed
         lock
 
 A parquet file cannot be read before it is closed, so there are many small parts, each written beside its name and then moved
@@ -13,39 +14,39 @@ there. Only whole batches are written. Findings are not stored: they are judged 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
-
-from detcheck.bits import as_integers
 from detcheck.errors import UsageError
 from detcheck.files import write_file
 from detcheck.records import (
     SCHEMA_VERSION,
-    Case,
-    Condition,
     Environment,
     FailOn,
     Kernels,
     Observation,
     Outcome,
     Prompt,
+    Run,
     Schedule,
     Spec,
     Step,
     Subject,
 )
+from detcheck.tables import observation_row, outcome_row, read_observation, read_outcome, write_table
 
+T = TypeVar("T")
 FLUSH_S = 1.0  # a kill loses at most what was observed in this time
 
 
 class RunFolder:
-    """A run on disk. Make one with `create` or `open_run`; use as a context manager to hold its lock while writing."""
+    """A run on disk, and what is not written yet. `create` makes a new one; hold `locked` while writing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -84,6 +85,10 @@ class RunFolder:
                 yield
         except Timeout:
             raise UsageError(f"{self.path} is being written by another process. Wait for it, or stop it") from None
+        except PermissionError as error:
+            raise UsageError(
+                f"{self.path}: cannot lock it: {error.strerror}. Copy the run to where you may write"
+            ) from None
 
     def discard(self) -> None:
         """Removes a folder in which nothing was recorded."""
@@ -109,6 +114,21 @@ class RunFolder:
         }
         write_file(self.path / "run.json", json.dumps(head, indent=1, sort_keys=True).encode())
 
+    def write_end(self, run: Run) -> None:
+        """How the run ended, for `report`. A run without it was killed."""
+        end = {"interrupted": run.interrupted, "warnings": list(run.warnings)}
+        write_file(self.path / "end.json", json.dumps(end, indent=1).encode())
+
+    def read_end(self) -> tuple[bool, tuple[str, ...]]:
+        """(interrupted, warnings)"""
+        try:
+            end = json.loads((self.path / "end.json").read_text("utf-8"))
+            return bool(end["interrupted"]), tuple(map(str, end["warnings"]))
+        except FileNotFoundError:
+            return False, ("the run was killed, or is still going: judged on what is written",)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return False, (f"end.json cannot be read ({type(error).__name__}): how the run ended is not known",)
+
     def append(self, observations: Sequence[Observation], outcomes: Sequence[Outcome]) -> None:
         """Takes whole batches; writes them out once a second. Raises OSError (disk full): what was taken stays in memory."""
         self._observations += observations
@@ -130,33 +150,37 @@ class RunFolder:
         self._flushed = time.monotonic()
 
     def outcomes(self) -> dict[str, Outcome]:
+        """Everything that came out, by content hash. What does not hash to its name any more is left out, with a warning."""
         found = {o.id: o for o in self._outcomes}
-        for row in self._rows("outcomes"):
-            found[row["id"]] = read_outcome(row)
+        for row_id, read in self._read("outcomes", lambda row: (row["id"], read_outcome(row))):
+            if read.id == row_id:
+                found[read.id] = read
+            else:
+                self._warn(f"outcome {row_id[:12]} is damaged: its bits are not those it is named by")
         self._known |= set(found)
         return found
 
     def observations(self) -> Iterator[Observation]:
         """Everything observed, stored and not yet stored."""
-        for row in self._rows("observations"):
-            yield read_observation(row)
+        yield from self._read("observations", read_observation)
         yield from self._observations
 
-    def _rows(self, kind: str) -> Iterator[dict[str, object]]:
-        import pyarrow
+    def _read(self, kind: str, read: Callable[[Mapping[str, object]], T]) -> Iterator[T]:
+        """The rows of all parts that can be read. A part is taken whole or, with a warning, not at all."""
         import pyarrow.parquet
 
-        for path in sorted((self.path / kind).glob("*.parquet")):
-            self.part = max(self.part, int(path.stem) + 1)
+        for path in sorted((self.path / kind).glob("[0-9]*.parquet")):
+            self.part = max(self.part, 1 + int("".join(itertools.takewhile(str.isdigit, path.name))))
             try:
-                table = pyarrow.parquet.read_table(path)
-            except (pyarrow.ArrowInvalid, OSError) as error:
-                reason = str(error).splitlines()[0]
+                with pyarrow.parquet.ParquetFile(path) as file:
+                    rows = [read(row) for row in file.read().to_pylist()]
+            except Exception as error:  # noqa: BLE001  damaged bytes make a reader raise anything
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 self._warn(
-                    f"{kind}/{path.name} is torn ({path.stat().st_size} bytes: {reason}); its samples count as missing. --resume observes them again"
+                    f"{kind}/{path.name} is torn ({path.stat().st_size} bytes: {reason}); what only it held is not counted. --resume observes it again"
                 )
                 continue
-            yield from table.to_pylist()
+            yield from rows
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:
@@ -175,7 +199,7 @@ def read_head(path: Path) -> dict[str, object]:
     try:
         head = json.loads(file.read_text("utf-8"))
         version = head["schema_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(
             f"{file} cannot be read ({type(error).__name__}: {error}). It may be damaged: restore it from a copy"
         ) from None
@@ -183,17 +207,22 @@ def read_head(path: Path) -> dict[str, object]:
         raise UsageError(
             f"{file} has schema version {version}; this is detcheck for {SCHEMA_VERSION}. Read it with the detcheck that wrote it ({head.get('detcheck_version')})"
         )
+    for name in ("probe", "command", "started"):
+        if not isinstance(head.get(name), str):
+            raise UsageError(
+                f"{file} cannot be read: {name} is {head.get(name)!r}. It may be damaged: restore it from a copy"
+            )
     return head
 
 
 def read_spec(head: dict[str, object], options_type: type) -> Spec:
     """The spec as it was asked; `options_type` is the probe's `Options`. Raises UsageError where a knob is unknown."""
-    flat = {name: tuple(v) if isinstance(v, list) else v for name, v in head["spec"].items()}
-    own = {name: flat.pop(name) for name in options_type.__dataclass_fields__ if name in flat}
     try:
+        flat = {name: tuple(v) if isinstance(v, list) else v for name, v in head["spec"].items()}
+        own = {name: flat.pop(name) for name in options_type.__dataclass_fields__ if name in flat}
         flat |= {"kernels": Kernels(flat["kernels"]), "fail_on": FailOn(flat["fail_on"])}
         return Spec(probe=head["probe"], options=options_type(**own), **flat)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UsageError(
             f"run.json holds a spec that this version does not know: {error}. Read it with detcheck {head.get('detcheck_version')}"
         ) from None
@@ -213,13 +242,13 @@ def read_subject(head: dict[str, object]) -> Subject:
 
     try:
         steps = tuple(record(Step, s) for s in head["schedule"]["steps"])
-        schedule = Schedule(steps, tuple(head["schedule"]["not_tried"]))
+        schedule = Schedule(steps, tuple(head["schedule"]["not_tried"]), head["schedule"].get("max_rows"))
         inputs = tuple(record(Prompt, p) for p in head["inputs"])
         environment = record(Environment, head["environment"])
         return Subject(
             head["subject"]["name"], head["subject"]["dtype"], head["digests"], inputs, schedule, environment
         )
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise UsageError(
             f"run.json cannot be read: {type(error).__name__}: {error}. It may be damaged: restore it from a copy"
         ) from None
@@ -231,73 +260,3 @@ def make_folder(path: Path) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def write_table(path: Path, rows: list[dict[str, object]]) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema(path.parent.name)), sink)
-    write_file(path, sink.getvalue().to_pybytes())
-
-
-def schema(kind: str):  # noqa: ANN201  pyarrow is imported late
-    import pyarrow as pa
-
-    text, number = pa.dictionary(pa.int32(), pa.string()), pa.int32()
-    if kind == "observations":
-        columns = dict.fromkeys(
-            ("probe", "subject", "kernels", "dtype", "input", "condition", "composition", "outcome", "missing"), text
-        )
-        columns |= dict.fromkeys(("batch_size", "slot", "threads", "trial", "batch", "sample", "process"), number)
-        columns |= {"batch_sizes": pa.list_(number), "wall_s": pa.float64()}
-    else:
-        # Floats are stored as their bits: a parquet dictionary may merge NaNs, and -0.0 with 0.0.
-        bits = pa.list_(pa.uint32())
-        columns = {"id": pa.string(), "tokens": pa.list_(pa.int64()), "logprob_bits": bits, "margin_bits": bits}
-        columns |= {"runners_up": pa.list_(pa.int64()), "finish_reason": pa.string(), "text": pa.string()}
-    return pa.schema(list(columns.items()))
-
-
-def observation_row(o: Observation) -> dict[str, object]:
-    row = {name: getattr(o, name) for name in ("trial", "batch", "sample", "outcome", "process", "wall_s", "missing")}
-    row |= asdict(o.case) | {"batch_sizes": list(o.batch_sizes), "condition": o.condition.name}
-    return row | {name: getattr(o.condition, name) for name in ("batch_size", "slot", "composition", "threads")}
-
-
-def read_observation(row: dict[str, object]) -> Observation:
-    case = Case(*(row[name] for name in ("probe", "subject", "kernels", "dtype", "input")))
-    condition = Condition(row["condition"], row["batch_size"], row["slot"], row["composition"], row["threads"])
-    rest = (row["process"], row["wall_s"], row["missing"])
-    which = (row["trial"], row["batch"], row["sample"])
-    return Observation(case, condition, *which, row["outcome"], tuple(row["batch_sizes"]), *rest)
-
-
-def outcome_row(o: Outcome) -> dict[str, object]:
-    return {
-        "id": o.id,
-        "tokens": o.tokens,
-        "logprob_bits": None if o.logprobs is None else as_integers(o.logprobs),
-        "margin_bits": None if o.margins is None else as_integers(o.margins),
-        "runners_up": o.runners_up,
-        "finish_reason": o.finish_reason,
-        "text": o.text.encode("utf-8", "replace").decode("utf-8"),
-    }
-
-
-def read_outcome(row: dict[str, object]) -> Outcome:
-    def floats(bits: list[int] | None) -> np.ndarray | None:
-        return None if bits is None else np.asarray(bits, np.uint32).view(np.float32)
-
-    runners_up = None if row["runners_up"] is None else np.asarray(row["runners_up"], np.int64)
-    tokens = np.asarray(row["tokens"], np.int64)
-    return Outcome(
-        row["id"],
-        tokens,
-        floats(row["logprob_bits"]),
-        row["finish_reason"],
-        floats(row["margin_bits"]),
-        runners_up,
-        row["text"],
-    )

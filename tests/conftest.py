@@ -54,12 +54,12 @@ def amplifier():
 
 @pytest.fixture(scope="session")
 def diverging(tmp_path_factory):
-    """A finished run of the real model under stock kernels: its folder."""
+    """A finished run of the real model under stock kernels, as `run` returned it."""
     from detcheck import runner
     from detcheck.probes.completions import Options
     from detcheck.records import Spec
 
-    return runner.run(Spec("completions", Options(samples=16, max_tokens=32)), tmp_path_factory.mktemp("runs")).path
+    return runner.run(Spec("completions", Options(samples=16, max_tokens=32)), tmp_path_factory.mktemp("runs"))
 
 
 def only_run(folder: Path) -> Path:

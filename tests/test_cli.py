@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import only_run
@@ -33,7 +34,7 @@ def test_from_the_command_line_to_the_exit_code(tmp_path):
 def test_json_alone_on_stdout_and_the_format_never_changes_the_code(diverging, detcheck):
     codes = set()
     for name in ("terminal", "json", "md", "html", "junit"):
-        result = detcheck("report", diverging, "--format", name)
+        result = detcheck("report", diverging.path, "--format", name)
         codes.add(result.code)
         assert result.err == ""
         if name == "json":
@@ -47,6 +48,7 @@ def test_json_alone_on_stdout_and_the_format_never_changes_the_code(diverging, d
         (["completions", "-n", "0"], "--samples must be at least 1; got 0"),
         (["completions", "--max-tokens", "0"], "--max-tokens must be at least 1"),
         (["completions", "--prompt", "  "], "--prompt is empty"),
+        (["completions", "--model", ""], "--model is empty"),
         (["completions", "--prompt", "a", "--prompt-file", "b"], "not both"),
         (["completions", "--prompt-file", "nowhere.txt"], "no such file"),
         (["completions", "--model", "./nowhere"], "no such folder"),
@@ -101,6 +103,33 @@ def test_an_uncaught_exception_exits_4_never_1(detcheck, monkeypatch):
     monkeypatch.setattr("detcheck.runner.run", defect)
     result = detcheck("completions")
     assert result.code == 4 and "this is a defect in detcheck, not a verdict" in result.err
+
+
+def test_a_reader_that_goes_away_changes_no_code(tmp_path):
+    """`detcheck ... | head -1` under pipefail: a closed pipe is not a divergence."""
+    file = tmp_path / "c.jsonl"
+    file.write_text("".join(json.dumps({"tokens": [1], "batch_size": 1 + n % 2}) + "\n" for n in range(4)))
+    for name in ("terminal", "html", "json"):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "detcheck", "judge", file, "--format", name], stdout=subprocess.PIPE
+        )
+        process.stdout.close()
+        assert process.wait() == 0
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "broken"), EOFError(), OSError(5, "input/output error")])
+def test_errors_that_the_framework_would_call_1_exit_4(detcheck, monkeypatch, error):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr("detcheck.runner.judge_file", fails)
+    assert detcheck("judge", "c.jsonl").code == 4
+
+
+def test_hostile_names_do_not_reach_the_terminal(detcheck, tmp_path):
+    (tmp_path / "c.jsonl").write_text('{"\\u001b[31mEVIL": 1}\n')
+    result = detcheck("judge", "c.jsonl")
+    assert result.code == 2 and "\x1b" not in result.err and "\\x1b[31mEVIL" in result.err
 
 
 def test_fail_on_turns_a_1_into_0_and_never_a_verdict_into_another(detcheck, tmp_path):
@@ -176,9 +205,15 @@ def test_help_is_fast_and_imports_nothing_heavy():
     code = "import sys, runpy; sys.argv = ['detcheck', '--help']\ntry: runpy.run_module('detcheck', run_name='__main__')\nexcept SystemExit: pass\nprint(sorted({'torch', 'transformers', 'numpy', 'scipy', 'matplotlib', 'pyarrow'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.splitlines()[-1] == "[]", result.stdout + result.stderr
+    took = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "detcheck", "--help"], capture_output=True, check=True)
+        took.append(time.perf_counter() - started)
+    assert min(took) < 0.6  # 0.3 s on a quiet machine, see benchmarks/startup.py; torch alone would take seconds
 
 
 def test_report_imports_no_torch(diverging):
-    code = f"import sys; sys.argv = ['detcheck', 'report', {str(diverging)!r}]\nfrom detcheck.cli import main\ntry: main()\nexcept SystemExit as stop: print(stop.code, {{'torch', 'transformers'}} & set(sys.modules))"
+    code = f"import sys; sys.argv = ['detcheck', 'report', {str(diverging.path)!r}]\nfrom detcheck.cli import main\ntry: main()\nexcept SystemExit as stop: print(stop.code, {{'torch', 'transformers'}} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.splitlines()[-1] == "1 set()", result.stderr

@@ -54,7 +54,17 @@ def test_rows_of_one_batch_count_once_in_the_interval(tmp_path):
         for _ in range(size)
     ]
     (finding,) = judged(tmp_path, rows)
-    assert (finding.samples, finding.evidence["batches"]) == (15, 6)
+    assert (finding.verdict, finding.samples, finding.evidence["batches"]) == (Verdict.IDENTICAL, 15, 6)
+
+
+def test_without_trials_a_batch_is_counted_once_for_its_rows(tmp_path):
+    (finding,) = judged(tmp_path, [{"tokens": [1], "batch_size": size} for size in (4, 8) for _ in range(40)])
+    assert finding.evidence["batches"] == 10 + 5
+
+
+def test_unseen_batches_give_no_bound(tmp_path):
+    (finding,) = judged(tmp_path, [{"tokens": [1]}] * 300, allow_unseen_batch=True)
+    assert (finding.evidence["batches"], finding.interval) == (None, (0.0, 1.0))
 
 
 def test_prompts_are_judged_apart(tmp_path):
@@ -81,6 +91,8 @@ def test_log_probabilities_are_compared_by_bits(tmp_path):
     ]
     (finding,) = judged(tmp_path, rows)
     assert (finding.distinct, finding.distinct_bits) == (1, 3)
+    (finding,) = judged(tmp_path, [{"tokens": [1], "logprobs": [None]}] * 2, allow_unseen_batch=True)
+    assert finding.evidence["compared"] == "tokens"
 
 
 def test_text_that_is_equal_in_other_tokens_differs(tmp_path):
@@ -109,20 +121,28 @@ def test_parquet(tmp_path):
         ([{"tokens": [1.5]}], "row 1: `tokens`"),
         ([{"tokens": [True]}], "row 1: `tokens`"),
         ([{"tokens": [10**30]}], "row 1: `tokens`"),
+        (['{"tokens": [1], "logprobs": [1' + "0" * 400 + "]}"], "beyond float64"),
+        (["[" * 100_000], "neither parquet nor JSONL"),
+        ([{"\x1b[31mkey": 1}], "found the columns"),
         ([{"text": 7}], "row 1: `text` wants a string"),
         ([{"tokens": [1], "logprobs": [0.1, 0.2]}], "2 numbers for 1 tokens"),
         ([{"tokens": [1], "logprobs": ["a"]}], "`logprobs` wants a list of numbers"),
         ([{"text": "a", "logprobs": [0.1]}], "`logprobs` need `tokens`"),
         ([{"tokens": [1], "batch_size": 0}], "`batch_size` wants a whole number"),
         ([{"tokens": [1], "trial": "x"}], "`trial` wants a whole number"),
-        ([{"tokens": [1]}, {"text": "a"}], "row 2 has text without logprobs, but"),
-        ([{"tokens": [1]}, {"tokens": [1], "logprobs": [0.5]}], "row 2 has ids with logprobs, but"),
+        ([{"tokens": [1]}, {"text": "a"}], "row 2 has text, no logprobs, no finish_reason, but"),
+        ([{"tokens": [1]}, {"tokens": [1], "logprobs": [0.5]}], "row 2 has ids, logprobs, no finish_reason, but"),
     ],
 )
 def test_what_cannot_be_understood_is_refused_in_words(tmp_path, rows, says):
     with pytest.raises(UsageError) as refused:
         judged(tmp_path, rows)
     assert says in str(refused.value)
+
+
+def test_odd_prompts_and_reasons_are_taken(tmp_path):
+    rows = [{"tokens": [1], "prompt": [{"role": "user"}], "finish_reason": "\ud800"}] * 2
+    assert judged(tmp_path, rows)[0].samples == 2
 
 
 def test_a_torn_parquet_file_is_refused(tmp_path):
@@ -162,5 +182,7 @@ def test_prompt_files_are_read(tmp_path):
 
     (tmp_path / "p.txt").write_text('one\n\n{"prompt": "not JSON here"}\n')
     assert [q.text for q in read_prompts(tmp_path / "p.txt")] == ["one", '{"prompt": "not JSON here"}']
-    (tmp_path / "p.jsonl").write_text('{"prompt": "one"}\n{"messages": [{"role": "user", "content": "two"}]}\n')
-    assert [q.shown for q in read_prompts(tmp_path / "p.jsonl")] == ["one", "user: two"]
+    (tmp_path / "p.jsonl").write_text(
+        '\ufeff{"prompt": "o\u2028ne"}\n{"messages": [{"role": "user", "content": "two"}]}\n'
+    )
+    assert [q.shown for q in read_prompts(tmp_path / "p.jsonl")] == ["o\u2028ne", "user: two"]

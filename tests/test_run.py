@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -10,12 +11,12 @@ import time
 
 import pytest
 from conftest import only_run
-from scripted import OTHER, SAME, Scripted
+from scripted import LATENT, OTHER, SAME, Scripted
 
-from detcheck import runner, store
+from detcheck import runner, store, tables
 from detcheck.errors import UsageError
 from detcheck.probes.completions import Completions, Options
-from detcheck.records import Spec, Verdict
+from detcheck.records import FailOn, Spec, Verdict
 
 MODULE = [sys.executable, "-m", "detcheck"]
 
@@ -24,9 +25,11 @@ MODULE = [sys.executable, "-m", "detcheck"]
 def scripted_run(tmp_path, monkeypatch):
     """run(answer, **spec) through the runner with a scripted engine in the place of the real one."""
 
-    def make(answer, samples=24, on_progress=None, resume=None, **spec):
-        monkeypatch.setattr("detcheck.probes.completions.PROBE", lambda s: Completions(s, Scripted(answer)))
-        monkeypatch.setattr(store, "FLUSH_S", 0.0)  # a part a batch
+    def make(answer, samples=24, on_progress=None, resume=None, flush_s=0.0, **spec):
+        monkeypatch.setattr(
+            "detcheck.probes.completions.PROBE", lambda s, planned=None: Completions(s, Scripted(answer), planned)
+        )
+        monkeypatch.setattr(store, "FLUSH_S", flush_s)  # by default a part a batch
         if resume:
             return runner.resume(resume, on_progress)
         return runner.run(
@@ -65,13 +68,11 @@ def facts(run):
 
 
 def test_what_is_read_again_is_what_was_run(diverging):
-    run = runner.load(diverging)
-    assert run.verdict is Verdict.BATCH_VARIANT
-    assert run.findings[0].samples == 16
-    assert facts(run) == facts(runner.load(diverging))
+    run = runner.load(diverging.path)
+    assert diverging.verdict is Verdict.BATCH_VARIANT and diverging.findings[0].samples == 16
+    assert run == diverging
     assert set(run.subject.digests) == {"model", "tokenizer"}
-    head = json.loads((diverging / "run.json").read_text())
-    assert sum(s["rows"].count(0) for s in head["schedule"]["steps"]) == 16
+    assert sum(s.samples for s in run.subject.schedule.steps) == 16
 
 
 def test_a_deterministic_run_stores_one_outcome(scripted_run):
@@ -86,6 +87,7 @@ def test_interrupted_and_resumed_is_the_same_as_in_one_go(scripted_run):
     whole = scripted_run(by_size)
     part = scripted_run(stop_after(5, answer=by_size))
     assert part.interrupted and part.verdict is Verdict.DIVERGENT  # batch-3 was not repeated yet
+    assert runner.load(part.path).exit_code == part.exit_code == 130
     assert 0 < part.findings[0].samples < 24
     rerun = []
     resumed = scripted_run(by_size, resume=part.path, on_progress=lambda p: rerun.append(p.done))
@@ -98,15 +100,17 @@ def test_interrupted_and_resumed_is_the_same_as_in_one_go(scripted_run):
 @pytest.mark.parametrize(
     ("answer", "verdict", "code"), [(same, Verdict.INCONCLUSIVE, 3), (by_size, Verdict.BATCH_VARIANT, 1)]
 )
-def test_an_engine_that_dies_is_judged_on_what_was_observed(scripted_run, answer, verdict, code, capsys):
+def test_an_engine_that_dies_is_judged_on_what_was_observed(scripted_run, answer, verdict, code, capsys, monkeypatch):
     def dies(rows, slot, call):
         if rows == 8:
             raise RuntimeError("device lost")
         return answer(rows, slot, call)
 
-    run = scripted_run(dies)
+    run = scripted_run(dies, flush_s=1000.0)
     assert (run.verdict, run.exit_code) == (verdict, code)
     assert any("device lost" in w for w in run.warnings)
+    monkeypatch.undo()
+    assert runner.load(run.path) == run  # nothing was only in memory, and how it ended is known
     assert "Traceback" in capsys.readouterr().err  # for whoever has to mend it
 
 
@@ -114,6 +118,7 @@ def test_an_engine_that_dies_at_once_has_failed(scripted_run):
     run = scripted_run(stop_after(0, RuntimeError("no kernel image")))
     assert (run.verdict, run.exit_code) == (Verdict.FAILED, 4)
     assert "no kernel image" in run.findings[0].note
+    assert runner.load(run.path) == run
 
 
 def test_fail_fast_stops_once_it_is_known_what_diverged(scripted_run):
@@ -123,21 +128,37 @@ def test_fail_fast_stops_once_it_is_known_what_diverged(scripted_run):
     assert list(run.findings[0].evidence["conditions"]) and run.exit_code == 1
 
 
+def test_fail_fast_waits_for_tokens_where_only_tokens_count(scripted_run):
+    def answer(rows, slot, call):
+        return OTHER if rows == 4 else LATENT if rows > 1 else SAME
+
+    run = scripted_run(answer, fail_fast=True, fail_on=FailOn.TOKENS)
+    assert run.findings[0].distinct == 2 and run.exit_code == 1
+    assert run.findings[0].missing > 0
+
+
+def test_fail_fast_remembers_what_was_stored(scripted_run):
+    path = scripted_run(stop_after(2), fail_fast=True).path
+    resumed = scripted_run(lambda rows, slot, call: OTHER, resume=path)
+    assert resumed.findings[0].samples < 24
+
+
 def test_full_disk_costs_no_verdict(scripted_run, monkeypatch):
-    real, parts = store.write_file, []
+    real, parts = tables.write_file, []
 
     def fills_up(path, content):
         if path.suffix == ".parquet":
             parts.append(path)
-            if len(parts) > 4:
+            if len(parts) > 6:
                 raise OSError(28, "No space left on device")
         real(path, content)
 
-    monkeypatch.setattr(store, "write_file", fills_up)
+    monkeypatch.setattr(tables, "write_file", fills_up)
     run = scripted_run(by_size)
     assert any("No space left" in w for w in run.warnings)
-    assert run.verdict is Verdict.INCONCLUSIVE or run.exit_code == 1
-    assert run.findings[0].samples > 2  # what could not be written is judged all the same
+    assert (run.verdict, run.exit_code) == (Verdict.DIVERGENT, 1)  # batch-3 was not repeated yet
+    assert run.findings[0].samples == 2 + 4 + 3  # the batch that could not be written is judged all the same
+    assert runner.load(run.path).findings[0].samples == 2 + 4
 
 
 @pytest.mark.skipif(
@@ -172,13 +193,64 @@ def test_a_torn_part_is_named_missing_and_observed_again(scripted_run):
     assert (resumed.verdict, resumed.findings[0].samples) == (Verdict.IDENTICAL, 24)
 
 
+def test_what_comes_back_other_than_it_was_is_no_pass(scripted_run):
+    """Run 1 gave one thing throughout, and its payload is lost; the resumed run gives another throughout."""
+    path = scripted_run(same).path
+    (part,) = (path / "outcomes").iterdir()
+    part.write_bytes(b"")
+    resumed = scripted_run(lambda rows, slot, call: OTHER, resume=path)
+    assert (resumed.verdict, resumed.exit_code) == (Verdict.DIVERGENT, 1)
+
+
+def test_a_sample_that_is_there_twice_does_not_stand_in_for_another(scripted_run):
+    path = scripted_run(stop_after(6)).path
+    for part in (path / "observations").iterdir():
+        (part.parent / f"9{part.name}").write_bytes(part.read_bytes())
+    twice = runner.load(path)
+    assert twice.findings[0].missing > 0 and twice.verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_difference_between_processes_is_not_blamed_on_the_batch(scripted_run):
+    path = scripted_run(stop_after(2)).path
+    resumed = scripted_run(lambda rows, slot, call: OTHER, resume=path)
+    assert resumed.verdict is Verdict.DIVERGENT
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1", b"PAR1" + bytes(200) + b"PAR1", None])
+def test_no_damage_to_a_part_makes_a_traceback(scripted_run, detcheck, damage):
+    """Also bytes flipped in the middle, and a stray file."""
+    path = scripted_run(by_size).path
+    (path / "observations" / "notes.parquet").write_bytes(b"stray")
+    rng = random.Random(0)
+    for kind in ("observations", "outcomes"):
+        for part in (path / kind).glob("0*.parquet"):
+            content = bytearray(part.read_bytes())
+            for _ in range(5):
+                content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+            part.write_bytes(content if damage is None else damage)
+    result = detcheck("report", path)
+    assert result.code in (1, 3) and "Traceback" not in result.err, result.err
+
+
 def test_a_torn_outcome_makes_its_samples_missing(scripted_run):
     path = scripted_run(by_size).path
     part = sorted((path / "outcomes").iterdir())[-1]
     part.write_bytes(b"")
     torn = runner.load(path)
-    assert torn.exit_code == 3 and torn.findings[0].missing
+    assert (torn.verdict, torn.findings[0].missing > 0) == (Verdict.DIVERGENT, True)  # that it differed is known
     assert facts(scripted_run(by_size, resume=path))[0][:3] == (Verdict.BATCH_VARIANT, 24, 2)
+
+
+def test_an_outcome_whose_bits_rotted_is_not_believed(scripted_run):
+    import pyarrow.parquet
+
+    path = scripted_run(same).path
+    (part,) = (path / "outcomes").iterdir()
+    rows = pyarrow.parquet.read_table(part).to_pylist()
+    rows[0]["logprob_bits"][0] ^= 1
+    tables.write_table(part, rows)
+    rotten = runner.load(path)
+    assert rotten.verdict is Verdict.INCONCLUSIVE and any("damaged" in w for w in rotten.warnings)
 
 
 def test_leftover_of_a_part_being_written_is_passed_over(scripted_run):
@@ -193,6 +265,10 @@ def test_leftover_of_a_part_being_written_is_passed_over(scripted_run):
         (lambda head: head.update(schema_version="2.0"), "schema version 2.0"),
         (lambda head: head["spec"].update(new_knob=1), "does not know"),
         (lambda head: head.pop("schedule"), "damaged"),
+        (lambda head: head.update(spec=None), "does not know"),
+        (lambda head: head.pop("command"), "damaged"),
+        (lambda head: head["schedule"].update(steps=[1]), "damaged"),
+        (lambda head: head.update(schema_version="\x1b[31m9.0"), "schema version \\x1b[31m9.0"),
         (lambda head: head.update(probe="tarot"), "there is no 'tarot'"),
     ],
 )

@@ -24,16 +24,16 @@ def test_samples_come_out_exactly_and_every_condition_is_repeated(samples, trial
         assert min(Counter((s.condition, s.rows) for s in steps).values()) >= trials
 
 
-@given(st.integers(2, 40), st.sets(st.sampled_from(THRESHOLDS[:12]), min_size=1, max_size=3))
-def test_sizes_that_were_asked_for_come_exactly_or_are_refused(samples, sizes):
+@given(st.integers(2, 2000), st.sets(st.sampled_from(THRESHOLDS[:12]), min_size=1, max_size=3), st.integers(1, 5))
+def test_sizes_that_were_asked_for_come_exactly_or_are_refused(samples, sizes, trials):
     try:
-        steps = make(samples, sizes=tuple(sizes)).steps
+        steps = make(samples, trials, sizes=tuple(sizes)).steps
     except UsageError as error:
         assert "need at least" in str(error)
         return
     assert {len(s.rows) for s in steps} == sizes
     assert sum(s.samples for s in steps) == samples
-    assert min(Counter((s.condition, s.rows) for s in steps).values()) >= 2
+    assert min(Counter((s.condition, s.rows) for s in steps).values()) >= trials
 
 
 def test_24_samples_meet_several_sizes_and_1000_meet_all():
@@ -86,6 +86,12 @@ def test_it_is_seeded():
 def test_fillers_fit_the_context():
     steps = make(100, length=40, longest=41).steps
     assert max(max(s.rows) for s in steps) == 41
+
+
+def test_where_no_longer_neighbour_fits_nothing_is_called_ragged():
+    tight = make(100, length=40, longest=40)
+    assert not any(s.condition.startswith("ragged") for s in tight.steps)
+    assert any(line.startswith("ragged-8: the context has no room") for line in tight.not_tried)
 
 
 def test_sizes_beyond_memory_are_refused_where_they_were_asked_for():

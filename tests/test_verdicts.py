@@ -1,9 +1,10 @@
 """The guilty and the innocent: for each scripted engine the verdict that it must get."""
 
 import pytest
-from scripted import LATENT, OTHER, SAME, SHORT, Scripted, observe
+from scripted import LATENT, OTHER, SAME, SHORT, Scripted, completion, observe
 
 from detcheck.records import FailOn, Verdict
+from detcheck.report._words import figures
 
 
 def big(rows, slot, call):
@@ -50,7 +51,7 @@ TABLE = {
         Verdict.INCONCLUSIVE,
         3,
     ),
-    "nothing came": (Scripted(lambda rows, slot, call: None), Verdict.INCONCLUSIVE, 3),
+    "nothing came": (Scripted(lambda rows, slot, call: None), Verdict.FAILED, 4),
 }
 
 
@@ -68,11 +69,24 @@ def test_both_arms_are_in_the_evidence():
 
 
 def test_what_it_varies_with():
-    by_slot, _ = observe(Scripted(lambda rows, slot, call: OTHER if slot == 2 else SAME))
-    assert "slot" in by_slot.evidence["varies_with"]
-    by_batch, _ = observe(Scripted(big))
+    by_slot, _ = observe(Scripted(lambda rows, slot, call: OTHER if slot == 2 else SAME), samples=100)
+    assert by_slot.evidence["varies_with"] == ["slot"]
+    by_batch, _ = observe(Scripted(big), samples=100)
     assert by_batch.evidence["varies_with"] == ["batch"]
     assert by_batch.evidence["first_variant_condition"] == "batch-7"
+
+
+def test_a_forgiven_divergence_is_no_pass_while_samples_are_missing():
+    finding, _ = observe(Scripted(lambda rows, slot, call: None if rows > 7 else LATENT if rows > 2 else SAME))
+    assert finding.latent and finding.missing
+    assert [finding.exit_code(f) for f in (FailOn.ANY, FailOn.TOKENS, FailOn.NEVER)] == [1, 3, 3]
+
+
+def test_ends_alone_may_differ():
+    ended = completion([5, 6, 7, 8], finish_reason="stop")
+    finding, _ = observe(Scripted(lambda rows, slot, call: ended if rows > 2 else SAME))
+    assert (finding.verdict, finding.distinct, finding.distinct_bits) == (Verdict.BATCH_VARIANT, 1, 2)
+    assert any("reasons to finish are not: length 6, stop 18" in line for line in figures(finding))
 
 
 def test_dropped_samples_are_counted_and_named():

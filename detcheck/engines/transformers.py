@@ -61,7 +61,7 @@ class TransformersEngine:
         trust_remote_code: bool = False,
     ) -> None:
         """Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
-        self.name = model or amplifier.NAME
+        self.name = amplifier.NAME if model is None else model
         self._dtype = full_dtype(dtype) or ("float32" if model is None else None)
         try:
             import torch
@@ -70,7 +70,7 @@ class TransformersEngine:
             raise FailedError(
                 f"running a model needs torch and transformers ({error}): pip install 'detcheck[transformers]'"
             ) from None
-        self.folder: Path = resolve(model) if model else amplifier.folder()
+        self.folder: Path = amplifier.folder() if model is None else resolve(model)
         self._model: Any = None
         self._attn = attn
         self._trust = trust_remote_code

@@ -15,8 +15,8 @@ from detcheck.environment import observe_environment
 from detcheck.errors import OutOfMemoryError, UsageError
 from detcheck.outcomes import outcome
 from detcheck.probes.prompts import Question, read_prompts
-from detcheck.probes.schedule import schedule
-from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Prompt, Spec, Step, Subject
+from detcheck.probes.schedule import fit, schedule
+from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Prompt, Schedule, Spec, Step, Subject
 
 DEFAULT_PROMPT = "Tell me about Richard Feynman"
 
@@ -52,6 +52,9 @@ def check(spec: Spec) -> None:
         raise UsageError("give --prompt or --prompt-file, not both")
     if own.prompt is not None and not own.prompt.strip():
         raise UsageError("--prompt is empty. Give it a text, or leave it out for the default prompt")
+    if spec.model is not None and not spec.model.strip():
+        raise UsageError("--model is empty. Give a folder or a hub id, or leave it out for the embedded amplifier")
+    fit(own.samples, spec.trials, spec.batch_sizes, max_rows=2**31)
     if own.prompt_file is not None and not Path(own.prompt_file).is_file():
         raise UsageError(f"--prompt-file {own.prompt_file}: no such file")
 
@@ -59,8 +62,11 @@ def check(spec: Spec) -> None:
 class Completions:
     """The probe, opened: a model, prompts as tokens, and a schedule. `observe` runs one step of it."""
 
-    def __init__(self, spec: Spec, engine: Engine | None = None) -> None:
-        """Raises UsageError before the weights are loaded, FailedError if they cannot be."""
+    def __init__(self, spec: Spec, engine: Engine | None = None, planned: Schedule | None = None) -> None:
+        """`planned`: the schedule of a run that is resumed; else one is made.
+
+        Raises UsageError before the weights are loaded, FailedError if they cannot be.
+        """
         check(spec)
         own: Options = spec.options
         self._spec, self._own = spec, own
@@ -74,7 +80,7 @@ class Completions:
         engine.load()
         longest = max(len(p.token_ids) for p in prompts)
         room = min(engine.context - own.max_tokens, 2 * longest)
-        steps = schedule(
+        steps = planned or schedule(
             {p.name: len(p.token_ids) for p in prompts},
             own.samples,
             spec.trials,

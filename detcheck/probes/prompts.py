@@ -24,14 +24,14 @@ class Question:
 def read_prompts(path: Path) -> list[Question]:
     """Blank lines are passed over. Raises UsageError with the line's number."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--prompt-file {path}: cannot be read: {error}") from None
     jsonl = path.suffix in (".jsonl", ".json", ".ndjson")
     questions = []
     for number, line in enumerate(lines, 1):
         if line.strip():
-            questions.append(from_json(line, f"{path}, line {number}") if jsonl else Question(text=line))
+            questions.append(from_json(line, f"{path}, line {number}") if jsonl else Question(text=line.rstrip("\r")))
     if not questions:
         raise UsageError(
             f"--prompt-file {path}: there is no prompt in it. Write one a line, or JSONL with `prompt` or `messages`"
@@ -43,7 +43,7 @@ def from_json(line: str, where: str) -> Question:
     wants = 'wants {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
     try:
         value = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON ({error}); {wants}") from None
     match value:
         case {"prompt": str(text)} if text.strip():

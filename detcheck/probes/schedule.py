@@ -1,8 +1,8 @@
 """Which batches to form: a pure, seeded function of what was asked.
 
 Kernels change their reduction order at certain numbers of rows, so the schedule crosses those thresholds, small sizes first.
-Every condition is repeated at least twice, one repetition after the other: without a repeat, run-to-run noise cannot be told
-from the batch. Large batches are made up of fillers, so that a few samples suffice to try them; the more samples are asked
+Every condition is repeated as often as was asked (twice by default), one repetition after the other: without a repeat,
+run-to-run noise cannot be told from the batch. Large batches are made up of fillers, so that a few samples suffice to try them; the more samples are asked
 for, the more of the rows are samples.
 """
 
@@ -47,18 +47,24 @@ def conditions(sizes: tuple[int, ...], ragged: tuple[int, ...], trials: int) -> 
     return plans
 
 
-def fit(samples: int, trials: int, sizes: tuple[int, ...] | None, max_rows: int) -> tuple[list[Plan], list[str]]:
+def fit(
+    samples: int, trials: int, sizes: tuple[int, ...] | None, max_rows: int, ragged: bool = True
+) -> tuple[list[Plan], list[str]]:
     """Conditions with trials and samples so that the samples come out exactly, and what was left out.
 
-    Raises UsageError where sizes were asked for by name and cannot be had.
+    `ragged`: whether the context has room for neighbours longer than the prompt. Raises UsageError where sizes were asked
+    for by name and cannot be had.
     """
     asked = sizes is not None
     candidates = conditions(sizes, sizes, trials) if sizes else conditions(THRESHOLDS, RAGGED, trials)
     plans: list[Plan] = []
     not_tried: list[str] = []
+    no_room: list[str] = []
     rows_left = ROWS_PER_SAMPLE * samples
     for plan in candidates:
-        if plan.size > max_rows:
+        if plan.ragged and not ragged:
+            no_room.append(f"{plan.name}: the context has no room for neighbours longer than the prompt")
+        elif plan.size > max_rows:
             not_tried.append(f"{plan.name}: memory is estimated to hold {max_rows} rows")
         elif not asked and (len(plans) + 1) * trials > samples:
             not_tried.append(f"{plan.name}: {samples} samples are used up")
@@ -77,9 +83,9 @@ def fit(samples: int, trials: int, sizes: tuple[int, ...] | None, max_rows: int)
             f"got --samples {samples}. Ask for more samples or fewer sizes"
         )
     if not plans:  # fewer samples than trials: nothing can be repeated, and the judge will say so
-        return [Plan("alone", 1, False, samples)], not_tried
+        return [Plan("alone", 1, False, samples)], not_tried + no_room
     spread(plans, samples - len(plans) * trials)
-    return plans, not_tried
+    return plans, not_tried + no_room
 
 
 def spread(plans: list[Plan], left: int) -> None:
@@ -98,15 +104,23 @@ def spread(plans: list[Plan], left: int) -> None:
             if plan.samples <= left:
                 plan.trials += 1
                 left -= plan.samples
-    if left == 1:  # a repeated condition takes two samples at least: borrow them from the first
-        plans[0].samples -= 1
-        left += plans[0].trials
+    # What is left is less than any batch holds: further, thinner batches of the first kind, repeated as often as the others.
     first = plans[0]
-    if left % 2:
-        plans.append(Plan(first.name, first.size, first.ragged, 3, 1))
-        left -= 3
-    if left:
-        plans.append(Plan(first.name, first.size, first.ragged, 2, left // 2))
+    trials = min(plan.trials for plan in plans)
+    while left:
+        if left < trials:  # too few to repeat: borrow from a batch that holds several
+            lender = min((p for p in plans if p.samples > 1), key=lambda p: p.trials)
+            lender.samples -= 1
+            left += lender.trials
+        elif left < 2 * trials:
+            plans.append(Plan(first.name, first.size, first.ragged, left, 1))
+            left = 0
+        else:
+            share = min(first.room, left // trials)
+            if share > 1 and 0 < left - share * trials < trials:
+                share -= 1
+            plans.append(Plan(first.name, first.size, first.ragged, trials, share))
+            left -= share * trials
 
 
 def schedule(
@@ -118,8 +132,12 @@ def schedule(
     max_rows: int,
     longest: int,
 ) -> Schedule:
-    """The steps for each input (name -> its length in tokens). `longest` is the most tokens a filler's prompt may have."""
-    plans, not_tried = fit(samples, trials, sizes, max_rows)
+    """The steps for each input (name -> its length in tokens). `longest` is the most tokens a filler's prompt may have.
+
+    A function of its arguments alone; `max_rows`, the engine's estimate of what memory holds, is stored with it.
+    """
+    ragged = all(longest > length for length in inputs.values())
+    plans, not_tried = fit(samples, trials, sizes, max_rows, ragged)
     steps: list[Step] = []
     for name, length in inputs.items():
         first, late = [], []
@@ -132,7 +150,7 @@ def schedule(
             Step(len(steps) + i, name, condition, trial, rows)
             for i, (condition, trial, rows) in enumerate(first + late)
         ]
-    return Schedule(tuple(steps), tuple(not_tried))
+    return Schedule(tuple(steps), tuple(not_tried), max_rows)
 
 
 def compose(plan: Plan, length: int, longest: int, rng: random.Random) -> tuple[int, ...]:

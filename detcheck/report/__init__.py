@@ -6,8 +6,6 @@ from detcheck import lookup
 from detcheck.files import write_file
 from detcheck.records import Run
 
-FILES = {"json": "report.json", "md": "report.md", "html": "report.html", "junit": "junit.xml"}
-
 
 def render(run: Run, name: str) -> str:
     """The run in that format. Raises UsageError for a format there is not."""
@@ -17,9 +15,11 @@ def render(run: Run, name: str) -> str:
 def write_all(run: Run) -> list[str]:
     """Puts every rendered report beside the run's data. Returns what could not be written: a full disk changes no verdict."""
     troubles = []
-    for name, file in FILES.items():
+    for name in lookup.names("report"):
+        file = lookup.find("report", name).FILE
         try:
-            write_file(run.path / file, render(run, name).encode("utf-8"))
+            if file:
+                write_file(run.path / file, render(run, name).encode("utf-8"))
         except OSError as error:
             troubles.append(f"cannot write {run.path / file}: {error.strerror or error}")
     return troubles

@@ -55,7 +55,7 @@ def figures(finding: Finding) -> list[str]:
     """What differs and how often, a fact a line."""
     if not finding.samples:
         return []
-    compared, n = finding.evidence.get("compared"), finding.evidence.get("batches", 0)
+    compared, n = finding.evidence.get("compared"), finding.evidence.get("batches")
     unit = "characters" if compared == "text" else "tokens"
     lines = [
         f"the most common came {finding.mode_count} times; the first {finding.common_prefix} {unit} are common to all"
@@ -64,19 +64,24 @@ def figures(finding: Finding) -> list[str]:
         lines.append(
             f"with log-probability bits: {finding.distinct_bits} distinct, equal up to token {finding.common_prefix_bits}"
         )
-        if finding.latent:
-            lines.append("the divergence is latent: tokens are equal, log-probability bits are not")
-    if finding.metrics.get("max_abs") is not None:
-        lines.append(
-            f"log-probabilities of shared tokens are up to {finding.metrics['max_abs']:.3g} nats ({finding.metrics['max_ulp']:.0f} ulp) apart"
+    if finding.latent and "max_ulp" in finding.metrics:
+        lines.append("the divergence is latent: tokens are equal, log-probability bits are not")
+    elif finding.latent:
+        ends = ", ".join(
+            f"{visible(reason)} {count}" for reason, count in finding.evidence.get("finish_reasons", {}).items()
         )
-    low, high = finding.interval_bits if compared == "bits" else finding.interval
-    if low == 0.0:
+        lines.append(f"the {unit} are equal, the reasons to finish are not: {ends}")
+    if "max_abs" in finding.metrics:
+        ulp, nats = finding.metrics["max_ulp"], finding.metrics["max_abs"]
+        lines.append(f"log-probabilities of shared tokens are up to {nats:.3g} nats ({ulp:.0f} ulp) apart")
+    low, high = finding.interval_bits if finding.latent or compared == "bits" else finding.interval
+    if n is None:
+        lines.append("which samples shared a batch is not known, so nothing bounds how often they differ")
+    elif low == 0.0:
         lines.append(f"no batch of {n} left the mode: at most {percent(high)} do under this schedule (95%)")
     else:
-        lines.append(
-            f"of batches under this schedule {percent(low)} to {percent(high)} hold a sample that leaves the mode (95%, {n} batches)"
-        )
+        rates = f"{percent(low)} to {percent(high)}"
+        lines.append(f"of batches under this schedule {rates} hold a sample that leaves the mode (95%, {n} batches)")
     return lines
 
 
@@ -95,7 +100,7 @@ def histogram_bins(histogram: Sequence[tuple[int, int]], most: int = BINS) -> li
 def which_histogram(finding: Finding) -> tuple[str, Sequence[tuple[int, int]]]:
     """The histogram worth showing, with its title: of tokens, or of bits where tokens never leave the mode."""
     unit = "character" if finding.evidence.get("compared") == "text" else "token"
-    if finding.histogram or not finding.histogram_bits:
+    if finding.histogram or "max_ulp" not in finding.metrics:
         return f"First {unit} that leaves the mode", finding.histogram
     return "First token whose log-probability bits leave the mode", finding.histogram_bits
 

@@ -17,6 +17,8 @@ MOST_FORKS = 200  # of a finding
 BINS = 40
 INK, BAR = "#010203", "#030201"  # stand-ins in the plot, for colours that the page's own style decides
 
+FILE = "report.html"  # in the run's folder
+
 
 def render(run: Run) -> str:
     from jinja2 import Environment, PackageLoader

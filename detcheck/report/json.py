@@ -10,6 +10,8 @@ from detcheck import __version__
 from detcheck.records import SCHEMA_VERSION, Finding, Run
 from detcheck.report._words import worst_first
 
+FILE = "report.json"  # in the run's folder
+
 
 def render(run: Run) -> str:
     return json.dumps(document(run), indent=1, sort_keys=True, allow_nan=False) + "\n"

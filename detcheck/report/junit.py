@@ -8,6 +8,8 @@ from detcheck.records import Finding, Run
 from detcheck.report._visible import visible
 from detcheck.report._words import ADVICE, figures, likely_cause, subject_line, totals
 
+FILE = "junit.xml"  # in the run's folder
+
 
 def render(run: Run) -> str:
     codes = [f.exit_code(run.spec.fail_on) for f in run.findings]

@@ -25,6 +25,8 @@ from detcheck.report._words import (
 
 BAR = 30  # characters of the longest bar
 
+FILE = "report.md"  # in the run's folder
+
 
 def render(run: Run) -> str:
     findings = worst_first(run)

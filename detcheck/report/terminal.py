@@ -30,6 +30,7 @@ from detcheck.report._words import (
     worst_first,
 )
 
+FILE = None  # it is for a screen; the run's folder holds the other formats
 COLOURS = {Verdict.IDENTICAL: "green", Verdict.INCONCLUSIVE: "yellow"}
 BAR = 40  # characters of the longest bar
 

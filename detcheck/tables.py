@@ -1,0 +1,87 @@
+"""Observations and outcomes as rows of parquet files, and back. Bits survive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from detcheck.bits import as_integers
+from detcheck.files import write_file
+from detcheck.outcomes import outcome
+from detcheck.records import Case, Condition, Observation, Outcome
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema=schema(path.parent.name)), sink)
+    write_file(path, sink.getvalue().to_pybytes())
+
+
+def schema(kind: str) -> pyarrow.Schema:
+    import pyarrow as pa
+
+    text, number = pa.dictionary(pa.int32(), pa.string()), pa.int32()
+    if kind == "observations":
+        columns = dict.fromkeys(
+            ("probe", "subject", "kernels", "dtype", "input", "condition", "composition", "outcome", "missing"), text
+        )
+        columns |= dict.fromkeys(("batch_size", "slot", "threads", "trial", "batch", "sample", "process"), number)
+        columns |= {"batch_sizes": pa.list_(number), "wall_s": pa.float64()}
+    else:
+        # Floats are stored as their bits: a parquet dictionary may merge NaNs, and -0.0 with 0.0.
+        bits = pa.list_(pa.uint32())
+        columns = {"id": pa.string(), "tokens": pa.list_(pa.int64()), "logprob_bits": bits, "margin_bits": bits}
+        columns |= {"runners_up": pa.list_(pa.int64()), "finish_reason": pa.string(), "text": pa.string()}
+    return pa.schema(list(columns.items()))
+
+
+def observation_row(o: Observation) -> dict[str, object]:
+    row = {name: getattr(o, name) for name in ("trial", "batch", "sample", "outcome", "process", "wall_s", "missing")}
+    row |= asdict(o.case) | {"batch_sizes": list(o.batch_sizes), "condition": o.condition.name}
+    return row | {name: getattr(o.condition, name) for name in ("batch_size", "slot", "composition", "threads")}
+
+
+def read_observation(row: Mapping[str, object]) -> Observation:
+    case = Case(*(row[name] for name in ("probe", "subject", "kernels", "dtype", "input")))
+    condition = Condition(row["condition"], row["batch_size"], row["slot"], row["composition"], row["threads"])
+    rest = (row["process"], row["wall_s"], row["missing"])
+    which = (row["trial"], row["batch"], row["sample"])
+    return Observation(case, condition, *which, row["outcome"], tuple(row["batch_sizes"]), *rest)
+
+
+def outcome_row(o: Outcome) -> dict[str, object]:
+    return {
+        "id": o.id,
+        "tokens": o.tokens,
+        "logprob_bits": None if o.logprobs is None else as_integers(o.logprobs),
+        "margin_bits": None if o.margins is None else as_integers(o.margins),
+        "runners_up": o.runners_up,
+        "finish_reason": o.finish_reason,
+        "text": o.text.encode("utf-8", "replace").decode("utf-8"),
+    }
+
+
+def read_outcome(row: Mapping[str, object]) -> Outcome:
+    """The outcome, named anew by what was read."""
+
+    def floats(bits: list[int] | None) -> np.ndarray | None:
+        return None if bits is None else np.asarray(bits, np.uint32).view(np.float32)
+
+    return outcome(
+        np.asarray(row["tokens"], np.int64),
+        logprobs=floats(row["logprob_bits"]),
+        finish_reason=row["finish_reason"],
+        margins=floats(row["margin_bits"]),
+        runners_up=None if row["runners_up"] is None else np.asarray(row["runners_up"], np.int64),
+        text=row["text"],
+    )

@@ -1,0 +1,181 @@
+"""What is kept of the observations of a case while they stream by, and what the conditions alone tell. Pure, no torch.
+
+Memory grows with the distinct outcomes and conditions and with the steps of a schedule, not with the observations.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from detcheck.outcomes import token_key
+from detcheck.records import Condition, Observation, Outcome, Step
+
+
+@dataclass
+class OpenBatch:
+    """A batch whose samples are still coming."""
+
+    number: int
+    outcomes: set[str] = field(default_factory=set)
+    as_asked: str | None = None
+    """name of its condition, where it was seen at its size"""
+
+
+@dataclass
+class Tally:
+    """Counts of one case."""
+
+    by_process: dict[int, dict[Condition, Counter[str]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(Counter))
+    )
+    """process -> condition -> outcome -> samples"""
+    batches: Counter[frozenset[str]] = field(default_factory=Counter)
+    """sets of outcomes that rode in one batch -> number of such batches"""
+    batch_sizes: Counter[int] = field(default_factory=Counter)
+    formed: Counter[str] = field(default_factory=Counter)
+    """condition name -> batches of it that were seen at the size asked for"""
+    observed: Counter[int] = field(default_factory=Counter)
+    """step of the schedule -> samples that came"""
+    unseen: int = 0
+    """samples whose batch could not be seen"""
+    missing: Counter[str] = field(default_factory=Counter)
+    """reason -> samples"""
+    unreadable: set[str] = field(default_factory=set)
+    """ids of outcomes whose payload is lost: what they held is not known, but that they differ is"""
+    _open: dict[tuple[str, int | None], OpenBatch] = field(default_factory=dict)
+
+    def add(self, o: Observation, readable: bool, scheduled: bool) -> None:
+        if o.outcome is None:
+            self.missing[o.missing or "no reason given"] += 1
+            return
+        if not readable:
+            self.missing["its outcome cannot be read"] += 1
+            self.unreadable.add(o.outcome)
+            return
+        kind = o.condition.name, o.condition.batch_size
+        if kind not in self._open or self._open[kind].number != o.batch:
+            self._close(kind)
+            self._open[kind] = OpenBatch(o.batch)
+        batch = self._open[kind]
+        batch.outcomes.add(o.outcome)
+        self.by_process[o.process][o.condition][o.outcome] += 1
+        self.batch_sizes.update(o.batch_sizes)
+        if scheduled:
+            self.observed[o.batch] += 1
+        if not o.batch_sizes:
+            self.unseen += 1
+        elif o.batch_sizes == (o.condition.batch_size,):
+            batch.as_asked = o.condition.name
+
+    def _close(self, kind: tuple[str, int | None]) -> None:
+        if batch := self._open.pop(kind, None):
+            self.batches[frozenset(batch.outcomes)] += 1
+            if batch.as_asked is not None:
+                self.formed[batch.as_asked] += 1
+
+    def close(self) -> None:
+        """No more observations come."""
+        for kind in list(self._open):
+            self._close(kind)
+
+    @property
+    def conditions(self) -> dict[Condition, Counter[str]]:
+        """Condition -> outcome -> samples, over all processes."""
+        together: dict[Condition, Counter[str]] = defaultdict(Counter)
+        for conditions in self.by_process.values():
+            for condition, found in conditions.items():
+                together[condition] += found
+        return together
+
+    @property
+    def kinds_of_batch(self) -> int:
+        return len({(c.batch_size, c.composition) for c in self.conditions})
+
+
+def absent(steps: Sequence[Step], tally: Tally) -> int:
+    """Samples of the schedule that did not come. One that came twice does not stand in for another batch's."""
+    return sum(max(step.samples - tally.observed[step.index], 0) for step in steps)
+
+
+def repeat_arm(tally: Tally) -> bool | None:
+    """Whether equal conditions gave different bits; None: nothing was repeated."""
+    repeated = [found for c, found in tally.conditions.items() if c.complete and found.total() > 1]
+    return any(len(found) > 1 for found in repeated) if repeated else None
+
+
+def batch_arm(tally: Tally) -> bool | None:
+    """Whether conditions that repeat themselves differ within one process; None: fewer than two of them in any."""
+    comparable = [found for found in settled(tally) if len(found) > 1]
+    return any(len(set(found.values())) > 1 for found in comparable) if comparable else None
+
+
+def settled(tally: Tally) -> list[dict[Condition, str]]:
+    """Per process: conditions of known batch that were seen at least twice in the run, always with the same outcome.
+
+    Apart by process, since a difference between two processes would else be blamed on whatever else changed.
+    """
+    steady = {
+        c: next(iter(found))
+        for c, found in tally.conditions.items()
+        if c.batch_size is not None and len(found) == 1 and found.total() > 1
+    }
+    return [{c: steady[c] for c in seen if c in steady} for seen in tally.by_process.values()]
+
+
+def varies_with(tally: Tally) -> list[str]:
+    """What alone, with the rest held equal, goes with other bits: batch, slot, threads. From conditions that repeat themselves."""
+    aspects = set()
+    for steady in settled(tally):
+        for aspect, held in ASPECTS.items():
+            groups: dict[object, set[str]] = defaultdict(set)
+            for condition, outcome in steady.items():
+                groups[held(condition)].add(outcome)
+            if any(len(outcomes) > 1 for outcomes in groups.values()):
+                aspects.add(aspect)
+    if not aspects and batch_arm(tally):
+        aspects.add("batch or slot")  # they never changed one at a time
+    return sorted(aspects)
+
+
+# aspect -> what is held equal while it changes
+ASPECTS = {
+    "batch": lambda c: (c.slot, c.threads),
+    "slot": lambda c: (c.batch_size, c.composition, c.threads),
+    "threads": lambda c: (c.batch_size, c.composition, c.slot),
+}
+
+
+def first_variant(steps: Sequence[Step] | None, tally: Tally) -> str | None:
+    """Name of the first condition, in the order of the schedule or else of size, in which a sample left what the first one gave."""
+    order = {step.condition: step.index for step in reversed(steps or ())}
+    conditions = tally.conditions
+    ranked = sorted(conditions, key=lambda c: (order.get(c.name, 0), c.batch_size or 0, c.slot or 0))
+    if not ranked:
+        return None
+    usual = min(conditions[ranked[0]].items(), key=lambda item: (-item[1], item[0]))[0]
+    return next((c.name for c in ranked if set(conditions[c]) != {usual}), None)
+
+
+def count_conditions(
+    steps: Sequence[Step] | None, tally: Tally, outcomes: Mapping[str, Outcome]
+) -> dict[str, dict[str, int]]:
+    """Per condition's name: batches asked and formed, samples, and how many distinct ones came."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for condition, counter in tally.conditions.items():
+        found[condition.name] += counter
+    if steps is not None:
+        asked = Counter(s.condition for s in steps)
+    else:  # a file asks for nothing: what it holds was formed, unless it does not tell
+        asked = Counter({name: tally.formed[name] or c.total() for name, c in found.items()})
+    table = {}
+    for name in [*asked, *(n for n in found if n not in asked)]:
+        table[name] = {
+            "asked": asked[name],
+            "formed": min(tally.formed[name], asked[name]),
+            "samples": found[name].total(),
+            "distinct": len({token_key(outcomes[o]) for o in found[name]}),
+            "distinct_bits": len(found[name]),
+        }
+    return table

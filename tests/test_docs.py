@@ -1,0 +1,104 @@
+"""Docs cannot rot: the help block is the help, every command is one that detcheck takes, every example runs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from detcheck.report import terminal
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
+COMMANDS = [
+    line.split("#")[0].strip().removeprefix("$ ").removeprefix("- run: ").split(" > ")[0]
+    for language, block in BLOCKS
+    if language in ("sh", "console", "yaml")
+    for line in block.splitlines()
+    if re.match(r"(\$ |- run: )?(detcheck|make) ", line)
+]
+
+
+def test_the_help_block_is_the_help():
+    (block,) = (b for _, b in BLOCKS if b.startswith("$ detcheck completions --help"))
+    environment = {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "GITHUB_ACTIONS")} | {
+        "COLUMNS": "100",
+        "TERM": "dumb",
+    }
+    code = "import sys; sys.argv[0] = 'detcheck'; from detcheck.cli import main; main()"
+    real = subprocess.run(
+        [sys.executable, "-c", code, "completions", "--help"], capture_output=True, text=True, env=environment
+    ).stdout
+    shown, said = ([line.rstrip() for line in text.splitlines() if line.strip()] for text in (block, real))
+    assert shown[1:] == said
+
+
+def test_there_are_commands_to_check():
+    assert len(COMMANDS) >= 10
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_one_that_is_taken(command, detcheck, monkeypatch):
+    program, *arguments = shlex.split(command)
+    if program == "make":
+        assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(), re.M)
+        return
+    asked = []
+
+    def stop(*given, **_):
+        asked.append(given)
+        raise KeyboardInterrupt
+
+    for name in ("run", "load", "resume", "judge_file"):
+        monkeypatch.setattr(f"detcheck.runner.{name}", stop)
+    monkeypatch.setattr("detcheck.cli.refuse_other_options", lambda *_: None)
+    monkeypatch.setattr("detcheck.runner.read", lambda path: (None, None, None))
+    result = detcheck(*arguments)
+    assert result.code in ((0,) if "--help" in arguments else (130,)), result.err
+    assert asked or "--help" in arguments
+
+
+def test_the_python_example_runs(tmp_path):
+    (code,) = (b for language, b in BLOCKS if language == "python")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.startswith("batch-variant 1 "), done.stderr
+
+
+def test_verdicts_and_codes_are_as_said():
+    from detcheck.records import Verdict
+
+    table = dict(re.findall(r"^\| `([\w-]+)` \| .* \| (\d) \|$", README, re.M))
+    assert {name: Verdict(name).exit_code for name in table} == {name: int(code) for name, code in table.items()}
+    assert set(table) == {str(v) for v in Verdict} - {"inaccurate"}  # no probe gives that one yet
+
+
+def test_the_excerpt_is_what_is_printed(diverging):
+    """Line by line, but for the figures."""
+
+    def shape(text):
+        return re.sub(r"[\d.]+(e[+-]\d+)?%?", "#", text)
+
+    excerpt = README.split("$ detcheck completions -n 24 --max-tokens 48\n")[1].split("...\n")[0]
+    printed = shape(" ".join(terminal.render(diverging).split()))
+    lines = [line for line in excerpt.splitlines() if line and not line.startswith((" ", "├", "│"))]
+    assert len(lines) > 6
+    for line in lines:
+        assert shape(" ".join(re.sub(r"█+ *\d+", "", line).split())) in printed, line
+
+
+def test_figures_name_scripts_that_exist():
+    named = re.findall(r"`(\w+\.py)` \|$", README, re.M)
+    assert len(named) >= 3
+    for script in named:
+        assert (ROOT / "benchmarks" / script).is_file()
+
+
+def test_columns_of_a_file_are_all_described():
+    from detcheck.readers import COLUMNS
+
+    described = README.split("## Completions of others")[1].split("## Runs")[0]
+    assert all(f"`{column}`" in described for column in COLUMNS)
