@@ -116,6 +116,16 @@ def test_junit_counts_a_doubt_as_an_error_and_a_pass_as_a_pass(tmp_path):
     assert (passed.get("errors"), passed.get("failures")) == ("0", "0")
 
 
+def test_a_fork_of_thousands_stays_readable(tmp_path):
+    file = tmp_path / "c.jsonl"
+    file.write_text("".join(json.dumps({"tokens": [n, 1]}) + "\n" for n in range(3000)))
+    run = runner.judge_file(file)
+    assert len(json.loads(render(run, "json"))["findings"][0]["forks"][0]["branches"]) == 3000
+    for name in ("terminal", "md", "html"):
+        text = render(run, name)
+        assert "more ways on" in text and len(text) < 60_000, name
+
+
 def test_zero_divergences_are_given_with_their_bound(tmp_path):
     file = tmp_path / "c.jsonl"
     file.write_text("".join(json.dumps({"tokens": [1, 2], "batch_size": 1 + n % 2}) + "\n" for n in range(300)))

@@ -19,6 +19,6 @@ def publish(run: Run) -> None:
         except OSError as error:
             print(f"detcheck: cannot append to GITHUB_STEP_SUMMARY: {error.strerror}", file=sys.stderr)
     if os.environ.get("GITHUB_ACTIONS") == "true" and run.exit_code:
-        worst = worst_first(run)[0]
+        worst = min(worst_first(run), key=lambda f: f.exit_code(run.spec.fail_on) != run.exit_code)
         text = visible(f"{worst.verdict}: {worst.note}").replace("%", "%25")
         print(f"::error title=detcheck {run.spec.probe}::{text}", file=sys.stderr)

@@ -14,6 +14,7 @@ from detcheck.report._visible import visible
 
 MOST_FINDINGS = 200  # sections of a page that still opens at once; report.json has all
 MOST_FORKS = 200  # of a finding
+MOST_BRANCHES = 50  # of a fork
 BINS = 40
 INK, BAR = "#010203", "#030201"  # stand-ins in the plot, for colours that the page's own style decides
 
@@ -66,12 +67,18 @@ def nested(forks: tuple[Fork, ...]) -> list[dict[str, object]]:
     roots: list[dict[str, object]] = []
     branches: dict[tuple[int, int], dict[str, object]] = {}
     for fork in forks:
-        above = roots if fork.parent is None else branches[fork.parent, fork.parent_branch]["below"]
+        above = roots if fork.parent is None else branches.get((fork.parent, fork.parent_branch), {}).get("below")
         total = sum(b.count for b in fork.branches)
-        for n, b in enumerate(fork.branches):
+        if above is None:
+            continue
+        for n, b in enumerate(fork.branches[:MOST_BRANCHES]):
             branch = {"index": fork.index, "count": b.count, "share": b.count / total, "margin": b.margin, "below": []}
             branches[fork.id, n] = branch | {"text": words.branch_text(fork, n)}
             above.append(branches[fork.id, n])
+        if len(fork.branches) > MOST_BRANCHES:
+            rest = fork.branches[MOST_BRANCHES:]
+            more = {"text": f"... and {len(rest)} more ways on", "margin": None, "below": []}
+            above.append(branch | more | {"count": sum(b.count for b in rest), "share": 0.0})
     return roots
 
 

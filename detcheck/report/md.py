@@ -91,6 +91,10 @@ def tree(forks: tuple[Fork, ...]) -> list[str]:
             depth[fork.id] = 0 if fork.parent is None else depth[fork.parent] + 1
             todo += [(fork, b) for b in reversed(range(len(fork.branches)))]
             continue
+        if n >= SHOWN_FORKS:
+            if n == SHOWN_FORKS:
+                lines.append(f"{'  ' * depth[fork.id]}- ... and {len(fork.branches) - n} more ways on")
+            continue
         branch = fork.branches[n]
         margin = "" if branch.margin is None else f", margin {branch.margin:.2g}"
         lines.append(
