@@ -13,9 +13,10 @@ _HOMES = {
     "run": "runner",
     "resume": "runner",
     "load": "runner",
+    "batch_invariant": "kernels._switch",
 }
 
-__all__ = ["Run", "Spec", "Verdict", "load", "resume", "run"]
+__all__ = ["Run", "Spec", "Verdict", "batch_invariant", "load", "resume", "run"]
 
 
 def __getattr__(name: str) -> object:
