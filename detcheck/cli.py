@@ -70,10 +70,13 @@ def panel(name: str, help: str, *flags: str, metavar: str | None = None) -> Any:
     return typer.Option(*flags, help=help, rich_help_panel=name, metavar=metavar)
 
 
-MODEL, PROMPTS, SCHEDULE, VERDICT = "Model", "Prompts", "Schedule", "Verdict and output"
+MODEL, OP, PROMPTS, SCHEDULE, VERDICT = "Model", "Op", "Prompts", "Schedule", "Verdict and output"
 
 FormatOption = Annotated[Format, panel(VERDICT, "What to print on stdout.", "--format")]
 FailOnOption = Annotated[FailOn, panel(VERDICT, "Which divergence exits with 1: any bit, tokens only, never.")]
+FailFastOption = Annotated[bool, panel(VERDICT, "Stop at the first divergence.", "--fail-fast")]
+OutputOption = Annotated[Path, panel(VERDICT, "Where the run's folder is made.")]
+ResumeOption = Annotated[Path | None, panel(VERDICT, "Go on with this run; its options hold.")]
 QuietOption = Annotated[bool, panel(VERDICT, "No progress on stderr.", "--quiet", "-q")]
 
 
@@ -117,6 +120,47 @@ def completions(
         samples, max_tokens, ignore_eos, prompt, prompt_file, chat, attn, trust_remote_code
     )
     spec = Spec("completions", own, model, kernels, dtype, device, seed, trials, batch_sizes(sizes), fail_on, fail_fast)
+    with progress.shown(quiet) as on_progress:
+        if resume:
+            refuse_other_options(context, spec, runner.read(resume)[1])
+            run = runner.resume(resume, on_progress)
+        else:
+            run = runner.run(spec, output_dir, on_progress, command=typed())
+    finish(run, format)
+
+
+@command
+def kernels(
+    context: typer.Context,
+    op: Annotated[str, panel(OP, "A bundled op, all, or your own: package.module:function.")] = "all",
+    kernels: Annotated[
+        Kernels, panel(OP, "stock, batch-invariant, or both: stock is reported beside ours.", metavar="NAME")
+    ] = Kernels.BOTH,
+    dtype: Annotated[str | None, panel(OP, "Like float32,bf16. Default: these two; float32 for your own.")] = None,
+    shapes: Annotated[str | None, panel(OP, "Like 1024,4096. Default: the op's own; its smallest with all.")] = None,
+    sizes: Annotated[str | None, panel(SCHEDULE, "Like 1,8,64. Default: all thresholds.", "--batch-sizes")] = None,
+    trials: Annotated[int, panel(SCHEDULE, "Repeats of every condition.")] = 2,
+    seed: Annotated[int, panel(SCHEDULE, "Of inputs and places.")] = 0,
+    fail_on: FailOnOption = FailOn.ANY,
+    fail_fast: FailFastOption = False,
+    format: FormatOption = Format.TERMINAL,
+    output_dir: OutputOption = Path("runs"),
+    resume: ResumeOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """One op, the same row in batches of every kind: always the same bits, the right ones, and how fast?"""
+    named = tuple(word.strip() for word in shapes.split(",")) if shapes else None
+    own = lookup.find("probes", "kernels").Options(op, named)
+    spec = Spec("kernels", own, None, kernels, dtype, "auto", seed, trials, batch_sizes(sizes), fail_on, fail_fast)
+    probe(context, spec, format, output_dir, resume, quiet)
+
+
+def probe(
+    context: typer.Context, spec: Spec, format: Format, output_dir: Path, resume: Path | None, quiet: bool
+) -> None:
+    """Run it, or go on with a run, and finish."""
+    from detcheck import progress, runner
+
     with progress.shown(quiet) as on_progress:
         if resume:
             refuse_other_options(context, spec, runner.read(resume)[1])
