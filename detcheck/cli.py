@@ -15,7 +15,7 @@ import typer
 
 from detcheck import lookup
 from detcheck.errors import DetcheckError, UsageError
-from detcheck.records import INTERRUPTED, FailOn, Kernels, Run, Spec, Verdict
+from detcheck.records import INTERRUPTED, FailOn, Kernels, Role, Run, Spec, Verdict
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -242,7 +242,7 @@ def show(run: Run, format: Format) -> None:
     except BrokenPipeError:  # whoever read it has seen enough; the verdict stays
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if run.verdict is Verdict.FAILED:
-        say(run.findings[0].note)
+        say(min(run.findings, key=lambda f: (f.role is not Role.GATES, f.verdict is not Verdict.FAILED)).note)
     raise typer.Exit(run.exit_code)
 
 

@@ -37,6 +37,11 @@ def describe(
     mode = min(sequences, key=lambda s: (-s.count, s.key))
     mode_bits = outcomes[min(counts, key=lambda o: (-counts[o], o))]
 
+    if mode.outcome.unit == "word":  # where digests part says nothing
+        together = {"samples": counts.total(), "distinct": len(counts), "distinct_bits": len(counts)}
+        apart, n = sum(c for found, c in batches.items() if found != {mode_bits.id}), batches.total()
+        interval = clopper_pearson(apart, n)
+        return replace(draft, **together, mode_count=mode.count, interval=interval, interval_bits=interval)
     leaves: Counter[int] = Counter()
     for s in sequences:
         index = first_difference(mode.tokens, s.tokens)

@@ -20,6 +20,10 @@ PADDING = 3  # elements between rows of a strided batch: odd, so that rows are u
 DTYPES = ("float32", "bfloat16", "float16", "float64")  # of outputs whose distances are known
 
 
+class ContractError(ValueError):
+    """What an op returned is not what an op returns. Its text follows the op's name."""
+
+
 def form(pool: Sequence[object], batched: Sequence[int], kinds: Sequence[int], fed: str = "") -> tuple[object, ...]:
     """The arguments of one call. `fed` "alignment": one element off in memory; "strides": rows with room between them."""
     import torch
@@ -58,17 +62,17 @@ def strided(t: torch.Tensor) -> torch.Tensor:
 
 
 def row_bits(output: object, rows: int) -> tuple[np.ndarray, str]:
-    """(bit patterns of each row: integers [rows, n], torch's name of the dtype). Raises ValueError where there are none."""
+    """(bit patterns of each row: integers [rows, n], torch's name of the dtype). Raises ContractError where there are none."""
     import torch
 
     if not isinstance(output, torch.Tensor):
-        raise ValueError(f"the op must return one tensor; it returned {type(output).__name__}")
+        raise ContractError(f"must return one tensor; it returned {type(output).__name__}")
     dtype = str(output.dtype).removeprefix("torch.")
     if dtype not in DTYPES:
-        raise ValueError(f"the op must return one of {', '.join(DTYPES)}; it returned {dtype}")
+        raise ContractError(f"must return one of {', '.join(DTYPES)}; it returned {dtype}")
     if not output.ndim or len(output) != rows:
-        raise ValueError(
-            f"the op must return a row for each of the {rows} rows of its batch; it returned shape {tuple(output.shape)}"
+        raise ContractError(
+            f"must return a row for each of the {rows} rows of its batch; it returned shape {tuple(output.shape)}"
         )
     whole = output.detach().cpu().contiguous().reshape(rows, -1)
     return whole.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[whole.element_size()]).numpy(), dtype

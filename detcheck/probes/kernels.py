@@ -2,6 +2,8 @@
 
 The row under test rides alone, among copies of itself, among other rows, among NaN and infinity, at other thread counts, and
 laid out otherwise in memory. Where every row of a batch is a copy every row is observed, so that one wrong row of 257 is seen.
+One row is a weak test where it holds few sums: another order often gives the same bits. So several rows take the place of the
+row under test in turn, and an outcome is what came of all of them at one slot.
 The planted op `control` is always run too: where it shows no difference, the detector is blind here.
 """
 
@@ -15,26 +17,29 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from detcheck import lookup
 from detcheck.bits import content_hash, json_hash
 from detcheck.engines.transformers import full_dtype
 from detcheck.environment import observe_environment
 from detcheck.errors import FailedError, UsageError
-from detcheck.kernels._batches import form, row_bits, threads
+from detcheck.kernels._batches import ContractError, form, row_bits, threads
 from detcheck.outcomes import row_outcome
 from detcheck.probes import _accuracy, _user_op
 from detcheck.probes.schedule import THRESHOLDS
 from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Role, Schedule, Spec, Step, Subject
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from detcheck.kernels._op import Op
 
 ALL, PLANTED = "all", "control"
 OTHERS = 16  # rows of the pool beside the one under test; larger batches hold some of them more than once
-PLANTED_SIZES = (1, 2, 8)  # enough for the control, whatever sizes the question is about
+TESTED = 16  # rows under test, at most
+TESTED_ELEMENTS = 1 << 20  # of arguments; a row with more of them holds many sums itself, and costs more
+PLANTED_SIZES = (1, 2, 4, 8)  # enough for the control, whatever sizes the question is about
 LAYOUT_SIZES = (1, 2, 8, 33)
 FED = {"unaligned": "alignment", "strided": "strides"}  # first word of a condition -> `Condition.fed`
 SMALL = 17  # thread counts are varied at all sizes up to here, at 33 and at the largest: position and threads meet in small batches
@@ -106,6 +111,22 @@ class Arm:
     reference: Callable[..., torch.Tensor] | None
 
 
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """What batches are made of: rows under test first, then others."""
+
+    key: tuple[str, str, str]
+    arguments: tuple[object, ...]
+    tested: int
+    """rows that take the place of the row under test"""
+    reference: torch.Tensor | None
+    """float64, a row for each"""
+
+    def kinds(self, rows: Sequence[int], tested: int) -> list[int]:
+        """Rows of the pool for the rows of a step: 0 is the one that is tested now, negative ones stay hostile."""
+        return [tested if kind == 0 else TESTED - 1 + kind if kind > 0 else kind for kind in rows]
+
+
 class KernelsProbe:
     """The probe, opened: arms and a schedule. `observe` runs one step of it."""
 
@@ -118,7 +139,7 @@ class KernelsProbe:
             raise FailedError(f"running an op needs torch ({error}): pip install 'detcheck[transformers]'") from None
         self._spec, self._user, self._digests = spec, ":" in spec.options.op, {}
         self._arms = [*self._planted(), *(self._users() if self._user else self._bundled())]
-        self._pool: tuple[tuple[str, str, str], tuple[object, ...], torch.Tensor | None] | None = None
+        self._pool: Pool | None = None
         cases = tuple((arm.case, arm.role) for arm in self._arms)
         environment = observe_environment("cpu")
         self.subject = Subject(
@@ -154,7 +175,7 @@ class KernelsProbe:
             Case("kernels", op.name, kernels, dtype, shape),
             role,
             op.batch_invariant if ours else op.stock,
-            lambda rows: op.make(shape, rows, getattr(torch, dtype), self._spec.seed),
+            lambda rows: op.make(shape, rows, getattr(torch, dtype), 0 if role is Role.PLANTED else self._spec.seed),
             op.batched,
             op.stock if ours else None,
             op.reference,
@@ -168,7 +189,8 @@ class KernelsProbe:
             self._digests["module"] = op.digest
         arms, made_of = [], []
         for dtype in dtypes(self._spec):
-            made = op.make(1 + OTHERS, getattr(torch, dtype), self._spec.seed)
+            made = op.make(TESTED + OTHERS, getattr(torch, dtype), self._spec.seed)
+            self._try(op, made)
             made_of += [fingerprint(argument) for argument in made]
             shape = "x".join(map(str, made[op.batched[0]].shape[1:])) or "scalar"
             arms.append(
@@ -184,6 +206,16 @@ class KernelsProbe:
             )
         self._digests["inputs"] = content_hash(*made_of)
         return arms
+
+    def _try(self, op: _user_op.UserOp, made: tuple[object, ...]) -> None:
+        """Whether it runs at all, on three rows. Raises FailedError in words."""
+        import torch
+
+        try:
+            with torch.no_grad():
+                row_bits(self._call(op.run, form(made, op.batched, (0, 1, 2))), 3)
+        except (Exception, SystemExit) as error:  # it is foreign and may raise anything
+            raise FailedError(f"--op {op.path} {trouble(error)}") from error
 
     def _schedule(self) -> Schedule:
         steps: list[Step] = []
@@ -221,23 +253,26 @@ class KernelsProbe:
         import torch
 
         arm = self._arms[step.case]
-        pool, reference = self._pool_of(arm)
+        pool = self._pool_of(arm)
         kind, *numbers = step.condition.split("-")
         count = int(numbers[0]) if kind == "threads" else None
-        arguments = form(pool, arm.batched, step.rows, FED.get(kind, ""))
-        bits, dtype, why, metrics = None, "", "", ()
+        parts, dtype, why, metrics = [], "", "", ()
         started = time.perf_counter()
         with torch.no_grad(), threads(count):
             try:
-                output = self._call(arm.run, arguments)
-                bits, dtype = row_bits(output, len(step.rows))
+                for tested in range(pool.tested):
+                    kinds = pool.kinds(step.rows, tested)
+                    output = self._call(arm.run, form(pool.arguments, arm.batched, kinds, FED.get(kind, "")))
+                    part, dtype = row_bits(output, len(step.rows))
+                    parts.append(part)
             except (Exception, SystemExit) as error:  # noqa: BLE001  whatever an op dies of, its rows are missing
-                why = str(error) if type(error) is ValueError else f"the op raised {_user_op.words(error)}"
+                why = f"the op {trouble(error)}"
             wall_s = time.perf_counter() - started
-            if bits is not None and step.trial == 0 and kind == "mixed" and reference is not None:
-                metrics = self._accuracy(arm, arguments, output, reference, step.rows, pool)
-            if bits is not None and step.trial == 0 and kind in ("alone", "rows") and arm.role is Role.GATES:
-                metrics = self._times(arm, arguments)
+            if not why and step.trial == 0 and kind == "mixed" and pool.reference is not None:
+                metrics = self._accuracy(arm, pool, step.rows)
+            if not why and step.trial == 0 and kind in ("alone", "rows") and arm.role is Role.GATES:
+                metrics = self._times(arm, form(pool.arguments, arm.batched, step.rows))
+        bits = None if why else np.concatenate(parts, axis=1)
         made: dict[bytes, Outcome] = {}
         composition = json_hash(step.rows)[:12]
         observations = []
@@ -271,13 +306,16 @@ class KernelsProbe:
             made[key] = row_outcome(row, dtype)
         return made[key]
 
-    def _pool_of(self, arm: Arm) -> tuple[tuple[object, ...], torch.Tensor | None]:
-        """The arguments that batches are made of, and their float64 result. The last is kept, since a case's steps follow each other."""
+    def _pool_of(self, arm: Arm) -> Pool:
+        """The last is kept, since a case's steps follow each other."""
         key = (arm.case.subject, arm.case.dtype, arm.case.input)
-        if self._pool is None or self._pool[0] != key:
-            pool = arm.make(1 + OTHERS)
-            self._pool = key, pool, self._reference(arm, pool)
-        return self._pool[1:]
+        if self._pool is None or self._pool.key != key:
+            self._pool = None
+            arguments = arm.make(TESTED + OTHERS)
+            elements = sum(size(a) // (len(a) if n in arm.batched else 1) for n, a in enumerate(arguments) if size(a))
+            tested = max(1, min(TESTED, TESTED_ELEMENTS // max(elements, 1)))
+            self._pool = Pool(key, arguments, tested, self._reference(arm, arguments))
+        return self._pool
 
     def _reference(self, arm: Arm, pool: tuple[object, ...]) -> torch.Tensor | None:
         import torch
@@ -290,22 +328,18 @@ class KernelsProbe:
                 found = self._call(arm.reference, exact).detach().cpu().double()
         except (Exception, SystemExit) as error:  # it is foreign and may raise anything
             raise FailedError(f"the reference of {arm.case.subject} raised {_user_op.words(error)}") from error
-        if not found.ndim or len(found) != 1 + OTHERS:
+        if not found.ndim or len(found) != TESTED + OTHERS:
             raise FailedError(
-                f"the reference of {arm.case.subject} must return a row for each of {1 + OTHERS}; it returned shape {tuple(found.shape)}"
+                f"the reference of {arm.case.subject} must return a row for each of {TESTED + OTHERS}; it returned shape {tuple(found.shape)}"
             )
         return found
 
-    def _accuracy(
-        self,
-        arm: Arm,
-        arguments: tuple[object, ...],
-        output: torch.Tensor,
-        reference: torch.Tensor,
-        kinds: tuple[int, ...],
-        pool: tuple[object, ...],
-    ) -> tuple[tuple[str, float], ...]:
-        """A batch of independent rows against float64."""
+    def _accuracy(self, arm: Arm, pool: Pool, rows: tuple[int, ...]) -> tuple[tuple[str, float], ...]:
+        """A batch of independent rows against float64: also at the slots of the row under test there is another one each."""
+        reference = pool.reference
+        kinds = [slot % TESTED if kind == 0 else TESTED - 1 + kind for slot, kind in enumerate(rows)]
+        arguments = form(pool.arguments, arm.batched, kinds)
+        output = self._call(arm.run, arguments)
         found = ("error", _accuracy.error(output, reference, kinds))
         if arm.stock is not None:
             stock = _accuracy.error(arm.stock(*arguments), reference, kinds)
@@ -314,8 +348,8 @@ class KernelsProbe:
         if not self._user:
             return found, ("error_allowed", _accuracy.PLAINLY_WRONG)
         try:
-            own = self._call(arm.reference, pool)
-            own_error = _accuracy.error(own, reference, range(1 + OTHERS))
+            own = self._call(arm.reference, pool.arguments).to(output.dtype)
+            own_error = _accuracy.error(own, reference, range(TESTED + OTHERS))
         except Exception:  # noqa: BLE001  a reference need not run in other dtypes than float64
             own_error = 0.0
         return found, ("error_allowed", _accuracy.allowed_without_stock(own_error, output.dtype))
@@ -364,6 +398,17 @@ def among(size: int, seed: int, others: Sequence[int]) -> tuple[int, ...]:
     for slot in slots:
         rows[slot] = 0
     return tuple(rows)
+
+
+def trouble(error: BaseException) -> str:
+    """What an op did wrong, in words that follow its name."""
+    return str(error) if isinstance(error, ContractError) else f"raised {_user_op.words(error)}"
+
+
+def size(argument: object) -> int:
+    import torch
+
+    return argument.numel() if isinstance(argument, torch.Tensor) else 0
 
 
 def named(case: Case) -> str:
