@@ -155,6 +155,30 @@ def kernels(
     probe(context, spec, format, output_dir, resume, quiet)
 
 
+@command
+def matmul(
+    context: typer.Context,
+    shape: Annotated[str, panel(OP, "M,N,K of [M, K] times [K, N].")] = "64,1024,1024",
+    dtype: Annotated[str | None, panel(OP, "float32, bf16 ... Default: float32.")] = None,
+    device: Annotated[str, panel(OP, "auto, cpu or cuda.")] = "auto",
+    trials: Annotated[int, panel(SCHEDULE, "How many times to multiply.")] = 1000,
+    seed: Annotated[int, panel(SCHEDULE, "Of the two matrices.")] = 0,
+    fail_on: FailOnOption = FailOn.ANY,
+    format: FormatOption = Format.TERMINAL,
+    output_dir: OutputOption = Path("runs"),
+    resume: ResumeOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """One product of the same two matrices, many times: are its bits always equal?"""
+    try:
+        numbers = tuple(int(word) for word in shape.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"wants M,N,K, like 64,1024,1024; got {shape}", param_hint="--shape") from None
+    own = lookup.find("probes", "matmul").Options(numbers)
+    spec = Spec("matmul", own, None, Kernels.STOCK, dtype, device, seed, trials, None, fail_on)
+    probe(context, spec, format, output_dir, resume, quiet)
+
+
 def probe(
     context: typer.Context, spec: Spec, format: Format, output_dir: Path, resume: Path | None, quiet: bool
 ) -> None:

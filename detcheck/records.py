@@ -84,7 +84,7 @@ class Spec:
     probe: str
     """name of the probe, which is its command"""
     options: object
-    """the probe's own knobs: the frozen dataclass `Options` in the probe's file"""
+    """the probe's own knobs: the frozen dataclass `Options` in the probe's file. Its `DEFAULTS` are the command's for shared ones"""
     model: str | None = None
     """hub id or folder; None: the embedded amplifier"""
     kernels: Kernels = Kernels.STOCK
@@ -114,7 +114,7 @@ class Spec:
     def command(self) -> str:
         """The command line that asks the same again. Options left at their default are left out."""
         words = ["detcheck", self.probe]
-        defaults = Spec(self.probe, type(self.options)()).flat()
+        defaults = Spec(self.probe, type(self.options)(), **getattr(self.options, "DEFAULTS", {})).flat()
         arguments = [f.name for f in fields(self.options) if f.metadata.get("argument")]
         words += [str(getattr(self.options, name)) for name in arguments]
         for name, value in self.flat().items():

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -58,6 +58,8 @@ class Options:
     """name of a bundled op, "all", or package.module:function"""
     shapes: tuple[str, ...] | None = None
     """names that the op knows; None: all of them, with --op all the smallest of each"""
+
+    DEFAULTS: ClassVar[dict[str, object]] = {"kernels": Kernels.BOTH}
 
 
 def check(spec: Spec) -> None:
@@ -190,7 +192,6 @@ class KernelsProbe:
         arms, made_of = [], []
         for dtype in dtypes(self._spec):
             made = op.make(TESTED + OTHERS, getattr(torch, dtype), self._spec.seed)
-            self._try(op, made)
             made_of += [fingerprint(argument) for argument in made]
             shape = "x".join(map(str, made[op.batched[0]].shape[1:])) or "scalar"
             arms.append(
@@ -204,18 +205,20 @@ class KernelsProbe:
                     op.reference,
                 )
             )
+            self._try(arms[-1], made)
         self._digests["inputs"] = content_hash(*made_of)
         return arms
 
-    def _try(self, op: _user_op.UserOp, made: tuple[object, ...]) -> None:
-        """Whether it runs at all, on three rows. Raises FailedError in words."""
+    def _try(self, arm: Arm, made: tuple[object, ...]) -> None:
+        """Whether it runs at all, on three rows, and its reference too. Raises FailedError in words."""
         import torch
 
         try:
             with torch.no_grad():
-                row_bits(self._call(op.run, form(made, op.batched, (0, 1, 2))), 3)
+                row_bits(self._call(arm.run, form(made, arm.batched, (0, 1, 2))), 3)
         except (Exception, SystemExit) as error:  # it is foreign and may raise anything
-            raise FailedError(f"--op {op.path} {trouble(error)}") from error
+            raise FailedError(f"--op {arm.case.subject} {trouble(error)}") from error
+        self._reference(arm, made)
 
     def _schedule(self) -> Schedule:
         steps: list[Step] = []
