@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writing files so that a reader never meets half of one, and where to keep what is made once."""
 
 import os
 from pathlib import Path
@@ -16,3 +16,10 @@ def write_file(path: Path, content: bytes) -> None:
     except OSError:
         beside.unlink(missing_ok=True)
         raise
+
+
+def cache_folder() -> Path:
+    """Where detcheck keeps what it makes once: DETCHECK_CACHE, else the user's cache folder."""
+    if chosen := os.environ.get("DETCHECK_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detcheck"

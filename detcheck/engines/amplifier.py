@@ -21,6 +21,7 @@ import numpy as np
 
 from detcheck.bits import content_hash
 from detcheck.errors import FailedError, UsageError
+from detcheck.files import cache_folder
 
 NAME = "amplifier"
 RECIPE = 1  # raise it with any change to what is written, so that an older folder in a cache is not taken for this one
@@ -86,13 +87,6 @@ def sound(target: Path) -> bool:
 
 def tensors_hash(tensors: dict[str, np.ndarray]) -> str:
     return content_hash(*(part for name in sorted(tensors) for part in (name.encode(), tensors[name].tobytes())))
-
-
-def cache_folder() -> Path:
-    """Where detcheck keeps what it makes once: DETCHECK_CACHE, else the user's cache folder."""
-    if chosen := os.environ.get("DETCHECK_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detcheck"
 
 
 def make(target: Path) -> None:

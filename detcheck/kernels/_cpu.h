@@ -1,0 +1,171 @@
+// What the CPU kernels share. Plain C++17 and the compiler's vector types; no torch, and no intrinsic but fma's.
+//
+// A vector has 8 lanes on every machine, so the order of additions, and with it the bits, does not depend on the width of
+// the registers. Products are fused into sums where the source says fma, and nowhere else (-ffp-contract=off); a machine
+// that cannot do that is refused, since its bits would be others.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <vector>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#if !defined(__FMA__) && !defined(__ARM_FEATURE_FMA)
+#error "detcheck's CPU kernels need fused multiply-add"
+#endif
+
+typedef float v8 __attribute__((vector_size(32)));
+typedef float v4 __attribute__((vector_size(16)));
+typedef int32_t i8v __attribute__((vector_size(32)));
+typedef uint16_t h8 __attribute__((vector_size(16)));
+typedef uint32_t u8v __attribute__((vector_size(32)));
+typedef _Float16 f16x8 __attribute__((vector_size(16)));
+
+enum Dtype : int64_t { F32 = 0, BF16 = 1, F16 = 2 };
+static inline int64_t bytes_of(int64_t dtype) { return dtype == F32 ? 4 : 2; }
+
+static inline v8 splat(float x) { return v8{x, x, x, x, x, x, x, x}; }
+static inline v8 load(const float* p) { v8 v; std::memcpy(&v, p, 32); return v; }
+static inline void store(float* p, v8 v) { std::memcpy(p, &v, 32); }
+
+// a * b + c with one rounding. Said explicitly: a compiler that may fuse does so in some loops and not in others.
+static inline v8 fma(v8 a, v8 b, v8 c) {
+#if defined(__x86_64__)
+    return (v8)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__)
+    float32x4_t x[2], y[2], z[2];
+    std::memcpy(x, &a, 32), std::memcpy(y, &b, 32), std::memcpy(z, &c, 32);
+    z[0] = vfmaq_f32(z[0], x[0], y[0]), z[1] = vfmaq_f32(z[1], x[1], y[1]);
+    std::memcpy(&c, z, 32);
+    return c;
+#else
+    for (int j = 0; j < 8; j++) c[j] = std::fma(a[j], b[j], c[j]);
+    return c;
+#endif
+}
+
+// Keeps a vector in a register: compilers otherwise read it from memory again for each of its uses. No effect on bits.
+#if defined(__x86_64__)
+#define IN_REGISTER(v) __asm__("" : "+x"(v))
+#else
+#define IN_REGISTER(v) (void)0
+#endif
+
+// 8 elements of any dtype as float32. Exact.
+template <int DT> static inline v8 load_as(const void* base, int64_t index) {
+    if constexpr (DT == F32) return load(static_cast<const float*>(base) + index);
+    const uint16_t* p = static_cast<const uint16_t*>(base) + index;
+    if constexpr (DT == BF16) {
+        h8 half;
+        std::memcpy(&half, p, 16);
+        u8v wide = __builtin_convertvector(half, u8v) << 16;
+        v8 v;
+        std::memcpy(&v, &wide, 32);
+        return v;
+    } else {
+        f16x8 half;
+        std::memcpy(&half, p, 16);
+        return __builtin_convertvector(half, v8);
+    }
+}
+
+// One element of any dtype as float32.
+template <int DT> static inline float one_as(const void* base, int64_t index) {
+    if constexpr (DT == F32) return static_cast<const float*>(base)[index];
+    uint16_t bits = static_cast<const uint16_t*>(base)[index];
+    if constexpr (DT == BF16) {
+        uint32_t wide = uint32_t(bits) << 16;
+        float x;
+        std::memcpy(&x, &wide, 4);
+        return x;
+    } else {
+        _Float16 x;
+        std::memcpy(&x, &bits, 2);
+        return float(x);
+    }
+}
+
+// float32 rounded to nearest even and written as any dtype.
+template <int DT> static inline void store_one(void* base, int64_t index, float x) {
+    if constexpr (DT == F32) {
+        static_cast<float*>(base)[index] = x;
+    } else if constexpr (DT == BF16) {
+        uint32_t bits;
+        std::memcpy(&bits, &x, 4);
+        uint32_t rounded = x != x ? (bits >> 16) | 0x40 : (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+        static_cast<uint16_t*>(base)[index] = uint16_t(rounded);
+    } else {
+        _Float16 half = _Float16(x);
+        std::memcpy(static_cast<uint16_t*>(base) + index, &half, 2);
+    }
+}
+
+// exp, lane by lane: x = n ln 2 + r, a polynomial in r (Cephes' expf, Moshier 1992), times 2 to the n. Within 2 ulp.
+static inline v8 exp(v8 x) {
+    const v8 low = splat(-87.33654f), high = splat(88.72283f);
+    v8 inside = x < low ? low : (x > high ? high : x);
+    v8 shifted = fma(inside, splat(1.44269504f), splat(12582912.f));  // 1.5 * 2**23: rounds to the nearest integer
+    v8 n = shifted - splat(12582912.f);
+    v8 r = fma(n, splat(-0.693359375f), inside);
+    r = fma(n, splat(2.12194440e-4f), r);
+    v8 p = splat(1.9875691500e-4f);
+    p = fma(p, r, splat(1.3981999507e-3f));
+    p = fma(p, r, splat(8.3334519073e-3f));
+    p = fma(p, r, splat(4.1665795894e-2f));
+    p = fma(p, r, splat(1.6666665459e-1f));
+    p = fma(p, r, splat(5.0000001201e-1f));
+    v8 r2 = r * r, e = fma(p, r2, r);
+    e = e + splat(1.f);
+    i8v half_n = __builtin_convertvector(n, i8v) >> 1, rest = __builtin_convertvector(n, i8v) - half_n;  // 2**128 overflows
+    i8v a = (half_n + 127) << 23, b = (rest + 127) << 23;
+    v8 scale_a, scale_b;
+    std::memcpy(&scale_a, &a, 32);
+    std::memcpy(&scale_b, &b, 32);
+    v8 y = e * scale_a * scale_b;
+    y = x < low ? splat(0.f) : y;
+    y = x > high ? splat(std::numeric_limits<float>::infinity()) : y;
+    return x == x ? y : x;
+}
+
+// The 8 lanes added in one fixed tree: ((0+4)+(2+6)) + ((1+5)+(3+7)).
+static inline float add_lanes(v8 v) {
+    float a = v[0] + v[4], b = v[1] + v[5], c = v[2] + v[6], d = v[3] + v[7];
+    return (a + c) + (b + d);
+}
+
+// The same for four vectors at once.
+static inline v4 add_lanes(v8 p, v8 q, v8 r, v8 s) {
+    v4 a = __builtin_shufflevector(p, p, 0, 1, 2, 3) + __builtin_shufflevector(p, p, 4, 5, 6, 7);
+    v4 b = __builtin_shufflevector(q, q, 0, 1, 2, 3) + __builtin_shufflevector(q, q, 4, 5, 6, 7);
+    v4 c = __builtin_shufflevector(r, r, 0, 1, 2, 3) + __builtin_shufflevector(r, r, 4, 5, 6, 7);
+    v4 d = __builtin_shufflevector(s, s, 0, 1, 2, 3) + __builtin_shufflevector(s, s, 4, 5, 6, 7);
+    v4 ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    v4 cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    v4 ab = ab_low + ab_high, cd = cd_low + cd_high;  // a0+a2, b0+b2, a1+a3, b1+b3
+    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+}
+
+// Runs body(begin, end) over [0, count) in `threads` parts. What a part computes must not depend on where it begins.
+template <typename Body> static void in_parallel(int64_t count, int64_t threads, const Body& body) {
+    threads = std::max<int64_t>(1, std::min(threads, count));
+#ifdef _OPENMP
+    if (threads > 1) {
+#pragma omp parallel num_threads(threads)
+        {
+            int64_t me = omp_get_thread_num(), all = omp_get_num_threads();
+            body(count * me / all, count * (me + 1) / all);
+        }
+        return;
+    }
+#endif
+    body(0, count);
+}

@@ -1,0 +1,98 @@
+"""Calls `_cpu_rowwise.cpp`: ops on rows by themselves. Without a compiler, torch a row at a time."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from detcheck.kernels import _native
+from detcheck.kernels._checks import dtype_code
+
+if TYPE_CHECKING:
+    import torch
+
+# In the order of _cpu_rowwise.cpp's What.
+OPS = (
+    "softmax",
+    "log_softmax",
+    "mean",
+    "rmsnorm",
+    "silu",
+    "gelu",
+    "gelu_tanh",
+    "silu_mul",
+    "gelu_mul",
+    "gelu_tanh_mul",
+)
+
+
+def rowwise(
+    op: str,
+    x: torch.Tensor,
+    second: torch.Tensor | None = None,
+    *,
+    torch_row: Callable[..., torch.Tensor],
+    eps: float = 0.0,
+    columns_out: int | None = None,
+) -> torch.Tensor:
+    """The op on each row of x[..., n] -> [..., columns_out or n].
+
+    `second`: a weight [n] for all rows, or an operand of x's shape. `torch_row` computes one row [1, n] with torch, for the
+    fallback: the same shape every time, so the same program. Raises ValueError for dtypes and devices that it cannot take.
+    """
+    import torch
+
+    n = x.shape[-1]
+    code = dtype_code(op, x, second)
+    if second is not None and second.shape not in (x.shape, (n,)):
+        raise ValueError(
+            f"{op} needs a second operand like x{tuple(x.shape)} or a weight ({n},); got {tuple(second.shape)}"
+        )
+    one_row = second is not None and second.shape == (n,) and second.shape != x.shape
+    width = n if columns_out is None else columns_out
+    rows = x.reshape(math.prod(x.shape[:-1]), n).contiguous()
+    operand = None if second is None else second.reshape(-1, n).contiguous()
+    out = torch.empty(len(rows), width, dtype=x.dtype)
+    if _native.available():
+        sizes = (int(one_row), len(rows), n, eps, torch.get_num_threads())
+        _run()(
+            OPS.index(op), code, _native.address(out), width, _native.address(rows), _native.address(operand), *sizes
+        )
+    else:
+        for i, row in enumerate(rows):
+            arguments = [row[None].clone()] + ([] if operand is None else [operand[0 if one_row else i][None].clone()])
+            out[i] = torch_row(*arguments)[0]
+    return out.view(*x.shape[:-1], width)
+
+
+def _run() -> ctypes._CFuncPtr:
+    function = _native.library("rowwise").detcheck_rowwise
+    if not function.argtypes:
+        pointer, integer = ctypes.c_void_p, ctypes.c_int64
+        function.argtypes = [
+            integer,
+            integer,
+            pointer,
+            integer,
+            pointer,
+            pointer,
+            *[integer] * 3,
+            ctypes.c_double,
+            integer,
+        ]
+        function.restype = None
+    return function
+
+
+def make_rows(shape: str, rows: int, dtype: torch.dtype, seed: int, operands: int = 1) -> tuple[torch.Tensor, ...]:
+    """shape "N": that many tensors [rows, N]; row i is the same for every number of rows."""
+    import torch
+
+    n = int(shape)
+    made = []
+    for k in range(operands):
+        generators = [torch.Generator().manual_seed(seed + 1000 * k + row) for row in range(rows)]
+        made.append(torch.stack([torch.randn(n, generator=g) for g in generators]) if rows else torch.empty(0, n))
+    return tuple(x.to(dtype) for x in made)

@@ -1,0 +1,33 @@
+"""Logarithm of the softmax over the last axis: what samplers and trainers compare.
+
+Batch-invariant because a row's maximum and sum are computed from that row alone, in an order that its length decides
+(`_cpu_rowwise.cpp` states it); the logarithm of the sum is taken in float64.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from detcheck.kernels._op import Op
+from detcheck.kernels._rowwise import make_rows, rowwise
+
+if TYPE_CHECKING:
+    import torch
+
+
+def stock(x: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.log_softmax(x, -1)
+
+
+def log_softmax(x: torch.Tensor) -> torch.Tensor:
+    """x[..., n] -> [..., n]. Sums in float64."""
+    return rowwise("log_softmax", x, torch_row=stock)
+
+
+def reference(x: torch.Tensor) -> torch.Tensor:
+    return stock(x.double())
+
+
+OP = Op("log_softmax", ("67", "1024"), make_rows, stock, reference, log_softmax)

@@ -1,0 +1,30 @@
+"""Mean over the last axis.
+
+Batch-invariant because a row is summed by itself, in an order that its length decides (`_cpu_rowwise.cpp` states it).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from detcheck.kernels._op import Op
+from detcheck.kernels._rowwise import make_rows, rowwise
+
+if TYPE_CHECKING:
+    import torch
+
+
+def stock(x: torch.Tensor) -> torch.Tensor:
+    return x.mean(-1, keepdim=True)
+
+
+def mean(x: torch.Tensor) -> torch.Tensor:
+    """x[..., n] -> [..., 1]. Sums in float64."""
+    return rowwise("mean", x, torch_row=stock, columns_out=1)
+
+
+def reference(x: torch.Tensor) -> torch.Tensor:
+    return stock(x.double())
+
+
+OP = Op("mean", ("67", "1024"), make_rows, stock, reference, mean)

@@ -1,0 +1,50 @@
+"""RMSNorm over the last axis, with and without a residual that is added first.
+
+Batch-invariant because a row's squares are summed by itself, in an order that its length decides (`_cpu_rowwise.cpp` states
+it). More rows mean more rows, never a different sum.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from detcheck.kernels._op import Op
+from detcheck.kernels._rowwise import make_rows, rowwise
+
+if TYPE_CHECKING:
+    import torch
+
+EPS = 1e-6
+
+
+def stock(x: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.rms_norm(x, weight.shape[-1:], weight.view(-1), eps)
+
+
+def rmsnorm(x: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> torch.Tensor:
+    """x[..., n] / sqrt(mean(x**2) + eps) * weight[n]. Sums in float64."""
+    return rowwise("rmsnorm", x, weight, torch_row=lambda row, w: stock(row, w, eps), eps=eps)
+
+
+def add_rmsnorm(
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = EPS
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The norm of x + residual, and the sum itself: what a decoder layer carries on. The sum is rounded to the dtype first."""
+    total = x + residual
+    return rmsnorm(total, weight, eps), total
+
+
+def reference(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return stock(x.double(), weight.double())
+
+
+def make(shape: str, rows: int, dtype: torch.dtype, seed: int) -> tuple[torch.Tensor, ...]:
+    """shape "N": x[rows, N], weight[N]."""
+    (x,) = make_rows(shape, rows, dtype, seed)
+    (weight,) = make_rows(shape, 1, dtype, seed + 7)
+    return x, weight[0]
+
+
+OP = Op("rmsnorm", ("67", "1024"), make, stock, reference, rmsnorm)

@@ -1,0 +1,100 @@
+"""One matrix that every op joins by being a file: accuracy, and a row's bits whatever surrounds it."""
+
+import pytest
+import torch
+
+from detcheck import lookup
+from detcheck.kernels._fallback import bits_equal
+
+OPS = [op for name in lookup.names("kernels") if (op := lookup.find("kernels", name).OP).batch_invariant]
+CASES = [(op, shape, dtype) for op in OPS for shape in op.shapes for dtype in ("float32", "bfloat16", "float16")]
+MATRIX = pytest.mark.parametrize(("op", "shape", "dtype"), CASES, ids=lambda v: getattr(v, "name", v))
+MOST = 40  # rows with every M up to it; 300 at the end
+
+
+def made(op, shape, dtype, rows, seed=0):
+    return op.make(shape, rows, getattr(torch, dtype), seed)
+
+
+def part(op, arguments, rows):
+    """The arguments with only these rows of the batch."""
+    return tuple(a[rows] if i in op.batched else a for i, a in enumerate(arguments))
+
+
+@pytest.fixture(autouse=True)
+def threads_as_they_were():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@MATRIX
+def test_a_row_is_the_same_in_every_number_of_rows(op, shape, dtype):
+    rows = 40 if op.name == "attention" else 300
+    arguments = made(op, shape, dtype, rows)
+    whole = op.batch_invariant(*arguments)
+    for m in [*range(1, MOST), 64, 127, 128, 129, 255, 256, 257, 299]:
+        if m < rows:
+            assert bits_equal(op.batch_invariant(*part(op, arguments, slice(0, m))), whole[:m]), m
+    for place in (0, 1, 7, rows - 1):
+        assert bits_equal(op.batch_invariant(*part(op, arguments, slice(place, place + 1)))[0], whole[place])
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(1))
+    assert bits_equal(op.batch_invariant(*part(op, arguments, order)), whole[order])
+
+
+@MATRIX
+def test_threads_alignment_strides_and_neighbours_do_not_matter(op, shape, dtype):
+    arguments = made(op, shape, dtype, 19)
+    whole = op.batch_invariant(*arguments)
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        assert bits_equal(op.batch_invariant(*arguments), whole), threads
+    unaligned, strided = [], []
+    for a in arguments:
+        storage = torch.empty(a.numel() + 1, dtype=a.dtype)[1:].view(a.shape)
+        unaligned.append(storage.copy_(a))
+        wider = torch.full((*a.shape[:-1], a.shape[-1] + 3), float("nan"), dtype=a.dtype)[..., : a.shape[-1]]
+        strided.append(wider.copy_(a))
+    assert bits_equal(op.batch_invariant(*unaligned), whole)
+    assert bits_equal(op.batch_invariant(*strided), whole)
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        hostile = [a.clone() for a in arguments]
+        for i in op.batched:
+            hostile[i][torch.arange(19) != 5] = bad
+        assert bits_equal(op.batch_invariant(*hostile)[5], whole[5]), bad
+
+
+@MATRIX
+def test_it_is_as_accurate_as_stock(op, shape, dtype):
+    arguments = made(op, shape, dtype, 33)
+    exact = op.reference(*arguments)
+    scale = exact.abs().amax(tuple(range(1, exact.ndim)), keepdim=True)
+    errors = [((f(*arguments).double() - exact).abs() / scale).max() for f in (op.batch_invariant, op.stock)]
+    assert errors[0] <= errors[1] + torch.finfo(getattr(torch, dtype)).eps, errors
+    assert op.batch_invariant(*arguments).dtype == getattr(torch, dtype)
+
+
+@MATRIX
+def test_no_rows_give_no_rows(op, shape, dtype):
+    arguments = made(op, shape, dtype, 0)
+    assert op.batch_invariant(*arguments).shape == op.stock(*arguments).shape
+
+
+@MATRIX
+def test_inputs_are_left_as_they_were(op, shape, dtype):
+    arguments = made(op, shape, dtype, 3)
+    before = [a.clone() for a in arguments]
+    op.batch_invariant(*arguments)
+    assert all(bits_equal(a, b) for a, b in zip(arguments, before, strict=True))
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_what_it_cannot_take_is_refused_in_words(op):
+    arguments = made(op, op.shapes[0], "float32", 2)
+    with pytest.raises(ValueError, match="float64"):
+        op.batch_invariant(*(a.double() for a in arguments))
+    with pytest.raises(ValueError, match="meta"):
+        op.batch_invariant(*(a.to("meta") for a in arguments))
+    if len(arguments) > 1:
+        with pytest.raises(ValueError, match="one dtype"):
+            op.batch_invariant(arguments[0].bfloat16(), *arguments[1:])
