@@ -179,6 +179,38 @@ def matmul(
     probe(context, spec, format, output_dir, resume, quiet)
 
 
+@command
+def batch(
+    context: typer.Context,
+    model: Annotated[str | None, panel(MODEL, "Hub id or folder. Default: the embedded amplifier.")] = None,
+    dtype: Annotated[str | None, panel(MODEL, "float32, bf16 ... Default: the model's own.")] = None,
+    device: Annotated[str, panel(MODEL, "auto, cpu or cuda.")] = "auto",
+    attn: Annotated[str | None, panel(MODEL, "Attention: sdpa, eager ... Default: the model's own.")] = None,
+    trust_remote_code: Annotated[
+        bool, panel(MODEL, "Run Python code that comes with the model.", "--trust-remote-code")
+    ] = False,
+    prompt: Annotated[str | None, panel(PROMPTS, "Default: that of completions.")] = None,
+    prompt_file: Annotated[str | None, panel(PROMPTS, "One a line, or .jsonl with `prompt` or `messages`.")] = None,
+    chat: Annotated[bool, panel(PROMPTS, "Put prompts through the tokenizer's chat template.", "--chat")] = False,
+    sizes: Annotated[
+        str | None, panel(SCHEDULE, "Like 1,8,256. Default: the thresholds up to 64.", "--batch-sizes")
+    ] = None,
+    trials: Annotated[int, panel(SCHEDULE, "Repeats of every condition.")] = 2,
+    seed: Annotated[int, panel(SCHEDULE, "Of filler tokens and their places.")] = 0,
+    fail_on: FailOnOption = FailOn.ANY,
+    fail_fast: FailFastOption = False,
+    format: FormatOption = Format.TERMINAL,
+    output_dir: OutputOption = Path("runs"),
+    resume: ResumeOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """One prompt's last logits, alone and in batches of every size, in one go and decoded: is it always the same row?"""
+    own = lookup.find("probes", "batch").Options(prompt, prompt_file, chat, attn, trust_remote_code)
+    stock = Kernels.STOCK
+    spec = Spec("batch", own, model, stock, dtype, device, seed, trials, batch_sizes(sizes), fail_on, fail_fast)
+    probe(context, spec, format, output_dir, resume, quiet)
+
+
 def probe(
     context: typer.Context, spec: Spec, format: Format, output_dir: Path, resume: Path | None, quiet: bool
 ) -> None:

@@ -89,7 +89,7 @@ def judge_case(
         "unit": unit(outcomes[o] for o in counts),
         "finish_reasons": finish_reasons(counts, outcomes),
     }
-    if tally.metrics or evidence["unit"] == "element":
+    if tally.metrics or (evidence["unit"] == "element" and len(evidence["batch_sizes"]) > 1):
         evidence["sizes"] = by_size(tally)
     # Which samples shared a batch that was not seen is not known, so nothing bounds the rate then.
     batches = Counter() if tally.unseen else tally.batches
@@ -144,14 +144,12 @@ def too_inaccurate(tally: Tally) -> str:
 
 def batches_met(evidence: Mapping[str, object]) -> str:
     n, sizes = evidence["batches"], [int(size) for size in evidence["batch_sizes"]]
-    if evidence["unit"] == "word":
-        return f"{n} runs"
     rows = f"{sizes[0]} to {sizes[-1]} rows" if len(sizes) > 1 else "1 row" if sizes == [1] else f"{sizes[0]} rows"
     return f"{n} batches of {rows}"
 
 
 def samples_word(evidence: Mapping[str, object]) -> str:
-    return {"element": "rows", "word": "products"}.get(str(evidence["unit"]), "samples")
+    return "rows" if evidence["unit"] == "element" else "samples"
 
 
 def doubts_about(finding: Finding, tally: Tally, allow_unseen: bool, all_tried: bool) -> Iterator[str]:
