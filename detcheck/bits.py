@@ -32,19 +32,27 @@ def files_hash(paths: Iterable[Path]) -> str:
 
 
 def as_integers(values: np.ndarray) -> np.ndarray:
-    """The bit patterns of float32[n] or float64[n], as unsigned integers: -0.0 is not 0.0, a NaN equals only its own bits."""
-    return np.ascontiguousarray(values).view({4: np.uint32, 8: np.uint64}[values.dtype.itemsize])
+    """The bit patterns of float16, float32 or float64[n], as unsigned integers: -0.0 is not 0.0, a NaN equals only its own bits."""
+    return np.ascontiguousarray(values).view({2: np.uint16, 4: np.uint32, 8: np.uint64}[values.dtype.itemsize])
 
 
 def ulp_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How many representable numbers lie between a[n] and b[n] (both float32 or both float64). float64[n]; NaN where either is NaN."""
-    top = {4: np.uint32(1 << 31), 8: np.uint64(1 << 63)}[a.dtype.itemsize]
+    """How many representable numbers lie between a[n] and b[n] (both of one dtype). float64[n]; NaN where either is NaN."""
+    top = {2: np.uint16(1 << 15), 4: np.uint32(1 << 31), 8: np.uint64(1 << 63)}[a.dtype.itemsize]
     x, y = as_integers(a), as_integers(b)
     x_size, y_size = (x & ~top).astype(np.int64), (y & ~top).astype(np.int64)
     apart = np.where(
         (x & top) == (y & top), np.abs(x_size - y_size).astype(np.float64), x_size.astype(np.float64) + y_size
     )
     return np.where(np.isnan(a) | np.isnan(b), np.nan, apart)
+
+
+def floats_of(patterns: np.ndarray, dtype: str) -> np.ndarray:
+    """The numbers behind bit patterns (int64[n]) of that dtype (torch's name). bfloat16 comes as the float32 of equal value."""
+    if dtype == "bfloat16":
+        return (patterns.astype(np.uint32) << 16).view(np.float32)
+    unsigned = {"float16": np.uint16, "float32": np.uint32, "float64": np.uint64}[dtype]
+    return patterns.astype(unsigned).view(dtype)
 
 
 def first_difference(a: np.ndarray, b: np.ndarray) -> int | None:

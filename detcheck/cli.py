@@ -15,7 +15,7 @@ import typer
 
 from detcheck import lookup
 from detcheck.errors import DetcheckError, UsageError
-from detcheck.records import INTERRUPTED, FailOn, Kernels, Run, Spec, Verdict
+from detcheck.records import INTERRUPTED, FailOn, Kernels, Role, Run, Spec, Verdict
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,10 +70,13 @@ def panel(name: str, help: str, *flags: str, metavar: str | None = None) -> Any:
     return typer.Option(*flags, help=help, rich_help_panel=name, metavar=metavar)
 
 
-MODEL, PROMPTS, SCHEDULE, VERDICT = "Model", "Prompts", "Schedule", "Verdict and output"
+MODEL, OP, PROMPTS, SCHEDULE, VERDICT = "Model", "Op", "Prompts", "Schedule", "Verdict and output"
 
 FormatOption = Annotated[Format, panel(VERDICT, "What to print on stdout.", "--format")]
 FailOnOption = Annotated[FailOn, panel(VERDICT, "Which divergence exits with 1: any bit, tokens only, never.")]
+FailFastOption = Annotated[bool, panel(VERDICT, "Stop at the first divergence.", "--fail-fast")]
+OutputOption = Annotated[Path, panel(VERDICT, "Where the run's folder is made.")]
+ResumeOption = Annotated[Path | None, panel(VERDICT, "Go on with this run; its options hold.")]
 QuietOption = Annotated[bool, panel(VERDICT, "No progress on stderr.", "--quiet", "-q")]
 
 
@@ -117,6 +120,103 @@ def completions(
         samples, max_tokens, ignore_eos, prompt, prompt_file, chat, attn, trust_remote_code
     )
     spec = Spec("completions", own, model, kernels, dtype, device, seed, trials, batch_sizes(sizes), fail_on, fail_fast)
+    with progress.shown(quiet) as on_progress:
+        if resume:
+            refuse_other_options(context, spec, runner.read(resume)[1])
+            run = runner.resume(resume, on_progress)
+        else:
+            run = runner.run(spec, output_dir, on_progress, command=typed())
+    finish(run, format)
+
+
+@command
+def kernels(
+    context: typer.Context,
+    op: Annotated[str, panel(OP, "A bundled op, all, or your own: package.module:function.")] = "all",
+    kernels: Annotated[
+        Kernels, panel(OP, "stock, batch-invariant, or both: stock is reported beside ours.", metavar="NAME")
+    ] = Kernels.BOTH,
+    dtype: Annotated[str | None, panel(OP, "Like float32,bf16. Default: these two; float32 for your own.")] = None,
+    shapes: Annotated[str | None, panel(OP, "Like 1024,4096. Default: the op's own; its smallest with all.")] = None,
+    sizes: Annotated[str | None, panel(SCHEDULE, "Like 1,8,64. Default: all thresholds.", "--batch-sizes")] = None,
+    trials: Annotated[int, panel(SCHEDULE, "Repeats of every condition.")] = 2,
+    seed: Annotated[int, panel(SCHEDULE, "Of inputs and places.")] = 0,
+    fail_on: FailOnOption = FailOn.ANY,
+    fail_fast: FailFastOption = False,
+    format: FormatOption = Format.TERMINAL,
+    output_dir: OutputOption = Path("runs"),
+    resume: ResumeOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """One op, the same row in batches of every kind: always the same bits, the right ones, and how fast?"""
+    named = tuple(word.strip() for word in shapes.split(",")) if shapes else None
+    own = lookup.find("probes", "kernels").Options(op, named)
+    spec = Spec("kernels", own, None, kernels, dtype, "auto", seed, trials, batch_sizes(sizes), fail_on, fail_fast)
+    probe(context, spec, format, output_dir, resume, quiet)
+
+
+@command
+def matmul(
+    context: typer.Context,
+    shape: Annotated[str, panel(OP, "M,N,K of [M, K] times [K, N].")] = "64,1024,1024",
+    dtype: Annotated[str | None, panel(OP, "float32, bf16 ... Default: float32.")] = None,
+    device: Annotated[str, panel(OP, "auto, cpu or cuda.")] = "auto",
+    trials: Annotated[int, panel(SCHEDULE, "How many times to multiply.")] = 1000,
+    seed: Annotated[int, panel(SCHEDULE, "Of the two matrices.")] = 0,
+    fail_on: FailOnOption = FailOn.ANY,
+    format: FormatOption = Format.TERMINAL,
+    output_dir: OutputOption = Path("runs"),
+    resume: ResumeOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """One product of the same two matrices, many times: are its bits always equal?"""
+    try:
+        numbers = tuple(int(word) for word in shape.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"wants M,N,K, like 64,1024,1024; got {shape}", param_hint="--shape") from None
+    own = lookup.find("probes", "matmul").Options(numbers)
+    spec = Spec("matmul", own, None, Kernels.STOCK, dtype, device, seed, trials, None, fail_on)
+    probe(context, spec, format, output_dir, resume, quiet)
+
+
+@command
+def batch(
+    context: typer.Context,
+    model: Annotated[str | None, panel(MODEL, "Hub id or folder. Default: the embedded amplifier.")] = None,
+    dtype: Annotated[str | None, panel(MODEL, "float32, bf16 ... Default: the model's own.")] = None,
+    device: Annotated[str, panel(MODEL, "auto, cpu or cuda.")] = "auto",
+    attn: Annotated[str | None, panel(MODEL, "Attention: sdpa, eager ... Default: the model's own.")] = None,
+    trust_remote_code: Annotated[
+        bool, panel(MODEL, "Run Python code that comes with the model.", "--trust-remote-code")
+    ] = False,
+    prompt: Annotated[str | None, panel(PROMPTS, "Default: that of completions.")] = None,
+    prompt_file: Annotated[str | None, panel(PROMPTS, "One a line, or .jsonl with `prompt` or `messages`.")] = None,
+    chat: Annotated[bool, panel(PROMPTS, "Put prompts through the tokenizer's chat template.", "--chat")] = False,
+    sizes: Annotated[
+        str | None, panel(SCHEDULE, "Like 1,8,256. Default: the thresholds up to 64.", "--batch-sizes")
+    ] = None,
+    trials: Annotated[int, panel(SCHEDULE, "Repeats of every condition.")] = 2,
+    seed: Annotated[int, panel(SCHEDULE, "Of filler tokens and their places.")] = 0,
+    fail_on: FailOnOption = FailOn.ANY,
+    fail_fast: FailFastOption = False,
+    format: FormatOption = Format.TERMINAL,
+    output_dir: OutputOption = Path("runs"),
+    resume: ResumeOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """One prompt's last logits, alone and in batches of every size, in one go and decoded: is it always the same row?"""
+    own = lookup.find("probes", "batch").Options(prompt, prompt_file, chat, attn, trust_remote_code)
+    stock = Kernels.STOCK
+    spec = Spec("batch", own, model, stock, dtype, device, seed, trials, batch_sizes(sizes), fail_on, fail_fast)
+    probe(context, spec, format, output_dir, resume, quiet)
+
+
+def probe(
+    context: typer.Context, spec: Spec, format: Format, output_dir: Path, resume: Path | None, quiet: bool
+) -> None:
+    """Run it, or go on with a run, and finish."""
+    from detcheck import progress, runner
+
     with progress.shown(quiet) as on_progress:
         if resume:
             refuse_other_options(context, spec, runner.read(resume)[1])
@@ -198,7 +298,7 @@ def show(run: Run, format: Format) -> None:
     except BrokenPipeError:  # whoever read it has seen enough; the verdict stays
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if run.verdict is Verdict.FAILED:
-        say(run.findings[0].note)
+        say(min(run.findings, key=lambda f: (f.role is not Role.GATES, f.verdict is not Verdict.FAILED)).note)
     raise typer.Exit(run.exit_code)
 
 

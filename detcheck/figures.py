@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from detcheck.bits import as_integers, first_difference, ulp_distance
+from detcheck.bits import as_integers, first_difference, floats_of, ulp_distance
 from detcheck.forks import TokenSequence, find_forks
 from detcheck.outcomes import token_key
 from detcheck.records import Case, Divergence, Finding, Outcome, Verdict
 
 CONFIDENCE = 0.95
+NUMBERS = ("element", "word")  # units that no prefix tree is made of: what follows a difference does not follow from it
+BFLOAT16_STEP = 1 << 16  # float32s from one bfloat16 to the next
 
 
 def describe(
@@ -35,6 +37,11 @@ def describe(
     mode = min(sequences, key=lambda s: (-s.count, s.key))
     mode_bits = outcomes[min(counts, key=lambda o: (-counts[o], o))]
 
+    if mode.outcome.unit == "word":  # where digests part says nothing
+        together = {"samples": counts.total(), "distinct": len(counts), "distinct_bits": len(counts)}
+        apart, n = sum(c for found, c in batches.items() if found != {mode_bits.id}), batches.total()
+        interval = clopper_pearson(apart, n)
+        return replace(draft, **together, mode_count=mode.count, interval=interval, interval_bits=interval)
     leaves: Counter[int] = Counter()
     for s in sequences:
         index = first_difference(mode.tokens, s.tokens)
@@ -64,7 +71,7 @@ def describe(
         common_prefix_bits=min(leaves_bits, default=len(mode_bits.tokens)),
         histogram=tuple(sorted(leaves.items())),
         histogram_bits=tuple(sorted(leaves_bits.items())),
-        forks=find_forks(sequences),
+        forks=() if mode.outcome.unit in NUMBERS else find_forks(sequences),
         interval=clopper_pearson(sum(c for together, c in batches.items() if not together <= in_mode), n),
         interval_bits=clopper_pearson(sum(c for together, c in batches.items() if together != {mode_bits.id}), n),
         metrics=metrics,
@@ -73,8 +80,10 @@ def describe(
 
 
 def divergence(mode: Outcome, other: Outcome) -> Divergence:
-    """Where `other` parts from `mode`, and how far apart the log-probabilities of the tokens before that are."""
+    """Where `other` parts from `mode`, and how far apart the log-probabilities of the tokens before that are, or all elements."""
     index = first_difference(mode.tokens, other.tokens)
+    if mode.dtype and mode.dtype == other.dtype and len(mode.tokens) == len(other.tokens):
+        return Divergence(index, len(mode.tokens) if index is None else index, *elements_apart(mode, other))
     shared = min(len(mode.tokens), len(other.tokens)) if index is None else index
     if mode.logprobs is None or other.logprobs is None or mode.logprobs.dtype != other.logprobs.dtype:
         return Divergence(index, shared, None, None)
@@ -86,6 +95,17 @@ def divergence(mode: Outcome, other: Outcome) -> Divergence:
     with np.errstate(invalid="ignore"):
         apart = np.abs(a[unequal].astype(np.float64) - b[unequal])
     return Divergence(index, index_bits, float(np.max(ulp_distance(a[unequal], b[unequal]))), float(np.max(apart)))
+
+
+def elements_apart(mode: Outcome, other: Outcome) -> tuple[float | None, float | None]:
+    """(ulp, absolute distance) of the elements furthest apart; None where no unequal pair is a pair of numbers."""
+    unequal = mode.tokens != other.tokens
+    a, b = floats_of(mode.tokens[unequal], mode.dtype), floats_of(other.tokens[unequal], other.dtype)
+    numbers = np.isfinite(a) & np.isfinite(b)
+    if not numbers.any():
+        return None, None
+    ulp = np.max(ulp_distance(a[numbers], b[numbers])) / (BFLOAT16_STEP if mode.dtype == "bfloat16" else 1)
+    return float(ulp), float(np.max(np.abs(a[numbers].astype(np.float64) - b[numbers].astype(np.float64))))
 
 
 def clopper_pearson(k: int, n: int) -> tuple[float, float]:

@@ -7,13 +7,17 @@ A pass needs evidence: every batch asked for was formed, every sample came, and 
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from statistics import median
 
-from detcheck.figures import describe
-from detcheck.records import Case, Finding, Observation, Outcome, Schedule, Step, Verdict
-from detcheck.tally import Tally, absent, batch_arm, count_conditions, first_variant, repeat_arm, varies_with
+from detcheck.figures import NUMBERS, describe
+from detcheck.records import Case, Finding, Observation, Outcome, Role, Schedule, Step, Verdict
+from detcheck.tally import Tally, absent, batch_arm, by_size, count_conditions, first_variant, repeat_arm, varies_with
+
+DIVERGENCES = (Verdict.RUN_VARIANT, Verdict.BATCH_VARIANT, Verdict.DIVERGENT)
 
 
 def judge(
@@ -22,10 +26,12 @@ def judge(
     observations: Iterable[Observation],
     outcomes: Mapping[str, Outcome],
     allow_unseen_batch: bool = False,
+    roles: Mapping[Case, Role] | None = None,
 ) -> tuple[Finding, ...]:
     """One finding a case. `cases` are those asked for; others that were observed come behind them.
 
     Without a schedule (a file that somebody else collected) nothing is known to be missing but what the file says is.
+    `roles`: what each case is there for; one without a role gates.
     """
     tallies: dict[Case, Tally] = {case: Tally() for case in cases}
     for o in observations:
@@ -33,11 +39,28 @@ def judge(
     findings = []
     for case, tally in tallies.items():
         tally.close()
-        steps = None if schedule is None else [s for s in schedule.steps if s.input == case.input]
-        findings.append(
-            judge_case(case, steps, schedule.not_tried if schedule else (), tally, outcomes, allow_unseen_batch)
-        )
-    return tuple(findings)
+        steps = None if schedule is None else [s for s in schedule.steps if is_of(s, case, cases)]
+        finding = judge_case(case, steps, schedule.not_tried if schedule else (), tally, outcomes, allow_unseen_batch)
+        findings.append(replace(finding, role=(roles or {}).get(case, Role.GATES)))
+    return after_planted(findings)
+
+
+def is_of(step: Step, case: Case, cases: Sequence[Case]) -> bool:
+    return step.input == case.input if step.case is None else cases[step.case] == case
+
+
+def after_planted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Where the planted case, variant on purpose, showed no difference, the detector is blind here: equal bits are no pass."""
+    blind = [f for f in findings if f.role is Role.PLANTED and f.verdict not in DIVERGENCES]
+    if not blind:
+        return tuple(findings)
+    why = f"the planted {blind[0].case.subject} did not react ({blind[0].verdict}): the detector is blind here"
+    return tuple(
+        replace(f, verdict=Verdict.INCONCLUSIVE, note=f"{why}; {f.note}")
+        if f.role is Role.GATES and f.verdict is Verdict.IDENTICAL
+        else f
+        for f in findings
+    )
 
 
 def judge_case(
@@ -63,11 +86,15 @@ def judge_case(
         "first_variant_condition": first_variant(steps, tally),
         "arms": {"repeat": repeat_arm(tally), "batch": batch_arm(tally)},
         "compared": level(outcomes[o] for o in counts),
+        "unit": unit(outcomes[o] for o in counts),
         "finish_reasons": finish_reasons(counts, outcomes),
     }
+    if tally.metrics or (evidence["unit"] == "element" and len(evidence["batch_sizes"]) > 1):
+        evidence["sizes"] = by_size(tally)
     # Which samples shared a batch that was not seen is not known, so nothing bounds the rate then.
     batches = Counter() if tally.unseen else tally.batches
-    draft = replace(describe(case, counts, batches, outcomes), missing=missing, evidence=evidence)
+    draft = describe(case, counts, batches, outcomes)
+    draft = replace(draft, missing=missing, evidence=evidence, metrics=measured(tally) | draft.metrics)
     if len(counts) > 1:
         verdict, note = why_they_differ(draft, tally)
     elif counts and not tally.unreadable <= set(counts):
@@ -79,14 +106,50 @@ def judge_case(
     elif doubts := [*doubts_about(draft, tally, allow_unseen, all_tried=steps is not None and not not_tried)]:
         verdict, note = Verdict.INCONCLUSIVE, "; ".join(doubts)
     else:
-        sizes = [int(size) for size in evidence["batch_sizes"]]
-        met = f", in {evidence['batches']} batches of {sizes[0]} to {sizes[-1]} rows" if not tally.unseen else ""
+        met = f", in {batches_met(evidence)}" if not tally.unseen else ""
         unseen = "; what batches they rode in could not be seen" if tally.unseen else ""
         verdict, note = (
             Verdict.IDENTICAL,
-            f"all {draft.samples} samples have the same {evidence['compared']}{met}{unseen}",
+            f"all {draft.samples} {samples_word(evidence)} have the same {evidence['compared']}{met}{unseen}",
         )
+    wrong = too_inaccurate(tally)
+    if wrong and verdict in DIVERGENCES:
+        note = f"{note}; and {wrong}"
+    elif wrong and verdict is not Verdict.FAILED:
+        verdict, note = Verdict.INACCURATE, f"{wrong}; as to its bits: {note}"
     return replace(draft, verdict=verdict, note=note)
+
+
+def measured(tally: Tally) -> dict[str, float]:
+    """What was measured, over all sizes: the median of each number, but of the errors the worst."""
+    together: dict[str, list[float]] = defaultdict(list)
+    for found in tally.metrics.values():
+        for name, values in found.items():
+            together[name] += values
+    numbers = {name: median(values) for name, values in together.items()}
+    if tally.inaccurate:
+        numbers["error"], numbers["error_allowed"] = tally.inaccurate
+    return numbers
+
+
+def too_inaccurate(tally: Tally) -> str:
+    """Words, where the result is wrong beyond what the probe allowed."""
+    if tally.inaccurate is None or not tally.inaccurate[0] > tally.inaccurate[1]:
+        return ""
+    error, allowed = tally.inaccurate
+    if math.isinf(error):
+        return "the result is wrong: not finite, or all zeros, where the reference in float64 is not"
+    return f"the result is wrong: its error against float64 is {error:.3g} of the row's scale, and {allowed:.3g} is allowed"
+
+
+def batches_met(evidence: Mapping[str, object]) -> str:
+    n, sizes = evidence["batches"], [int(size) for size in evidence["batch_sizes"]]
+    rows = f"{sizes[0]} to {sizes[-1]} rows" if len(sizes) > 1 else "1 row" if sizes == [1] else f"{sizes[0]} rows"
+    return f"{n} batches of {rows}"
+
+
+def samples_word(evidence: Mapping[str, object]) -> str:
+    return "rows" if evidence["unit"] == "element" else "samples"
 
 
 def doubts_about(finding: Finding, tally: Tally, allow_unseen: bool, all_tried: bool) -> Iterator[str]:
@@ -132,7 +195,12 @@ def level(outcomes: Iterable[Outcome]) -> str:
     compared = list(outcomes)
     if any(o.unit == "character" for o in compared):
         return "text"
-    return "bits" if all(o.logprobs is not None for o in compared) else "tokens"
+    return "bits" if all(o.logprobs is not None or o.unit in NUMBERS for o in compared) else "tokens"
+
+
+def unit(outcomes: Iterable[Outcome]) -> str:
+    """What an index of the finding's figures counts."""
+    return next((o.unit for o in outcomes), "token")
 
 
 def finish_reasons(counts: Counter[str], outcomes: Mapping[str, Outcome]) -> dict[str, int]:

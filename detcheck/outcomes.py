@@ -22,11 +22,12 @@ def outcome(
     decode: Callable[[Sequence[int]], str] | None = None,
     words: tuple[str, ...] | None = None,
     unit: str = "token",
+    dtype: str = "",
 ) -> Outcome:
     """The outcome of tokens[n] (int64, or `words`) and logprobs[n] (float32 or float64, bits count). See `records.Outcome`."""
     payload = json.dumps(words).encode() if words is not None else tokens.astype("<i8").tobytes()
     bits = b"" if logprobs is None else as_integers(logprobs).astype(f"<u{logprobs.dtype.itemsize}").tobytes()
-    kind = b"words" if words is not None else unit.encode()
+    kind = b"words" if words is not None else f"{unit} {dtype}".rstrip().encode()
     name = content_hash(
         kind,
         payload,
@@ -44,7 +45,20 @@ def outcome(
         decode(tokens.tolist()) if decode else text,
         words,
         unit,
+        dtype,
     )
+
+
+def row_outcome(bits: np.ndarray, dtype: str) -> Outcome:
+    """The outcome of a tensor's row: the bit patterns of its elements, as integers of any width, and torch's name of their dtype."""
+    unsigned = bits.view(f"u{bits.dtype.itemsize}") if bits.dtype.kind == "i" else bits
+    return outcome(unsigned.astype(np.uint64).view(np.int64), unit="element", dtype=dtype)
+
+
+def digest_outcome(*parts: bytes) -> Outcome:
+    """The outcome of something too large to be stored: the words of its SHA-256. It can be told from others, not how far."""
+    words = np.frombuffer(bytes.fromhex(content_hash(*parts)), "<i8")
+    return outcome(words.astype(np.int64), unit="word")
 
 
 def token_key(outcome: Outcome) -> object:

@@ -58,6 +58,16 @@ class FailOn(StrEnum):
     NEVER = "never"
 
 
+class Role(StrEnum):
+    """What a case is there for. Only cases that gate decide verdict and exit code; the others are reported apart."""
+
+    GATES = "gates"
+    CONTROL = "control"
+    """stock beside ours: what ours is compared with"""
+    PLANTED = "planted"
+    """variant on purpose: where it shows no difference, the probe is blind, and nothing equal is a pass"""
+
+
 class Kernels(StrEnum):
     """Whose kernels run: the stack's own, detcheck's, both in turn, or the engine's own batch-invariant mode."""
 
@@ -74,7 +84,7 @@ class Spec:
     probe: str
     """name of the probe, which is its command"""
     options: object
-    """the probe's own knobs: the frozen dataclass `Options` in the probe's file"""
+    """the probe's own knobs: the frozen dataclass `Options` in the probe's file. Its `DEFAULTS` are the command's for shared ones"""
     model: str | None = None
     """hub id or folder; None: the embedded amplifier"""
     kernels: Kernels = Kernels.STOCK
@@ -90,6 +100,11 @@ class Spec:
     fail_on: FailOn = FailOn.ANY
     fail_fast: bool = False
 
+    @property
+    def subject(self) -> str:
+        """What is asked about, as far as it is known before anything is opened: an op, else a model."""
+        return getattr(self.options, "op", None) or self.model or "amplifier"
+
     def flat(self) -> dict[str, object]:
         """All knobs by name, shared ones and the probe's, as JSON values."""
         shared = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("probe", "options")}
@@ -99,7 +114,7 @@ class Spec:
     def command(self) -> str:
         """The command line that asks the same again. Options left at their default are left out."""
         words = ["detcheck", self.probe]
-        defaults = Spec(self.probe, type(self.options)()).flat()
+        defaults = Spec(self.probe, type(self.options)(), **getattr(self.options, "DEFAULTS", {})).flat()
         arguments = [f.name for f in fields(self.options) if f.metadata.get("argument")]
         words += [str(getattr(self.options, name)) for name in arguments]
         for name, value in self.flat().items():
@@ -155,6 +170,8 @@ class Condition:
     composition: str = ""
     """content hash of everybody in the batch, in order; "" where it is not known"""
     threads: int | None = None
+    fed: str = ""
+    """"" for the usual way; else in what it was fed otherwise: "alignment", "strides", "chunk" """
 
     @property
     def complete(self) -> bool:
@@ -175,7 +192,9 @@ class Step:
     trial: int
     """repetition of this condition, from 0"""
     rows: tuple[int, ...]
-    """one entry a row of the batch: 0 is the sample itself, any other number a filler of that many tokens"""
+    """one entry a row of the batch: 0 is the sample itself, any other number a filler: of that many tokens, or of that kind"""
+    case: int | None = None
+    """index in `Subject.cases` of the case that it observes; None: the case with that input"""
 
     @property
     def samples(self) -> int:
@@ -213,7 +232,9 @@ class Outcome:
     words: tuple[str, ...] | None = None
     """the tokens as a file spelled them, where it gave no ids"""
     unit: str = "token"
-    """what an index counts: "token", or "character" where text is all there is"""
+    """what an index counts: "token", "character" where text is all there is, "element" of a tensor, "word" of a digest"""
+    dtype: str = ""
+    """of a tensor's elements, torch's name; `tokens` are their bit patterns then"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +258,8 @@ class Observation:
     """seconds its batch took"""
     missing: str = ""
     """why there is no outcome"""
+    metrics: tuple[tuple[str, float], ...] = ()
+    """(name, value) of what was measured beside it: error, error_allowed, stock_ms, ours_ms, ratio"""
 
 
 @dataclass(frozen=True)
@@ -248,9 +271,9 @@ class Divergence:
     index_bits: int
     """first unequal token or log-probability bits; where only the ends differ, the length"""
     max_ulp: float | None
-    """largest distance of two log-probabilities over the tokens both share, in representable numbers"""
+    """largest distance of two log-probabilities over the tokens both share, or of two elements, in representable numbers"""
     max_abs: float | None
-    """the same in nats"""
+    """the same in nats, or in the elements' own unit"""
 
 
 @dataclass(frozen=True)
@@ -308,6 +331,7 @@ class Finding:
     evidence: Mapping[str, object] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     mode_text: str = ""
+    role: Role = Role.GATES
 
     @property
     def latent(self) -> bool:
@@ -315,7 +339,14 @@ class Finding:
         return self.distinct == 1 and self.distinct_bits > 1
 
     def exit_code(self, fail_on: FailOn) -> int:
-        """The verdict's code; where `fail_on` forgives a divergence 0, or 3 if samples are missing that might tell more."""
+        """The verdict's code; where `fail_on` forgives a divergence 0, or 3 if samples are missing that might tell more.
+
+        A control is 0 whatever it shows. No option forgives a wrong result.
+        """
+        if self.role is not Role.GATES:
+            return 0
+        if self.verdict is Verdict.INACCURATE:
+            return 1
         code = self.verdict.exit_code
         if code == 1 and (fail_on is FailOn.NEVER or (fail_on is FailOn.TOKENS and self.latent)):
             return 3 if self.missing else 0
@@ -363,6 +394,8 @@ class Subject:
     inputs: tuple[Prompt, ...]
     schedule: Schedule
     environment: Environment
+    cases: tuple[tuple[Case, Role], ...] = ()
+    """what is judged; (): a case an input"""
 
 
 @dataclass(frozen=True)
@@ -384,7 +417,7 @@ class Run:
 
     @property
     def verdict(self) -> Verdict:
-        return min((f.verdict for f in self.findings), key=SEVERITY.index)
+        return min((f.verdict for f in self.findings if f.role is Role.GATES), key=SEVERITY.index)
 
     @property
     def exit_code(self) -> int:

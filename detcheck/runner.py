@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,20 @@ from detcheck import lookup, readers
 from detcheck.errors import DetcheckError, FailedError, UsageError
 from detcheck.judge import judge
 from detcheck.outcomes import token_key
-from detcheck.records import Case, FailOn, Finding, Observation, Outcome, Run, Spec, Step, Subject, Verdict
+from detcheck.records import (
+    Case,
+    FailOn,
+    Finding,
+    Kernels,
+    Observation,
+    Outcome,
+    Role,
+    Run,
+    Spec,
+    Step,
+    Subject,
+    Verdict,
+)
 from detcheck.store import RunFolder, read_head, read_spec, read_subject
 
 
@@ -145,7 +158,7 @@ def execute(run: Run, opened: Opened, folder: RunFolder, on_progress: OnProgress
     steps = run.subject.schedule.steps
     total, count = sum(s.samples for s in steps), before.done.total()
     warnings, interrupted = list(run.warnings), False
-    watch = FirstDivergence(run.spec.fail_on)
+    watch = FirstDivergence(run.spec.fail_on, {case for case, role in run.subject.cases if role is not Role.GATES})
     watch.see(before.observations, before.outcomes.values())
     try:
         for position, step in enumerate(steps):
@@ -208,9 +221,10 @@ def last_of_condition(steps: tuple[Step, ...], position: int) -> bool:
 
 
 class FirstDivergence:
-    """Watches for a second outcome of a case; of its tokens, where only tokens fail a run."""
+    """Watches for a second outcome of a case; of its tokens, where only tokens fail a run. Controls may have as many as they like."""
 
-    def __init__(self, fail_on: FailOn) -> None:
+    def __init__(self, fail_on: FailOn, controls: Set[Case] = frozenset()) -> None:
+        self._controls = controls
         self._tokens_only = fail_on is FailOn.TOKENS
         self._first: dict[Case, object] = {}
         self._keys: dict[str, object] = {}
@@ -220,22 +234,27 @@ class FirstDivergence:
         self._keys |= {o.id: token_key(o) if self._tokens_only else o.id for o in outcomes}
         for o in observations:
             key = self._keys.get(o.outcome)
-            if key is not None and self._first.setdefault(o.case, key) != key:
+            if key is not None and o.case not in self._controls and self._first.setdefault(o.case, key) != key:
                 self.diverged = True
 
 
 def judged(run: Run, folder: RunFolder) -> Run:
     subject = run.subject
-    cases = [Case(run.spec.probe, subject.name, run.spec.kernels, subject.dtype, p.name) for p in subject.inputs]
+    roles = dict(subject.cases)
+    cases = list(roles) or [
+        Case(run.spec.probe, subject.name, run.spec.kernels, subject.dtype, p.name) for p in subject.inputs
+    ]
     outcomes = folder.outcomes()
-    findings = judge(cases, subject.schedule, folder.observations(), outcomes)
+    findings = judge(cases, subject.schedule, folder.observations(), outcomes, roles=roles)
     if not outcomes and run.warnings and not run.interrupted:
         findings = (failed(run.spec, run.warnings[0]),)
     return replace(run, findings=findings, warnings=(*run.warnings, *folder.warnings))
 
 
 def failed(spec: Spec, why: str) -> Finding:
-    case = Case(spec.probe, spec.model or "amplifier", spec.kernels, spec.dtype or "", "")
+    kernels = "user" if ":" in (getattr(spec.options, "op", None) or "") else spec.kernels
+    kernels = Kernels.BATCH_INVARIANT if kernels is Kernels.BOTH else kernels
+    case = Case(spec.probe, spec.subject, kernels, spec.dtype or "", "")
     return Finding(case, Verdict.FAILED, why)
 
 
@@ -249,6 +268,8 @@ def refuse_changes(path: Path, then: Subject, now: Subject) -> None:
     ]
     if then.inputs != now.inputs:
         changed.append("prompts: other tokens now")
+    if then.cases != now.cases:
+        changed.append("cases: others now")
     if changed:
         raise UsageError(
             f"--resume {path}: what was observed there cannot be mixed with what would be observed now. {'; '.join(changed)}. Start a new run"

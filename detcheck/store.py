@@ -27,12 +27,14 @@ from detcheck.errors import UsageError
 from detcheck.files import write_file
 from detcheck.records import (
     SCHEMA_VERSION,
+    Case,
     Environment,
     FailOn,
     Kernels,
     Observation,
     Outcome,
     Prompt,
+    Role,
     Run,
     Schedule,
     Spec,
@@ -111,6 +113,7 @@ class RunFolder:
             "environment": asdict(subject.environment),
             "inputs": [asdict(p) for p in subject.inputs],
             "schedule": asdict(subject.schedule),
+            "cases": [asdict(case) | {"role": role} for case, role in subject.cases],
         }
         write_file(self.path / "run.json", json.dumps(head, indent=1, sort_keys=True).encode())
 
@@ -245,10 +248,10 @@ def read_subject(head: dict[str, object]) -> Subject:
         schedule = Schedule(steps, tuple(head["schedule"]["not_tried"]), head["schedule"].get("max_rows"))
         inputs = tuple(record(Prompt, p) for p in head["inputs"])
         environment = record(Environment, head["environment"])
-        return Subject(
-            head["subject"]["name"], head["subject"]["dtype"], head["digests"], inputs, schedule, environment
-        )
-    except (TypeError, KeyError, AttributeError) as error:
+        cases = tuple((record(Case, c), Role(c["role"])) for c in head.get("cases", ()))
+        known = head["subject"]["name"], head["subject"]["dtype"], head["digests"]
+        return Subject(*known, inputs, schedule, environment, cases)
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise UsageError(
             f"run.json cannot be read: {type(error).__name__}: {error}. It may be damaged: restore it from a copy"
         ) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,25 +35,31 @@ def schema(kind: str) -> pyarrow.Schema:
             ("probe", "subject", "kernels", "dtype", "input", "condition", "composition", "outcome", "missing"), text
         )
         columns |= dict.fromkeys(("batch_size", "slot", "threads", "trial", "batch", "sample", "process"), number)
-        columns |= {"batch_sizes": pa.list_(number), "wall_s": pa.float64()}
+        columns |= {"batch_sizes": pa.list_(number), "wall_s": pa.float64(), "fed": text}
+        metric = pa.struct([("name", pa.string()), ("value", pa.float64())])
+        columns |= {"metrics": pa.list_(metric)}
     else:
         # Floats are stored as their bits: a parquet dictionary may merge NaNs, and -0.0 with 0.0.
         bits = pa.list_(pa.uint32())
         columns = {"id": pa.string(), "tokens": pa.list_(pa.int64()), "logprob_bits": bits, "margin_bits": bits}
         columns |= {"runners_up": pa.list_(pa.int64()), "finish_reason": pa.string(), "text": pa.string()}
+        columns |= {"unit": pa.string(), "dtype": pa.string()}
     return pa.schema(list(columns.items()))
 
 
 def observation_row(o: Observation) -> dict[str, object]:
     row = {name: getattr(o, name) for name in ("trial", "batch", "sample", "outcome", "process", "wall_s", "missing")}
-    row |= asdict(o.case) | {"batch_sizes": list(o.batch_sizes), "condition": o.condition.name}
-    return row | {name: getattr(o.condition, name) for name in ("batch_size", "slot", "composition", "threads")}
+    row |= vars(o.case) | {"batch_sizes": list(o.batch_sizes), "condition": o.condition.name}
+    row["metrics"] = [{"name": name, "value": value} for name, value in o.metrics]
+    return row | {name: getattr(o.condition, name) for name in ("batch_size", "slot", "composition", "threads", "fed")}
 
 
 def read_observation(row: Mapping[str, object]) -> Observation:
     case = Case(*(row[name] for name in ("probe", "subject", "kernels", "dtype", "input")))
-    condition = Condition(row["condition"], row["batch_size"], row["slot"], row["composition"], row["threads"])
-    rest = (row["process"], row["wall_s"], row["missing"])
+    where = (row["batch_size"], row["slot"], row["composition"], row["threads"], row.get("fed") or "")
+    condition = Condition(row["condition"], *where)
+    metrics = tuple((m["name"], m["value"]) for m in row.get("metrics") or ())
+    rest = (row["process"], row["wall_s"], row["missing"], metrics)
     which = (row["trial"], row["batch"], row["sample"])
     return Observation(case, condition, *which, row["outcome"], tuple(row["batch_sizes"]), *rest)
 
@@ -68,6 +73,8 @@ def outcome_row(o: Outcome) -> dict[str, object]:
         "runners_up": o.runners_up,
         "finish_reason": o.finish_reason,
         "text": o.text.encode("utf-8", "replace").decode("utf-8"),
+        "unit": o.unit,
+        "dtype": o.dtype,
     }
 
 
@@ -84,4 +91,6 @@ def read_outcome(row: Mapping[str, object]) -> Outcome:
         margins=floats(row["margin_bits"]),
         runners_up=None if row["runners_up"] is None else np.asarray(row["runners_up"], np.int64),
         text=row["text"],
+        unit=row.get("unit") or "token",
+        dtype=row.get("dtype") or "",
     )

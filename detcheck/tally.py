@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 from detcheck.outcomes import token_key
 from detcheck.records import Condition, Observation, Outcome, Step
@@ -42,11 +43,18 @@ class Tally:
     """samples whose batch could not be seen"""
     missing: Counter[str] = field(default_factory=Counter)
     """reason -> samples"""
+    metrics: dict[int | None, dict[str, list[float]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
+    """batch size -> name -> what was measured"""
+    inaccurate: tuple[float, float] | None = None
+    """(error, error allowed) where the first most exceeds the second, or else comes nearest to it"""
     unreadable: set[str] = field(default_factory=set)
     """ids of outcomes whose payload is lost: what they held is not known, but that they differ is"""
     _open: dict[tuple[str, int | None], OpenBatch] = field(default_factory=dict)
 
     def add(self, o: Observation, readable: bool, scheduled: bool) -> None:
+        self._measure(o)
         if o.outcome is None:
             self.missing[o.missing or "no reason given"] += 1
             return
@@ -68,6 +76,15 @@ class Tally:
             self.unseen += 1
         elif o.batch_sizes == (o.condition.batch_size,):
             batch.as_asked = o.condition.name
+
+    def _measure(self, o: Observation) -> None:
+        for name, value in o.metrics:
+            self.metrics[o.condition.batch_size][name].append(value)
+        found = dict(o.metrics)
+        if "error" in found and "error_allowed" in found:
+            pair = found["error"], found["error_allowed"]
+            if self.inaccurate is None or pair[0] - pair[1] > self.inaccurate[0] - self.inaccurate[1]:
+                self.inaccurate = pair
 
     def _close(self, kind: tuple[str, int | None]) -> None:
         if batch := self._open.pop(kind, None):
@@ -134,16 +151,43 @@ def varies_with(tally: Tally) -> list[str]:
                 groups[held(condition)].add(outcome)
             if any(len(outcomes) > 1 for outcomes in groups.values()):
                 aspects.add(aspect)
+        usual = {place(c): outcome for c, outcome in steady.items() if not c.fed}
+        for condition, outcome in steady.items():
+            if condition.fed and usual.get(place(condition), outcome) != outcome:
+                aspects.add(condition.fed)
     if not aspects and batch_arm(tally):
         aspects.add("batch or slot")  # they never changed one at a time
     return sorted(aspects)
 
 
+def by_size(tally: Tally) -> dict[str, dict[str, float]]:
+    """Per batch size: rows observed, rows that have other bits than the row alone, and the median of what was measured."""
+    conditions = tally.conditions
+    lone = sum((found for c, found in conditions.items() if c.batch_size == 1), Counter())
+    usual = min(
+        (lone or sum(conditions.values(), Counter())).items(), key=lambda item: (-item[1], item[0]), default=None
+    )
+    table: dict[int, dict[str, float]] = {}
+    for condition, found in conditions.items():
+        if condition.batch_size is not None:
+            line = table.setdefault(condition.batch_size, {"rows": 0, "mismatching": 0})
+            line["rows"] += found.total()
+            line["mismatching"] += found.total() - found[usual[0]]
+    for size, measured in tally.metrics.items():
+        if size in table:
+            table[size] |= {name: median(values) for name, values in measured.items()}
+    return {str(size): table[size] for size in sorted(table)}
+
+
+def place(c: Condition) -> tuple[object, ...]:
+    return c.batch_size, c.slot, c.composition, c.threads
+
+
 # aspect -> what is held equal while it changes
 ASPECTS = {
-    "batch": lambda c: (c.slot, c.threads),
-    "slot": lambda c: (c.batch_size, c.composition, c.threads),
-    "threads": lambda c: (c.batch_size, c.composition, c.slot),
+    "batch": lambda c: (c.slot, c.threads, c.fed),
+    "slot": lambda c: (c.batch_size, c.composition, c.threads, c.fed),
+    "threads": lambda c: (c.batch_size, c.composition, c.slot, c.fed),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from detcheck.records import SEVERITY, Finding, Fork, Run, Verdict
+from detcheck.records import SEVERITY, Finding, Fork, Role, Run, Verdict
 from detcheck.report._visible import visible
 
 BINS = 12  # lines of a histogram
@@ -29,10 +29,15 @@ ADVICE = {
     Verdict.BATCH_VARIANT: "Kernels choose their reduction order by the shape of the batch. Serve with batch-invariant kernels, or keep the batch's shape "
     "fixed where bits matter.",
     Verdict.DIVERGENT: "To tell the run from the batch, observe again where batches can be seen, with every condition repeated.",
-    Verdict.INACCURATE: "",
+    Verdict.INACCURATE: "Equal bits do not help where they are wrong. Look at the accumulator's dtype, at masks, and at what is left over after whole tiles.",
     Verdict.INCONCLUSIVE: "Ask again so that what is named above happens; this is not a pass.",
     Verdict.FAILED: "",
 }
+
+
+ROLES = {Role.GATES: "", Role.CONTROL: " (control)", Role.PLANTED: " (planted control)"}
+UNITS = {"text": "character", "element": "element", "word": "word of its digest"}
+SIZES = {"stock_ms": "stock ms", "ours_ms": "ours ms", "ratio": "ratio", "error": "error"}  # columns, where measured
 
 
 def percent(rate: float) -> str:
@@ -41,8 +46,11 @@ def percent(rate: float) -> str:
 
 def subject_line(finding: Finding) -> str:
     case = finding.case
-    return " · ".join(
-        part for part in (case.probe, visible(case.subject), case.kernels, case.dtype, case.input) if part
+    return (
+        " · ".join(
+            part for part in (case.probe, visible(case.subject), case.kernels, case.dtype, visible(case.input)) if part
+        )
+        + ROLES[finding.role]
     )
 
 
@@ -56,11 +64,11 @@ def figures(finding: Finding) -> list[str]:
     if not finding.samples:
         return []
     compared, n = finding.evidence.get("compared"), finding.evidence.get("batches")
-    unit = "characters" if compared == "text" else "tokens"
-    lines = [
-        f"the most common came {finding.mode_count} times; the first {finding.common_prefix} {unit} are common to all"
-    ]
-    if compared == "bits":
+    unit, numbers = unit_of(finding) + "s", of_numbers(finding)
+    lines = [f"the most common came {finding.mode_count} times"]
+    if finding.evidence.get("unit") != "word":
+        lines[0] += f"; the first {finding.common_prefix} {unit} are common to all"
+    if compared == "bits" and not numbers:
         lines.append(
             f"with log-probability bits: {finding.distinct_bits} distinct, equal up to token {finding.common_prefix_bits}"
         )
@@ -71,7 +79,9 @@ def figures(finding: Finding) -> list[str]:
             f"{visible(reason)} {count}" for reason, count in finding.evidence.get("finish_reasons", {}).items()
         )
         lines.append(f"the {unit} are equal, the reasons to finish are not: {ends}")
-    if "max_abs" in finding.metrics:
+    if numbers:
+        lines += measured(finding)
+    elif "max_abs" in finding.metrics:
         ulp, nats = finding.metrics["max_ulp"], finding.metrics["max_abs"]
         lines.append(f"log-probabilities of shared tokens are up to {nats:.3g} nats ({ulp:.0f} ulp) apart")
     low, high = finding.interval_bits if finding.latent or compared == "bits" else finding.interval
@@ -83,6 +93,44 @@ def figures(finding: Finding) -> list[str]:
         rates = f"{percent(low)} to {percent(high)}"
         lines.append(f"of batches under this schedule {rates} hold a sample that leaves the mode (95%, {n} batches)")
     return lines
+
+
+def of_numbers(finding: Finding) -> bool:
+    """Whether it is about a tensor's rows: elements that differ, not tokens that lead elsewhere."""
+    return finding.evidence.get("unit") in ("element", "word")
+
+
+def unit_of(finding: Finding) -> str:
+    """What an index counts."""
+    unit = str(finding.evidence.get("unit", ""))
+    return UNITS.get(unit) or UNITS.get(str(finding.evidence.get("compared")), "token")
+
+
+def measured(finding: Finding) -> list[str]:
+    """What an op's probe measured, a fact a line."""
+    found, lines = finding.metrics, []
+    if "max_abs" in found:
+        lines.append(f"elements are up to {found['max_abs']:.3g} ({found['max_ulp']:.0f} ulp) apart")
+    elif finding.distinct_bits > 1 and finding.evidence["unit"] == "element":
+        lines.append("where elements differ, one of them is not a number or infinite")
+    if "error" in found:
+        stock = f"; stock's is {found['error_stock']:.3g}" if "error_stock" in found else ""
+        allowed = f", {found['error_allowed']:.3g} is allowed" if "error_allowed" in found else ""
+        lines.append(f"error against float64: {found['error']:.3g} of the row's scale{allowed}{stock}")
+    if "ratio" in found:
+        lines.append(f"time: {found['ratio']:.2f} of stock's (median over the sizes)")
+    return lines
+
+
+def size_table(finding: Finding) -> list[list[str]]:
+    """One line per batch size, after a heading; the rows that have other bits than the row alone come last."""
+    sizes = finding.evidence.get("sizes") or {}
+    columns = [name for name in SIZES if any(name in line for line in sizes.values())]
+    table = [["rows", *(SIZES[name] for name in columns), "observed", "mismatching"]]
+    for size, line in sizes.items():
+        numbers = [f"{line[name]:.3g}" if name in line else "" for name in columns]
+        table.append([size, *numbers, f"{line['rows']:.0f}", f"{line['mismatching']:.0f}"])
+    return table if sizes else []
 
 
 def histogram_bins(histogram: Sequence[tuple[int, int]], most: int = BINS) -> list[tuple[str, int]]:
@@ -99,8 +147,10 @@ def histogram_bins(histogram: Sequence[tuple[int, int]], most: int = BINS) -> li
 
 def which_histogram(finding: Finding) -> tuple[str, Sequence[tuple[int, int]]]:
     """The histogram worth showing, with its title: of tokens, or of bits where tokens never leave the mode."""
-    unit = "character" if finding.evidence.get("compared") == "text" else "token"
-    if finding.histogram or "max_ulp" not in finding.metrics:
+    if finding.evidence.get("unit") == "word":
+        return "", ()
+    unit = unit_of(finding)
+    if finding.histogram or of_numbers(finding) or "max_ulp" not in finding.metrics:
         return f"First {unit} that leaves the mode", finding.histogram
     return "First token whose log-probability bits leave the mode", finding.histogram_bits
 
@@ -121,11 +171,27 @@ def likely_cause(finding: Finding) -> str:
 
 
 def worst_first(run: Run) -> list[Finding]:
-    return sorted(run.findings, key=lambda f: (SEVERITY.index(f.verdict), f.mode_count - f.samples))
+    """Those that gate first, then the controls."""
+    return sorted(
+        run.findings, key=lambda f: (f.role is not Role.GATES, SEVERITY.index(f.verdict), f.mode_count - f.samples)
+    )
+
+
+def gating(run: Run) -> list[Finding]:
+    return [f for f in worst_first(run) if f.role is Role.GATES]
+
+
+def controls(run: Run) -> list[Finding]:
+    return [f for f in worst_first(run) if f.role is not Role.GATES]
+
+
+def what_is_judged(run: Run) -> str:
+    """Of what there is a finding each."""
+    return "cases" if run.subject and run.subject.cases else "prompts"
 
 
 def tally_line(run: Run) -> str:
-    counts = {v: sum(f.verdict is v for f in run.findings) for v in SEVERITY}
+    counts = {v: sum(f.verdict is v for f in run.findings if f.role is Role.GATES) for v in SEVERITY}
     return ", ".join(f"{n} {v}" for v, n in counts.items() if n)
 
 

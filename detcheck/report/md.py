@@ -12,15 +12,18 @@ from detcheck.report._words import (
     SHOWN_FINDINGS,
     SHOWN_FORKS,
     branch_text,
+    controls,
     figures,
+    gating,
     histogram_bins,
     likely_cause,
     not_tried,
+    size_table,
     subject_line,
     tally_line,
     totals,
+    what_is_judged,
     which_histogram,
-    worst_first,
 )
 
 BAR = 30  # characters of the longest bar
@@ -29,14 +32,16 @@ FILE = "report.md"  # in the run's folder
 
 
 def render(run: Run) -> str:
-    findings = worst_first(run)
+    findings = gating(run)
     parts = [f"# detcheck: {run.verdict}", ""]
     if len(findings) > 1:
-        parts += [f"{len(findings)} prompts: {tally_line(run)}", ""]
+        parts += [f"{len(findings)} {what_is_judged(run)}: {tally_line(run)}", ""]
     for finding in findings[:SHOWN_FINDINGS]:
         parts += one(finding)
     if len(findings) > SHOWN_FINDINGS:
         parts += [f"... and {len(findings) - SHOWN_FINDINGS} more findings; report.json has all", ""]
+    for f in controls(run):
+        parts += [f"- {f.verdict}: {inert(subject_line(f))}: {inert(f.note)}", ""]
     parts += [f"> warning: {inert(warning)}\n" for warning in run.warnings]
     parts += ["Reproduce:", "", *fenced(run.spec.command()), ""]
     if run.subject:
@@ -63,7 +68,11 @@ def one(f: Finding) -> list[str]:
         parts += [f"### {title}", "", *fenced("\n".join(lines)), ""]
     if f.forks:
         parts += [f"### Forks ({MARGIN})", "", *tree(f.forks), ""]
-    if f.evidence.get("conditions"):
+    if sizes := size_table(f):
+        parts += [f"| {' | '.join(sizes[0])} |", "|---:" * len(sizes[0]) + "|"]
+        parts += [f"| {' | '.join(line)} |" for line in sizes[1:]]
+        parts += ["", *(f"- not tried: {inert(line)}" for line in not_tried(f)), ""]
+    elif f.evidence.get("conditions"):
         parts += [
             "### Conditions",
             "",

@@ -19,19 +19,23 @@ from detcheck.report._words import (
     SHOWN_FINDINGS,
     SHOWN_FORKS,
     branch_text,
+    controls,
     figures,
+    gating,
     histogram_bins,
     likely_cause,
     not_tried,
+    size_table,
     subject_line,
     tally_line,
     totals,
+    what_is_judged,
     which_histogram,
-    worst_first,
 )
 
 FILE = None  # it is for a screen; the run's folder holds the other formats
 COLOURS = {Verdict.IDENTICAL: "green", Verdict.INCONCLUSIVE: "yellow"}
+SHOWN_LINES = 60  # of verdicts, where there is one for each op and implementation
 BAR = 40  # characters of the longest bar
 
 
@@ -51,13 +55,17 @@ def render(run: Run, colour: bool = False) -> str:
 
 def whole(run: Run) -> RenderableType:
     parts: list[RenderableType] = []
-    findings = worst_first(run)
+    findings = gating(run)
     if len(findings) > 1:
-        parts += [verdict_line(run.verdict, f"over {len(findings)} prompts: {tally_line(run)}"), Text()]
+        parts += [verdict_line(run.verdict, f"over {len(findings)} {what_is_judged(run)}: {tally_line(run)}"), Text()]
+    if len(findings) > 1 and run.subject and run.subject.cases:
+        parts += [*(verdict_line(f.verdict, subject_line(f)) for f in findings[:SHOWN_LINES]), Text()]
     for finding in findings[:SHOWN_FINDINGS]:
         parts += [one(finding), Text()]
     if len(findings) > SHOWN_FINDINGS:
         parts += [Text(f"... and {len(findings) - SHOWN_FINDINGS} more findings; report.json has all"), Text()]
+    for control in controls(run):
+        parts += [verdict_line(control.verdict, subject_line(control)), Text(visible(control.note)), Text()]
     for warning in run.warnings:
         parts.append(Text(f"warning: {visible(warning)}", style="yellow"))
     if run.subject:
@@ -96,7 +104,9 @@ def one(f: Finding) -> RenderableType:
             tree(f.forks),
             Text(),
         ]
-    if f.evidence.get("conditions"):
+    if sizes := size_table(f):
+        parts += [columns(sizes), *(Text(f"not tried: {visible(line)}", style="dim") for line in not_tried(f)), Text()]
+    elif f.evidence.get("conditions"):
         parts += [conditions(f), *(Text(f"not tried: {visible(line)}", style="dim") for line in not_tried(f)), Text()]
     parts += [Text(line) for line in (likely_cause(f), ADVICE[f.verdict]) if line]
     return Group(*parts)
@@ -132,6 +142,15 @@ def tree(forks: tuple[Fork, ...]) -> Tree:
     if len(forks) > SHOWN_FORKS:
         root.add(Text(f"... and {len(forks) - SHOWN_FORKS} more forks; report.json has all"))
     return root
+
+
+def columns(lines: list[list[str]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in lines[0]:
+        table.add_column(heading, justify="right")
+    for line in lines[1:]:
+        table.add_row(*map(Text, line))
+    return table
 
 
 def conditions(f: Finding) -> Table:
