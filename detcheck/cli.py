@@ -72,6 +72,7 @@ def panel(name: str, help: str, *flags: str, metavar: str | None = None) -> Any:
 
 MODEL, OP, PROMPTS, SCHEDULE, VERDICT = "Model", "Op", "Prompts", "Schedule", "Verdict and output"
 
+KernelsOption = Annotated[Kernels, panel(MODEL, "Whose kernels run: stock, batch-invariant, or both.", metavar="NAME")]
 FormatOption = Annotated[Format, panel(VERDICT, "What to print on stdout.", "--format")]
 FailOnOption = Annotated[FailOn, panel(VERDICT, "Which divergence exits with 1: any bit, tokens only, never.")]
 FailFastOption = Annotated[bool, panel(VERDICT, "Stop at the first divergence.", "--fail-fast")]
@@ -84,9 +85,7 @@ QuietOption = Annotated[bool, panel(VERDICT, "No progress on stderr.", "--quiet"
 def completions(
     context: typer.Context,
     model: Annotated[str | None, panel(MODEL, "Hub id or folder. Default: the embedded amplifier.")] = None,
-    kernels: Annotated[
-        Kernels, panel(MODEL, "Whose kernels run. This version has stock only.", metavar="NAME")
-    ] = Kernels.STOCK,
+    kernels: KernelsOption = Kernels.STOCK,
     dtype: Annotated[str | None, panel(MODEL, "float32, bf16 ... Default: the model's own.")] = None,
     device: Annotated[str, panel(MODEL, "auto, cpu or cuda.")] = "auto",
     attn: Annotated[str | None, panel(MODEL, "Attention: sdpa, eager ... Default: the model's own.")] = None,
@@ -183,6 +182,7 @@ def matmul(
 def batch(
     context: typer.Context,
     model: Annotated[str | None, panel(MODEL, "Hub id or folder. Default: the embedded amplifier.")] = None,
+    kernels: KernelsOption = Kernels.STOCK,
     dtype: Annotated[str | None, panel(MODEL, "float32, bf16 ... Default: the model's own.")] = None,
     device: Annotated[str, panel(MODEL, "auto, cpu or cuda.")] = "auto",
     attn: Annotated[str | None, panel(MODEL, "Attention: sdpa, eager ... Default: the model's own.")] = None,
@@ -206,8 +206,7 @@ def batch(
 ) -> None:
     """One prompt's last logits, alone and in batches of every size, in one go and decoded: is it always the same row?"""
     own = lookup.find("probes", "batch").Options(prompt, prompt_file, chat, attn, trust_remote_code)
-    stock = Kernels.STOCK
-    spec = Spec("batch", own, model, stock, dtype, device, seed, trials, batch_sizes(sizes), fail_on, fail_fast)
+    spec = Spec("batch", own, model, kernels, dtype, device, seed, trials, batch_sizes(sizes), fail_on, fail_fast)
     probe(context, spec, format, output_dir, resume, quiet)
 
 

@@ -42,25 +42,32 @@ def judge(
         steps = None if schedule is None else [s for s in schedule.steps if is_of(s, case, cases)]
         finding = judge_case(case, steps, schedule.not_tried if schedule else (), tally, outcomes, allow_unseen_batch)
         findings.append(replace(finding, role=(roles or {}).get(case, Role.GATES)))
-    return after_planted(findings)
+    return after_controls(findings)
 
 
 def is_of(step: Step, case: Case, cases: Sequence[Case]) -> bool:
     return step.input == case.input if step.case is None else cases[step.case] == case
 
 
-def after_planted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Where the planted case, variant on purpose, showed no difference, the detector is blind here: equal bits are no pass."""
-    blind = [f for f in findings if f.role is Role.PLANTED and f.verdict not in DIVERGENCES]
-    if not blind:
-        return tuple(findings)
-    why = f"the planted {blind[0].case.subject} did not react ({blind[0].verdict}): the detector is blind here"
-    return tuple(
-        replace(f, verdict=Verdict.INCONCLUSIVE, note=f"{why}; {f.note}")
-        if f.role is Role.GATES and f.verdict is Verdict.IDENTICAL
-        else f
-        for f in findings
-    )
+def after_controls(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Where a positive control showed no difference, equal bits are no pass: the probe may be blind here."""
+    blind = [f for f in findings if f.role in (Role.PLANTED, Role.REACTS) and f.verdict not in DIVERGENCES]
+
+    def checked(f: Finding) -> Finding:
+        controls = [c for c in blind if c.role is Role.PLANTED or c.case.input == f.case.input]
+        if f.role is not Role.GATES or f.verdict is not Verdict.IDENTICAL or not controls:
+            return f
+        why = BLIND[controls[0].role].format(subject=controls[0].case.subject, verdict=controls[0].verdict)
+        return replace(f, verdict=Verdict.INCONCLUSIVE, note=f"{why}; {f.note}")
+
+    return tuple(map(checked, findings))
+
+
+BLIND = {
+    Role.PLANTED: "the planted {subject} did not react ({verdict}): the detector is blind here",
+    Role.REACTS: "stock kernels did not react either ({verdict}), so the probe was not sensitive here: "
+    "ask for more samples, larger --batch-sizes, more --max-tokens or another --dtype",
+}
 
 
 def judge_case(
@@ -86,6 +93,7 @@ def judge_case(
         "first_variant_condition": first_variant(steps, tally),
         "arms": {"repeat": repeat_arm(tally), "batch": batch_arm(tally)},
         "compared": level(outcomes[o] for o in counts),
+        "coverage": coverage(tally.calls),
         "unit": unit(outcomes[o] for o in counts),
         "finish_reasons": finish_reasons(counts, outcomes),
     }
@@ -117,6 +125,8 @@ def judge_case(
         note = f"{note}; and {wrong}"
     elif wrong and verdict is not Verdict.FAILED:
         verdict, note = Verdict.INACCURATE, f"{wrong}; as to its bits: {note}"
+    if uncovered := sorted(name.removeprefix("stock ") for name in tally.calls if name.startswith("stock ")):
+        note = f"{note}; ran without a kernel of ours: {', '.join(uncovered)}"
     return replace(draft, verdict=verdict, note=note)
 
 
@@ -208,3 +218,9 @@ def finish_reasons(counts: Counter[str], outcomes: Mapping[str, Outcome]) -> dic
     for name, count in counts.items():
         found[outcomes[name].finish_reason or "not given"] += count
     return dict(found)
+
+
+def coverage(calls: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Which ops ran batch-invariant kernels, and which others that multiply or reduce ran without, with their calls."""
+    names = {"overridden": "ours ", "uncovered": "stock "}
+    return {k: {n.removeprefix(p): calls[n] for n in sorted(calls) if n.startswith(p)} for k, p in names.items()}

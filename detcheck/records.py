@@ -64,6 +64,8 @@ class Role(StrEnum):
     GATES = "gates"
     CONTROL = "control"
     """stock beside ours: what ours is compared with"""
+    REACTS = "reacts"
+    """stock under the same schedule as ours: where it shows no difference, the probe was not sensitive, and ours is no pass"""
     PLANTED = "planted"
     """variant on purpose: where it shows no difference, the probe is blind, and nothing equal is a pass"""
 
@@ -260,6 +262,8 @@ class Observation:
     """why there is no outcome"""
     metrics: tuple[tuple[str, float], ...] = ()
     """(name, value) of what was measured beside it: error, error_allowed, stock_ms, ours_ms, ratio"""
+    calls: tuple[tuple[str, int], ...] = ()
+    """(op, calls) of its batch, on the first sample of it: "ours aten::mm" ran a kernel of ours, "stock aten::dot" did not"""
 
 
 @dataclass(frozen=True)

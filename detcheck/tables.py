@@ -37,7 +37,8 @@ def schema(kind: str) -> pyarrow.Schema:
         columns |= dict.fromkeys(("batch_size", "slot", "threads", "trial", "batch", "sample", "process"), number)
         columns |= {"batch_sizes": pa.list_(number), "wall_s": pa.float64(), "fed": text}
         metric = pa.struct([("name", pa.string()), ("value", pa.float64())])
-        columns |= {"metrics": pa.list_(metric)}
+        call = pa.struct([("name", pa.string()), ("calls", pa.int64())])
+        columns |= {"metrics": pa.list_(metric), "calls": pa.list_(call)}
     else:
         # Floats are stored as their bits: a parquet dictionary may merge NaNs, and -0.0 with 0.0.
         bits = pa.list_(pa.uint32())
@@ -51,6 +52,7 @@ def observation_row(o: Observation) -> dict[str, object]:
     row = {name: getattr(o, name) for name in ("trial", "batch", "sample", "outcome", "process", "wall_s", "missing")}
     row |= vars(o.case) | {"batch_sizes": list(o.batch_sizes), "condition": o.condition.name}
     row["metrics"] = [{"name": name, "value": value} for name, value in o.metrics]
+    row["calls"] = [{"name": name, "calls": calls} for name, calls in o.calls]
     return row | {name: getattr(o.condition, name) for name in ("batch_size", "slot", "composition", "threads", "fed")}
 
 
@@ -59,7 +61,8 @@ def read_observation(row: Mapping[str, object]) -> Observation:
     where = (row["batch_size"], row["slot"], row["composition"], row["threads"], row.get("fed") or "")
     condition = Condition(row["condition"], *where)
     metrics = tuple((m["name"], m["value"]) for m in row.get("metrics") or ())
-    rest = (row["process"], row["wall_s"], row["missing"], metrics)
+    calls = tuple((c["name"], c["calls"]) for c in row.get("calls") or ())
+    rest = (row["process"], row["wall_s"], row["missing"], metrics, calls)
     which = (row["trial"], row["batch"], row["sample"])
     return Observation(case, condition, *which, row["outcome"], tuple(row["batch_sizes"]), *rest)
 

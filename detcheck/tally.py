@@ -47,6 +47,8 @@ class Tally:
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
     """batch size -> name -> what was measured"""
+    calls: Counter[str] = field(default_factory=Counter)
+    """ "ours OP" or "stock OP" -> calls"""
     inaccurate: tuple[float, float] | None = None
     """(error, error allowed) where the first most exceeds the second, or else comes nearest to it"""
     unreadable: set[str] = field(default_factory=set)
@@ -55,6 +57,7 @@ class Tally:
 
     def add(self, o: Observation, readable: bool, scheduled: bool) -> None:
         self._measure(o)
+        self.calls.update(dict(o.calls))
         if o.outcome is None:
             self.missing[o.missing or "no reason given"] += 1
             return

@@ -53,7 +53,7 @@ def test_json_alone_on_stdout_and_the_format_never_changes_the_code(diverging, d
         (["completions", "--prompt-file", "nowhere.txt"], "no such file"),
         (["completions", "--model", "./nowhere"], "no such folder"),
         (["completions", "--dtype", "int4"], "--dtype int4"),
-        (["completions", "--kernels", "both"], "--kernels both is not available"),
+        (["completions", "--kernels", "engine"], "no batch-invariant mode of its own"),
         (["completions", "--kernels", "fast"], "fast"),
         (["completions", "--batch-sizes", "1,x"], "1,x"),
         (["completions", "--batch-sizes", "0"], "from 1 up"),

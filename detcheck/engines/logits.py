@@ -12,6 +12,7 @@ import numpy as np
 
 from detcheck.engines.transformers import TransformersEngine, first_line, out_of_memory
 from detcheck.errors import OutOfMemoryError
+from detcheck.kernels._switch import uncounted
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +56,8 @@ def forward(engine: TransformersEngine, prompts: Sequence[Sequence[int]], decode
     unpadded = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     ids = torch.tensor(padded, device=engine.device)  # [B, width]
     mask = torch.tensor(unpadded, device=engine.device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    with uncounted():
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
     extra = {"logits_to_keep": 1} if engine._accepts_logits_to_keep else {}
     cache, fed = None, 0
     for until in range(width - decoded, width + 1):

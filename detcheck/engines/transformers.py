@@ -22,6 +22,7 @@ from detcheck.engines import amplifier
 from detcheck.engines.base import Completion, Decoded, Row
 from detcheck.engines.folder import digests, resolve
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
+from detcheck.kernels._switch import uncounted
 
 SHORT_DTYPES = {
     "fp32": "float32",
@@ -215,7 +216,8 @@ class TransformersEngine:
         step_ids = torch.tensor(padded, device=self.device)  # [B, width], then [B, 1]
         mask = torch.ones(len(rows), width + max_tokens, dtype=torch.long, device=self.device)
         mask[:, :width] = torch.tensor(unpadded, device=self.device)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        with uncounted():
+            positions = (mask.cumsum(-1) - 1).clamp(min=0)
         fed = torch.full((len(rows), max_tokens), filling)  # [B, T]: tokens known beforehand
         for slot, row in enumerate(rows):
             if row.continuation:
@@ -235,8 +237,9 @@ class TransformersEngine:
                 input_ids=step_ids, attention_mask=mask[:, :until], past_key_values=cache, use_cache=True, **extra
             )
             cache = out.past_key_values
-            for slot in running:
-                fed[slot, step] = measures[slot].take(out.logits[slot, -1])
+            with uncounted():
+                for slot in running:
+                    fed[slot, step] = measures[slot].take(out.logits[slot, -1])
             running -= {slot for slot in running if int(fed[slot, step]) in ends}
             if not running:
                 break

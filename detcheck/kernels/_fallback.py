@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from detcheck.kernels._checks import NotInvariantError
+
 if TYPE_CHECKING:
     import torch
 
 TILE = 16  # rows: part of the result's definition
-
-
-class NotInvariantError(RuntimeError):
-    """torch's own kernel does not treat the rows of a tile alike here."""
 
 
 _passed: set[tuple[object, ...]] = set()

@@ -12,7 +12,7 @@ import ctypes
 from typing import TYPE_CHECKING
 
 from detcheck.kernels import _native
-from detcheck.kernels._checks import dtype_code
+from detcheck.kernels._checks import NotInvariantError, dtype_code
 from detcheck.kernels._op import Op
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def causal(batch: int, length: int, keys: int, window: int | None = None) -> tup
 def seen(mask: torch.Tensor, batch: int, length: int, keys: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(low, high) of a mask [B or 1, 1 or H, L or 1, S]: booleans (true: seen) or numbers that are added (0: seen).
 
-    Raises ValueError where heads see different keys, where a query's keys are not one run, or where a bias is added.
+    Raises NotInvariantError where heads see different keys, where a query's keys are not one run, or where a bias is added.
     """
     import torch
 
@@ -157,13 +157,13 @@ def seen(mask: torch.Tensor, batch: int, length: int, keys: int) -> tuple[torch.
             )
         mask = ~unseen
     if mask.shape[1] > 1 and not bool((mask == mask[:, :1]).all()):
-        raise ValueError("attention whose heads see different keys has no batch-invariant kernel")
+        raise NotInvariantError("attention whose heads see different keys has no batch-invariant kernel")
     seen_by = mask[:, 0, :, :keys].expand(batch, length, keys)
     count = seen_by.sum(-1, dtype=torch.int32)
     low = seen_by.to(torch.int8).argmax(-1).to(torch.int32)
     run = torch.arange(keys)[None, None] - low[..., None]
     if not bool(((run >= 0) & (run < count[..., None]) == seen_by).all()):
-        raise ValueError("attention over keys with gaps between them has no batch-invariant kernel")
+        raise NotInvariantError("attention over keys with gaps between them has no batch-invariant kernel")
     return low, low + count
 
 

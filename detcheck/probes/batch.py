@@ -9,19 +9,16 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from detcheck.engines.logits import last_logits
-from detcheck.environment import observe_environment
 from detcheck.errors import OutOfMemoryError, UsageError
 from detcheck.outcomes import row_outcome
 from detcheck.probes import completions
+from detcheck.probes._arms import running
 from detcheck.probes.schedule import RAGGED, THRESHOLDS, compose
 from detcheck.probes.schedule import conditions as plans
-from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Schedule, Spec, Step, Subject
-
-if TYPE_CHECKING:
-    from detcheck.engines.transformers import TransformersEngine
+from detcheck.records import Condition, Observation, Outcome, Schedule, Spec, Step
 
 SAMPLES = 3  # rows of a batch that are the prompt: at both ends and in between
 DECODED = 4  # tokens fed one by one in `decode`: the first step after a prefill and some behind it
@@ -48,34 +45,16 @@ class Options:
 def check(spec: Spec) -> None:
     """What can be known before anything is loaded. Raises UsageError."""
     own: Options = spec.options
-    if spec.kernels is not Kernels.STOCK:
-        raise UsageError(f"--kernels {spec.kernels} is not available in batch yet; only stock is")
     same = completions.Options(
         1_000_000, 1, False, own.prompt, own.prompt_file, own.chat, own.attn, own.trust_remote_code
     )
-    completions.check(Spec("completions", same, spec.model, trials=spec.trials))
+    completions.check(Spec("completions", same, spec.model, spec.kernels, device=spec.device, trials=spec.trials))
 
 
 class Batch(completions.Completions):
     """The probe, opened. Prompts and batches are made as `completions` makes them; what is observed of them are logits."""
 
-    def __init__(self, spec: Spec, engine: TransformersEngine | None = None, planned: Schedule | None = None) -> None:
-        """As of `Completions`."""
-        check(spec)
-        self._spec, self._own, self._formed = spec, spec.options, None
-        questions = self._questions()
-        if engine is None:
-            from detcheck.engines.transformers import TransformersEngine
-
-            own: Options = spec.options
-            engine = TransformersEngine(spec.model, spec.dtype, spec.device, own.attn, own.trust_remote_code)
-        self._engine = engine
-        prompts = tuple(self._tokenize(index, question) for index, question in enumerate(questions))
-        engine.load()
-        steps = planned or self._plan({p.name: len(p.token_ids) for p in prompts})
-        environment = observe_environment(engine.device, engine.flags)
-        self.subject = Subject(engine.name, engine.dtype, engine.digests, prompts, steps, environment)
-        self._prompts = {p.name: p for p in prompts}
+    check = staticmethod(check)
 
     def _plan(self, lengths: dict[str, int]) -> Schedule:
         spec, longest = self._spec, max(lengths.values())
@@ -113,15 +92,17 @@ class Batch(completions.Completions):
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
         """Form the step's batch, run it once, and record the logits of every sample in it."""
         rows, composition = self._batch("batch", step.input, step.rows)
-        case = Case("batch", self.subject.name, Kernels.STOCK, self.subject.dtype, step.input)
+        case, _ = self.subject.cases[step.case]
         decoding = step.condition.startswith("decode")
         slots = [slot for slot, length in enumerate(step.rows) if length == 0]
         started = time.perf_counter()
         made, seen, why = [], (), ""
+        calls: list[tuple[str, int]] = []
         try:
-            bits, dtype, seen = last_logits(
-                self._engine, [row.prompt for row in rows], slots, DECODED if decoding else 0
-            )
+            with running(case.kernels) as calls:
+                bits, dtype, seen = last_logits(
+                    self._engine, [row.prompt for row in rows], slots, DECODED if decoding else 0
+                )
             made = [row_outcome(row, dtype) for row in bits]
         except OutOfMemoryError as error:
             why = str(error)
@@ -134,7 +115,9 @@ class Batch(completions.Completions):
                 condition = Condition(step.condition, len(rows), slot, composition, threads, fed)
             name = made[sample].id if made else None
             place = case, condition, step.trial, step.index, sample
-            observations.append(Observation(*place, name, seen, wall_s=wall_s, missing=why))
+            observations.append(
+                Observation(*place, name, seen, wall_s=wall_s, missing=why, calls=() if sample else tuple(calls))
+            )
         return observations, list({o.id: o for o in made}.values())
 
 

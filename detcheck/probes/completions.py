@@ -14,9 +14,10 @@ from detcheck.engines.base import Completion, Engine, Row
 from detcheck.environment import observe_environment
 from detcheck.errors import OutOfMemoryError, UsageError
 from detcheck.outcomes import outcome
+from detcheck.probes._arms import cases, check_kernels, in_arms, kernel_flags, running
 from detcheck.probes.prompts import Question, read_prompts
 from detcheck.probes.schedule import fit, schedule
-from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Prompt, Schedule, Spec, Step, Subject
+from detcheck.records import Condition, Observation, Outcome, Prompt, Schedule, Spec, Step, Subject
 
 DEFAULT_PROMPT = "Tell me about Richard Feynman"
 
@@ -43,8 +44,7 @@ class Options:
 def check(spec: Spec) -> None:
     """What can be known before anything is loaded. Raises UsageError."""
     own: Options = spec.options
-    if spec.kernels is not Kernels.STOCK:
-        raise UsageError(f"--kernels {spec.kernels} is not available in this version; only stock is")
+    check_kernels(spec.kernels, spec.device)
     for option, value in (("--samples", own.samples), ("--max-tokens", own.max_tokens), ("--trials", spec.trials)):
         if value < 1:
             raise UsageError(f"{option} must be at least 1; got {value}")
@@ -62,12 +62,14 @@ def check(spec: Spec) -> None:
 class Completions:
     """The probe, opened: a model, prompts as tokens, and a schedule. `observe` runs one step of it."""
 
+    check = staticmethod(check)
+
     def __init__(self, spec: Spec, engine: Engine | None = None, planned: Schedule | None = None) -> None:
         """`planned`: the schedule of a run that is resumed; else one is made.
 
         Raises UsageError before the weights are loaded, FailedError if they cannot be.
         """
-        check(spec)
+        self.check(spec)
         own: Options = spec.options
         self._spec, self._own = spec, own
         questions = self._questions()
@@ -78,21 +80,20 @@ class Completions:
         self._engine = engine
         prompts = tuple(self._tokenize(index, question) for index, question in enumerate(questions))
         engine.load()
-        longest = max(len(p.token_ids) for p in prompts)
-        room = min(engine.context - own.max_tokens, 2 * longest)
-        steps = planned or schedule(
-            {p.name: len(p.token_ids) for p in prompts},
-            own.samples,
-            spec.trials,
-            spec.batch_sizes,
-            spec.seed,
-            engine.max_rows(room + own.max_tokens),
-            room,
-        )
-        environment = observe_environment(engine.device, engine.flags)
-        self.subject = Subject(engine.name, engine.dtype, engine.digests, prompts, steps, environment)
+        check_kernels(spec.kernels, engine.device)
+        judged = cases(spec.kernels, spec.probe, engine.name, engine.dtype, prompts)
+        steps = planned or in_arms(self._plan({p.name: len(p.token_ids) for p in prompts}), judged)
+        environment = observe_environment(engine.device, {**engine.flags, **kernel_flags(spec.kernels)})
+        self.subject = Subject(engine.name, engine.dtype, engine.digests, prompts, steps, environment, judged)
         self._prompts = {p.name: p for p in prompts}
         self._formed: tuple[tuple[str, str, tuple[int, ...]], tuple[list[Row], str]] | None = None
+
+    def _plan(self, lengths: dict[str, int]) -> Schedule:
+        """The schedule of one arm."""
+        spec, own = self._spec, self._own
+        room = min(self._engine.context - own.max_tokens, 2 * max(lengths.values()))
+        most = self._engine.max_rows(room + own.max_tokens)
+        return schedule(lengths, own.samples, spec.trials, spec.batch_sizes, spec.seed, most, room)
 
     def _questions(self) -> list[Question]:
         if self._own.prompt_file is not None:
@@ -124,12 +125,14 @@ class Completions:
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
         """Form the step's batch, run it, and record every sample in it. A sample that did not come is recorded as missing."""
         rows, composition = self._batch(step.condition, step.input, step.rows)
-        case = Case("completions", self.subject.name, self._spec.kernels, self.subject.dtype, step.input)
+        case, _ = self.subject.cases[step.case]
         started = time.perf_counter()
         completions: Mapping[int, Completion] = {}
+        calls: list[tuple[str, int]] = []
         batch_sizes, why = (), "the engine returned no completion"
         try:
-            decoded = self._engine.complete(rows, self._own.max_tokens, self._own.ignore_eos)
+            with running(case.kernels) as calls:
+                decoded = self._engine.complete(rows, self._own.max_tokens, self._own.ignore_eos)
             completions, batch_sizes = decoded.completions, decoded.batch_sizes
         except OutOfMemoryError as error:
             why = str(error)
@@ -155,6 +158,7 @@ class Completions:
                     batch_sizes,
                     wall_s=wall_s,
                     missing="" if found else why,
+                    calls=() if sample else tuple(calls),
                 )
             )
         return observations, list(outcomes.values())

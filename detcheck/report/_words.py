@@ -35,9 +35,20 @@ ADVICE = {
 }
 
 
-ROLES = {Role.GATES: "", Role.CONTROL: " (control)", Role.PLANTED: " (planted control)"}
+ROLES = {Role.GATES: "", Role.CONTROL: " (control)", Role.REACTS: " (control)", Role.PLANTED: " (planted control)"}
 UNITS = {"text": "character", "element": "element", "word": "word of its digest"}
 SIZES = {"stock_ms": "stock ms", "ours_ms": "ours ms", "ratio": "ratio", "error": "error"}  # columns, where measured
+
+
+def coverage_lines(finding: Finding) -> list[str]:
+    """What ran on our kernels and what did not, where that was counted."""
+    coverage = finding.evidence.get("coverage") or {}
+    said = {"overridden": "on batch-invariant kernels", "uncovered": "without one of ours"}
+    lines = []
+    for kind, words in said.items():
+        if calls := coverage.get(kind):
+            lines.append(f"{words}: {', '.join(f'{visible(name)} {n}' for name, n in calls.items())}")
+    return lines
 
 
 def percent(rate: float) -> str:

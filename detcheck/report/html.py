@@ -58,6 +58,7 @@ def section(f: Finding, n: int) -> dict[str, object]:
         "sizes": words.size_table(f),
         "conditions": {visible(name): c for name, c in f.evidence.get("conditions", {}).items()},
         "not_tried": [visible(line) for line in words.not_tried(f)],
+        "coverage": words.coverage_lines(f),
         "cause": words.likely_cause(f),
         "advice": words.ADVICE[f.verdict],
         "mode_text": visible(f.mode_text),

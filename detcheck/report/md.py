@@ -13,6 +13,7 @@ from detcheck.report._words import (
     SHOWN_FORKS,
     branch_text,
     controls,
+    coverage_lines,
     figures,
     gating,
     histogram_bins,
@@ -84,7 +85,7 @@ def one(f: Finding) -> list[str]:
                 f"| {inert(name)} | {c['asked']} | {c['formed']} | {c['samples']} | {c['distinct']} | {c['distinct_bits']} |"
             )
         parts += ["", *(f"- not tried: {line}" for line in not_tried(f)), ""]
-    return parts + [line + "\n" for line in (likely_cause(f), ADVICE[f.verdict]) if line]
+    return parts + [line + "\n" for line in (*coverage_lines(f), likely_cause(f), ADVICE[f.verdict]) if line]
 
 
 def tree(forks: tuple[Fork, ...]) -> list[str]:

@@ -20,6 +20,7 @@ from detcheck.report._words import (
     SHOWN_FORKS,
     branch_text,
     controls,
+    coverage_lines,
     figures,
     gating,
     histogram_bins,
@@ -108,7 +109,7 @@ def one(f: Finding) -> RenderableType:
         parts += [columns(sizes), *(Text(f"not tried: {visible(line)}", style="dim") for line in not_tried(f)), Text()]
     elif f.evidence.get("conditions"):
         parts += [conditions(f), *(Text(f"not tried: {visible(line)}", style="dim") for line in not_tried(f)), Text()]
-    parts += [Text(line) for line in (likely_cause(f), ADVICE[f.verdict]) if line]
+    parts += [Text(line) for line in (*coverage_lines(f), likely_cause(f), ADVICE[f.verdict]) if line]
     return Group(*parts)
 
 

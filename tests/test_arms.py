@@ -1,0 +1,154 @@
+"""Stock, ours, and both: what gates, what is a control, and that ours is never silently stock."""
+
+import json
+
+import pytest
+import torch
+from conftest import only_run
+from models import llama_like
+from scripted import OTHER, SAME, Scripted, completion
+
+from detcheck import runner
+from detcheck.errors import FailedError
+from detcheck.judge import judge
+from detcheck.probes.completions import Completions, Options
+from detcheck.records import Kernels, Spec, Verdict
+
+
+@pytest.fixture
+def both(monkeypatch):
+    """Runs `both` arms of a scripted engine, whose answer may look at the arm, and judges them: {kernels: finding}."""
+    arm = []
+
+    def make(answer):
+        def running(kernels):
+            import contextlib
+
+            arm[:] = [str(kernels)]
+            return contextlib.nullcontext([("ours aten::mm", 1)] if kernels != Kernels.STOCK else [])
+
+        monkeypatch.setattr("detcheck.probes.completions.running", running)
+        engine = Scripted(lambda rows, slot, call: answer(arm[0], rows))
+        spec = Spec("completions", Options(samples=24, prompt="ask me", max_tokens=4), kernels=Kernels.BOTH)
+        probe = Completions(spec, engine)
+        observations, outcomes = [], {}
+        for step in probe.subject.schedule.steps:
+            seen, found = probe.observe(step)
+            observations += seen
+            outcomes |= {o.id: o for o in found}
+        roles = dict(probe.subject.cases)
+        findings = judge(list(roles), probe.subject.schedule, observations, outcomes, roles=roles)
+        return {f.case.kernels: f for f in findings}, runner.Run(spec, "", "", findings)
+
+    return make
+
+
+def reacts(rows):
+    return OTHER if rows > 2 else SAME
+
+
+def test_ours_gates_and_stock_is_the_control(both):
+    findings, run = both(lambda arm, rows: reacts(rows) if arm == "stock" else SAME)
+    assert [findings[k].verdict for k in ("stock", "batch-invariant")] == [Verdict.BATCH_VARIANT, Verdict.IDENTICAL]
+    assert (run.verdict, run.exit_code) == (Verdict.IDENTICAL, 0)
+    assert findings["batch-invariant"].samples == findings["stock"].samples == 24
+
+
+def test_a_stock_arm_that_does_not_react_makes_equal_bits_no_pass(both):
+    findings, run = both(lambda arm, rows: SAME)
+    assert (run.verdict, run.exit_code) == (Verdict.INCONCLUSIVE, 3)
+    assert "not sensitive here: ask for more samples" in findings["batch-invariant"].note
+
+
+def test_ours_is_convicted_whatever_stock_does(both):
+    for stock in (SAME, None):
+        _, run = both(lambda arm, rows, stock=stock: reacts(rows) if arm != "stock" else stock or reacts(rows))
+        assert (run.verdict, run.exit_code) == (Verdict.BATCH_VARIANT, 1)
+
+
+def test_arms_may_differ_from_each_other(both):
+    """Other kernels, other bits: that is no divergence."""
+    other = completion([1, 2, 3, 4])
+    _, run = both(lambda arm, rows: reacts(rows) if arm == "stock" else other)
+    assert run.exit_code == 0
+
+
+def test_both_on_the_real_model(detcheck, tmp_path):
+    """The mission on one screen: stock diverges, ours does not, and the report says what ran on what."""
+    result = detcheck("completions", "-n", 12, "--max-tokens", 24, "--kernels", "both", "--format", "json", "-q")
+    report = json.loads(result.out)
+    assert (result.code, report["verdict"]) == (0, "identical"), result.err
+    ours, stock = sorted(report["findings"], key=lambda f: f["case"]["kernels"])
+    assert (ours["verdict"], ours["distinct_bits"], ours["samples"]) == ("identical", 1, 12)
+    assert (stock["verdict"], stock["role"]) == ("batch-variant", "reacts")
+    coverage = ours["evidence"]["coverage"]
+    assert coverage["overridden"]["transformers::attention"] > 0 and coverage["overridden"]["aten::mm"] > 0
+    assert coverage["uncovered"] == {} and stock["evidence"]["coverage"] == {"overridden": {}, "uncovered": {}}
+    assert "batch_invariant_kernels" in report["environment"]["flags"]
+    again = detcheck("report", only_run(tmp_path / "runs"), "--format", "json")
+    assert json.loads(again.out)["findings"] == report["findings"]
+
+
+def test_batch_with_ours(detcheck):
+    result = detcheck("batch", "--kernels", "both", "--batch-sizes", "1,2,5", "--format", "json", "-q")
+    report = json.loads(result.out)
+    assert (result.code, report["verdict"]) == (0, "identical"), result.err
+    assert {f["case"]["kernels"]: f["verdict"] for f in report["findings"]} == {
+        "batch-invariant": "identical",
+        "stock": "batch-variant",
+    }
+
+
+def test_what_runs_without_a_kernel_of_ours_is_in_the_note(tmp_path, detcheck):
+    """A model with layer norms and convolutions-by-matmul: GPT-2."""
+    import transformers
+    from transformers import AutoTokenizer
+
+    from detcheck.engines import amplifier
+
+    torch.manual_seed(0)
+    shape = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128, "vocab_size": amplifier.VOCABULARY}
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, bos_token_id=0, eos_token_id=0)).save_pretrained(
+        tmp_path
+    )
+    AutoTokenizer.from_pretrained(amplifier.folder()).save_pretrained(tmp_path)
+    arguments = [
+        "--model",
+        tmp_path,
+        "-n",
+        8,
+        "--max-tokens",
+        8,
+        "--kernels",
+        "batch-invariant",
+        "--ignore-eos",
+        "--format",
+        "json",
+        "-q",
+    ]
+    (finding,) = json.loads(detcheck("completions", *arguments).out)["findings"]
+    assert finding["verdict"] == "identical"
+    assert "ran without a kernel of ours: aten::native_layer_norm" in finding["note"]
+
+
+def test_a_model_that_our_kernels_do_not_reach_has_failed(tmp_path, monkeypatch):
+    """Sabotage: the switch registers nothing. Equal bits would then be stock's."""
+    from detcheck.kernels import _switch
+    from detcheck.probes._arms import running
+
+    monkeypatch.setattr(_switch, "_register", lambda undo: None)
+    with pytest.raises(FailedError, match="ran on our kernels"), running(Kernels.BATCH_INVARIANT):
+        torch.randn(2, 2) @ torch.randn(2, 2)
+
+
+def test_what_cannot_run_invariantly_fails_in_words(tmp_path, detcheck):
+    folder = llama_like(tmp_path / "model")
+    result = detcheck(
+        "completions", "--model", folder, "--dtype", "float64", "--kernels", "batch-invariant", "-n", 4, "-q"
+    )
+    assert result.code == 4 and "no batch-invariant kernel for float64" in result.err and "Traceback" not in result.err
+
+
+def test_engine_mode_is_refused_with_a_remedy(detcheck):
+    result = detcheck("completions", "--kernels", "engine")
+    assert result.code == 2 and "has no batch-invariant mode of its own" in result.err
