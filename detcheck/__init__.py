@@ -13,9 +13,10 @@ _HOMES = {
     "run": "runner",
     "resume": "runner",
     "load": "runner",
+    "assert_batch_invariant": "probes._assert",
 }
 
-__all__ = ["Run", "Spec", "Verdict", "load", "resume", "run"]
+__all__ = ["Run", "Spec", "Verdict", "assert_batch_invariant", "load", "resume", "run"]
 
 
 def __getattr__(name: str) -> object:
