@@ -15,7 +15,7 @@ ALLOWED = {
     "cli": {"runner", "report", "records", "lookup", "progress", "errors"},
     "runner": {"probes", "judge", "environment", "records", "store", "readers", "lookup"} | HELPERS,
     "progress": {"runner"},
-    "probes": {"probes", "engines", "kernels", "records", "environment"} | HELPERS,
+    "probes": {"probes", "engines", "kernels", "records", "environment", "lookup"} | HELPERS,
     "engines": {"engines", "kernels", "records"} | HELPERS,
     "kernels": {"kernels"},
     "integrations": {"kernels", "records"},
