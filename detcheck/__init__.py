@@ -16,7 +16,7 @@ _HOMES = {
     "assert_batch_invariant": "probes._assert",
 }
 
-__all__ = ["Run", "Spec", "Verdict", "assert_batch_invariant", "load", "resume", "run"]
+__all__ = ["Run", "Spec", "Verdict", "assert_batch_invariant", "batch_invariant", "load", "resume", "run"]
 
 
 def __getattr__(name: str) -> object:

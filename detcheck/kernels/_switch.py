@@ -1,0 +1,256 @@
+"""The switch: a `with` block in which torch's leaf ops and transformers' attention are ours.
+
+Leaf ops are overridden at aten's CPU key through torch.library, so that everything above them (linear, matmul, einsum,
+autograd) goes on working, gradients included: a backward pass is made of the same leaf ops. What cannot run batch-invariantly
+is refused in words; nothing falls back to stock for an op that is listed here. What else reduces or multiplies is let through
+and counted, so that a report can name it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from detcheck.kernels import _native, attention, gelu_mul, log_softmax, matmul, mean, silu_mul, softmax
+
+if TYPE_CHECKING:
+    import torch
+
+# Ops that reduce or multiply and are not ours: let through, counted, named in the report.
+UNCOVERED = (
+    "convolution", "dot", "sum.dim_IntList", "prod.dim_int", "var.correction", "std.correction", "var_mean.correction",
+    "logsumexp", "cumsum", "native_layer_norm", "native_group_norm", "native_batch_norm", "linalg_vector_norm", "mean",
+    "_embedding_bag", "_fused_rms_norm",
+)  # fmt: skip
+
+
+@dataclass
+class Coverage:
+    """What ran inside a `batch_invariant` block."""
+
+    kernels: str
+    """which implementation: compiled, or out of torch's own"""
+    overridden: Counter[str] = field(default_factory=Counter)
+    """aten op, or transformers' attention -> calls that ran batch-invariant kernels"""
+    uncovered: Counter[str] = field(default_factory=Counter)
+    """matmul- or reduction-like aten op -> calls that ran as stock"""
+
+
+_active: list[Coverage] = []
+
+
+@contextlib.contextmanager
+def batch_invariant() -> Iterator[Coverage]:
+    """Batch-invariant kernels on the CPU inside the block; the stock ones again behind it, whatever happens. Nests.
+
+    Inside, an op that has no batch-invariant form for its arguments (dtype, device, mask) raises ValueError.
+    """
+    coverage = Coverage(_native.description())
+    _active.append(coverage)
+    try:
+        with contextlib.ExitStack() as undo:
+            if len(_active) == 1:
+                _register(undo)
+            yield coverage
+    finally:
+        _active.remove(coverage)
+
+
+def _count(name: str, kind: str = "overridden") -> None:
+    for coverage in _active:
+        getattr(coverage, kind)[name] += 1
+
+
+def _register(undo: contextlib.ExitStack) -> None:
+    """Puts everything in place, and what takes it away again onto the stack."""
+    import torch
+
+    library = torch.library.Library("aten", "IMPL")
+    undo.callback(library._destroy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that a kernel is overridden: that is what this is for
+        for name, function in _overrides().items():
+            library.impl(name, _counted(name, function), "CPU")
+        for name in UNCOVERED:
+            try:
+                stock = torch.library.get_kernel(f"aten::{name}", "CPU")
+            except RuntimeError:
+                continue  # composite here: its parts are leaf ops, and those are seen
+            library.impl(name, _let_through(name, stock), "CPU", with_keyset=True)
+    with contextlib.suppress(ImportError):
+        _register_transformers(undo)
+
+
+def _counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any, **options: Any) -> Any:
+        _count(f"aten::{name}")
+        return function(*arguments, **options)
+
+    return call
+
+
+def _let_through(name: str, stock: Any) -> Callable[..., Any]:
+    def call(keys: Any, *arguments: Any, **options: Any) -> Any:
+        _count(f"aten::{name}", "uncovered")
+        return stock.call_boxed(keys, *arguments, **options)
+
+    return call
+
+
+def _overrides() -> dict[str, Callable[..., Any]]:
+    """aten overload -> what runs in its place. `.out` overloads write what the plain ones give."""
+    plain = {
+        "mm": matmul.mm,
+        "addmm": _addmm,
+        "bmm": matmul.bmm,
+        "baddbmm": lambda c, a, b, *, beta=1, alpha=1: _added(c, matmul.bmm(a, b), beta, alpha),
+        "mv": _mv,
+        "addmv": lambda c, a, x, *, beta=1, alpha=1: _added(c, _mv(a, x), beta, alpha),
+        "_softmax": lambda x, dim, half_to_float: _along(softmax.softmax, x, dim, half_to_float),
+        "_log_softmax": lambda x, dim, half_to_float: _along(log_softmax.log_softmax, x, dim, half_to_float),
+        "mean.dim": _mean,
+        "silu": silu_mul.silu,
+        "gelu": lambda x, *, approximate="none": gelu_mul.gelu(x, approximate),
+    }
+    outs = {f"{name.split('.')[0]}.out": _writing(function) for name, function in plain.items()}
+    sdpa = "_scaled_dot_product_flash_attention_for_cpu"
+    return plain | outs | {sdpa: _sdpa, f"{sdpa}_backward": _sdpa_backward}
+
+
+def _writing(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def call(*arguments: Any, out: torch.Tensor, **options: Any) -> torch.Tensor:
+        made = function(*arguments, **options)
+        return out.resize_(made.shape).copy_(made)
+
+    return call
+
+
+def _added(c: torch.Tensor, product: torch.Tensor, beta: float, alpha: float) -> torch.Tensor:
+    """beta * c + alpha * product, element by element: rounded once more than a fused bias, the same way in every batch."""
+    scaled = product if alpha == 1 else product * alpha
+    if beta == 0:  # whatever c holds, NaN too, is not read
+        return scaled
+    return scaled + (c if beta == 1 else c * beta)
+
+
+def _addmm(c: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: float = 1, alpha: float = 1) -> torch.Tensor:
+    if c.ndim == 1 and len(c) == b.shape[1] and beta == alpha == 1:
+        return matmul.linear(a, b.t(), c)  # a bias is added before the one rounding
+    return _added(c, matmul.mm(a, b), beta, alpha)
+
+
+def _mv(a: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return matmul.linear(a, x[None])[:, 0]
+
+
+def _along(op: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, dim: int, half_to_float: bool) -> torch.Tensor:
+    """A row op along any dimension."""
+    moved = x.float() if half_to_float else x
+    if x.ndim == 0:
+        return op(moved.view(1)).view(())
+    return op(moved.movedim(dim, -1)).movedim(-1, dim).contiguous()
+
+
+def _mean(
+    x: torch.Tensor, dim: list[int] | None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    x = x if dtype is None else x.to(dtype)
+    dims = sorted(d % x.ndim for d in dim) if dim else list(range(x.ndim))
+    rest = [d for d in range(x.ndim) if d not in dims]
+    flat = x.permute(*rest, *dims).reshape(*(x.shape[d] for d in rest), -1)
+    result = mean.mean(flat)[..., 0]
+    return result.view([1 if d in dims else x.shape[d] for d in range(x.ndim)]) if keepdim else result
+
+
+def _sdpa(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    attn_mask: torch.Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """F.scaled_dot_product_attention's leaf on the CPU: (output, log-sum-exp), the second for a backward pass."""
+    import torch
+
+    _refuse_dropout(dropout_p)
+    low, high = _seen(query, key, attn_mask, is_causal)
+    out = attention.attention(query, key, value, low, high, scale)
+    return out, torch.full(query.shape[:3], float("nan"), dtype=torch.float32)  # read by the stock backward alone
+
+
+def _sdpa_backward(
+    grad: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    _out: torch.Tensor,
+    _logsumexp: torch.Tensor,
+    _dropout_p: float,
+    is_causal: bool,
+    *,
+    attn_mask: torch.Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[torch.Tensor, ...]:
+    low, high = _seen(query, key, attn_mask, is_causal)
+    return attention.gradients(grad, query, key, value, low, high, scale)
+
+
+def _refuse_dropout(dropout: float) -> None:
+    if dropout:
+        raise ValueError(
+            "attention with dropout has no batch-invariant kernel; call model.eval(), or set its dropout to 0"
+        )
+
+
+def _seen(
+    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, is_causal: bool, window: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
+    batch, _, length, _ = query.shape
+    keys = key.shape[2]
+    if mask is not None:
+        return attention.seen(mask, batch, length, keys)
+    if is_causal:
+        return attention.causal(batch, length, keys, window)
+    return torch.zeros(batch, length, dtype=torch.int32), torch.full((batch, length), keys, dtype=torch.int32)
+
+
+def _register_transformers(undo: contextlib.ExitStack) -> None:
+    """Attention of Hugging Face models, whichever of these implementations they were loaded with."""
+    from transformers import modeling_utils
+
+    table = modeling_utils.ALL_ATTENTION_FUNCTIONS._local_mapping
+    for name in ("sdpa", "eager"):
+        before = table.get(name)
+        table[name] = transformers_attention
+        undo.callback(table.pop, name) if before is None else undo.callback(table.__setitem__, name, before)
+
+
+def transformers_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    is_causal: bool | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface: q[B, H, L, D] -> [B, L, H, D]. Without a mask it is causal, as there."""
+    _refuse_dropout(dropout)
+    _count("transformers::attention")
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    low, high = _seen(query, key, attention_mask, causal, sliding_window)
+    out = attention.differentiable(query, key, value, low, high, scaling, softcap or 0.0)
+    return out.transpose(1, 2).contiguous(), None

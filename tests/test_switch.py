@@ -1,0 +1,200 @@
+"""The switch: on real models the batch does not reach the bits inside it, and does without it; and it leaves no trace."""
+
+import pytest
+import torch
+from models import llama_like
+from torch.nn.functional import linear, scaled_dot_product_attention
+
+import detcheck
+from detcheck.engines.base import Row
+from detcheck.engines.transformers import TransformersEngine
+from detcheck.kernels._fallback import bits_equal
+
+
+def products():
+    x, w = (
+        torch.randn(5, 96, generator=torch.Generator().manual_seed(0)),
+        torch.randn(40, 96, generator=torch.Generator().manual_seed(1)),
+    )
+    return linear(x, w), x @ w.t()
+
+
+def test_it_undoes_itself_also_nested_and_under_exceptions():
+    from transformers import modeling_utils
+
+    before, table = products(), dict(modeling_utils.ALL_ATTENTION_FUNCTIONS._local_mapping)
+    with detcheck.batch_invariant():
+        inside = products()
+        with detcheck.batch_invariant() as inner:
+            assert all(map(bits_equal, products(), inside))
+        assert inner.overridden["aten::mm"] == 2
+        assert all(map(bits_equal, products(), inside))
+    assert all(map(bits_equal, products(), before))
+    with pytest.raises(ZeroDivisionError), detcheck.batch_invariant():
+        raise ZeroDivisionError
+    assert all(map(bits_equal, products(), before))
+    assert modeling_utils.ALL_ATTENTION_FUNCTIONS._local_mapping == table
+
+
+CALLS = {
+    "aten::mm": lambda x: x @ x.t(),
+    "aten::mm.out": lambda x: torch.mm(x, x.t(), out=torch.empty(len(x), len(x))),
+    "aten::addmm": lambda x: torch.addmm(torch.ones(len(x)), x, x.t()),
+    "aten::addmm.out": lambda x: torch.addmm(torch.ones(len(x)), x, x.t(), beta=0.5, alpha=2, out=torch.empty(0)),
+    "aten::bmm": lambda x: torch.bmm(x[None], x.t()[None])[0],
+    "aten::baddbmm": lambda x: torch.baddbmm(torch.ones(1, 1, 1), x[None], x.t()[None])[0],
+    "aten::mv": lambda x: torch.mv(x, x[0])[:, None],
+    "aten::addmv": lambda x: torch.addmv(torch.ones(len(x)), x, x[0])[:, None],
+    "aten::_softmax": lambda x: x.softmax(-1),
+    "aten::_log_softmax": lambda x: x.log_softmax(-1),
+    "aten::mean.dim": lambda x: x.mean(-1, keepdim=True),
+    "aten::silu": torch.nn.functional.silu,
+    "aten::gelu": torch.nn.functional.gelu,
+    "aten::_scaled_dot_product_flash_attention_for_cpu": lambda x: scaled_dot_product_attention(
+        *[x[None, None]] * 3, is_causal=True
+    )[0, 0],
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_each_op_is_routed_counted_and_right(name):
+    x = torch.randn(9, 24, generator=torch.Generator().manual_seed(0))
+    with detcheck.batch_invariant() as coverage:
+        ours = CALLS[name](x)
+    assert coverage.overridden[name] == 1 and not coverage.uncovered
+    torch.testing.assert_close(ours, CALLS[name](x))
+
+
+def test_what_runs_without_an_override_is_named():
+    with detcheck.batch_invariant() as coverage:
+        torch.nn.functional.conv1d(torch.randn(1, 2, 8), torch.randn(3, 2, 3))
+        torch.nn.functional.layer_norm(torch.randn(2, 8), (8,))
+        torch.randn(2, 8).sum(0)
+    assert {"aten::convolution", "aten::native_layer_norm", "aten::sum.dim_IntList"} <= set(coverage.uncovered), (
+        coverage.uncovered
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: torch.randn(2, 2).double() @ torch.randn(2, 2).double(), "float64"),
+        (
+            lambda: scaled_dot_product_attention(*[torch.randn(1, 1, 4, 8)] * 3, attn_mask=torch.randn(4, 4)),
+            "additive bias",
+        ),
+    ],
+)
+def test_what_it_cannot_run_invariantly_is_refused_in_words(call, says):
+    with detcheck.batch_invariant(), pytest.raises(ValueError, match=says):
+        call()
+
+
+def test_reductions_along_other_dimensions():
+    x = torch.randn(3, 4, 5)
+    with detcheck.batch_invariant():
+        found = x.softmax(1), x.log_softmax(0), x.mean((0, 2)), x.mean(1, keepdim=True), x.mean(dim=(0, 1, 2))
+    for ours, stock in zip(
+        found, (x.softmax(1), x.log_softmax(0), x.mean((0, 2)), x.mean(1, keepdim=True), x.mean()), strict=True
+    ):
+        torch.testing.assert_close(ours, stock)
+
+
+@pytest.fixture(scope="module", params=["amplifier", "llama"])
+def models(request, tmp_path_factory):
+    """float32 and bfloat16 engines of one architecture."""
+    folder = None if request.param == "amplifier" else str(llama_like(tmp_path_factory.mktemp("llama")))
+    engines = [TransformersEngine(folder, dtype) for dtype in ("float32", "bfloat16")]
+    for engine in engines:
+        engine.load()
+    return engines
+
+
+def batches(ids, engine):
+    """The prompt alone, in copies, and padded among ragged neighbours."""
+    made = engine.ordinary_tokens()[: len(ids) + 70].tolist()
+    short, long = Row(tuple(made[:9]), tuple(made[:32])), Row(tuple(made), tuple(made[:32]))
+    return [
+        [Row(ids)],
+        [Row(ids)] * 2,
+        [Row(ids)] * 5,
+        [short, Row(ids), short],
+        [long, Row(ids), short, Row(ids), long],
+    ]
+
+
+@pytest.mark.parametrize("dtype", [0, 1], ids=["float32", "bfloat16"])
+def test_completions_are_bit_equal_over_batches_and_padding_with_ours_and_not_with_stock(models, dtype):
+    engine = models[dtype]
+    ids = engine.encode(
+        "Tell me about Richard Feynman, who liked to take things apart, and about what he found inside them."
+    )
+
+    def outcomes():
+        found = set()
+        for rows in batches(ids, engine):
+            for completion in engine.complete(rows, 12, True).completions.values():
+                found.add((completion.tokens, completion.logprobs.tobytes(), completion.margins.tobytes()))
+        return found
+
+    with detcheck.batch_invariant() as coverage:
+        assert len(outcomes()) == 1
+    assert coverage.overridden["transformers::attention"] and coverage.overridden["aten::mm"]
+    assert len(outcomes()) > 1
+
+
+@pytest.mark.parametrize("dtype", [0, 1], ids=["float32", "bfloat16"])
+def test_prefill_in_chunks_and_decode_give_the_same_logits(models, dtype):
+    model = models[dtype]._model
+    ids = torch.tensor([models[dtype].encode("Tell me about Richard Feynman, who liked to take things apart.")])
+
+    def logits(cuts):
+        cache, found = None, []
+        for begin, end in zip([0, *cuts], [*cuts, ids.shape[1]], strict=True):
+            out = model(input_ids=ids[:, begin:end], past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+            found.append(out.logits)
+        return torch.cat(found, 1)
+
+    with detcheck.batch_invariant(), torch.inference_mode():
+        whole = logits([])
+        for cuts in ([ids.shape[1] - 1], [7], [3, 20, 21], list(range(1, ids.shape[1]))):
+            assert bits_equal(logits(cuts), whole), cuts
+
+
+def test_gradients_of_a_training_step(tmp_path):
+    """As close to float64's as stock's are, whichever attention the model was loaded with."""
+    from transformers import AutoModelForCausalLM
+
+    folder = llama_like(tmp_path)
+    ids = torch.randint(600, 2000, (2, 21), generator=torch.Generator().manual_seed(0))
+
+    def step(attention, dtype=torch.float32):
+        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention, dtype=dtype)
+        model(input_ids=ids, labels=ids).loss.backward()
+        return torch.cat([p.grad.double().flatten() for p in model.parameters()])
+
+    exact = step("eager", torch.float64)
+    for attention in ("eager", "sdpa"):
+        stock = step(attention)
+        with detcheck.batch_invariant() as coverage:
+            ours = step(attention)
+        assert coverage.overridden["transformers::attention"] == 2
+        error, allowed = (ours - exact).norm(), (stock - exact).norm()
+        assert error <= 2 * allowed + 1e-7 * exact.norm(), (error, allowed)
+
+
+def test_gradients_through_fused_attention():
+    q, k, v = (
+        torch.randn(2, 4, 7, 16, generator=torch.Generator().manual_seed(n), requires_grad=True) for n in range(3)
+    )
+
+    def gradients():
+        out = scaled_dot_product_attention(q, k, v, is_causal=True)
+        return torch.autograd.grad((out * torch.arange(16)).sum(), (q, k, v))
+
+    stock = gradients()
+    with detcheck.batch_invariant():
+        ours = gradients()
+    for a, b in zip(ours, stock, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
