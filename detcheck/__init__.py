@@ -14,6 +14,7 @@ _HOMES = {
     "resume": "runner",
     "load": "runner",
     "assert_batch_invariant": "probes._assert",
+    "batch_invariant": "kernels._switch",
 }
 
 __all__ = ["Run", "Spec", "Verdict", "assert_batch_invariant", "batch_invariant", "load", "resume", "run"]
