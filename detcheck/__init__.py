@@ -13,10 +13,11 @@ _HOMES = {
     "run": "runner",
     "resume": "runner",
     "load": "runner",
+    "assert_batch_invariant": "probes._assert",
     "batch_invariant": "kernels._switch",
 }
 
-__all__ = ["Run", "Spec", "Verdict", "batch_invariant", "load", "resume", "run"]
+__all__ = ["Run", "Spec", "Verdict", "assert_batch_invariant", "batch_invariant", "load", "resume", "run"]
 
 
 def __getattr__(name: str) -> object:

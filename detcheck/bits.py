@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+BFLOAT16_STEP = 1 << 16  # float32s from one bfloat16 to the next
+
 
 def content_hash(*parts: bytes) -> str:
     """SHA-256 over the parts, each preceded by its length, so that no two sequences of parts collide by concatenation."""
@@ -53,6 +55,22 @@ def floats_of(patterns: np.ndarray, dtype: str) -> np.ndarray:
         return (patterns.astype(np.uint32) << 16).view(np.float32)
     unsigned = {"float16": np.uint16, "float32": np.uint32, "float64": np.uint64}[dtype]
     return patterns.astype(unsigned).view(dtype)
+
+
+def patterns(bits: np.ndarray) -> np.ndarray:
+    """int64[n] of bit patterns that came as integers of any width: what fewer bits leave open is zero."""
+    unsigned = bits.view(f"u{bits.dtype.itemsize}") if bits.dtype.kind == "i" else bits
+    return unsigned.astype(np.uint64).view(np.int64)
+
+
+def furthest(a: np.ndarray, b: np.ndarray, dtype: str) -> tuple[float | None, float | None]:
+    """(ulp, absolute distance) of the two numbers furthest apart, of unequal patterns (int64[n]); None where no pair is one of numbers."""
+    x, y = floats_of(a[a != b], dtype), floats_of(b[a != b], dtype)
+    numbers = np.isfinite(x) & np.isfinite(y)
+    if not numbers.any():
+        return None, None
+    ulp = np.max(ulp_distance(x[numbers], y[numbers])) / (BFLOAT16_STEP if dtype == "bfloat16" else 1)
+    return float(ulp), float(np.max(np.abs(x[numbers].astype(np.float64) - y[numbers].astype(np.float64))))
 
 
 def first_difference(a: np.ndarray, b: np.ndarray) -> int | None:

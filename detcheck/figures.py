@@ -8,14 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from detcheck.bits import as_integers, first_difference, floats_of, ulp_distance
+from detcheck.bits import as_integers, first_difference, furthest, ulp_distance
 from detcheck.forks import TokenSequence, find_forks
 from detcheck.outcomes import token_key
 from detcheck.records import Case, Divergence, Finding, Outcome, Verdict
 
 CONFIDENCE = 0.95
 NUMBERS = ("element", "word")  # units that no prefix tree is made of: what follows a difference does not follow from it
-BFLOAT16_STEP = 1 << 16  # float32s from one bfloat16 to the next
 
 
 def describe(
@@ -83,7 +82,9 @@ def divergence(mode: Outcome, other: Outcome) -> Divergence:
     """Where `other` parts from `mode`, and how far apart the log-probabilities of the tokens before that are, or all elements."""
     index = first_difference(mode.tokens, other.tokens)
     if mode.dtype and mode.dtype == other.dtype and len(mode.tokens) == len(other.tokens):
-        return Divergence(index, len(mode.tokens) if index is None else index, *elements_apart(mode, other))
+        return Divergence(
+            index, len(mode.tokens) if index is None else index, *furthest(mode.tokens, other.tokens, mode.dtype)
+        )
     shared = min(len(mode.tokens), len(other.tokens)) if index is None else index
     if mode.logprobs is None or other.logprobs is None or mode.logprobs.dtype != other.logprobs.dtype:
         return Divergence(index, shared, None, None)
@@ -95,17 +96,6 @@ def divergence(mode: Outcome, other: Outcome) -> Divergence:
     with np.errstate(invalid="ignore"):
         apart = np.abs(a[unequal].astype(np.float64) - b[unequal])
     return Divergence(index, index_bits, float(np.max(ulp_distance(a[unequal], b[unequal]))), float(np.max(apart)))
-
-
-def elements_apart(mode: Outcome, other: Outcome) -> tuple[float | None, float | None]:
-    """(ulp, absolute distance) of the elements furthest apart; None where no unequal pair is a pair of numbers."""
-    unequal = mode.tokens != other.tokens
-    a, b = floats_of(mode.tokens[unequal], mode.dtype), floats_of(other.tokens[unequal], other.dtype)
-    numbers = np.isfinite(a) & np.isfinite(b)
-    if not numbers.any():
-        return None, None
-    ulp = np.max(ulp_distance(a[numbers], b[numbers])) / (BFLOAT16_STEP if mode.dtype == "bfloat16" else 1)
-    return float(ulp), float(np.max(np.abs(a[numbers].astype(np.float64) - b[numbers].astype(np.float64))))
 
 
 def clopper_pearson(k: int, n: int) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from detcheck.figures import NUMBERS, describe
 from detcheck.records import Case, Finding, Observation, Outcome, Role, Schedule, Step, Verdict
 from detcheck.tally import Tally, absent, batch_arm, by_size, count_conditions, first_variant, repeat_arm, varies_with
 
+WITHOUT_BATCH = {"matmul": "products"}  # probes whose results are of no batch -> what they are
 DIVERGENCES = (Verdict.RUN_VARIANT, Verdict.BATCH_VARIANT, Verdict.DIVERGENT)
 
 
@@ -114,11 +115,11 @@ def judge_case(
     elif doubts := [*doubts_about(draft, tally, allow_unseen, all_tried=steps is not None and not not_tried)]:
         verdict, note = Verdict.INCONCLUSIVE, "; ".join(doubts)
     else:
-        met = f", in {batches_met(evidence)}" if not tally.unseen else ""
+        met = "" if tally.unseen or case.probe in WITHOUT_BATCH else f", in {batches_met(evidence)}"
         unseen = "; what batches they rode in could not be seen" if tally.unseen else ""
         verdict, note = (
             Verdict.IDENTICAL,
-            f"all {draft.samples} {samples_word(evidence)} have the same {evidence['compared']}{met}{unseen}",
+            f"all {draft.samples} {samples_word(case, evidence)} have the same {evidence['compared']}{met}{unseen}",
         )
     wrong = too_inaccurate(tally)
     if wrong and verdict in DIVERGENCES:
@@ -158,8 +159,8 @@ def batches_met(evidence: Mapping[str, object]) -> str:
     return f"{n} batches of {rows}"
 
 
-def samples_word(evidence: Mapping[str, object]) -> str:
-    return "rows" if evidence["unit"] == "element" else "samples"
+def samples_word(case: Case, evidence: Mapping[str, object]) -> str:
+    return WITHOUT_BATCH.get(case.probe) or ("rows" if evidence["unit"] == "element" else "samples")
 
 
 def doubts_about(finding: Finding, tally: Tally, allow_unseen: bool, all_tried: bool) -> Iterator[str]:

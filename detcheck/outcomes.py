@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from detcheck.bits import as_integers, content_hash
+from detcheck.bits import as_integers, content_hash, patterns
 from detcheck.records import Outcome
 
 
@@ -51,8 +51,7 @@ def outcome(
 
 def row_outcome(bits: np.ndarray, dtype: str) -> Outcome:
     """The outcome of a tensor's row: the bit patterns of its elements, as integers of any width, and torch's name of their dtype."""
-    unsigned = bits.view(f"u{bits.dtype.itemsize}") if bits.dtype.kind == "i" else bits
-    return outcome(unsigned.astype(np.uint64).view(np.int64), unit="element", dtype=dtype)
+    return outcome(patterns(bits), unit="element", dtype=dtype)
 
 
 def digest_outcome(*parts: bytes) -> Outcome:

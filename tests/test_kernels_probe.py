@@ -9,10 +9,13 @@ import pytest
 import torch
 from conftest import only_run
 
-from detcheck import lookup, runner, store
+from detcheck import lookup, runner, store, tables
 from detcheck.errors import UsageError
+from detcheck.figures import divergence
 from detcheck.kernels import control
+from detcheck.kernels._batches import row_bits
 from detcheck.kernels._op import Op
+from detcheck.outcomes import row_outcome
 from detcheck.probes import _accuracy
 from detcheck.probes import kernels as probe
 from detcheck.probes.kernels import Options
@@ -332,3 +335,18 @@ def test_the_planted_op_is_no_op_of_all(monkeypatch):
     monkeypatch.setattr(lookup, "names", lambda kind: ["control"])
     with pytest.raises(UsageError, match="no bundled op but control"):
         probe.bundled("all")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+def test_distances_are_in_the_rows_own_dtype_and_rows_survive_storing(dtype, tmp_path):
+    made = torch.tensor([[1.0, -0.0, float("nan"), 2.0]], dtype=getattr(torch, dtype))
+    moved = made.clone()
+    moved[0, 3] += 2 * torch.finfo(made.dtype).eps  # the next number above 2
+    rows = [row_outcome(bits[0], name) for bits, name in (row_bits(made, 1), row_bits(moved, 1))]
+    apart = divergence(*rows)
+    assert (apart.index, apart.max_ulp, apart.max_abs) == (3, 1.0, 2 * torch.finfo(made.dtype).eps)
+    back = [tables.read_outcome(tables.outcome_row(row)) for row in rows]
+    assert [r.id for r in back] == [r.id for r in rows] and back[0].dtype == dtype and len({r.id for r in rows}) == 2
+    zero = row_outcome(row_bits(made.abs(), 1)[0][0], dtype)
+    assert divergence(rows[0], zero).index == 1 and divergence(rows[0], zero).max_ulp == 0.0
+    assert divergence(rows[0], row_outcome(row_bits(made.nan_to_num(0.0), 1)[0][0], dtype)).max_ulp is None

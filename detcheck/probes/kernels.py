@@ -24,6 +24,7 @@ from detcheck.bits import content_hash, json_hash
 from detcheck.engines.transformers import full_dtype
 from detcheck.environment import observe_environment
 from detcheck.errors import FailedError, UsageError
+from detcheck.kernels import _native
 from detcheck.kernels._batches import ContractError, form, row_bits, threads
 from detcheck.outcomes import row_outcome
 from detcheck.probes import _accuracy, _user_op
@@ -143,7 +144,8 @@ class KernelsProbe:
         self._arms = [*self._planted(), *(self._users() if self._user else self._bundled())]
         self._pool: Pool | None = None
         cases = tuple((arm.case, arm.role) for arm in self._arms)
-        environment = observe_environment("cpu")
+        ours = any(case.kernels == "batch-invariant" for case, _ in cases)
+        environment = observe_environment("cpu", {"kernels": _native.description()} if ours else {})
         self.subject = Subject(
             spec.options.op, ",".join(dtypes(spec)), self._digests, (), planned or self._schedule(), environment, cases
         )

@@ -1,0 +1,132 @@
+"""The probe `batch` on the amplifier, and on logits that we wrote."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import only_run
+
+from detcheck import runner, store
+from detcheck.engines.logits import last_logits
+from detcheck.probes import batch
+from detcheck.probes.batch import Batch, Options
+from detcheck.records import Spec, Verdict
+
+SIZES = (1, 2, 4)
+PROMPT = "Tell me about Richard Feynman"
+
+
+@pytest.fixture
+def loaded(monkeypatch, amplifier):
+    """The probe with the engine that is loaded already."""
+    monkeypatch.setattr(batch, "PROBE", lambda spec, planned=None: Batch(spec, amplifier, planned))
+
+
+def run(tmp_path, on_progress=None, **spec):
+    asked = Spec("batch", Options(prompt=PROMPT), **{"batch_sizes": SIZES} | spec)
+    return runner.run(asked, tmp_path / "runs", on_progress)
+
+
+def scripted(monkeypatch, answer):
+    """Logits by answer(rows, slot, decoded), the same for every call."""
+
+    def logits(engine, prompts, slots, decoded=0):
+        rows = [answer(len(prompts), slot, decoded) for slot in slots]
+        return np.asarray(rows, np.float32).view(np.int32), "float32", (len(prompts),)
+
+    monkeypatch.setattr(batch, "last_logits", logits)
+
+
+SAME, OTHER = [1.0, 2.0, 3.0], [1.0, 2.0, 3.0000002]
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "varies_with"),
+    [
+        (lambda rows, slot, decoded: SAME, Verdict.IDENTICAL, []),
+        (lambda rows, slot, decoded: OTHER if rows > 2 else SAME, Verdict.BATCH_VARIANT, ["batch"]),
+        (lambda rows, slot, decoded: OTHER if decoded else SAME, Verdict.BATCH_VARIANT, ["chunk"]),
+    ],
+)
+def test_verdicts(tmp_path, monkeypatch, loaded, answer, verdict, varies_with):
+    scripted(monkeypatch, answer)
+    ran = run(tmp_path)
+    (found,) = ran.findings
+    assert (found.verdict, found.evidence["varies_with"]) == (verdict, varies_with), found.note
+    assert set(found.evidence["conditions"]) == {
+        "alone", "batch-2", "ragged-2", "batch-4", "ragged-4", "decode-1", "decode-2",
+    }  # fmt: skip
+    assert found.distinct == 1 or found.metrics["max_ulp"] == 1.0
+
+
+def test_the_amplifier_reacts_and_the_run_is_read_again_and_resumed(tmp_path, loaded, monkeypatch):
+    ran = run(tmp_path)
+    (found,) = ran.findings
+    assert found.verdict is Verdict.BATCH_VARIANT and found.evidence["unit"] == "element", found.note
+    assert found.evidence["batch_sizes"].keys() == {"1", "2", "4"} and found.missing == 0
+    assert runner.load(ran.path).findings == ran.findings
+    monkeypatch.setattr(store, "FLUSH_S", 0.0)
+
+    def stop(progress):
+        if progress.done > 6:
+            raise KeyboardInterrupt
+
+    part = run(tmp_path, stop)
+    assert part.exit_code == 130
+    (again,) = runner.resume(part.path).findings
+    assert (again.samples, again.distinct) == (found.samples, found.distinct)
+
+
+def test_decoding_is_another_way_to_the_same_logits(amplifier):
+    prompt = amplifier.encode(PROMPT)
+    whole, dtype, seen = last_logits(amplifier, [prompt, prompt], [1])
+    parts, _, seen_decoding = last_logits(amplifier, [prompt, prompt], [1], decoded=3)
+    assert (dtype, seen, seen_decoding, whole.shape[0]) == ("float32", (2,), (2,), 1)
+    assert np.allclose(whole.view(np.float32), parts.view(np.float32), atol=0.5)  # an amplifier
+    assert whole.view(np.float32).argmax() == amplifier.complete([batch_row(prompt)], 1, True).completions[0].tokens[0]
+    with pytest.raises(ValueError, match="every prompt must be longer"):
+        last_logits(amplifier, [prompt, prompt[:3]], [0], decoded=3)
+
+
+def batch_row(prompt):
+    from detcheck.engines.base import Row
+
+    return Row(tuple(prompt))
+
+
+def test_what_the_default_leaves_out_is_said(tmp_path, loaded, monkeypatch):
+    scripted(monkeypatch, lambda rows, slot, decoded: SAME)
+    (found,) = run(tmp_path, batch_sizes=None).findings
+    assert found.verdict is Verdict.IDENTICAL and "64" in found.evidence["sizes"]
+    assert any(line.startswith("batch-257: ask with --batch-sizes") for line in found.evidence["not_tried"])
+
+
+def test_from_the_command_line(detcheck, tmp_path, loaded, monkeypatch):
+    scripted(monkeypatch, lambda rows, slot, decoded: OTHER if rows > 2 else SAME)
+    result = detcheck("batch", "--prompt", PROMPT, "--batch-sizes", "1,2,4", "--format", "json", "-q")
+    report = json.loads(result.out)
+    assert (result.code, report["verdict"]) == (1, "batch-variant")
+    assert report["reproduce"] == f"detcheck batch --batch-sizes 1,2,4 --prompt '{PROMPT}'"
+    shown = detcheck("report", only_run(tmp_path / "runs"))
+    assert (
+        shown.code == 1
+        and "First element that leaves the mode" in shown.out
+        and "token" not in shown.out.split("model ")[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--prompt", " "], "--prompt is empty"),
+        (["--prompt", "a", "--prompt-file", "b"], "not both"),
+        (["--prompt-file", "nowhere.txt"], "no such file"),
+        (["--model", "./nowhere"], "no such folder"),
+        (["--trials", "0"], "--trials must be at least 1"),
+        (["--batch-sizes", "0"], "from 1 up"),
+        (["--dtype", "int4"], "--dtype int4"),
+    ],
+)
+def test_usage_errors(detcheck, arguments, says):
+    result = detcheck("batch", *arguments)
+    assert result.code == 2 and says in " ".join(result.err.split()) and "Traceback" not in result.err
