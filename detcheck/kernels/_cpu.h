@@ -109,6 +109,22 @@ template <int DT> static inline void store_one(void* base, int64_t index, float 
     }
 }
 
+// 8 of them at once, to the same bits.
+template <int DT> static inline void store_as(void* base, int64_t index, v8 x) {
+    if constexpr (DT == F32) {
+        store(static_cast<float*>(base) + index, x);
+    } else if constexpr (DT == BF16) {
+        u8v bits;
+        std::memcpy(&bits, &x, 32);
+        u8v rounded = x == x ? (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 : (bits >> 16) | 0x40;
+        h8 half = __builtin_convertvector(rounded, h8);
+        std::memcpy(static_cast<uint16_t*>(base) + index, &half, 16);
+    } else {
+        f16x8 half = __builtin_convertvector(x, f16x8);
+        std::memcpy(static_cast<uint16_t*>(base) + index, &half, 16);
+    }
+}
+
 // exp, lane by lane: x = n ln 2 + r, a polynomial in r (Cephes' expf, Moshier 1992), times 2 to the n. Within 2 ulp.
 static inline v8 exp(v8 x) {
     const v8 low = splat(-87.33654f), high = splat(88.72283f);

@@ -8,7 +8,7 @@
 #include "_cpu_dot.h"
 
 static constexpr int64_t SPLIT = 128;  // keys; part of the result's definition
-static constexpr int64_t TILE = 12;    // queries (of all heads that share keys) that go through the keys together
+static constexpr int64_t TILE = 24;    // queries (of all heads that share keys) that go through the keys together
 
 // out[MR, D] += p[MR, keys] * v[keys, D]
 template <int MR, int NV> static inline void add_values_at(const float* p, const float* v, int64_t v_stride, float* out, int64_t D, int64_t d, int64_t keys) {
@@ -65,7 +65,8 @@ static void attention(const float* q, const char* k, const char* v, const int32_
             int64_t b = t / (s.KH * tiles), kh = t / tiles % s.KH, r0 = t % tiles * TILE, R = std::min(TILE, rows_all - r0);
             for (int64_t r = 0; r < R; r++) {  // rows are ordered by query, then head, so that neighbours see the same keys
                 int64_t i = (r0 + r) / share, h = kh * share + (r0 + r) % share, at = ((b * s.H + h) * s.L + i) * s.D;
-                lows[r] = low[b * s.L + i], highs[r] = high[b * s.L + i], to[r] = out + at;
+                lows[r] = low ? low[b * s.L + i] : 0, highs[r] = high ? high[b * s.L + i] : int32_t(s.S - s.L + 1 + i);
+                to[r] = out + at;
                 for (int64_t d = 0; d < s.D; d++) queries[r * s.D + d] = q[at + d] * scale;
                 most[r] = -std::numeric_limits<float>::infinity(), total[r] = 0.f;
             }
@@ -88,9 +89,10 @@ static void attention(const float* q, const char* k, const char* v, const int32_
                         if (cap > 0.f) for (int64_t x = 0; x < seen[r]; x++) row[x] = cap * std::tanh(row[x] / cap);
                         float high_now = most[r];
                         for (int64_t x = 0; x < seen[r]; x++) high_now = row[x] > high_now || row[x] != row[x] ? row[x] : high_now;
-                        for (int64_t x = seen[r]; x < SPLIT; x++) row[x] = -std::numeric_limits<float>::infinity();
+                        int64_t filled = (seen[r] + 7) / 8 * 8;  // lanes beyond what is seen add zeros
+                        for (int64_t x = seen[r]; x < filled; x++) row[x] = -std::numeric_limits<float>::infinity();
                         v8 top = splat(high_now), sum = splat(0.f);
-                        for (int64_t x = 0; x < SPLIT; x += 8) {
+                        for (int64_t x = 0; x < filled; x += 8) {
                             v8 w = exp(load(row + x) - top);
                             store(row + x, w);
                             sum = sum + w;
@@ -118,7 +120,8 @@ static void attention(const float* q, const char* k, const char* v, const int32_
     });
 }
 
-// q, out [B, H, L, D] float32, dense; k, v [B, KH, S, D] of dtype with strides; low, high [B, L]: the keys a query sees.
+// q, out [B, H, L, D] float32, dense; k, v [B, KH, S, D] of dtype with strides; low, high [B, L]: the keys a query sees, or
+// null for causal ones, where the last query sees every key.
 extern "C" void detcheck_attention(const float* q, const char* k, const char* v, const int32_t* low, const int32_t* high, float* out, const int64_t* shape, int64_t dtype, double scale, double cap, int64_t threads) {
     Shape s;
     std::memcpy(&s, shape, sizeof s);

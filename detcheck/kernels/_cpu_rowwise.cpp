@@ -22,35 +22,36 @@ template <int DT, typename F> static inline double row_sum(const char* row, int6
     return sum;
 }
 
+// The largest element; NaN if there is one.
 template <int DT> static inline float row_max(const char* row, int64_t n) {
-    float most = -std::numeric_limits<float>::infinity();
-    bool nan = false;
-    for (int64_t i = 0; i < n; i++) {
-        float x = one_as<DT>(row, i);
-        nan |= x != x;
+    v8 most = splat(-std::numeric_limits<float>::infinity()), bad = splat(0.f);
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        v8 x = load_as<DT>(row, i);
         most = x > most ? x : most;
+        bad = x == x ? bad : x;
     }
-    return nan ? std::numeric_limits<float>::quiet_NaN() : most;
+    float top = most[0], nan = 0.f;
+    for (int j = 0; j < 8; j++) top = most[j] > top ? most[j] : top, nan = bad[j] == bad[j] ? nan : bad[j];
+    for (; i < n; i++) {
+        float x = one_as<DT>(row, i);
+        top = x > top ? x : top, nan = x == x ? nan : x;
+    }
+    return nan == nan ? top : nan;
 }
 
 // out = f(in...) for every element, in 8 lanes also at the tail.
 template <int DT, typename F> static inline void each(char* out, const char* a, const char* b, int64_t n, const F& f) {
-    for (int64_t i = 0; i < n; i += 8) {
-        v8 x, y = splat(0.f);
-        int64_t lanes = std::min<int64_t>(8, n - i);
-        if (lanes == 8) {
-            x = load_as<DT>(a, i);
-            if (b) y = load_as<DT>(b, i);
-        } else {
-            x = splat(0.f);
-            for (int64_t j = 0; j < lanes; j++) {
-                x[j] = one_as<DT>(a, i + j);
-                if (b) y[j] = one_as<DT>(b, i + j);
-            }
-        }
-        v8 r = f(x, y, i, lanes);
-        for (int64_t j = 0; j < lanes; j++) store_one<DT>(out, i + j, r[j]);
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) store_as<DT>(out, i, f(load_as<DT>(a, i), b ? load_as<DT>(b, i) : splat(0.f)));
+    if (i == n) return;
+    v8 x = splat(0.f), y = x;
+    for (int64_t j = 0; j < n - i; j++) {
+        x[j] = one_as<DT>(a, i + j);
+        if (b) y[j] = one_as<DT>(b, i + j);
     }
+    v8 r = f(x, y);
+    for (int64_t j = 0; j < n - i; j++) store_one<DT>(out, i + j, r[j]);
 }
 
 enum What : int64_t { SOFTMAX = 0, LOG_SOFTMAX = 1, MEAN = 2, RMSNORM = 3, SILU = 4, GELU = 5, GELU_TANH = 6, SILU_MUL = 7, GELU_MUL = 8, GELU_TANH_MUL = 9 };
@@ -72,15 +73,11 @@ static inline v8 gelu_tanh(v8 x) {
     return r;
 }
 
-template <int DT> static v8 rounded(v8 x) {  // to the dtype and back, as torch rounds between two ops
-    for (int j = 0; j < 8; j++) {
-        float wide[1];
-        char narrow[4];
-        store_one<DT>(narrow, 0, x[j]);
-        wide[0] = one_as<DT>(narrow, 0);
-        x[j] = wide[0];
-    }
-    return x;
+// To the dtype and back, as torch rounds between two ops.
+template <int DT> static inline v8 rounded(v8 x) {
+    char narrow[32];
+    store_as<DT>(narrow, 0, x);
+    return load_as<DT>(narrow, 0);
 }
 
 template <int DT> static void row(int64_t what, char* out, const char* a, const char* b, int64_t n, double eps) {
@@ -89,28 +86,28 @@ template <int DT> static void row(int64_t what, char* out, const char* a, const 
         case SOFTMAX: {
             v8 most = splat(row_max<DT>(a, n));
             v8 total = splat(float(row_sum<DT>(a, n, [&](v8 x) { return exp(x - most); })));
-            each<DT>(out, a, nullptr, n, [&](v8 x, v8, int64_t, int64_t) { return exp(x - most) / total; });
+            each<DT>(out, a, nullptr, n, [&](v8 x, v8) { return exp(x - most) / total; });
             break;
         }
         case LOG_SOFTMAX: {
             v8 most = splat(row_max<DT>(a, n));
             v8 log_sum = splat(float(std::log(row_sum<DT>(a, n, [&](v8 x) { return exp(x - most); }))));
-            each<DT>(out, a, nullptr, n, [&](v8 x, v8, int64_t, int64_t) { return (x - most) - log_sum; });
+            each<DT>(out, a, nullptr, n, [&](v8 x, v8) { return (x - most) - log_sum; });
             break;
         }
         case MEAN: store_one<DT>(out, 0, float(row_sum<DT>(a, n, same) / double(n))); break;
         case RMSNORM: {
             double squares = row_sum<DT>(a, n, [](v8 x) { return x * x; });
             v8 scale = splat(float(1.0 / std::sqrt(squares / double(n) + eps)));
-            each<DT>(out, a, b, n, [&](v8 x, v8 w, int64_t, int64_t) { return b ? (x * scale) * w : x * scale; });
+            each<DT>(out, a, b, n, [&](v8 x, v8 w) { return b ? (x * scale) * w : x * scale; });
             break;
         }
-        case SILU: each<DT>(out, a, nullptr, n, [](v8 x, v8, int64_t, int64_t) { return silu(x); }); break;
-        case GELU: each<DT>(out, a, nullptr, n, [](v8 x, v8, int64_t, int64_t) { return gelu(x); }); break;
-        case GELU_TANH: each<DT>(out, a, nullptr, n, [](v8 x, v8, int64_t, int64_t) { return gelu_tanh(x); }); break;
-        case SILU_MUL: each<DT>(out, a, b, n, [](v8 x, v8 y, int64_t, int64_t) { return rounded<DT>(silu(x)) * y; }); break;
-        case GELU_MUL: each<DT>(out, a, b, n, [](v8 x, v8 y, int64_t, int64_t) { return rounded<DT>(gelu(x)) * y; }); break;
-        case GELU_TANH_MUL: each<DT>(out, a, b, n, [](v8 x, v8 y, int64_t, int64_t) { return rounded<DT>(gelu_tanh(x)) * y; }); break;
+        case SILU: each<DT>(out, a, nullptr, n, [](v8 x, v8) { return silu(x); }); break;
+        case GELU: each<DT>(out, a, nullptr, n, [](v8 x, v8) { return gelu(x); }); break;
+        case GELU_TANH: each<DT>(out, a, nullptr, n, [](v8 x, v8) { return gelu_tanh(x); }); break;
+        case SILU_MUL: each<DT>(out, a, b, n, [](v8 x, v8 y) { return rounded<DT>(silu(x)) * y; }); break;
+        case GELU_MUL: each<DT>(out, a, b, n, [](v8 x, v8 y) { return rounded<DT>(gelu(x)) * y; }); break;
+        case GELU_TANH_MUL: each<DT>(out, a, b, n, [](v8 x, v8 y) { return rounded<DT>(gelu_tanh(x)) * y; }); break;
     }
 }
 

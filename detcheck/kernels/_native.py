@@ -15,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from detcheck.bits import content_hash
@@ -102,6 +103,10 @@ def machine() -> str:
     return platform.machine() + platform.processor()
 
 
-def address(tensor: object) -> ctypes.c_void_p:
-    """Where a tensor's elements begin; null for None."""
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+@functools.cache
+def function(name: str, arguments: str) -> Callable[..., None]:
+    """`detcheck_<name>` of that library. `arguments`: a letter each: p for a pointer, i for int64, d for float64."""
+    found = getattr(library(name), f"detcheck_{name}")
+    found.argtypes = [{"p": ctypes.c_void_p, "i": ctypes.c_int64, "d": ctypes.c_double}[letter] for letter in arguments]
+    found.restype = None
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -57,33 +56,14 @@ def rowwise(
     out = torch.empty(len(rows), width, dtype=x.dtype)
     if _native.available():
         sizes = (int(one_row), len(rows), n, eps, torch.get_num_threads())
-        _run()(
-            OPS.index(op), code, _native.address(out), width, _native.address(rows), _native.address(operand), *sizes
-        )
+        second_at = None if operand is None else operand.data_ptr()
+        run = _native.function("rowwise", "iipippiiidi")
+        run(OPS.index(op), code, out.data_ptr(), width, rows.data_ptr(), second_at, *sizes)
     else:
         for i, row in enumerate(rows):
             arguments = [row[None].clone()] + ([] if operand is None else [operand[0 if one_row else i][None].clone()])
             out[i] = torch_row(*arguments)[0]
     return out.view(*x.shape[:-1], width)
-
-
-def _run() -> ctypes._CFuncPtr:
-    function = _native.library("rowwise").detcheck_rowwise
-    if not function.argtypes:
-        pointer, integer = ctypes.c_void_p, ctypes.c_int64
-        function.argtypes = [
-            integer,
-            integer,
-            pointer,
-            integer,
-            pointer,
-            pointer,
-            *[integer] * 3,
-            ctypes.c_double,
-            integer,
-        ]
-        function.restype = None
-    return function
 
 
 def make_rows(shape: str, rows: int, dtype: torch.dtype, seed: int, operands: int = 1) -> tuple[torch.Tensor, ...]:

@@ -219,7 +219,7 @@ def _sdpa_backward(
 
 def _refuse_dropout(dropout: float) -> None:
     if dropout:
-        raise ValueError(
+        raise NotInvariantError(
             "attention with dropout has no batch-invariant kernel; call model.eval(), or set its dropout to 0"
         )
 

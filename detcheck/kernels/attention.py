@@ -44,30 +44,23 @@ def attention(
     code = dtype_code("attention", q, k, v)
     batch, heads, length, dim = q.shape
     scale = dim**-0.5 if scale is None else scale
-    if low is None or high is None:
+    if (low is None and length > k.shape[2]) or (low is None) != (high is None):
         low, high = causal(batch, length, k.shape[2])
     if not _native.available():
+        low, high = causal(batch, length, k.shape[2]) if low is None else (low, high)
         return _torch_attention(q, k, v, low, high, scale, soft_cap)
     if dim % LANES:
         q, k, v = (torch.nn.functional.pad(t, (0, LANES - dim % LANES)) for t in (q, k, v))
     k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (k, v))
     queries = q.float().contiguous()
     out = torch.empty_like(queries)
-    low, high = (t.to(torch.int32).contiguous() for t in (low, high))
+    if low is not None:
+        low, high = (t.to(torch.int32).contiguous() for t in (low, high))
     sizes = (batch, heads, length, q.shape[3], k.shape[1], k.shape[2], *k.stride()[:3], *v.stride()[:3])
-    tensors = [_native.address(t) for t in (queries, k, v, low, high, out)]
-    _run()(*tensors, (ctypes.c_int64 * len(sizes))(*sizes), code, scale, soft_cap, torch.get_num_threads())
+    pointers = [None if t is None else t.data_ptr() for t in (queries, k, v, low, high, out)]
+    shape = (ctypes.c_int64 * len(sizes))(*sizes)
+    _native.function("attention", "pppppppiddi")(*pointers, shape, code, scale, soft_cap, torch.get_num_threads())
     return out[..., :dim].to(q.dtype)
-
-
-def _run() -> ctypes._CFuncPtr:
-    function = _native.library("attention").detcheck_attention
-    if not function.argtypes:
-        shape = ctypes.POINTER(ctypes.c_int64)
-        number = ctypes.c_double
-        function.argtypes = [*[ctypes.c_void_p] * 6, shape, ctypes.c_int64, number, number, ctypes.c_int64]
-        function.restype = None
-    return function
 
 
 def differentiable(
@@ -152,7 +145,7 @@ def seen(mask: torch.Tensor, batch: int, length: int, keys: int) -> tuple[torch.
     if mask.dtype != torch.bool:
         unseen = mask <= torch.finfo(mask.dtype).min / 2
         if bool(((mask != 0) & ~unseen).any()):
-            raise ValueError(
+            raise NotInvariantError(
                 "attention with an additive bias has no batch-invariant kernel; it has one for masks of 0 and -inf"
             )
         mask = ~unseen

@@ -6,7 +6,6 @@ only group outputs (`_cpu_matmul.cpp` states the order). Decode and prefill take
 
 from __future__ import annotations
 
-import ctypes
 import math
 from typing import TYPE_CHECKING
 
@@ -29,35 +28,32 @@ def linear(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None = None) -
         given = [tuple(t.shape) for t in (x, w, bias) if t is not None]
         raise ValueError(f"linear needs x[..., K], w[N, K] and bias[N]; got {', '.join(map(str, given))}")
     code = dtype_code("matmul", x, w, bias)
-    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    dtype = x.dtype
+    rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     if not _native.available():
         out = _fallback.matmul(rows, w)
-        return (out if bias is None else out + bias).view(*x.shape[:-1], len(w))
-    if w.shape[1] > 1 and w.stride(1) != 1:
-        w = w.contiguous()
-    rows = rows.float().contiguous()
-    bias = None if bias is None else bias.float().contiguous()
-    out = torch.empty(len(rows), len(w), dtype=torch.float32)
-    sizes = (len(rows), len(w), w.shape[1], torch.get_num_threads())
-    _multiply()(
-        _native.address(rows),
-        _native.address(w),
-        w.stride(0),
-        code,
-        _native.address(bias),
-        _native.address(out),
-        *sizes,
-    )
-    return out.to(x.dtype).view(*x.shape[:-1], len(w))
-
-
-def _multiply() -> ctypes._CFuncPtr:
-    function = _native.library("matmul").detcheck_matmul
-    if not function.argtypes:
-        pointer, integer = ctypes.c_void_p, ctypes.c_int64
-        function.argtypes = [pointer, pointer, integer, integer, pointer, pointer, *[integer] * 4]
-        function.restype = None
-    return function
+        out = out if bias is None else out + bias
+    else:
+        if w.stride(1) != 1:
+            w = w.contiguous()
+        if code:  # sums are in float32
+            rows, bias = rows.float(), None if bias is None else bias.float()
+        rows = rows.contiguous()
+        bias = None if bias is None else bias.contiguous()
+        out = torch.empty((rows.shape[0], w.shape[0]), dtype=torch.float32)
+        _native.function("matmul", "ppiippiiii")(
+            rows.data_ptr(),
+            w.data_ptr(),
+            w.stride(0),
+            code,
+            None if bias is None else bias.data_ptr(),
+            out.data_ptr(),
+            *out.shape,
+            w.shape[1],
+            torch.get_num_threads(),
+        )
+        out = out.to(dtype) if code else out
+    return out if x.ndim == 2 else out.view(*x.shape[:-1], w.shape[0])
 
 
 def mm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
