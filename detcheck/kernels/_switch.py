@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from detcheck.kernels import _native, attention, gelu_mul, log_softmax, matmul, mean, silu_mul, softmax
+from detcheck.kernels._checks import NotInvariantError
 
 if TYPE_CHECKING:
     import torch
