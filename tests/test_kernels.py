@@ -9,7 +9,7 @@ from detcheck.kernels._fallback import bits_equal
 OPS = [op for name in lookup.names("kernels") if (op := lookup.find("kernels", name).OP).batch_invariant]
 CASES = [(op, shape, dtype) for op in OPS for shape in op.shapes for dtype in ("float32", "bfloat16", "float16")]
 MATRIX = pytest.mark.parametrize(("op", "shape", "dtype"), CASES, ids=lambda v: getattr(v, "name", v))
-MOST = 40  # rows with every M up to it; 300 at the end
+MOST = 40  # at the larger shapes every number of rows below this, and the thresholds; at the smallest all up to 300
 
 
 def made(op, shape, dtype, rows, seed=0):
@@ -33,7 +33,8 @@ def test_a_row_is_the_same_in_every_number_of_rows(op, shape, dtype):
     rows = 40 if op.name == "attention" else 300
     arguments = made(op, shape, dtype, rows)
     whole = op.batch_invariant(*arguments)
-    for m in [*range(1, MOST), 64, 127, 128, 129, 255, 256, 257, 299]:
+    every = range(1, rows) if shape == op.shapes[0] else [*range(1, MOST), 64, 127, 128, 129, 255, 256, 257, 299]
+    for m in every:
         if m < rows:
             assert bits_equal(op.batch_invariant(*part(op, arguments, slice(0, m))), whole[:m]), m
     for place in (0, 1, 7, rows - 1):
@@ -98,3 +99,21 @@ def test_what_it_cannot_take_is_refused_in_words(op):
     if len(arguments) > 1:
         with pytest.raises(ValueError, match="one dtype"):
             op.batch_invariant(arguments[0].bfloat16(), *arguments[1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rmsnorm_with_a_residual(dtype):
+    from detcheck.kernels.rmsnorm import add_rmsnorm, reference
+
+    x, residual, weight = (
+        torch.randn(s, generator=torch.Generator().manual_seed(n)).to(dtype)
+        for n, s in enumerate([(33, 67), (33, 67), (67,)])
+    )
+    normed, total = add_rmsnorm(x, residual, weight)
+    assert bits_equal(total, x + residual)
+    torch.testing.assert_close(
+        normed.double(), reference(x + residual, weight), atol=3e-2 if dtype != torch.float32 else 1e-6, rtol=1e-2
+    )
+    for m in (1, 2, 17, 32):
+        part, _ = add_rmsnorm(x[:m], residual[:m], weight)
+        assert bits_equal(part, normed[:m])

@@ -8,6 +8,7 @@
 #include "_cpu_dot.h"
 
 static constexpr int64_t SPLIT = 128;  // keys; part of the result's definition
+// Prefill at heads of 64 takes up to 1.23 of SDPA's time: a dot product is 8 steps there, so adding up its lanes costs a quarter.
 static constexpr int64_t TILE = 24;    // queries (of all heads that share keys) that go through the keys together
 
 // out[MR, D] += p[MR, keys] * v[keys, D]
