@@ -24,6 +24,18 @@ $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) -e '.[transformers,test]'
 	@touch $@
 
+demo: $(VENV)/installed
+	@status=0; $(BIN)/detcheck completions -n 24 --max-tokens 48 --kernels both || status=$$?; echo; \
+	if [ $$status -eq 0 ]; then \
+		echo "Above: the same prompt in the same batches, identical with batch-invariant kernels and not with stock ones (the control)."; \
+		echo "Look at report.html in the run's folder named above. Stock kernels alone are convicted: detcheck completions exits with 1."; \
+	elif [ $$status -eq 3 ]; then \
+		echo "Stock kernels did not react to the batch on this machine, so equal bits prove nothing. The planted control does (exit code 1):"; \
+		$(BIN)/detcheck kernels --op control --batch-sizes 1,2,8 --dtype float32; test $$? -eq 1; \
+	else \
+		echo "Exit code $$status, where 0 was expected; see above." >&2; exit 1; \
+	fi
+
 test: $(VENV)/installed-test browser lint
 	$(BIN)/python -m pytest
 
