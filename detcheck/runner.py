@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Set
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +51,9 @@ class Opened(Protocol):
 
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]: ...
 
+    def close(self) -> None:
+        """End what runs beside us."""
+
 
 OnProgress = Callable[[Progress], None]
 
@@ -75,14 +79,16 @@ def run(
         except BaseException:
             folder.discard()
             raise
-        try:
-            folder.write_head(spec, opened.subject, head.command, started)
-        except OSError as error:
-            folder.discard()
-            raise UsageError(
-                f"--output-dir {output_dir}: cannot write there: {error.strerror}. Give a folder with room"
-            ) from None
-        return execute(replace(head, subject=opened.subject, path=folder.path), opened, folder, on_progress, Before())
+        with closing(opened):
+            try:
+                folder.write_head(spec, opened.subject, head.command, started)
+            except OSError as error:
+                folder.discard()
+                raise UsageError(
+                    f"--output-dir {output_dir}: cannot write there: {error.strerror}. Give a folder with room"
+                ) from None
+            head = replace(head, subject=opened.subject, path=folder.path)
+            return execute(head, opened, folder, on_progress, Before())
 
 
 def resume(path: Path | str, on_progress: OnProgress | None = None) -> Run:
@@ -93,8 +99,8 @@ def resume(path: Path | str, on_progress: OnProgress | None = None) -> Run:
     path = Path(path)
     head, spec, stored_subject = read(path)
     folder = RunFolder(path)
-    with folder.locked():
-        opened = lookup.find("probes", spec.probe).PROBE(spec, planned=stored_subject.schedule)
+    probe = lookup.find("probes", spec.probe)
+    with folder.locked(), closing(probe.PROBE(spec, planned=stored_subject.schedule)) as opened:
         refuse_changes(path, stored_subject, opened.subject)
         readable = folder.outcomes()
         seen = list(folder.observations())

@@ -40,6 +40,7 @@ from detcheck.records import (
     Spec,
     Step,
     Subject,
+    Traffic,
 )
 from detcheck.tables import observation_row, outcome_row, read_observation, read_outcome, write_table
 
@@ -244,7 +245,8 @@ def read_subject(head: dict[str, object]) -> Subject:
         )
 
     try:
-        steps = tuple(record(Step, s) for s in head["schedule"]["steps"])
+        traffic = [s.get("traffic") and record(Traffic, s["traffic"]) for s in head["schedule"]["steps"]]
+        steps = tuple(record(Step, s | {"traffic": t}) for s, t in zip(head["schedule"]["steps"], traffic, strict=True))
         schedule = Schedule(steps, tuple(head["schedule"]["not_tried"]), head["schedule"].get("max_rows"))
         inputs = tuple(record(Prompt, p) for p in head["inputs"])
         environment = record(Environment, head["environment"])

@@ -39,6 +39,8 @@ def schema(kind: str) -> pyarrow.Schema:
         metric = pa.struct([("name", pa.string()), ("value", pa.float64())])
         call = pa.struct([("name", pa.string()), ("calls", pa.int64())])
         columns |= {"metrics": pa.list_(metric), "calls": pa.list_(call)}
+        step = pa.struct([("requests", number), ("tokens", number)])
+        columns |= {"trace": text, "as_asked": pa.bool_(), "steps": pa.list_(step), "preemptions": number}
     else:
         # Floats are stored as their bits: a parquet dictionary may merge NaNs, and -0.0 with 0.0.
         bits = pa.list_(pa.uint32())
@@ -53,16 +55,21 @@ def observation_row(o: Observation) -> dict[str, object]:
     row |= vars(o.case) | {"batch_sizes": list(o.batch_sizes), "condition": o.condition.name}
     row["metrics"] = [{"name": name, "value": value} for name, value in o.metrics]
     row["calls"] = [{"name": name, "calls": calls} for name, calls in o.calls]
-    return row | {name: getattr(o.condition, name) for name in ("batch_size", "slot", "composition", "threads", "fed")}
+    row |= {"as_asked": o.as_asked, "preemptions": o.preemptions}
+    row["steps"] = [{"requests": requests, "tokens": tokens} for requests, tokens in o.steps]
+    where = ("batch_size", "slot", "composition", "threads", "fed", "trace")
+    return row | {name: getattr(o.condition, name) for name in where}
 
 
 def read_observation(row: Mapping[str, object]) -> Observation:
     case = Case(*(row[name] for name in ("probe", "subject", "kernels", "dtype", "input")))
-    where = (row["batch_size"], row["slot"], row["composition"], row["threads"], row.get("fed") or "")
-    condition = Condition(row["condition"], *where)
+    where = (row["batch_size"], row["slot"], row["composition"], row["threads"])
+    condition = Condition(row["condition"], *where, row.get("fed") or "", row.get("trace") or "")
     metrics = tuple((m["name"], m["value"]) for m in row.get("metrics") or ())
     calls = tuple((c["name"], c["calls"]) for c in row.get("calls") or ())
-    rest = (row["process"], row["wall_s"], row["missing"], metrics, calls)
+    steps = tuple((s["requests"], s["tokens"]) for s in row.get("steps") or ())
+    seen = row.get("as_asked"), steps, row.get("preemptions") or 0
+    rest = (row["process"], row["wall_s"], row["missing"], metrics, calls, *seen)
     which = (row["trial"], row["batch"], row["sample"])
     return Observation(case, condition, *which, row["outcome"], tuple(row["batch_sizes"]), *rest)
 

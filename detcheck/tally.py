@@ -51,6 +51,9 @@ class Tally:
     """ "ours OP" or "stock OP" -> calls"""
     inaccurate: tuple[float, float] | None = None
     """(error, error allowed) where the first most exceeds the second, or else comes nearest to it"""
+    preemptions: int = 0
+    traced: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """condition name -> engine steps, and the most requests and tokens in one"""
     unreadable: set[str] = field(default_factory=set)
     """ids of outcomes whose payload is lost: what they held is not known, but that they differ is"""
     _open: dict[tuple[str, int | None], OpenBatch] = field(default_factory=dict)
@@ -58,6 +61,12 @@ class Tally:
     def add(self, o: Observation, readable: bool, scheduled: bool) -> None:
         self._measure(o)
         self.calls.update(dict(o.calls))
+        self.preemptions += o.preemptions
+        if o.steps:
+            seen = self.traced[o.condition.name]
+            seen["steps"] += len(o.steps)
+            for key, most in zip(("requests", "tokens"), map(max, zip(*o.steps, strict=True)), strict=True):
+                seen[key] = max(seen[key], most)
         if o.outcome is None:
             self.missing[o.missing or "no reason given"] += 1
             return
@@ -77,7 +86,7 @@ class Tally:
             self.observed[o.batch] += 1
         if not o.batch_sizes:
             self.unseen += 1
-        elif o.batch_sizes == (o.condition.batch_size,):
+        elif o.as_asked or (o.as_asked is None and o.batch_sizes == (o.condition.batch_size,)):
             batch.as_asked = o.condition.name
 
     def _measure(self, o: Observation) -> None:
@@ -224,5 +233,6 @@ def count_conditions(
             "samples": found[name].total(),
             "distinct": len({token_key(outcomes[o]) for o in found[name]}),
             "distinct_bits": len(found[name]),
+            **tally.traced.get(name, {}),
         }
     return table

@@ -1,5 +1,6 @@
 """Engines whose answer we wrote: the detector's test subjects."""
 
+import contextlib
 import copy
 
 import numpy as np
@@ -30,12 +31,20 @@ class Scripted:
 
     name, dtype, device, context = "scripted", "float32", "cpu", 4096
     digests, flags = {"model": "0" * 64, "tokenizer": "1" * 64}, {}
+    schedules_itself, threads = False, 2
 
     def __init__(self, answer, seen=True, formed=lambda rows: rows, memory=1000):
         self._answer, self._seen, self._formed, self._memory, self._calls = answer, seen, formed, memory, -1
 
-    def load(self):
+    def load(self, longest=0):
         pass
+
+    def close(self):
+        pass
+
+    @contextlib.contextmanager
+    def running(self, kernels):
+        yield []
 
     def encode(self, text):
         return tuple(text.encode())

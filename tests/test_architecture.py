@@ -18,7 +18,7 @@ ALLOWED = {
     "probes": {"probes", "engines", "kernels", "records", "environment", "lookup"} | HELPERS,
     "engines": {"engines", "kernels", "records"} | HELPERS,
     "kernels": {"kernels"} | HELPERS,
-    "integrations": {"kernels", "records"},
+    "integrations": {"integrations", "kernels", "records"},
     "judge": {"records"} | HELPERS,
     "report": {"report", "records", "lookup"} | HELPERS,
     "store": {"records"} | HELPERS,
@@ -48,6 +48,7 @@ HEAVY = {
     "filelock",
     "safetensors",
 }
+HOOKS = {"vllm_scheduler.py", "vllm_attention.py"}  # loaded by vLLM alone, by name: they are made of its classes
 SOURCES = sorted(ROOT.rglob("*.py"))
 
 
@@ -86,7 +87,7 @@ def test_imports_go_downward_and_heavy_ones_wait(path):
         first, *rest = module.split(".")
         if first == own and rest and rest[0] != "__version__":
             assert rest[0] in ALLOWED[part(path)], f"{part(path)} may not import {module}"
-        if at_top:
+        if at_top and not (path.name in HOOKS and first == "vllm"):
             assert first not in HEAVY, f"{path.name} imports {module} when it is imported itself"
         if part(path) in {"judge", "report", "records", "store", "readers", *HELPERS}:
             assert first not in {"torch", "vllm", "transformers", "triton"}, f"{path.name} must work without {first}"

@@ -1,5 +1,6 @@
 """Stock, ours, and both: what gates, what is a control, and that ours is never silently stock."""
 
+import contextlib
 import json
 
 import pytest
@@ -16,19 +17,17 @@ from detcheck.records import Kernels, Spec, Verdict
 
 
 @pytest.fixture
-def both(monkeypatch):
+def both():
     """Runs `both` arms of a scripted engine, whose answer may look at the arm, and judges them: {kernels: finding}."""
     arm = []
 
     def make(answer):
-        def running(kernels):
-            import contextlib
+        class TwoArmed(Scripted):
+            def running(self, kernels):
+                arm[:] = [str(kernels)]
+                return contextlib.nullcontext([("ours aten::mm", 1)] if kernels != Kernels.STOCK else [])
 
-            arm[:] = [str(kernels)]
-            return contextlib.nullcontext([("ours aten::mm", 1)] if kernels != Kernels.STOCK else [])
-
-        monkeypatch.setattr("detcheck.probes.completions.running", running)
-        engine = Scripted(lambda rows, slot, call: answer(arm[0], rows))
+        engine = TwoArmed(lambda rows, slot, call: answer(arm[0], rows))
         spec = Spec("completions", Options(samples=24, prompt="ask me", max_tokens=4), kernels=Kernels.BOTH)
         probe = Completions(spec, engine)
         observations, outcomes = [], {}
@@ -131,13 +130,12 @@ def test_what_runs_without_a_kernel_of_ours_is_in_the_note(tmp_path, detcheck):
     assert "ran without a kernel of ours: aten::native_layer_norm" in finding["note"]
 
 
-def test_a_model_that_our_kernels_do_not_reach_has_failed(tmp_path, monkeypatch):
+def test_a_model_that_our_kernels_do_not_reach_has_failed(amplifier, monkeypatch):
     """Sabotage: the switch registers nothing. Equal bits would then be stock's."""
     from detcheck.kernels import _switch
-    from detcheck.probes._arms import running
 
     monkeypatch.setattr(_switch, "_register", lambda undo: None)
-    with pytest.raises(FailedError, match="ran on our kernels"), running(Kernels.BATCH_INVARIANT):
+    with pytest.raises(FailedError, match="ran on our kernels"), amplifier.running(Kernels.BATCH_INVARIANT):
         torch.randn(2, 2) @ torch.randn(2, 2)
 
 

@@ -7,7 +7,8 @@ from models import llama_like
 from transformers import AutoModelForCausalLM
 
 from detcheck.engines.base import Row
-from detcheck.engines.transformers import TransformersEngine, full_dtype
+from detcheck.engines.checkpoint import full_dtype
+from detcheck.engines.transformers import TransformersEngine
 from detcheck.errors import FailedError, UsageError
 
 PROMPT = "Tell me about Richard Feynman"

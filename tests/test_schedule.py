@@ -11,7 +11,7 @@ from detcheck.probes.schedule import THRESHOLDS, schedule
 
 
 def make(samples, trials=2, sizes=None, seed=0, max_rows=1000, length=40, longest=80):
-    return schedule({"0:aa": length}, samples, trials, sizes, seed, max_rows, longest)
+    return schedule({"0:aa": length}, samples, trials, sizes, None, seed, max_rows, longest)
 
 
 @given(st.integers(2, 3000), st.integers(1, 3), st.integers(1, 300))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ class Row:
     prompt: tuple[int, ...]
     """token ids"""
     continuation: tuple[int, ...] | None = None
-    """token ids to feed after the prompt; None: this row is a sample"""
+    """token ids to feed after the prompt; None: this row is a sample. An engine that schedules itself makes as many tokens of its own"""
+    arrival: int = 0
+    """engine steps after the first at which it arrives, where the engine schedules itself"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,21 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class Ride:
+    """How a request travelled through an engine that schedules itself."""
+
+    batch_sizes: tuple[int, ...]
+    """requests computed together with it, itself included, over its steps: each size once, sorted"""
+    trace: str
+    """content hash of what every engine step computed, of whom, until it was done"""
+    chunks: int
+    """engine steps that its prompt took"""
+    cached: int
+    """tokens of its prompt that were found in the prefix cache"""
+    preemptions: int
+
+
+@dataclass(frozen=True)
 class Decoded:
     """What came of a batch, and the evidence of how it was computed."""
 
@@ -46,6 +64,12 @@ class Decoded:
     """by slot; a sample without one is missing"""
     batch_sizes: tuple[int, ...]
     """rows seen per forward pass, each size once, sorted; () if the engine cannot see them"""
+    rides: Mapping[int, Ride] = field(default_factory=dict)
+    """by slot, where the engine schedules itself"""
+    steps: tuple[tuple[int, int], ...] = ()
+    """(requests, tokens) of every engine step, where the engine schedules itself"""
+    missing: Mapping[int, str] = field(default_factory=dict)
+    """by slot: why a sample has no completion"""
 
 
 class Engine(Protocol):
@@ -53,8 +77,11 @@ class Engine(Protocol):
 
     name: str
     """of the model, for reports"""
+    schedules_itself: bool
+    """whether requests arrive one by one and the engine forms the batches, or the probe forms them"""
     dtype: str
     device: str
+    threads: int
     context: int
     """tokens of prompt and completion together"""
     digests: Mapping[str, str]
@@ -63,8 +90,19 @@ class Engine(Protocol):
     def flags(self) -> Mapping[str, str]:
         """Settings in effect that can change bits, for the environment's record."""
 
-    def load(self) -> None:
-        """Raises FailedError where the model cannot be brought up."""
+    def load(self, longest: int = 0) -> None:
+        """Bring the model up. `longest`: tokens of the longest row that must fit. Raises FailedError where it cannot be."""
+
+    def close(self) -> None:
+        """End what runs beside us."""
+
+    def running(self, kernels: str) -> AbstractContextManager[list[tuple[str, int]]]:
+        """Runs what is inside on an arm's kernels. The list it gives holds, afterwards, which ops ran and how often.
+
+        Names begin with "ours " where a batch-invariant kernel ran and with "stock " where an op that multiplies or reduces
+        ran without one; for the stock arm nothing is counted. Raises FailedError where an op cannot run invariantly, or where
+        nothing was overridden: the model did not run on our kernels then, whatever its bits.
+        """
 
     def encode(self, text: str) -> tuple[int, ...]: ...
 
@@ -78,8 +116,17 @@ class Engine(Protocol):
     def max_rows(self, tokens: int) -> int:
         """How many rows of that length fit in memory, by estimate."""
 
-    def complete(self, rows: Sequence[Row], max_tokens: int, ignore_eos: bool) -> Decoded:
-        """Run exactly these rows as one batch, greedily, until every sample has ended or has max_tokens.
+    def complete(
+        self,
+        rows: Sequence[Row],
+        max_tokens: int,
+        ignore_eos: bool,
+        token_budget: int | None = None,
+        cached: bool = False,
+    ) -> Decoded:
+        """Run exactly these rows, greedily, until every sample has ended or has max_tokens.
 
-        Raises OutOfMemoryError if the batch does not fit.
+        As one batch; or, where the engine schedules itself, as requests, at most `token_budget` tokens in an engine step (None:
+        its own limit), the prompt in the prefix cache before if `cached`. Raises OutOfMemoryError if the batch does not fit,
+        FailedError if the engine died.
         """

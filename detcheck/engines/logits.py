@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detcheck.engines.transformers import TransformersEngine, first_line, out_of_memory
+from detcheck.engines.checkpoint import first_line
+from detcheck.engines.transformers import TransformersEngine, out_of_memory
 from detcheck.errors import OutOfMemoryError
 from detcheck.kernels._switch import uncounted
 

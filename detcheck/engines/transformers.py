@@ -12,46 +12,27 @@ from __future__ import annotations
 import contextlib
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from detcheck.engines import amplifier
 from detcheck.engines.base import Completion, Decoded, Row
-from detcheck.engines.folder import digests, resolve
+from detcheck.engines.checkpoint import Checkpoint, first_line, quiet_transformers
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
-from detcheck.kernels._switch import uncounted
+from detcheck.kernels._checks import NotInvariantError
+from detcheck.kernels._switch import batch_invariant, uncounted
+from detcheck.records import Kernels
 
-SHORT_DTYPES = {
-    "fp32": "float32",
-    "f32": "float32",
-    "float": "float32",
-    "bf16": "bfloat16",
-    "fp16": "float16",
-    "half": "float16",
-}
-DTYPES = ("float32", "bfloat16", "float16", "float64")
 MEMORY_SHARE = (
     0.5  # of the free memory that a batch may take by estimate: the estimate leaves out the allocator's slack
 )
 
 
-def full_dtype(name: str | None) -> str | None:
-    """torch's name for a dtype, short forms accepted. Raises UsageError."""
-    if name is None:
-        return None
-    full = SHORT_DTYPES.get(name, name).removeprefix("torch.")
-    if full not in DTYPES:
-        raise UsageError(
-            f"--dtype {name}: not one that models run in. Use one of {', '.join(DTYPES)}, or {', '.join(SHORT_DTYPES)}"
-        )
-    return full
-
-
-class TransformersEngine:
+class TransformersEngine(Checkpoint):
     """See `engines.base.Engine`."""
+
+    schedules_itself = False
 
     def __init__(
         self,
@@ -62,19 +43,11 @@ class TransformersEngine:
         trust_remote_code: bool = False,
     ) -> None:
         """Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
-        self.name = amplifier.NAME if model is None else model
-        self._dtype = full_dtype(dtype) or ("float32" if model is None else None)
-        try:
-            import torch
-            import transformers  # noqa: F401
-        except ImportError as error:
-            raise FailedError(
-                f"running a model needs torch and transformers ({error}): pip install 'detcheck[transformers]'"
-            ) from None
-        self.folder: Path = amplifier.folder() if model is None else resolve(model)
+        super().__init__(model, dtype, trust_remote_code)
+        import torch
+
         self._model: Any = None
         self._attn = attn
-        self._trust = trust_remote_code
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise UsageError(f"--device {device}: use auto, cpu, cuda, or one of several like cuda:1")
@@ -82,22 +55,6 @@ class TransformersEngine:
             raise UsageError(
                 f"--device {device}: torch {torch.__version__} finds no CUDA device here. Use --device cpu"
             )
-        self.digests: Mapping[str, str] = digests(self.folder, code=trust_remote_code)
-        with quiet_transformers():
-            self._config, self._tokenizer = self._read_config_and_tokenizer()
-        text = self._config.get_text_config()
-        self.context: int = getattr(text, "max_position_embeddings", None) or 2**31
-
-    def _read_config_and_tokenizer(self) -> tuple[Any, Any]:
-        from transformers import AutoConfig, AutoTokenizer
-
-        try:
-            config = AutoConfig.from_pretrained(self.folder, trust_remote_code=self._trust)
-            return config, AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self._trust)
-        except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"cannot read config or tokenizer of {self.name}: {first_line(error)}. It must be a causal language model's folder"
-            ) from None
 
     @property
     def dtype(self) -> str:
@@ -112,7 +69,13 @@ class TransformersEngine:
     def flags(self) -> dict[str, str]:
         return {"attention": self.attention}
 
-    def load(self) -> None:
+    @property
+    def threads(self) -> int:
+        import torch
+
+        return torch.get_num_threads()
+
+    def load(self, longest: int = 0) -> None:
         if self._model is not None:
             return
         import torch
@@ -133,38 +96,28 @@ class TransformersEngine:
         accepted = inspect.signature(self._model.forward).parameters
         self._accepts_positions = "position_ids" in accepted
         self._accepts_logits_to_keep = "logits_to_keep" in accepted
-        ends = self._model.generation_config.eos_token_id if self._model.generation_config else None
-        ends = self._config.eos_token_id if ends is None else ends
-        self._ends = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+        self._ends = self.ends
 
-    def encode(self, text: str) -> tuple[int, ...]:
+    def close(self) -> None:
+        """Nothing runs beside us."""
+
+    @contextlib.contextmanager
+    def running(self, kernels: str) -> Iterator[list[tuple[str, int]]]:
+        calls: list[tuple[str, int]] = []
+        if kernels == Kernels.STOCK:
+            yield calls
+            return
         try:
-            return tuple(self._tokenizer(text)["input_ids"])
-        except (TypeError, UnicodeError) as error:
-            raise UsageError(
-                f"the tokenizer of {self.name} refuses the prompt {text[:40]!a}: {first_line(error)}. Is it valid Unicode?"
-            ) from None
-
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
-        from jinja2 import TemplateError
-
-        if not self._tokenizer.chat_template:
-            raise UsageError(
-                f"the tokenizer of {self.name} has no chat template. Leave out --chat, or give prompts instead of messages"
+            with batch_invariant() as coverage:
+                yield calls
+        except NotInvariantError as error:
+            raise FailedError(f"--kernels batch-invariant: {error}") from error
+        if not coverage.overridden:
+            raise FailedError(
+                "--kernels batch-invariant: no op of this model ran on our kernels, so nothing can be said of them"
             )
-        try:
-            text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        except (TemplateError, TypeError, KeyError, ValueError) as error:
-            raise UsageError(f"the chat template of {self.name} refuses the messages: {first_line(error)}") from None
-        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-
-    def ordinary_tokens(self) -> np.ndarray:
-        size = min(len(self._tokenizer), self._config.get_text_config().vocab_size)
-        special = list(set(self._tokenizer.all_special_ids) | self._ends)
-        return np.setdiff1d(np.arange(size, dtype=np.int64), np.asarray(special, dtype=np.int64))
+        calls += [(f"ours {name}", n) for name, n in sorted(coverage.overridden.items())]
+        calls += [(f"stock {name}", n) for name, n in sorted(coverage.uncovered.items())]
 
     def max_rows(self, tokens: int) -> int:
         import torch
@@ -186,7 +139,14 @@ class TransformersEngine:
             free = psutil.virtual_memory().available
         return max(1, int(MEMORY_SHARE * free / row_bytes))
 
-    def complete(self, rows: Sequence[Row], max_tokens: int, ignore_eos: bool) -> Decoded:
+    def complete(
+        self,
+        rows: Sequence[Row],
+        max_tokens: int,
+        ignore_eos: bool,
+        token_budget: int | None = None,
+        cached: bool = False,
+    ) -> Decoded:
         import torch
 
         seen: set[int] = set()
@@ -282,25 +242,3 @@ def out_of_memory(error: BaseException) -> bool:
         or "can't allocate memory" in str(error)
         or "out of memory" in str(error)
     )
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line: libraries append pages."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keeps transformers' warnings and progress bars out of our output, and puts its settings back."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from detcheck.errors import FailedError, UsageError
-from detcheck.kernels._checks import NotInvariantError
+from detcheck.errors import UsageError
 from detcheck.records import Case, Kernels, Prompt, Role, Schedule
 
 ARMS = {
     Kernels.STOCK: ((Kernels.STOCK, Role.GATES),),
     Kernels.BATCH_INVARIANT: ((Kernels.BATCH_INVARIANT, Role.GATES),),
     Kernels.BOTH: ((Kernels.STOCK, Role.REACTS), (Kernels.BATCH_INVARIANT, Role.GATES)),
+    Kernels.ENGINE: ((Kernels.ENGINE, Role.GATES),),
 }
 
 
 def check_kernels(kernels: Kernels, device: str) -> None:
-    """Raises UsageError for arms that cannot run here."""
-    if kernels not in ARMS:
+    """Raises UsageError for arms that cannot run in transformers here."""
+    if kernels is Kernels.ENGINE:
         raise UsageError(
-            f"--kernels {kernels}: transformers has no batch-invariant mode of its own. Use {', '.join(ARMS)}"
+            "--kernels engine: transformers has no batch-invariant mode of its own. Use stock, batch-invariant or both, or --engine vllm"
         )
     if kernels is not Kernels.STOCK and device.startswith("cuda"):
         raise UsageError(
@@ -46,36 +45,9 @@ def in_arms(planned: Schedule, judged: Sequence[tuple[Case, Role]]) -> Schedule:
     return replace(planned, steps=tuple(replace(step, index=n) for n, step in enumerate(steps)))
 
 
-@contextlib.contextmanager
-def running(kernels: str) -> Iterator[list[tuple[str, int]]]:
-    """Runs what is inside on an arm's kernels. The list it gives holds, afterwards, which ops ran and how often.
-
-    Names begin with "ours " where a batch-invariant kernel ran and with "stock " where an op that multiplies or reduces ran
-    without one; for the stock arm nothing is counted. Raises FailedError where an op cannot run invariantly, or where
-    nothing was overridden: the model did not run on our kernels then, whatever its bits.
-    """
-    calls: list[tuple[str, int]] = []
-    if kernels == Kernels.STOCK:
-        yield calls
-        return
-    from detcheck.kernels._switch import batch_invariant
-
-    try:
-        with batch_invariant() as coverage:
-            yield calls
-    except NotInvariantError as error:
-        raise FailedError(f"--kernels batch-invariant: {error}") from error
-    if not coverage.overridden:
-        raise FailedError(
-            "--kernels batch-invariant: no op of this model ran on our kernels, so nothing can be said of them"
-        )
-    calls += [(f"ours {name}", n) for name, n in sorted(coverage.overridden.items())]
-    calls += [(f"stock {name}", n) for name, n in sorted(coverage.uncovered.items())]
-
-
 def kernel_flags(kernels: Kernels) -> dict[str, str]:
     """Which implementation our arm runs, for the environment's record."""
-    if kernels is Kernels.STOCK:
+    if kernels in (Kernels.STOCK, Kernels.ENGINE):
         return {}
     from detcheck.kernels import _native
 

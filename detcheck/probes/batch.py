@@ -15,7 +15,6 @@ from detcheck.engines.logits import last_logits
 from detcheck.errors import OutOfMemoryError, UsageError
 from detcheck.outcomes import row_outcome
 from detcheck.probes import completions
-from detcheck.probes._arms import running
 from detcheck.probes.schedule import RAGGED, THRESHOLDS, compose
 from detcheck.probes.schedule import conditions as plans
 from detcheck.records import Condition, Observation, Outcome, Schedule, Spec, Step
@@ -91,7 +90,7 @@ class Batch(completions.Completions):
 
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
         """Form the step's batch, run it once, and record the logits of every sample in it."""
-        rows, composition = self._batch("batch", step.input, step.rows)
+        rows, composition = self._batch(step)
         case, _ = self.subject.cases[step.case]
         decoding = step.condition.startswith("decode")
         slots = [slot for slot, length in enumerate(step.rows) if length == 0]
@@ -99,7 +98,7 @@ class Batch(completions.Completions):
         made, seen, why = [], (), ""
         calls: list[tuple[str, int]] = []
         try:
-            with running(case.kernels) as calls:
+            with self._engine.running(case.kernels) as calls:
                 bits, dtype, seen = last_logits(
                     self._engine, [row.prompt for row in rows], slots, DECODED if decoding else 0
                 )
@@ -119,6 +118,10 @@ class Batch(completions.Completions):
                 Observation(*place, name, seen, wall_s=wall_s, missing=why, calls=() if sample else tuple(calls))
             )
         return observations, list({o.id: o for o in made}.values())
+
+    def _filler_seed(self, step: Step) -> str:
+        """The same fillers however many there are."""
+        return f"{self._spec.seed}/batch"
 
 
 PROBE = Batch

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from detcheck.bits import content_hash
-from detcheck.engines.base import Completion, Engine, Row
+from detcheck.engines.base import Completion, Decoded, Engine, Row
 from detcheck.environment import observe_environment
 from detcheck.errors import OutOfMemoryError, UsageError
 from detcheck.outcomes import outcome
-from detcheck.probes._arms import cases, check_kernels, in_arms, kernel_flags, running
+from detcheck.probes import traffic
+from detcheck.probes._arms import cases, check_kernels, in_arms, kernel_flags
+from detcheck.probes._engine import chosen, open_engine
 from detcheck.probes.prompts import Question, read_prompts
 from detcheck.probes.schedule import fit, schedule
 from detcheck.records import Condition, Observation, Outcome, Prompt, Schedule, Spec, Step, Subject
@@ -39,12 +40,20 @@ class Options:
     attn: str | None = None
     """attention implementation; None: the model's own"""
     trust_remote_code: bool = False
+    engine: str = "auto"
+    """auto, transformers or vllm"""
+    engine_arg: tuple[str, ...] = field(default=(), metadata={"repeated": True})
+    """ "key=value" each, for vLLM"""
+    conditions: tuple[str, ...] | None = None
+    """names or kinds of conditions; None: as many as the samples pay for"""
 
 
 def check(spec: Spec) -> None:
     """What can be known before anything is loaded. Raises UsageError."""
     own: Options = spec.options
-    check_kernels(spec.kernels, spec.device)
+    engine = chosen(spec)
+    if engine == "transformers":
+        check_kernels(spec.kernels, spec.device)
     for option, value in (("--samples", own.samples), ("--max-tokens", own.max_tokens), ("--trials", spec.trials)):
         if value < 1:
             raise UsageError(f"{option} must be at least 1; got {value}")
@@ -54,7 +63,10 @@ def check(spec: Spec) -> None:
         raise UsageError("--prompt is empty. Give it a text, or leave it out for the default prompt")
     if spec.model is not None and not spec.model.strip():
         raise UsageError("--model is empty. Give a folder or a hub id, or leave it out for the embedded amplifier")
-    fit(own.samples, spec.trials, spec.batch_sizes, max_rows=2**31)
+    if engine == "transformers":
+        fit(own.samples, spec.trials, spec.batch_sizes, own.conditions, max_rows=2**31)
+    else:
+        traffic.check(own.conditions)
     if own.prompt_file is not None and not Path(own.prompt_file).is_file():
         raise UsageError(f"--prompt-file {own.prompt_file}: no such file")
 
@@ -73,27 +85,47 @@ class Completions:
         own: Options = spec.options
         self._spec, self._own = spec, own
         questions = self._questions()
-        if engine is None:
-            from detcheck.engines.transformers import TransformersEngine
+        self._engine = engine = engine or open_engine(spec)
+        try:
+            self._open(questions, planned)
+        except BaseException:
+            engine.close()
+            raise
 
-            engine = TransformersEngine(spec.model, spec.dtype, spec.device, own.attn, own.trust_remote_code)
-        self._engine = engine
+    def _open(self, questions: list[Question], planned: Schedule | None) -> None:
+        spec, engine = self._spec, self._engine
         prompts = tuple(self._tokenize(index, question) for index, question in enumerate(questions))
-        engine.load()
-        check_kernels(spec.kernels, engine.device)
+        engine.load(self._longest(max(len(p.token_ids) for p in prompts)))
+        if not engine.schedules_itself:
+            check_kernels(spec.kernels, engine.device)
         judged = cases(spec.kernels, spec.probe, engine.name, engine.dtype, prompts)
         steps = planned or in_arms(self._plan({p.name: len(p.token_ids) for p in prompts}), judged)
-        environment = observe_environment(engine.device, {**engine.flags, **kernel_flags(spec.kernels)})
+        flags = {**engine.flags, **kernel_flags(spec.kernels)}
+        environment = observe_environment(engine.device, flags, engine.threads)
         self.subject = Subject(engine.name, engine.dtype, engine.digests, prompts, steps, environment, judged)
         self._prompts = {p.name: p for p in prompts}
-        self._formed: tuple[tuple[str, str, tuple[int, ...]], tuple[list[Row], str]] | None = None
+        self._formed: tuple[object, tuple[list[Row], str]] | None = None
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def _longest(self, prompt: int) -> int:
+        """Tokens of the longest row that will be asked for."""
+        return min(self._engine.context, max(2 * prompt, traffic.LONGEST) + self._own.max_tokens)
 
     def _plan(self, lengths: dict[str, int]) -> Schedule:
         """The schedule of one arm."""
-        spec, own = self._spec, self._own
-        room = min(self._engine.context - own.max_tokens, 2 * max(lengths.values()))
-        most = self._engine.max_rows(room + own.max_tokens)
-        return schedule(lengths, own.samples, spec.trials, spec.batch_sizes, spec.seed, most, room)
+        spec, own, engine = self._spec, self._own, self._engine
+        longest = max(lengths.values())
+        if engine.schedules_itself:
+            room = self._longest(longest) - own.max_tokens
+            most = engine.max_rows(longest + own.max_tokens)
+            limits = traffic.Limits(most, engine.token_budget, engine.cache_block, room)
+            asked = own.samples, own.max_tokens, spec.trials, own.conditions, spec.batch_sizes, spec.seed
+            return traffic.schedule(lengths, *asked, limits)
+        room = min(engine.context - own.max_tokens, 2 * longest)
+        most = engine.max_rows(room + own.max_tokens)
+        return schedule(lengths, own.samples, spec.trials, spec.batch_sizes, own.conditions, spec.seed, most, room)
 
     def _questions(self) -> list[Question]:
         if self._own.prompt_file is not None:
@@ -124,29 +156,24 @@ class Completions:
 
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
         """Form the step's batch, run it, and record every sample in it. A sample that did not come is recorded as missing."""
-        rows, composition = self._batch(step.condition, step.input, step.rows)
+        rows, composition = self._batch(step)
         case, _ = self.subject.cases[step.case]
         started = time.perf_counter()
-        completions: Mapping[int, Completion] = {}
-        calls: list[tuple[str, int]] = []
-        batch_sizes, why = (), "the engine returned no completion"
+        decoded, calls, why = Decoded({}, ()), [], "the engine returned no completion"
+        way = {"token_budget": step.traffic.token_budget, "cached": step.traffic.cached} if step.traffic else {}
         try:
-            with running(case.kernels) as calls:
-                decoded = self._engine.complete(rows, self._own.max_tokens, self._own.ignore_eos)
-            completions, batch_sizes = decoded.completions, decoded.batch_sizes
+            with self._engine.running(case.kernels) as calls:
+                decoded = self._engine.complete(rows, self._own.max_tokens, self._own.ignore_eos, **way)
         except OutOfMemoryError as error:
             why = str(error)
         wall_s = time.perf_counter() - started
         observations, outcomes = [], {}
         for sample, slot in enumerate(slot for slot, length in enumerate(step.rows) if length == 0):
-            threads = self.subject.environment.threads
-            if batch_sizes == (len(rows),):
-                condition = Condition(step.condition, len(rows), slot, composition, threads)
-            else:  # not formed as asked, or not seen: which batch this was is not known
-                condition = Condition(step.condition, None, None, threads=threads)
-            found = self._outcome(completions[slot]) if slot in completions else None
+            found = self._outcome(decoded.completions[slot]) if slot in decoded.completions else None
             if found:
                 outcomes[found.id] = found
+            condition, seen = self._condition(step, slot, composition, decoded)
+            first = {} if sample else {"calls": tuple(calls), "steps": decoded.steps}
             observations.append(
                 Observation(
                     case,
@@ -155,13 +182,31 @@ class Completions:
                     step.index,
                     sample,
                     found.id if found else None,
-                    batch_sizes,
                     wall_s=wall_s,
-                    missing="" if found else why,
-                    calls=() if sample else tuple(calls),
+                    missing="" if found else decoded.missing.get(slot, why),
+                    **seen,
+                    **first,
                 )
             )
         return observations, list(outcomes.values())
+
+    def _condition(
+        self, step: Step, slot: int, composition: str, decoded: Decoded
+    ) -> tuple[Condition, dict[str, object]]:
+        """The condition that a sample was really under, and what the observation says of it."""
+        size, threads = len(step.rows), self.subject.environment.threads
+        unknown = Condition(step.condition, None, None, threads=threads)
+        if step.traffic is None:
+            known = Condition(step.condition, size, slot, composition, threads)
+            # Not formed as asked, or not seen: which batch this was is not known.
+            return known if decoded.batch_sizes == (size,) else unknown, {"batch_sizes": decoded.batch_sizes}
+        ride = decoded.rides.get(slot)
+        if ride is None or not decoded.steps:
+            return unknown, {}
+        most = max(requests for requests, _ in decoded.steps)
+        known = Condition(step.condition, most, slot, composition, threads, traffic.fed(step.condition), ride.trace)
+        as_asked = traffic.came_about(step.condition, size, slot, decoded)
+        return known, {"batch_sizes": ride.batch_sizes, "as_asked": as_asked, "preemptions": ride.preemptions}
 
     def _outcome(self, completion: Completion) -> Outcome:
         return outcome(
@@ -173,29 +218,37 @@ class Completions:
             decode=self._engine.decode,
         )
 
-    def _batch(self, condition: str, name: str, lengths: tuple[int, ...]) -> tuple[list[Row], str]:
+    def _batch(self, step: Step) -> tuple[list[Row], str]:
         """The rows of a batch and their content hash. Fillers are made of ordinary tokens, seeded by condition and slot.
 
         The last one is kept, since repeats of a condition follow each other.
         """
-        if self._formed and self._formed[0] == (condition, name, lengths):
+        key = step.condition, step.input, step.rows, step.traffic
+        if self._formed and self._formed[0] == key:
             return self._formed[1]
-        ordinary = self._engine.ordinary_tokens()
+        ordinary, most = self._engine.ordinary_tokens(), self._own.max_tokens
+        arrivals = step.traffic.arrivals if step.traffic else (0,) * len(step.rows)
+        new_tokens = step.traffic.new_tokens if step.traffic else (0,) * len(step.rows)
         rows = []
-        for slot, length in enumerate(lengths):
+        for slot, length in enumerate(step.rows):
             if length == 0:
-                rows.append(Row(self._prompts[name].token_ids))
+                rows.append(Row(self._prompts[step.input].token_ids, None, arrivals[slot]))
             else:
-                key = int(content_hash(f"{self._spec.seed}/{condition}/{slot}".encode())[:16], 16)
-                made = ordinary[
-                    np.random.Generator(np.random.Philox(key=key)).integers(
-                        0, len(ordinary), length + self._own.max_tokens
-                    )
-                ].tolist()
-                rows.append(Row(tuple(made[:length]), tuple(made[length:])))
-        parts = (np.asarray(row.prompt + (row.continuation or ()), "<i8").tobytes() for row in rows)
-        self._formed = (condition, name, lengths), (rows, content_hash(*parts)[:12])
+                made = self._made_up(ordinary, f"{self._filler_seed(step)}/{slot}", length + most)
+                rows.append(Row(tuple(made[:length]), tuple(made[length:][: new_tokens[slot] or most]), arrivals[slot]))
+        parts = [np.asarray(row.prompt + (row.continuation or ()), "<i8").tobytes() for row in rows]
+        parts += [np.asarray(arrivals, "<i8").tobytes()] if any(arrivals) else []
+        self._formed = key, (rows, content_hash(*parts)[:12])
         return self._formed[1]
+
+    def _filler_seed(self, step: Step) -> str:
+        return f"{self._spec.seed}/{traffic.company(step.condition) if step.traffic else step.condition}"
+
+    @staticmethod
+    def _made_up(ordinary: np.ndarray, name: str, count: int) -> list[int]:
+        key = int(content_hash(name.encode())[:16], 16)
+        picks = np.random.Generator(np.random.Philox(key=key)).integers(0, len(ordinary), count)
+        return ordinary[picks].tolist()
 
 
 PROBE = Completions

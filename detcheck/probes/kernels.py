@@ -21,7 +21,7 @@ import numpy as np
 
 from detcheck import lookup
 from detcheck.bits import content_hash, json_hash
-from detcheck.engines.transformers import full_dtype
+from detcheck.engines.checkpoint import full_dtype
 from detcheck.environment import observe_environment
 from detcheck.errors import FailedError, UsageError
 from detcheck.kernels import _native
@@ -252,6 +252,9 @@ class KernelsProbe:
         made = arm.make(1)
         row_bytes = sum(a.nbytes for n, a in enumerate(made) if n in arm.batched and isinstance(a, torch.Tensor))
         return max(1, int(MEMORY_SHARE * psutil.virtual_memory().available / (MEMORY_FACTOR * max(row_bytes, 1))))
+
+    def close(self) -> None:
+        """Nothing runs beside us."""
 
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
         """Form the step's batch, run the op on it, and record every copy of the row under test."""

@@ -11,7 +11,8 @@ import time
 from dataclasses import dataclass
 from typing import ClassVar
 
-from detcheck.engines.transformers import first_line, full_dtype, out_of_memory
+from detcheck.engines.checkpoint import first_line, full_dtype
+from detcheck.engines.transformers import out_of_memory
 from detcheck.environment import observe_environment
 from detcheck.errors import FailedError, UsageError
 from detcheck.kernels._batches import row_bits
@@ -77,6 +78,9 @@ class Matmul:
         cases = ((case, Role.GATES),)
         self.subject = Subject("matmul", dtype, {}, (), planned or Schedule(steps), environment, cases)
         self._condition = Condition(CONDITION, 1, 0, f"seed {spec.seed}", environment.threads)
+
+    def close(self) -> None:
+        """Nothing runs beside us."""
 
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
         """Multiply once. Raises FailedError where it cannot be done: it could not be done the next time either."""

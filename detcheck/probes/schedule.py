@@ -9,7 +9,7 @@ for, the more of the rows are samples.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from detcheck.errors import UsageError
 from detcheck.records import Schedule, Step
@@ -31,11 +31,13 @@ class Plan:
     trials: int
     samples: int = 1
     """samples in each of its batches"""
+    company: int = 2
+    """rows of a ragged batch that are fillers, at least: one at either end"""
 
     @property
     def room(self) -> int:
-        """Samples its batch can hold. A ragged one keeps a filler at either end."""
-        return max(1, self.size - 2) if self.ragged else self.size
+        """Samples its batch can hold."""
+        return max(1, self.size - self.company) if self.ragged else self.size
 
 
 def conditions(sizes: tuple[int, ...], ragged: tuple[int, ...], trials: int) -> list[Plan]:
@@ -47,16 +49,34 @@ def conditions(sizes: tuple[int, ...], ragged: tuple[int, ...], trials: int) -> 
     return plans
 
 
+def kind_of(name: str) -> str:
+    """The kind of a condition: its name without its size."""
+    return name.split("-")[0]
+
+
 def fit(
-    samples: int, trials: int, sizes: tuple[int, ...] | None, max_rows: int, ragged: bool = True
+    samples: int,
+    trials: int,
+    sizes: tuple[int, ...] | None,
+    chosen: tuple[str, ...] | None,
+    max_rows: int,
+    ragged: bool = True,
 ) -> tuple[list[Plan], list[str]]:
     """Conditions with trials and samples so that the samples come out exactly, and what was left out.
 
-    `ragged`: whether the context has room for neighbours longer than the prompt. Raises UsageError where sizes were asked
-    for by name and cannot be had.
+    `chosen`: names or kinds of the conditions that are wanted. `ragged`: whether the context has room for neighbours longer
+    than the prompt. Raises UsageError where sizes were asked for by name and cannot be had.
     """
     asked = sizes is not None
     candidates = conditions(sizes, sizes, trials) if sizes else conditions(THRESHOLDS, RAGGED, trials)
+    if chosen is not None:
+        known = {plan.name for plan in candidates} | {kind_of(plan.name) for plan in candidates}
+        if unknown := [name for name in chosen if name not in known]:
+            raise UsageError(
+                f"--conditions {unknown[0]}: there is no such condition with --engine transformers. Use alone, batch, ragged, or one "
+                "with its size, like batch-8 (other sizes with --batch-sizes)"
+            )
+        candidates = [plan for plan in candidates if plan.name in chosen or kind_of(plan.name) in chosen]
     plans: list[Plan] = []
     not_tried: list[str] = []
     no_room: list[str] = []
@@ -113,13 +133,13 @@ def spread(plans: list[Plan], left: int) -> None:
             lender.samples -= 1
             left += lender.trials
         elif left < 2 * trials:
-            plans.append(Plan(first.name, first.size, first.ragged, left, 1))
+            plans.append(replace(first, trials=left, samples=1))
             left = 0
         else:
             share = min(first.room, left // trials)
             if share > 1 and 0 < left - share * trials < trials:
                 share -= 1
-            plans.append(Plan(first.name, first.size, first.ragged, trials, share))
+            plans.append(replace(first, trials=trials, samples=share))
             left -= share * trials
 
 
@@ -128,6 +148,7 @@ def schedule(
     samples: int,
     trials: int,
     sizes: tuple[int, ...] | None,
+    chosen: tuple[str, ...] | None,
     seed: int,
     max_rows: int,
     longest: int,
@@ -137,7 +158,7 @@ def schedule(
     A function of its arguments alone; `max_rows`, the engine's estimate of what memory holds, is stored with it.
     """
     ragged = all(longest > length for length in inputs.values())
-    plans, not_tried = fit(samples, trials, sizes, max_rows, ragged)
+    plans, not_tried = fit(samples, trials, sizes, chosen, max_rows, ragged)
     steps: list[Step] = []
     for name, length in inputs.items():
         first, late = [], []

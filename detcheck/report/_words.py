@@ -37,6 +37,10 @@ ADVICE = {
 
 ROLES = {Role.GATES: "", Role.CONTROL: " (control)", Role.REACTS: " (control)", Role.PLANTED: " (planted control)"}
 UNITS = {"text": "character", "element": "element", "word": "word of its digest"}
+CONDITIONS = {
+    "asked": "batches asked", "formed": "formed", "samples": "samples", "distinct": "distinct", "distinct_bits": "distinct bits",
+    "requests": "most requests a step", "tokens": "most tokens a step",
+}  # fmt: skip
 SIZES = {"stock_ms": "stock ms", "ours_ms": "ours ms", "ratio": "ratio", "error": "error"}  # columns, where measured
 
 
@@ -95,6 +99,8 @@ def figures(finding: Finding) -> list[str]:
     elif "max_abs" in finding.metrics:
         ulp, nats = finding.metrics["max_ulp"], finding.metrics["max_abs"]
         lines.append(f"log-probabilities of shared tokens are up to {nats:.3g} nats ({ulp:.0f} ulp) apart")
+    if times := finding.evidence.get("preemptions"):
+        lines.append(f"the engine put samples aside and computed them again {times} times")
     low, high = finding.interval_bits if finding.latent or compared == "bits" else finding.interval
     if n is None:
         lines.append("which samples shared a batch is not known, so nothing bounds how often they differ")
@@ -142,6 +148,16 @@ def size_table(finding: Finding) -> list[list[str]]:
         numbers = [f"{line[name]:.3g}" if name in line else "" for name in columns]
         table.append([size, *numbers, f"{line['rows']:.0f}", f"{line['mismatching']:.0f}"])
     return table if sizes else []
+
+
+def condition_table(finding: Finding) -> list[list[str]]:
+    """One line per condition, after a heading. What an engine that forms its batches itself computed in a step comes last."""
+    conditions = finding.evidence.get("conditions") or {}
+    shown = [key for key in CONDITIONS if any(key in counts for counts in conditions.values())]
+    table = [["condition", *(CONDITIONS[key] for key in shown)]]
+    for name, counts in conditions.items():
+        table.append([visible(name), *(str(counts.get(key, "")) for key in shown)])
+    return table if conditions else []
 
 
 def histogram_bins(histogram: Sequence[tuple[int, int]], most: int = BINS) -> list[tuple[str, int]]:

@@ -56,7 +56,7 @@ def section(f: Finding, n: int) -> dict[str, object]:
         "tree": nested(f.forks[:MOST_FORKS]),
         "forks_left_out": max(0, len(f.forks) - MOST_FORKS),
         "sizes": words.size_table(f),
-        "conditions": {visible(name): c for name, c in f.evidence.get("conditions", {}).items()},
+        "conditions": words.condition_table(f),
         "not_tried": [visible(line) for line in words.not_tried(f)],
         "coverage": words.coverage_lines(f),
         "cause": words.likely_cause(f),

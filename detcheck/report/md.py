@@ -12,6 +12,7 @@ from detcheck.report._words import (
     SHOWN_FINDINGS,
     SHOWN_FORKS,
     branch_text,
+    condition_table,
     controls,
     coverage_lines,
     figures,
@@ -73,17 +74,9 @@ def one(f: Finding) -> list[str]:
         parts += [f"| {' | '.join(sizes[0])} |", "|---:" * len(sizes[0]) + "|"]
         parts += [f"| {' | '.join(line)} |" for line in sizes[1:]]
         parts += ["", *(f"- not tried: {inert(line)}" for line in not_tried(f)), ""]
-    elif f.evidence.get("conditions"):
-        parts += [
-            "### Conditions",
-            "",
-            "| condition | asked | formed | samples | distinct | distinct bits |",
-            "|---|---:|---:|---:|---:|---:|",
-        ]
-        for name, c in f.evidence["conditions"].items():
-            parts.append(
-                f"| {inert(name)} | {c['asked']} | {c['formed']} | {c['samples']} | {c['distinct']} | {c['distinct_bits']} |"
-            )
+    elif table := condition_table(f):
+        parts += ["### Conditions", "", f"| {' | '.join(table[0])} |", "|---" + "|---:" * (len(table[0]) - 1) + "|"]
+        parts += [f"| {inert(name)} | {' | '.join(counts)} |" for name, *counts in table[1:]]
         parts += ["", *(f"- not tried: {line}" for line in not_tried(f)), ""]
     return parts + [line + "\n" for line in (*coverage_lines(f), likely_cause(f), ADVICE[f.verdict]) if line]
 

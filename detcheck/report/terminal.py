@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from typing import Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -19,6 +20,7 @@ from detcheck.report._words import (
     SHOWN_FINDINGS,
     SHOWN_FORKS,
     branch_text,
+    condition_table,
     controls,
     coverage_lines,
     figures,
@@ -107,8 +109,12 @@ def one(f: Finding) -> RenderableType:
         ]
     if sizes := size_table(f):
         parts += [columns(sizes), *(Text(f"not tried: {visible(line)}", style="dim") for line in not_tried(f)), Text()]
-    elif f.evidence.get("conditions"):
-        parts += [conditions(f), *(Text(f"not tried: {visible(line)}", style="dim") for line in not_tried(f)), Text()]
+    elif table := condition_table(f):
+        parts += [
+            columns(table, first="left"),
+            *(Text(f"not tried: {visible(line)}", style="dim") for line in not_tried(f)),
+            Text(),
+        ]
     parts += [Text(line) for line in (*coverage_lines(f), likely_cause(f), ADVICE[f.verdict]) if line]
     return Group(*parts)
 
@@ -145,21 +151,10 @@ def tree(forks: tuple[Fork, ...]) -> Tree:
     return root
 
 
-def columns(lines: list[list[str]]) -> Table:
+def columns(lines: list[list[str]], first: Literal["left", "right"] = "right") -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in lines[0]:
-        table.add_column(heading, justify="right")
+    for n, heading in enumerate(lines[0]):
+        table.add_column(heading, justify="right" if n else first)
     for line in lines[1:]:
         table.add_row(*map(Text, line))
-    return table
-
-
-def conditions(f: Finding) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for n, heading in enumerate(("condition", "batches asked", "formed", "samples", "distinct", "distinct bits")):
-        table.add_column(heading, justify="left" if n == 0 else "right")
-    for name, c in f.evidence["conditions"].items():
-        table.add_row(
-            Text(visible(name)), *(str(c[k]) for k in ("asked", "formed", "samples", "distinct", "distinct_bits"))
-        )
     return table

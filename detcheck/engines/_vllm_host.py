@@ -1,0 +1,342 @@
+"""The process that holds vLLM, so that a crash, an out-of-memory kill or a leftover setting of vLLM's is not ours.
+
+`engines/vllm.py` starts it with one end of a socket, a log for everything vLLM prints, and the environment that an arm needs.
+Messages are pickled tuples: ("open", settings) -> ("ready", facts); ("serve", request) -> ("served", answer); a problem is
+("usage", text) or ("failed", text). It ends when the socket closes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from detcheck.engines.base import Completion, Ride, Row
+
+KEY = "detcheck"
+SCHEDULERS = {False: "PlannedScheduler", True: "PlannedAsyncScheduler"}
+OURS = "detcheck.integrations.vllm_scheduler"
+NEEDED = ("ours vllm::attention", "ours vllm::linear")  # what a model that ran on our kernels must have called
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to open."""
+
+    model: str
+    kernels: str
+    defaults: dict[str, Any]
+    """engine arguments that the user's own go before"""
+    arguments: tuple[tuple[str, str], ...]
+    """the user's own engine arguments, as text"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A batch to serve."""
+
+    rows: tuple[Row, ...]
+    max_tokens: int
+    ends: tuple[int, ...]
+    """token ids that end a sample"""
+    token_budget: int | None
+    cached: bool
+
+
+@dataclass
+class Answer:
+    """What came of it."""
+
+    completions: dict[int, Completion] = field(default_factory=dict)
+    rides: dict[int, Ride] = field(default_factory=dict)
+    steps: tuple[tuple[int, int], ...] = ()
+    missing: dict[int, str] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+    engine_s: float = 0.0
+    """seconds in the engine's own steps"""
+
+
+class BadArgumentError(Exception):
+    """An engine argument that vLLM does not know or take."""
+
+
+class WrongKernelsError(Exception):
+    """The kernels that were asked for did not run."""
+
+
+class Host:
+    def __init__(self, settings: Settings) -> None:
+        """Raises BadArgumentError, or whatever vLLM dies of."""
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        self._settings = settings
+        arguments = engine_arguments(settings)
+        config = arguments.create_engine_config()
+        config.scheduler_config.scheduler_cls = f"{OURS}.{SCHEDULERS[bool(config.scheduler_config.async_scheduling)]}"
+        self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
+        self._config = config
+        self._names = itertools.count()
+        self._calls: dict[int, dict[str, int]] = {}
+        self._verify(ran=False)
+
+    def facts(self) -> dict[str, Any]:
+        import vllm
+        from vllm.platforms import current_platform
+
+        config = self._config
+        cache, scheduler, parallel = config.cache_config, config.scheduler_config, config.parallel_config
+        device = current_platform.device_type
+        return {
+            "version": vllm.__version__,
+            "dtype": str(config.model_config.dtype).removeprefix("torch."),
+            "device": device if device == "cpu" else f"{device} ({current_platform.get_device_name()})",
+            "threads": self._reports()[0]["threads"],
+            "context": config.model_config.max_model_len,
+            "max_requests": scheduler.max_num_seqs,
+            "token_budget": scheduler.max_num_batched_tokens,
+            "block_size": cache.block_size,
+            "cache_tokens": (cache.num_gpu_blocks or 0) * cache.block_size,
+            "prefix_cache": bool(cache.enable_prefix_caching),
+            "flags": {
+                "vllm.async_scheduling": str(bool(scheduler.async_scheduling)),
+                "vllm.chunked_prefill": str(bool(scheduler.enable_chunked_prefill)),
+                "vllm.compilation": str(
+                    getattr(config.compilation_config.mode, "name", config.compilation_config.mode)
+                ),
+                "vllm.enforce_eager": str(bool(config.model_config.enforce_eager)),
+                "vllm.block_size": str(cache.block_size),
+                "vllm.max_num_seqs": str(scheduler.max_num_seqs),
+                "vllm.max_num_batched_tokens": str(scheduler.max_num_batched_tokens),
+                "vllm.tensor_parallel_size": str(parallel.tensor_parallel_size),
+                "vllm.pipeline_parallel_size": str(parallel.pipeline_parallel_size),
+                "vllm.data_parallel_size": str(parallel.data_parallel_size),
+                "vllm.executor": str(parallel.distributed_executor_backend),
+                "vllm.quantization": str(config.model_config.quantization),
+            },
+        }
+
+    def serve(self, request: Request) -> Answer:
+        """All rows, until the last has ended."""
+        if self._config.cache_config.enable_prefix_caching and not self._engine.reset_prefix_cache():
+            raise RuntimeError("vLLM did not empty its prefix cache between two batches")
+        if request.cached:
+            first = next(row for row in request.rows if row.continuation is None)
+            self._run(Request((first,), 1, (), None, cached=False))
+        answer = self._run(request)
+        answer.calls = self._verify(ran=True)
+        return answer
+
+    def _run(self, request: Request) -> Answer:
+        from vllm import SamplingParams
+
+        answer, slots = Answer(), {}
+        for slot, row in enumerate(request.rows):
+            filler = row.continuation is not None
+            name = str(next(self._names))
+            slots[name] = slot
+            plan = {
+                "row": slot,
+                "requests": len(request.rows),
+                "arrival": row.arrival,
+                "token_budget": request.token_budget,
+            }
+            asked = SamplingParams(
+                temperature=0.0,
+                max_tokens=max(1, len(row.continuation)) if filler else request.max_tokens,
+                ignore_eos=True,  # vLLM knows no end token of its own here: what ends a sample is said in stop_token_ids
+                stop_token_ids=[] if filler else list(request.ends),
+                detokenize=False,
+                logprobs=None if filler else 2,
+                skip_reading_prefix_cache=not request.cached,
+                extra_args={KEY: plan},
+            )
+            self._engine.add_request(name, {"prompt_token_ids": list(row.prompt)}, asked)
+        seen: dict[int, tuple[int, int]] = {}
+        while self._engine.has_unfinished_requests():
+            started = time.perf_counter()
+            outputs = self._engine.step()
+            answer.engine_s += time.perf_counter() - started
+            for output in outputs:
+                if output.finished:
+                    self._finish(answer, request, slots[output.request_id], output, seen)
+        answer.steps = tuple(seen[step] for step in sorted(seen))
+        return answer
+
+    def _finish(
+        self, answer: Answer, request: Request, slot: int, output: Any, seen: dict[int, tuple[int, int]]
+    ) -> None:
+        ride = (output.kv_transfer_params or {}).get(KEY)
+        if ride:
+            seen.update(enumerate(zip(ride["requests"], ride["tokens"], strict=True), ride["first"]))
+            sizes = tuple(sorted(set(ride["requests"])))
+            answer.rides[slot] = Ride(sizes, ride.get("trace", ""), ride["chunks"], ride["cached"], ride["preemptions"])
+        if request.rows[slot].continuation is not None:
+            return
+        result = output.outputs[0]
+        if result.finish_reason not in ("stop", "length"):
+            answer.missing[slot] = f"vLLM ended it with finish reason {result.finish_reason!r}"
+        elif len(result.logprobs or ()) != len(result.token_ids):
+            answer.missing[slot] = "vLLM returned no log-probability for some of its tokens"
+        else:
+            answer.completions[slot] = completion(result)
+
+    def _reports(self) -> list[dict[str, Any]]:
+        try:
+            return self._engine.collective_rpc("detcheck_report")
+        except (AttributeError, NotImplementedError) as error:
+            raise WrongKernelsError(f"a worker of vLLM's could not be asked which kernels it ran: {error}") from error
+
+    def _verify(self, ran: bool) -> dict[str, int]:
+        """Calls of every process since the last time. Raises WrongKernelsError where they are not those of the arm."""
+        ours = self._settings.kernels == "batch-invariant"
+        made: dict[str, int] = {}
+        for report in self._reports():
+            process = report["process"]
+            if report["kernels"] != ("batch-invariant" if ours else "stock"):
+                raise WrongKernelsError(
+                    f"process {process} of vLLM's has {report['kernels']} kernels, not {self._settings.kernels} ones: the plugin "
+                    "detcheck did not load there. Is detcheck installed beside vLLM, and does VLLM_PLUGINS (if set) name it?"
+                )
+            before = self._calls.get(process, {})
+            new = {name: n - before.get(name, 0) for name, n in report["calls"].items() if n > before.get(name, 0)}
+            self._calls[process] = report["calls"]
+            if ours and ran and (lacking := [name.removeprefix("ours vllm::") for name in NEEDED if not new.get(name)]):
+                raise WrongKernelsError(
+                    f"no call of our {' and '.join(lacking)} was counted in process {process} of vLLM's, so the model did not run on "
+                    "batch-invariant kernels. Its layers may be of a kind that the plugin does not know (quantized, MLA, Mamba)"
+                )
+            for name, n in new.items():
+                made[name] = made.get(name, 0) + n
+        return made
+
+    def close(self) -> None:
+        self._engine.engine_core.shutdown()
+
+
+def completion(result: Any) -> Completion:
+    """vLLM's CompletionOutput with the two best log-probabilities of each position."""
+    tokens = tuple(result.token_ids)
+    own = [entry[token].logprob for token, entry in zip(tokens, result.logprobs, strict=True)]
+    others = [
+        max(((e.logprob, -t) for t, e in entry.items() if t != token), default=(float("nan"), -token))
+        for token, entry in zip(tokens, result.logprobs, strict=True)
+    ]
+    logprobs = np.asarray(own, np.float32)
+    margins = logprobs - np.asarray([logprob for logprob, _ in others], np.float32)
+    return Completion(tokens, logprobs, margins, tuple(-t for _, t in others), result.finish_reason)
+
+
+def engine_arguments(settings: Settings) -> Any:
+    """vLLM's EngineArgs. Its own parser gives each of the user's arguments its type. Raises BadArgumentError."""
+    import difflib
+
+    from vllm import EngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    class Parser(FlexibleArgumentParser):
+        def error(self, message: str) -> None:
+            raise BadArgumentError(message)
+
+    parser = EngineArgs.add_cli_args(Parser(add_help=False))
+    actions = {action.dest: action for action in parser._actions}
+    words: list[str] = []
+    for name, text in settings.arguments:
+        key = name.replace("-", "_")
+        if key not in actions:
+            near = difflib.get_close_matches(key, actions, 1)
+            raise BadArgumentError(
+                f"{name} is not an engine argument of vLLM{f'. Did you mean {near[0]}?' if near else ''}"
+            )
+        if key in RESERVED:
+            raise BadArgumentError(f"{name} is set by detcheck{RESERVED[key]}")
+        options = actions[key].option_strings
+        if actions[key].nargs == 0:  # a flag
+            if text.lower() not in ("true", "false"):
+                raise BadArgumentError(f"{name} wants true or false; got {text}")
+            no = [o for o in options if o.startswith("--no-")]
+            yes = [o for o in options if not o.startswith("--no-")]
+            if text.lower() == "true":
+                words.append(yes[-1])
+            elif no:
+                words.append(no[-1])
+        else:
+            words.append(f"{options[-1]}={text}")
+    try:
+        parsed = vars(parser.parse_args(words))
+    except SystemExit as error:
+        raise BadArgumentError(" ".join(words)) from error
+    asked = {name.replace("-", "_") for name, _ in settings.arguments}
+    chosen = settings.defaults | {key: parsed[key] for key in asked}
+    return EngineArgs(
+        model=settings.model,
+        skip_tokenizer_init=True,
+        worker_extension_cls="detcheck.integrations.vllm_plugin.Report",
+        additional_config={KEY: {"kernels": settings.kernels}},  # part of what a compiled graph is cached under
+        **chosen,
+    )
+
+
+RESERVED = {
+    "model": ": use --model",
+    "dtype": ": use --dtype",
+    "device": ": use --device",
+    "trust_remote_code": ": use --trust-remote-code",
+    "skip_tokenizer_init": ", which sends token ids",
+    "scheduler_cls": ", which counts arrivals in engine steps",
+    "worker_extension_cls": ", which asks each worker what ran",
+    "additional_config": ", which names the kernels in it",
+}
+
+
+def die_with_parent() -> None:
+    """On Linux the system ends this process when the one that started it is gone, however that one ended."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() == 1:
+            sys.exit(1)
+
+
+def main(descriptor: int) -> None:
+    die_with_parent()
+    channel = Connection(descriptor)
+    host: Host | None = None
+    try:
+        import vllm  # noqa: F401  takes seconds: begun before anything is asked
+    except Exception as error:  # noqa: BLE001  an installation can be broken in any way
+        traceback.print_exc()
+        channel.send(("failed", f"vLLM cannot be imported: {type(error).__name__}: {first_line(error)}"))
+        return
+    while True:
+        try:
+            kind, message = channel.recv()
+        except EOFError:
+            break
+        try:
+            if kind == "open":
+                host = Host(message)
+                channel.send(("ready", host.facts()))
+            else:
+                channel.send(("served", host.serve(message)))
+        except BadArgumentError as error:
+            channel.send(("usage", f"--engine-arg: {error}"))
+        except WrongKernelsError as error:
+            channel.send(("failed", str(error)))
+        except Exception as error:  # noqa: BLE001  whatever vLLM dies of is said to the other side, which goes on without it
+            traceback.print_exc()
+            channel.send(("failed", f"{type(error).__name__}: {first_line(error)}"))
+    if host:
+        host.close()
+
+
+def first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else ""

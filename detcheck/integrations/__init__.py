@@ -1,0 +1,1 @@
+"""The thin hooks that other programs load."""

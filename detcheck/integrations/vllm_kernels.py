@@ -1,0 +1,141 @@
+"""Puts our kernels into vLLM: attention, linear layers, norms, activations, and torch's own leaf ops (log-softmax among them).
+
+On the CPU, where vLLM 0.32 has been tested. Every name of vLLM's that is not public is looked up here and nowhere else, and
+one that has moved is an error in words. What runs is counted, ours and stock alike, so that a run can show which it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from detcheck.kernels import _switch, gelu_mul, matmul, rmsnorm, silu_mul
+
+# vLLM's own ops that multiply or reduce: counted when they run beside ours, and named in the report.
+STOCK = (
+    "cpu_attention_with_kv_cache", "onednn_mm", "onednn_scaled_mm", "weight_packed_linear_cpu", "cpu_fused_moe", "cpu_gemm_wna16",
+    "mla_decode_kvcache_cpu", "rms_norm", "fused_add_rms_norm",
+)  # fmt: skip
+_coverage: _switch.Coverage | None = None
+
+
+class CannotInstallError(Exception):
+    """vLLM, or the device, is not one that these kernels can be put into."""
+
+
+def install(calls: Counter[str]) -> None:
+    """Everything that this platform needs. Raises CannotInstallError."""
+    global _coverage
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        raise CannotInstallError(
+            f"our kernels run on the CPU in this version, and vLLM runs on {current_platform.device_type}. "
+            "Use --kernels engine for vLLM's own batch-invariant mode"
+        )
+    try:
+        for part in PARTS:
+            part(calls)
+    except (ImportError, AttributeError) as error:
+        raise CannotInstallError(
+            f"a name that the plugin needs is not in this vLLM: {error}. It was tested with vLLM 0.32; install that, or a newer detcheck"
+        ) from error
+    _coverage = contextlib.ExitStack().enter_context(_switch.batch_invariant())  # for the rest of the process
+
+
+def counted() -> dict[str, int]:
+    """Calls of torch's leaf ops so far."""
+    found = {f"ours {name}": n for name, n in _coverage.overridden.items()}
+    return found | {f"stock {name}": n for name, n in _coverage.uncovered.items()}
+
+
+def linear_layers(calls: Counter[str]) -> None:
+    """Every unquantized linear layer and the logits: vLLM asks this function for the product that a layer will call."""
+    from vllm.model_executor.layers import utils
+
+    stock = utils.dispatch_cpu_unquantized_gemm
+
+    def dispatch(layer: Any, remove_weight: bool) -> None:
+        weight = layer.weight
+        if weight.is_meta or weight.ndim != 2:
+            stock(layer, remove_weight)
+            return
+
+        def product(x: Any, weight: Any, bias: Any) -> Any:
+            calls["ours vllm::linear"] += 1
+            with _switch.uncounted():
+                return matmul.linear(x, weight, bias)
+
+        layer.cpu_linear = product
+
+    utils.dispatch_cpu_unquantized_gemm = dispatch
+
+
+def attention(calls: Counter[str]) -> None:
+    """The backend that the CPU platform chooses, under its own name."""
+    from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
+
+    from detcheck.integrations import vllm_attention
+
+    vllm_attention.calls = calls
+    register_backend(AttentionBackendEnum.CPU_ATTN, f"{vllm_attention.__name__}.{vllm_attention.Backend.__name__}")
+
+
+def norms(calls: Counter[str]) -> None:
+    from vllm.model_executor.layers.layernorm import GemmaRMSNorm, RMSNorm
+
+    def normed(stock: Callable[..., Any], weight_of: Callable[[Any], Any]) -> Callable[..., Any]:
+        def forward(self: Any, x: Any, residual: Any = None) -> Any:
+            if getattr(self, "variance_size_override", None) is not None:
+                return stock(self, x, residual)  # its mean is one of torch's leaf ops, and ours
+            calls["ours vllm::rms_norm"] += 1
+            weight, dtype = weight_of(self), x.dtype
+            with _switch.uncounted():
+                total = x if residual is None else x + residual
+                same = total if weight is None or weight.dtype == dtype else total.to(weight.dtype)
+                out = rmsnorm.rmsnorm(same, weight, self.variance_epsilon).to(dtype)
+            return out if residual is None else (out, total)
+
+        return forward
+
+    RMSNorm.forward_native = normed(RMSNorm.forward_native, lambda n: n.weight.data if n.has_weight else None)
+    GemmaRMSNorm.forward_native = normed(GemmaRMSNorm.forward_native, lambda n: n.weight.data.float() + 1.0)
+
+
+def activations(calls: Counter[str]) -> None:
+    from vllm.model_executor.layers.activation import GeluAndMul, SiluAndMul
+
+    def silu_and_mul(self: Any, x: Any) -> Any:
+        calls["ours vllm::silu_and_mul"] += 1
+        d = x.shape[-1] // 2
+        with _switch.uncounted():
+            return silu_mul.silu_mul(x[..., :d], x[..., d:])
+
+    def gelu_and_mul(self: Any, x: Any) -> Any:
+        calls["ours vllm::gelu_and_mul"] += 1
+        d = x.shape[-1] // 2
+        with _switch.uncounted():
+            return gelu_mul.gelu_mul(x[..., :d], x[..., d:], self.approximate)
+
+    SiluAndMul.forward_cpu, GeluAndMul.forward_cpu = silu_and_mul, gelu_and_mul
+
+
+def stock_ops(calls: Counter[str]) -> None:
+    """Counts those of vLLM's own ops that run all the same. Some do not exist in every build."""
+    from vllm import _custom_ops
+
+    def counted_op(name: str, stock: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            calls[f"stock vllm::{name}"] += 1
+            return stock(*arguments, **options)
+
+        return call
+
+    for name in STOCK:
+        if hasattr(_custom_ops, name):
+            setattr(_custom_ops, name, counted_op(name, getattr(_custom_ops, name)))
+
+
+PARTS = (linear_layers, attention, norms, activations, stock_ops)

@@ -1,0 +1,52 @@
+"""vLLM loads this in every process it starts (entry point group `vllm.general_plugins`).
+
+Silent unless DETCHECK_KERNELS asks for batch-invariant kernels; then they are put in before any layer is made. What cannot be
+put in ends the process: vLLM only logs a plugin that raises, and would then serve stock kernels under another name.
+
+The same variable serves a server: `DETCHECK_KERNELS=batch-invariant python -m vllm.entrypoints.openai.api_server ...`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+VARIABLE = "DETCHECK_KERNELS"
+calls: Counter[str] = Counter()  # of this process: "ours OP" and "stock OP"
+installed = False
+
+
+def register() -> None:
+    """Called by vLLM, in each process, once or oftener."""
+    global installed
+    asked = os.environ.get(VARIABLE, "stock")
+    if asked == "stock" or installed:
+        return
+    if asked != "batch-invariant":
+        raise SystemExit(f"detcheck: {VARIABLE}={asked}: use stock or batch-invariant")
+    from detcheck.integrations.vllm_kernels import CannotInstallError, install
+
+    try:
+        install(calls)
+    except CannotInstallError as error:
+        raise SystemExit(f"detcheck: {VARIABLE}={asked}: {error}") from error
+    installed = True
+
+
+class Report:
+    """Mixed into vLLM's worker (`worker_extension_cls`), so that each can be asked what ran in it."""
+
+    def detcheck_report(self) -> dict[str, object]:
+        import torch
+
+        coverage = {}
+        if installed:
+            from detcheck.integrations.vllm_kernels import counted
+
+            coverage = counted()
+        return {
+            "process": os.getpid(),
+            "kernels": "batch-invariant" if installed else "stock",
+            "calls": dict(calls) | coverage,
+            "threads": torch.get_num_threads(),
+        }
