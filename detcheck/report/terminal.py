@@ -73,9 +73,8 @@ def whole(run: Run) -> RenderableType:
         parts.append(Text(f"warning: {visible(warning)}", style="yellow"))
     if run.subject:
         env = run.subject.environment
-        packages = ", ".join(
-            f"{name} {v}" for name, v in env.packages.items() if name in ("torch", "transformers", "vllm")
-        )
+        packages = ", ".join(f"{name} {v}" for name, v in env.packages.items() if name in ("torch", "transformers"))
+        packages += f", {env.flags['engine']}" if "engine" in env.flags else ""
         parts.append(Text(f"on {visible(env.device)}, {env.processor}, {env.threads} threads; {packages}", style="dim"))
         parts.append(
             Text(", ".join(f"{name} {digest[:12]}" for name, digest in run.subject.digests.items()), style="dim")
