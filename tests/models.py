@@ -2,6 +2,8 @@
 
 import torch
 import transformers
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers import models as tokenizer_models
 from transformers import AutoTokenizer
 
 from detcheck.engines import amplifier
@@ -33,3 +35,46 @@ def llama_like(folder, seed=0, eos=None, **changes):
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(amplifier.folder()).save_pretrained(folder)
     return folder
+
+
+def gemma_like(folder, seed=0, vocabulary=128_000):
+    """A Gemma 2: 2 layers, a sliding window in one of them, soft caps, tied weights, and a tokenizer of a real one's size."""
+    config = transformers.Gemma2Config(
+        vocab_size=vocabulary,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        sliding_window=64,
+        max_position_embeddings=2048,
+        query_pre_attn_scalar=32,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+    torch.manual_seed(seed)
+    model = transformers.Gemma2ForCausalLM(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.3)
+    model.save_pretrained(folder)
+    save_large_tokenizer(folder, vocabulary)
+    return folder
+
+
+def save_large_tokenizer(folder, vocabulary):
+    """Byte-level BPE: the bytes, pairs of bytes, and triples as far as the size goes."""
+    pieces = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [(a, b) for a in pieces for b in pieces]
+    pairs = [a + b for a, b in merges]
+    merges += [(pair, c) for c in pieces for pair in pairs[:512]][: vocabulary - len(pieces) - len(pairs)]
+    tokens = [*pieces, *("".join(merge) for merge in merges)]
+    tokenizer = Tokenizer(tokenizer_models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(f"{folder}/tokenizer.json")
+    with open(f"{folder}/tokenizer_config.json", "w") as file:
+        file.write('{"tokenizer_class": "PreTrainedTokenizerFast"}')

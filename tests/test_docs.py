@@ -14,9 +14,10 @@ from detcheck.report import terminal
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
+ELSEWHERE = [b for path in sorted((ROOT / "docs").glob("*.md")) for b in re.findall(r"```(\w+)\n(.*?)```", path.read_text("utf-8"), re.S)]
 COMMANDS = [
     line.split("#")[0].strip().removeprefix("$ ").removeprefix("- run: ").split(" > ")[0]
-    for language, block in BLOCKS
+    for language, block in BLOCKS + ELSEWHERE
     if language in ("sh", "console", "yaml")
     for line in block.splitlines()
     if re.match(r"(\$ |- run: )?(detcheck|make) ", line)
@@ -99,6 +100,13 @@ def test_figures_name_scripts_that_exist():
     assert len(named) >= 3
     for script in named:
         assert (ROOT / "benchmarks" / script).is_file()
+
+
+def test_conditions_of_vllm_are_all_described():
+    from detcheck.probes.traffic import KINDS
+
+    described = (ROOT / "docs/vllm.md").read_text("utf-8")
+    assert set(re.findall(r"^\| `(\w+)(?:-N)?` \|", described.split("## Kernels")[0], re.M)) == set(KINDS)
 
 
 def test_columns_of_a_file_are_all_described():

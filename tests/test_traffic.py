@@ -123,7 +123,7 @@ def test_what_was_asked_for_and_cannot_be_had_is_refused(changes, why):
 
 @pytest.mark.parametrize("name", ["waves", "wave-x", "alone-2", "wave-1", "", "batch-8"])
 def test_a_condition_that_does_not_exist_is_refused(name):
-    with pytest.raises(UsageError, match="no such condition. Use alone, wave"):
+    with pytest.raises(UsageError, match=r"no such condition\. Use alone, wave"):
         traffic.check((name,))
     traffic.check(("alone", "wave-100", "chunked-1", "staggered"))
 

@@ -99,7 +99,9 @@ class VllmEngine(Checkpoint):
             self._facts = self._open()
 
     def _open(self) -> dict[str, Any]:
-        defaults: dict[str, Any] = {"dtype": self._dtype or "auto", "seed": 0, "enable_prefix_caching": True}
+        own = str(self._config.get_text_config().dtype or "auto").removeprefix("torch.")
+        # vLLM's "auto" would take half precision for a model in float32.
+        defaults: dict[str, Any] = {"dtype": self._dtype or own, "seed": 0, "enable_prefix_caching": True}
         if self._trust:
             defaults["trust_remote_code"] = True
         if self._longest:

@@ -1,0 +1,188 @@
+"""The real vLLM on the CPU: what it computes, what is seen of it, and that stock schedules differ where ours do not."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from conftest import only_run
+from models import gemma_like, llama_like
+
+from detcheck import runner
+from detcheck.engines import amplifier
+from detcheck.engines.base import Row
+from detcheck.outcomes import outcome
+
+pytestmark = pytest.mark.usefixtures("needs_vllm")
+TOKENS = 24
+
+
+@pytest.fixture(scope="module")
+def stock(needs_vllm):
+    """The amplifier in vLLM, started once."""
+    from detcheck.engines.vllm import VllmEngine
+
+    engine = VllmEngine(None)
+    engine.load(1024)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def prompt(stock):
+    return stock.encode(amplifier.PROMPT)
+
+
+def serve(engine, rows, max_tokens=TOKENS, **way):
+    with engine.running("stock"):
+        return engine.complete(rows, max_tokens, ignore_eos=True, **way)
+
+
+def bits(completion):
+    return outcome(np.asarray(completion.tokens), logprobs=completion.logprobs, finish_reason="length").id
+
+
+def test_it_says_what_it_is(stock):
+    assert (stock.dtype, stock.device, stock.context) == ("float32", "cpu", amplifier.CONTEXT)
+    assert stock.flags["engine"].startswith("vllm 0.") and stock.flags["vllm.enforce_eager"] == "True"
+    assert stock.cache_block == 128 and stock.max_rows(1024) == 256
+    assert stock.threads == int(os.environ.get("OMP_NUM_THREADS", stock.threads))
+
+
+def test_arrivals_are_counted_in_engine_steps(stock, prompt):
+    decoded = serve(stock, [Row(prompt, None, arrival) for arrival in (0, 3, 5)])
+    requests = [requests for requests, _ in decoded.steps]
+    assert requests == [1] * 3 + [2] * 2 + [3] * (TOKENS - 5) + [2] * 3 + [1] * 2
+    length = len(prompt)
+    assert [tokens for _, tokens in decoded.steps][:7] == [length, 1, 1, length + 1, 2, length + 2, 3]
+    assert [decoded.rides[slot].batch_sizes for slot in range(3)] == [(1, 2, 3), (2, 3), (1, 2, 3)]
+
+
+def test_a_late_arrival_need_not_be_waited_for_where_nothing_is_left_to_compute(stock, prompt):
+    decoded = serve(stock, [Row(prompt), Row(prompt, None, 500)], max_tokens=4)
+    assert [requests for requests, _ in decoded.steps] == [1] * 8
+    assert len(decoded.completions) == 2
+
+
+def test_a_token_budget_cuts_prompts_in_chunks_and_is_gone_afterwards(stock, prompt):
+    decoded = serve(stock, [Row(prompt)], token_budget=64)
+    assert decoded.rides[0].chunks == -(-len(prompt) // 64)
+    assert max(tokens for _, tokens in decoded.steps) == 64
+    assert serve(stock, [Row(prompt)]).rides[0].chunks == 1
+
+
+def test_the_prefix_cache_is_cold_unless_it_was_asked_for(stock, prompt):
+    assert serve(stock, [Row(prompt), Row(prompt)]).rides[1].cached == 0
+    warm = serve(stock, [Row(prompt)], cached=True)
+    assert warm.rides[0].cached == len(prompt) // 128 * 128 and warm.steps[0] == (1, len(prompt) % 128)
+    assert serve(stock, [Row(prompt)]).rides[0].cached == 0
+
+
+def test_fillers_end_when_they_were_told_to_and_are_no_samples(stock, prompt):
+    decoded = serve(stock, [Row(prompt), Row(prompt[:50], prompt[:5]), Row(prompt[:50], prompt[:9])])
+    assert list(decoded.completions) == [0]
+    assert [requests for requests, _ in decoded.steps] == [3] * 5 + [2] * 4 + [1] * (TOKENS - 9)
+
+
+def test_the_same_traffic_is_the_same_trace_and_the_same_bits_and_other_traffic_is_not(stock, prompt):
+    staggered = [Row(prompt, None, 3 * n) for n in range(16)]
+    first, again, alone = serve(stock, staggered), serve(stock, staggered), serve(stock, [Row(prompt)])
+    assert [r.trace for r in first.rides.values()] == [r.trace for r in again.rides.values()]
+    assert [bits(c) for c in first.completions.values()] == [bits(c) for c in again.completions.values()]
+    assert len({r.trace for r in first.rides.values()}) == 16 and alone.rides[0].trace not in first.rides[0].trace
+    # The fault that all of this is for: stock kernels let the schedule reach the bits.
+    assert len({bits(c) for c in first.completions.values()}) > 4
+
+
+def test_copies_that_are_sent_at_once_prove_nothing(stock, prompt):
+    together = serve(stock, [Row(prompt)] * 8)
+    assert {bits(c) for c in together.completions.values()} != {bits(serve(stock, [Row(prompt)]).completions[0])}
+    assert len({bits(c) for c in together.completions.values()}) <= 2
+
+
+def test_an_end_token_ends_a_sample_and_is_its_last(stock, prompt, monkeypatch):
+    whole = serve(stock, [Row(prompt)]).completions[0]
+    end = whole.tokens[5]
+    monkeypatch.setattr(type(stock), "ends", frozenset({end}))
+    with stock.running("stock"):
+        cut = stock.complete([Row(prompt)], TOKENS, ignore_eos=False).completions[0]
+    where = whole.tokens.index(end)
+    assert (cut.tokens, cut.finish_reason) == (whole.tokens[: where + 1], "stop")
+    assert cut.logprobs.tobytes() == whole.logprobs[: where + 1].tobytes()
+    assert (len(whole.tokens), whole.finish_reason) == (TOKENS, "length")
+
+
+def test_log_probabilities_are_those_of_the_model(stock, tmp_path):
+    """Against transformers, on a model that does not amplify."""
+    from detcheck.engines.transformers import TransformersEngine
+    from detcheck.engines.vllm import VllmEngine
+
+    folder = str(llama_like(tmp_path / "model", hidden_size=128))
+    theirs, own = VllmEngine(folder), TransformersEngine(folder)
+    try:
+        theirs.load(256), own.load()
+        rows = [Row(tuple(range(300, 340)))]
+        seen = serve(theirs, rows, 2).completions[0]
+        expected = own.complete(rows, 2, ignore_eos=True).completions[0]
+    finally:
+        theirs.close()
+    assert seen.tokens == expected.tokens and seen.runners_up == expected.runners_up
+    np.testing.assert_allclose(seen.logprobs, expected.logprobs, atol=1e-4)
+    np.testing.assert_allclose(seen.margins, expected.margins, atol=1e-4)
+
+
+def findings(result):
+    report = json.loads(result.out)
+    return report, {f["case"]["kernels"]: f for f in report["findings"]}
+
+
+def both(detcheck, *arguments):
+    return detcheck(
+        "completions", "--engine", "vllm", "--kernels", "both", "--format", "json", "-q", *map(str, arguments)
+    )
+
+
+def test_stock_is_batch_variant_and_ours_is_identical_under_all_default_conditions(detcheck, tmp_path):
+    result = both(detcheck, "-n", 60, "--max-tokens", 48)
+    _, found = findings(result)
+    assert result.code == 0, result.err
+    ours, control = found["batch-invariant"], found["stock"]
+    assert control["verdict"] == "batch-variant" and control["distinct"] > 2
+    assert (ours["verdict"], ours["distinct"], ours["distinct_bits"], ours["samples"]) == ("identical", 1, 1, 60)
+    conditions = ours["evidence"]["conditions"]
+    kinds = {name.split("-")[0] for name in conditions}
+    assert kinds == {"alone", "wave", "staggered", "ragged", "chunked", "cached", "edges"}
+    assert all(c["formed"] == c["asked"] for c in conditions.values())
+    assert conditions["chunked-1"]["tokens"] == 64 and conditions["wave-16"]["requests"] == 16
+    assert control["evidence"]["first_variant_condition"] in conditions
+    assert {"batch"} <= set(control["evidence"]["varies_with"])
+    calls = ours["evidence"]["coverage"]["overridden"]
+    assert {"vllm::attention", "vllm::linear", "vllm::rms_norm", "vllm::silu_and_mul", "aten::_log_softmax"} <= set(
+        calls
+    )
+    assert not ours["evidence"]["coverage"]["uncovered"]
+    run = runner.load(only_run(tmp_path / "runs"))  # and again from what was stored
+    assert [f.verdict for f in run.findings] == ["batch-variant", "identical"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_another_architecture_with_a_tokenizer_of_a_real_size(detcheck, tmp_path, dtype):
+    folder = gemma_like(tmp_path / "model")
+    prompt = "Tell me about Richard Feynman, who liked to take things apart. " * 6
+    result = both(detcheck, "--model", folder, "--dtype", dtype, "--prompt", prompt, "-n", 26, "--max-tokens", 16)
+    _, found = findings(result)
+    ours, control = found["batch-invariant"], found["stock"]
+    assert (ours["distinct"], ours["distinct_bits"], ours["missing"]) == (1, 1, 0), result.err
+    assert control["verdict"] == "batch-variant" and control["distinct_bits"] > 1
+    assert (ours["verdict"], result.code) == ("identical", 0)
+
+
+def test_the_same_across_processes(detcheck, monkeypatch):
+    """vLLM's own multiprocessing: the scheduler and the worker each in a process of its own."""
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    result = both(detcheck, "-n", 14, "--max-tokens", 24)
+    report, found = findings(result)
+    assert result.code == 0, result.err
+    assert found["stock"]["verdict"] == "batch-variant" and found["batch-invariant"]["distinct_bits"] == 1
+    assert report["environment"]["flags"]["vllm.executor"] == "mp"
+    assert report["environment"]["variables"]["VLLM_ENABLE_V1_MULTIPROCESSING"] == "1"
