@@ -1,4 +1,5 @@
-// What the CPU kernels share. Plain C++17 and the compiler's vector types; no torch, and no intrinsic but fma's.
+// What the CPU kernels share. Plain C++17 and the compiler's vector types; no torch, and no intrinsics
+// but those of fma and of float16.
 //
 // A vector has 8 lanes on every machine, so the order of additions, and with it the bits, does not depend on the width of
 // the registers. Products are fused into sums where the source says fma, and nowhere else (-ffp-contract=off); a machine
@@ -72,9 +73,15 @@ template <int DT> static inline v8 load_as(const void* base, int64_t index) {
         std::memcpy(&v, &wide, 32);
         return v;
     } else {
+#if defined(__F16C__)  // compilers convert one lane at a time here
+        __m128i half;
+        std::memcpy(&half, p, 16);
+        return (v8)_mm256_cvtph_ps(half);
+#else
         f16x8 half;
         std::memcpy(&half, p, 16);
         return __builtin_convertvector(half, v8);
+#endif
     }
 }
 
@@ -120,7 +127,11 @@ template <int DT> static inline void store_as(void* base, int64_t index, v8 x) {
         h8 half = __builtin_convertvector(rounded, h8);
         std::memcpy(static_cast<uint16_t*>(base) + index, &half, 16);
     } else {
+#if defined(__F16C__)
+        __m128i half = _mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT);
+#else
         f16x8 half = __builtin_convertvector(x, f16x8);
+#endif
         std::memcpy(static_cast<uint16_t*>(base) + index, &half, 16);
     }
 }

@@ -5,6 +5,11 @@
 // split raises the maximum; a split's weights are summed in 8 lanes; values are added key by key, product fused into sum.
 // Nothing of that depends on how many queries run together, so prefill, chunked prefill and decode agree, and neither does
 // it depend on padding, since it is counted from the first key that is seen. A key that is not seen is never multiplied.
+//
+// The keys lie in blocks, [blocks, KH, block, D], and a table says which block holds a request's next keys; a dense cache is
+// one block a request. A split that lies in several blocks is gone through in pieces: a score is one key's, and values are
+// added key by key, so where a piece ends changes nothing.
+#include <atomic>
 #include "_cpu_dot.h"
 
 static constexpr int64_t SPLIT = 128;  // keys; part of the result's definition
@@ -37,96 +42,222 @@ template <int MR> static inline void add_values(const float* p, const float* v, 
     for (; d < D; d += 8) add_values_at<MR, 1>(p, v, v_stride, out, D, d, keys);
 }
 
-// `keys` rows of D elements as float32: where they are, or copied to `buffer`.
-template <int DT> static const float* widened(const char* from, int64_t stride, int64_t keys, int64_t D, std::vector<float>& buffer, int64_t& stride_out) {
-    if (DT == F32) {
-        stride_out = stride;
-        return reinterpret_cast<const float*>(from);
+// `keys` rows of D elements as float32, each filled up with zeros to `wide` elements.
+template <int DT> static void widen(const char* from, int64_t stride, int64_t keys, int64_t D, float* to, int64_t wide) {
+    for (int64_t k = 0; k < keys; k++, to += wide) {
+        const char* row = from + k * stride * bytes_of(DT);
+        int64_t d = 0;
+        for (; d + 8 <= D; d += 8) store(to + d, load_as<DT>(row, d));
+        for (; d < wide; d++) to[d] = d < D ? one_as<DT>(row, d) : 0.f;
     }
-    for (int64_t k = 0; k < keys; k++)
-        for (int64_t d = 0; d < D; d += 8) store(&buffer[k * D + d], load_as<DT>(from + k * stride * 2, d));
-    stride_out = D;
-    return buffer.data();
 }
 
 struct Shape {
-    int64_t B, H, L, D, KH, S;
-    int64_t k_b, k_h, k_s, v_b, v_h, v_s;  // strides in elements; the last dimension is dense
+    int64_t R, H, L, D, KH, block;                             // L: queries a request, where `start` is null; block: keys a block
+    int64_t q_r, q_h, q_t, o_r, o_h, o_t;                      // strides in elements; the last dimension is dense.
+    int64_t k_b, k_h, k_s, v_b, v_h, v_s;                      // q_r, o_r: where `start` is null
+    int64_t window, tokens, blocks, columns, table_r, refused;  // table[R, columns]; refused: written, see `unfit`
 };
 
-template <int DT>
-static void attention(const float* q, const char* k, const char* v, const int32_t* low, const int32_t* high, float* out, const Shape& s, float scale, float cap, int64_t threads) {
-    int64_t size = bytes_of(DT), share = s.H / s.KH, rows_all = share * s.L, tiles = (rows_all + TILE - 1) / TILE;
-    in_parallel(s.B * s.KH * tiles, threads, [&](int64_t begin, int64_t end) {
-        std::vector<float> k_wide(DT == F32 ? 0 : SPLIT * s.D), v_wide(k_wide.size()), queries(TILE * s.D), sums(TILE * s.D), scores(TILE * SPLIT);
-        float most[TILE], total[TILE];
-        int32_t lows[TILE], highs[TILE];
-        float* to[TILE];
-        for (int64_t t = begin; t < end; t++) {
-            int64_t b = t / (s.KH * tiles), kh = t / tiles % s.KH, r0 = t % tiles * TILE, R = std::min(TILE, rows_all - r0);
-            for (int64_t r = 0; r < R; r++) {  // rows are ordered by query, then head, so that neighbours see the same keys
-                int64_t i = (r0 + r) / share, h = kh * share + (r0 + r) % share, at = ((b * s.H + h) * s.L + i) * s.D;
-                lows[r] = low ? low[b * s.L + i] : 0, highs[r] = high ? high[b * s.L + i] : int32_t(s.S - s.L + 1 + i);
-                to[r] = out + at;
-                for (int64_t d = 0; d < s.D; d++) queries[r * s.D + d] = q[at + d] * scale;
-                most[r] = -std::numeric_limits<float>::infinity(), total[r] = 0.f;
+struct Call {
+    const char *q, *k, *v;
+    const int32_t *low, *high, *table, *start, *lengths;  // null: see detcheck_attention
+    char* out;
+    Shape s;
+
+    int64_t queries(int64_t r) const { return start ? start[r + 1] - start[r] : s.L; }
+    int64_t first(int64_t r, int64_t r_stride, int64_t t_stride) const { return start ? start[r] * t_stride : r * r_stride; }
+    int64_t block_of(int64_t r, int64_t key) const { return table ? table[r * s.table_r + key / s.block] : r; }
+    int32_t end(int64_t r, int64_t i) const {
+        return high ? high[r * s.L + i] : int32_t((lengths ? lengths[r] : s.block) - queries(r) + 1 + i);
+    }
+    int32_t begin(int64_t r, int64_t i) const {
+        return low ? low[r * s.L + i] : s.window ? int32_t(std::max<int64_t>(0, end(r, i) - s.window)) : 0;
+    }
+};
+
+// Keys begin .. begin + keys of a split, and where they are.
+struct Piece {
+    const char *k, *v;
+    int64_t begin, keys;
+};
+
+// Has memory start to fetch rows that come next: blocks lie anywhere, so the processor cannot guess where. No effect on bits.
+static inline void fetch(const char* from, int64_t stride_bytes, int64_t keys, int64_t row_bytes) {
+    for (int64_t k = 0; k < keys; k++)
+        for (int64_t at = 0; at < row_bytes; at += 64) __builtin_prefetch(from + k * stride_bytes + at);
+}
+
+// A thread's own memory, kept from call to call: a decode takes microseconds, and fresh pages would be much of them.
+struct Memory {
+    std::vector<float> k, v, queries, sums, scores;
+    void fit(int64_t wide, bool copies) {
+        if (copies && int64_t(k.size()) < SPLIT * wide) k.resize(SPLIT * wide), v.resize(SPLIT * wide);
+        if (int64_t(queries.size()) < TILE * wide) queries.resize(TILE * wide), sums.resize(TILE * wide);
+        scores.resize(TILE * SPLIT);
+    }
+};
+
+// Rows r0 to r0 + R of request `b` and heads `kh` of keys. Rows are ordered by query, then head, so that neighbours see the
+// same keys.
+template <int DT> static void tile(const Call& call, int64_t b, int64_t kh, int64_t r0, int64_t R, float scale, float cap, Memory& m) {
+    const Shape& s = call.s;
+    const int64_t size = bytes_of(DT), share = s.H / s.KH, wide = (s.D + 7) / 8 * 8;
+    const bool copies = DT != F32 || wide != s.D;
+    const int64_t k_stride = copies ? wide : s.k_s, v_stride = copies ? wide : s.v_s;
+    float most[TILE], total[TILE];
+    int32_t lows[TILE], highs[TILE];
+    char* to[TILE];
+    Piece pieces[SPLIT];
+    for (int64_t r = 0; r < R; r++) {
+        int64_t i = (r0 + r) / share, h = kh * share + (r0 + r) % share;
+        lows[r] = call.begin(b, i), highs[r] = call.end(b, i);
+        to[r] = call.out + (call.first(b, s.o_r, s.o_t) + i * s.o_t + h * s.o_h) * size;
+        float* query = &m.queries[r * wide];
+        widen<DT>(call.q + (call.first(b, s.q_r, s.q_t) + i * s.q_t + h * s.q_h) * size, 0, 1, s.D, query, wide);
+        for (int64_t d = 0; d < wide; d += 8) store(query + d, load(query + d) * splat(scale));
+        most[r] = -std::numeric_limits<float>::infinity(), total[r] = 0.f;
+    }
+    std::fill_n(m.sums.begin(), R * wide, 0.f);
+    for (int64_t g = 0, g_end; g < R; g = g_end) {  // a group of rows whose splits begin at the same key
+        int32_t last = highs[g];
+        for (g_end = g + 1; g_end < R && lows[g_end] == lows[g]; g_end++) last = std::max(last, highs[g_end]);
+        for (int64_t c = lows[g]; c < last; c += SPLIT) {
+            int64_t keys = std::min<int64_t>(SPLIT, last - c), parts = 0;
+            for (int64_t j = 0, n; j < keys; j += n) {
+                int64_t block = call.block_of(b, c + j), inside = (c + j) % s.block;
+                n = std::min(s.block - inside, keys - j);
+                pieces[parts++] = {
+                    call.k + (block * s.k_b + kh * s.k_h + inside * s.k_s) * size,
+                    call.v + (block * s.v_b + kh * s.v_h + inside * s.v_s) * size, j, n};
             }
-            std::fill(sums.begin(), sums.end(), 0.f);
-            for (int64_t g = 0, g_end; g < R; g = g_end) {  // a group of rows whose splits begin at the same key
-                int32_t last = highs[g];
-                for (g_end = g + 1; g_end < R && lows[g_end] == lows[g]; g_end++) last = std::max(last, highs[g_end]);
-                for (int64_t c = lows[g]; c < last; c += SPLIT) {
-                    int64_t keys = std::min<int64_t>(SPLIT, last - c), k_stride, v_stride, j = 0;
-                    const float* K = widened<DT>(k + (b * s.k_b + kh * s.k_h + c * s.k_s) * size, s.k_s, keys, s.D, k_wide, k_stride);
-                    const float* V = widened<DT>(v + (b * s.v_b + kh * s.v_h + c * s.v_s) * size, s.v_s, keys, s.D, v_wide, v_stride);
-                    const char* K_bytes = reinterpret_cast<const char*>(K);
-                    for (; j + 4 <= keys; j += 4) rows_of<4, F32>(&queries[g * s.D], s.D, K_bytes + j * k_stride * 4, k_stride * 4, &scores[g * SPLIT + j], SPLIT, g_end - g, s.D, true);
-                    for (; j < keys; j++) rows_of<1, F32>(&queries[g * s.D], s.D, K_bytes + j * k_stride * 4, k_stride * 4, &scores[g * SPLIT + j], SPLIT, g_end - g, s.D, true);
-                    int64_t seen[TILE];
-                    for (int64_t r = g; r < g_end; r++) {
-                        seen[r] = std::max<int64_t>(0, std::min<int64_t>(keys, highs[r] - c));
-                        if (seen[r] == 0) continue;
-                        float* row = &scores[r * SPLIT];
-                        if (cap > 0.f) for (int64_t x = 0; x < seen[r]; x++) row[x] = cap * std::tanh(row[x] / cap);
-                        float high_now = most[r];
-                        for (int64_t x = 0; x < seen[r]; x++) high_now = row[x] > high_now || row[x] != row[x] ? row[x] : high_now;
-                        int64_t filled = (seen[r] + 7) / 8 * 8;  // lanes beyond what is seen add zeros
-                        for (int64_t x = seen[r]; x < filled; x++) row[x] = -std::numeric_limits<float>::infinity();
-                        v8 top = splat(high_now), sum = splat(0.f);
-                        for (int64_t x = 0; x < filled; x += 8) {
-                            v8 w = exp(load(row + x) - top);
-                            store(row + x, w);
-                            sum = sum + w;
-                        }
-                        float before = most[r] == -std::numeric_limits<float>::infinity() ? 0.f : exp(splat(most[r] - high_now))[0];
-                        total[r] = std::fma(total[r], before, add_lanes(sum));
-                        if (before != 1.f) for (int64_t d = 0; d < s.D; d++) sums[r * s.D + d] *= before;
-                        most[r] = high_now;
-                    }
-                    for (int64_t r = g, n; r < g_end; r += n) {
-                        n = std::min<int64_t>(3, g_end - r);
-                        int64_t common = *std::min_element(seen + r, seen + r + n);
-                        float *p = &scores[r * SPLIT], *o = &sums[r * s.D];
-                        if (n == 3) add_values<3>(p, V, v_stride, o, s.D, common);
-                        if (n == 2) add_values<2>(p, V, v_stride, o, s.D, common);
-                        if (n == 1) add_values<1>(p, V, v_stride, o, s.D, common);
-                        for (int64_t i = 0; i < n; i++)
-                            if (seen[r + i] > common) add_values<1>(p + i * SPLIT + common, V + common * v_stride, v_stride, o + i * s.D, s.D, seen[r + i] - common);
-                    }
+            if (copies) {
+                for (int64_t p = 0; p < parts; p++) {
+                    if (p + 1 < parts) fetch(pieces[p + 1].k, s.k_s * size, pieces[p + 1].keys, s.D * size);
+                    if (p + 1 < parts) fetch(pieces[p + 1].v, s.v_s * size, pieces[p + 1].keys, s.D * size);
+                    widen<DT>(pieces[p].k, s.k_s, pieces[p].keys, s.D, &m.k[pieces[p].begin * wide], wide);
+                    widen<DT>(pieces[p].v, s.v_s, pieces[p].keys, s.D, &m.v[pieces[p].begin * wide], wide);
                 }
+                parts = 1;
+                pieces[0] = {reinterpret_cast<char*>(m.k.data()), reinterpret_cast<char*>(m.v.data()), 0, keys};
             }
-            for (int64_t r = 0; r < R; r++)
-                for (int64_t d = 0; d < s.D; d++) to[r][d] = lows[r] < highs[r] ? sums[r * s.D + d] / total[r] : 0.f;
+            const float* queries = &m.queries[g * wide];
+            for (int64_t p = 0; p < parts; p++) {
+                const Piece& piece = pieces[p];
+                if (p + 1 < parts) fetch(pieces[p + 1].k, s.k_s * 4, pieces[p + 1].keys, s.D * 4);
+                if (parts > 1) fetch(piece.v, s.v_s * 4, piece.keys, s.D * 4);
+                float* to_scores = &m.scores[g * SPLIT + piece.begin];
+                int64_t j = 0;
+                for (; j + 4 <= piece.keys; j += 4) rows_of<4, F32>(queries, wide, piece.k + j * k_stride * 4, k_stride * 4, to_scores + j, SPLIT, g_end - g, wide, true);
+                for (; j < piece.keys; j++) rows_of<1, F32>(queries, wide, piece.k + j * k_stride * 4, k_stride * 4, to_scores + j, SPLIT, g_end - g, wide, true);
+            }
+            int64_t seen[TILE];
+            for (int64_t r = g; r < g_end; r++) {
+                seen[r] = std::max<int64_t>(0, std::min<int64_t>(keys, highs[r] - c));
+                if (seen[r] == 0) continue;
+                float* row = &m.scores[r * SPLIT];
+                if (cap > 0.f) for (int64_t x = 0; x < seen[r]; x++) row[x] = cap * std::tanh(row[x] / cap);
+                float high_now = most[r];
+                for (int64_t x = 0; x < seen[r]; x++) high_now = row[x] > high_now || row[x] != row[x] ? row[x] : high_now;
+                int64_t filled = (seen[r] + 7) / 8 * 8;  // lanes beyond what is seen add zeros
+                for (int64_t x = seen[r]; x < filled; x++) row[x] = -std::numeric_limits<float>::infinity();
+                v8 top = splat(high_now), sum = splat(0.f);
+                for (int64_t x = 0; x < filled; x += 8) {
+                    v8 w = exp(load(row + x) - top);
+                    store(row + x, w);
+                    sum = sum + w;
+                }
+                float before = most[r] == -std::numeric_limits<float>::infinity() ? 0.f : exp(splat(most[r] - high_now))[0];
+                total[r] = std::fma(total[r], before, add_lanes(sum));
+                if (before != 1.f) for (int64_t d = 0; d < wide; d++) m.sums[r * wide + d] *= before;
+                most[r] = high_now;
+            }
+            for (const Piece* piece = pieces; piece < pieces + parts; piece++)
+                for (int64_t r = g, n; r < g_end; r += n) {
+                    n = std::min<int64_t>(3, g_end - r);
+                    auto here = [&](int64_t seen_keys) { return std::max<int64_t>(0, std::min(piece->keys, seen_keys - piece->begin)); };
+                    int64_t common = here(*std::min_element(seen + r, seen + r + n));
+                    float *p = &m.scores[r * SPLIT + piece->begin], *o = &m.sums[r * wide];
+                    const float* v = reinterpret_cast<const float*>(piece->v);
+                    if (n == 3) add_values<3>(p, v, v_stride, o, wide, common);
+                    if (n == 2) add_values<2>(p, v, v_stride, o, wide, common);
+                    if (n == 1) add_values<1>(p, v, v_stride, o, wide, common);
+                    for (int64_t i = 0; i < n; i++)
+                        if (int64_t rest = here(seen[r + i]) - common) add_values<1>(p + i * SPLIT + common, v + common * v_stride, v_stride, o + i * wide, wide, rest);
+                }
+        }
+    }
+    for (int64_t r = 0; r < R; r++) {
+        float *sum = &m.sums[r * wide], by = lows[r] < highs[r] ? total[r] : 1.f;  // no keys: the sums are zeros
+        int64_t d = 0;
+        for (; d + 8 <= s.D; d += 8) store_as<DT>(to[r], d, load(sum + d) / splat(by));
+        for (; d < s.D; d++) store_one<DT>(to[r], d, sum[d] / by);
+    }
+}
+
+// Tiles are handed out one by one, since requests are unlike: whoever is free takes the next, from the end, where a causal
+// mask has the most keys. Who computes a tile, and when, does not reach into it.
+template <int DT> static void attention(const Call& call, float scale, float cap, int64_t threads) {
+    const Shape& s = call.s;
+    int64_t share = s.H / s.KH;
+    std::vector<int64_t> ends(s.R);  // tiles of requests 0 to r
+    for (int64_t r = 0, all = 0; r < s.R; r++) ends[r] = all += (share * call.queries(r) + TILE - 1) / TILE * s.KH;
+    std::atomic<int64_t> left(s.R ? ends.back() : 0);
+    in_parallel(std::min(threads, left.load()), threads, [&](int64_t, int64_t) {
+        static thread_local Memory memory;
+        memory.fit((s.D + 7) / 8 * 8, DT != F32 || s.D % 8);
+        for (int64_t t; (t = --left) >= 0;) {
+            int64_t r = std::upper_bound(ends.begin(), ends.end(), t) - ends.begin(), rows = share * call.queries(r);
+            int64_t tiles = (rows + TILE - 1) / TILE, at = t - (r ? ends[r - 1] : 0), r0 = at % tiles * TILE;
+            tile<DT>(call, r, at / tiles, r0, std::min(TILE, rows - r0), scale, cap, memory);
         }
     });
 }
 
-// q, out [B, H, L, D] float32, dense; k, v [B, KH, S, D] of dtype with strides; low, high [B, L]: the keys a query sees, or
-// null for causal ones, where the last query sees every key.
-extern "C" void detcheck_attention(const float* q, const char* k, const char* v, const int32_t* low, const int32_t* high, float* out, const int64_t* shape, int64_t dtype, double scale, double cap, int64_t threads) {
-    Shape s;
+// The first request whose queries are not in q, that has fewer keys than queries or more than blocks in the table, or that
+// would look into a block that is not there; R: none.
+static int64_t unfit(const Call& call) {
+    const Shape& s = call.s;
+    for (int64_t r = 0; r < s.R; r++) {
+        int64_t queries = call.queries(r), keys = call.lengths[r];
+        if (call.start[r] < 0 || queries < 0 || call.start[r + 1] > s.tokens) return r;
+        if (queries == 0) continue;
+        if (keys < queries || keys > s.columns * s.block) return r;
+        for (int64_t key = call.begin(r, 0) / s.block * s.block; key < keys; key += s.block)
+            if (call.block_of(r, key) < 0 || call.block_of(r, key) >= s.blocks) return r;
+    }
+    return s.R;
+}
+
+// Dense: q, out [R, H, L, D], k, v [R, KH, block, D], low, high [R, L]: the keys a query sees, or null for causal ones, where
+// the last query sees every key. Paged: q, out [tokens, H, D], k, v [blocks, KH, block, D], table [R, columns], start [R + 1],
+// lengths [R], low and high null. All of dtype, with strides. shape: a Shape; `refused` becomes the request that does not fit.
+extern "C" void detcheck_attention(const char* q, const char* k, const char* v, const int32_t* low, const int32_t* high, const int32_t* table, const int32_t* start, const int32_t* lengths, char* out, int64_t* shape, int64_t dtype, double scale, double cap, int64_t threads) {
+    Call call{q, k, v, low, high, table, start, lengths, out, {}};
+    std::memcpy(&call.s, shape, sizeof(Shape));
+    call.s.refused = start ? unfit(call) : call.s.R;
+    std::memcpy(shape, &call.s, sizeof(Shape));
+    if (call.s.refused < call.s.R) return;
+    if (dtype == F32) attention<F32>(call, float(scale), float(cap), threads);
+    if (dtype == BF16) attention<BF16>(call, float(scale), float(cap), threads);
+    if (dtype == F16) attention<F16>(call, float(scale), float(cap), threads);
+}
+
+// k, v [T, KH, D] to block slots[t] / block, place slots[t] % block of keys, values [blocks, KH, block, D]; not where a slot is
+// negative. Strides in elements of `size` bytes. The last of shape becomes the first token whose slot is not there, or T;
+// nothing is written if there is one.
+extern "C" void detcheck_write_cache(const char* k, const char* v, char* keys, char* values, const int64_t* slots, int64_t* shape, int64_t size) {
+    struct { int64_t T, KH, D, blocks, block, k_t, k_h, v_t, v_h, keys_b, keys_h, keys_s, values_b, values_h, values_s, refused; } s;
     std::memcpy(&s, shape, sizeof s);
-    if (dtype == F32) attention<F32>(q, k, v, low, high, out, s, float(scale), float(cap), threads);
-    if (dtype == BF16) attention<BF16>(q, k, v, low, high, out, s, float(scale), float(cap), threads);
-    if (dtype == F16) attention<F16>(q, k, v, low, high, out, s, float(scale), float(cap), threads);
+    s.refused = std::find_if(slots, slots + s.T, [&](int64_t slot) { return slot >= s.blocks * s.block; }) - slots;
+    std::memcpy(shape, &s, sizeof s);
+    if (s.refused < s.T) return;
+    for (int64_t t = 0; t < s.T; t++) {
+        if (slots[t] < 0) continue;
+        int64_t block = slots[t] / s.block, inside = slots[t] % s.block;
+        for (int64_t h = 0; h < s.KH; h++) {
+            std::memcpy(keys + (block * s.keys_b + h * s.keys_h + inside * s.keys_s) * size, k + (t * s.k_t + h * s.k_h) * size, s.D * size);
+            std::memcpy(values + (block * s.values_b + h * s.values_h + inside * s.values_s) * size, v + (t * s.v_t + h * s.v_h) * size, s.D * size);
+        }
+    }
 }

@@ -104,9 +104,9 @@ def machine() -> str:
 
 
 @functools.cache
-def function(name: str, arguments: str) -> Callable[..., None]:
-    """`detcheck_<name>` of that library. `arguments`: a letter each: p for a pointer, i for int64, d for float64."""
-    found = getattr(library(name), f"detcheck_{name}")
+def function(name: str, arguments: str, source: str = "") -> Callable[..., None]:
+    """`detcheck_<name>` of `_cpu_<source or name>.cpp`. `arguments`: a letter each: p for a pointer, i for int64, d for float64."""
+    found = getattr(library(source or name), f"detcheck_{name}")
     found.argtypes = [{"p": ctypes.c_void_p, "i": ctypes.c_int64, "d": ctypes.c_double}[letter] for letter in arguments]
     found.restype = None
     return found

@@ -3,7 +3,7 @@
 Batch-invariant because every query goes through its own keys in splits of a fixed size, counted from the first key that it
 sees (`_cpu_attention.cpp` states the order). A fixed *number* of splits would follow the length of the longest neighbour; a
 count from the start of the padding would follow how much there is of it. The same order serves prefill, chunked prefill and
-decode.
+decode, and keys that lie in one piece or in the blocks of a paged cache: a split is counted in keys, never in blocks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from detcheck.kernels._op import Op
 if TYPE_CHECKING:
     import torch
 
-LANES = 8  # a head's dimension is filled up to a multiple of this with zeros, which add nothing
+NUMBERS = ctypes.c_int64 * 24  # _cpu_attention.cpp's Shape
 
 
 def attention(
@@ -49,18 +49,151 @@ def attention(
     if not _native.available():
         low, high = causal(batch, length, k.shape[2]) if low is None else (low, high)
         return _torch_attention(q, k, v, low, high, scale, soft_cap)
-    if dim % LANES:
-        q, k, v = (torch.nn.functional.pad(t, (0, LANES - dim % LANES)) for t in (q, k, v))
-    k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (k, v))
-    queries = q.float().contiguous()
-    out = torch.empty_like(queries)
+    q, k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (q, k, v))
+    out = torch.empty(q.shape, dtype=q.dtype)
     if low is not None:
         low, high = (t.to(torch.int32).contiguous() for t in (low, high))
-    sizes = (batch, heads, length, q.shape[3], k.shape[1], k.shape[2], *k.stride()[:3], *v.stride()[:3])
-    pointers = [None if t is None else t.data_ptr() for t in (queries, k, v, low, high, out)]
-    shape = (ctypes.c_int64 * len(sizes))(*sizes)
-    _native.function("attention", "pppppppiddi")(*pointers, shape, code, scale, soft_cap, torch.get_num_threads())
-    return out[..., :dim].to(q.dtype)
+    strides = (*q.stride()[:3], *out.stride()[:3], *k.stride()[:3], *v.stride()[:3])
+    shape = NUMBERS(batch, heads, length, dim, *k.shape[1:3], *strides)
+    pointers = [None if t is None else t.data_ptr() for t in (q, k, v, low, high)]
+    call = _native.function("attention", "ppppppppppiddi")
+    call(*pointers, None, None, None, out.data_ptr(), shape, code, scale, soft_cap, torch.get_num_threads())
+    return out
+
+
+def paged_attention(
+    q: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    block_table: torch.Tensor,
+    query_start: torch.Tensor,
+    lengths: torch.Tensor,
+    scale: float | None = None,
+    soft_cap: float = 0.0,
+    window: int | None = None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """q[T, H, D], keys, values[blocks, KH, block_size, D] -> [T, H, D], the same bits as `attention` over the same keys.
+
+    block_table: int32[R, B]; key j of request r is keys[block_table[r, j // block_size], :, j % block_size]. lengths: int32[R],
+    keys of a request. query_start: int32[R + 1]; request r has the queries query_start[r] to query_start[r + 1] - 1, the last
+    of which stands at its last key; a query sees its own key and all before it, at most `window` of them. Rows of `out` that
+    are no request's stay as they are; of a new `out` they are zeros. Raises ValueError for what it cannot take.
+    """
+    import torch
+
+    cache = keys.shape
+    fits = q.ndim == 3 and keys.ndim == 4 and values.shape == cache and q.shape[2] == cache[3] and cache[1] and cache[2]
+    if not fits or q.shape[1] % cache[1]:
+        given = ", ".join(str(tuple(t.shape)) for t in (q, keys, values))
+        needs = "q[T, H, D], keys and values[blocks, KH, block_size, D] with H a multiple of KH"
+        raise ValueError(f"paged_attention needs {needs}; got {given}")
+    requests = lengths.shape[0] if lengths.ndim == 1 else -1
+    if block_table.ndim != 2 or block_table.shape[0] != requests or query_start.shape != (requests + 1,):
+        given = ", ".join(str(tuple(t.shape)) for t in (block_table, query_start, lengths))
+        raise ValueError(f"paged_attention needs block_table[R, B], query_start[R + 1] and lengths[R]; got {given}")
+    _check_integers("paged_attention", torch.int32, block_table=block_table, query_start=query_start, lengths=lengths)
+    if window is not None and window < 1:
+        raise ValueError(f"paged_attention needs a window of at least 1 key, or None; got {window}")
+    if out is None:
+        out = q.new_zeros(q.shape)
+    elif out.shape != q.shape:
+        raise ValueError(f"paged_attention needs an out of q's shape {tuple(q.shape)}; got {tuple(out.shape)}")
+    code = dtype_code("paged_attention", q, keys, values, out)
+    k_strides, v_strides, out_strides = keys.stride(), values.stride(), out.stride()
+    if k_strides[3] != 1 or v_strides[3] != 1 or out_strides[2] != 1:
+        given = f"{k_strides}, {v_strides}, {out_strides}"
+        raise ValueError(
+            f"paged_attention needs keys, values and out whose last dimension is dense; got strides {given}"
+        )
+    scale = q.shape[2] ** -0.5 if scale is None else scale
+    if not _native.available():
+        _torch_paged_attention(q, keys, values, block_table, query_start, lengths, scale, soft_cap, window, out)
+        return out
+    q = q if q.stride(2) == 1 else q.contiguous()
+    block_table = block_table if block_table.stride(1) == 1 else block_table.contiguous()
+    query_start, lengths = query_start.contiguous(), lengths.contiguous()
+    tokens, heads, dim = q.shape
+    columns, (q_t, q_h, _) = block_table.shape[1], q.stride()
+    shape = NUMBERS(
+        *(requests, heads, 0, dim, cache[1], cache[2]),
+        *(0, q_h, q_t, 0, out_strides[1], out_strides[0], *k_strides[:3], *v_strides[:3]),
+        *(window or 0, tokens, cache[0], columns, block_table.stride(0), requests),
+    )
+    tensors = (block_table, query_start, lengths, out)
+    pointers = (q.data_ptr(), keys.data_ptr(), values.data_ptr(), None, None, *(t.data_ptr() for t in tensors))
+    call = _native.function("attention", "ppppppppppiddi")
+    call(*pointers, shape, code, scale, soft_cap, torch.get_num_threads())
+    if (refused := shape[-1]) < requests:
+        raise _unfit(refused, tokens, keys, block_table, query_start, lengths)
+    return out
+
+
+def write_cache(
+    k: torch.Tensor, v: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, slots: torch.Tensor
+) -> None:
+    """k, v[T, KH, D] into keys, values[blocks, KH, block_size, D]: token t to block slots[t] // block_size, there to place
+    slots[t] % block_size. slots: int64[T], all different; tokens of a negative slot are passed over. Raises ValueError for
+    what it cannot take, and writes nothing then."""
+    import torch
+
+    cache = keys.shape
+    fits = (
+        k.ndim == 3 and keys.ndim == 4 and k.shape == v.shape and cache == values.shape and slots.shape == k.shape[:1]
+    )
+    if not fits or k.shape[1:] != (cache[1], cache[3]):
+        given = ", ".join(str(tuple(t.shape)) for t in (k, v, keys, values, slots))
+        needs = "k and v[T, KH, D], keys and values[blocks, KH, block_size, D] and slots[T]"
+        raise ValueError(f"write_cache needs {needs}; got {given}")
+    _check_integers("write_cache", torch.int64, slots=slots)
+    dtype_code("write_cache", k, v, keys, values)
+    k_strides, v_strides = keys.stride(), values.stride()
+    if k_strides[3] != 1 or v_strides[3] != 1:
+        given = f"{k_strides}, {v_strides}"
+        raise ValueError(f"write_cache needs keys and values whose last dimension is dense; got strides {given}")
+    tokens, blocks, size = slots.shape[0], cache[0], cache[2]
+    if _native.available():
+        k, v = (t if t.stride(2) == 1 else t.contiguous() for t in (k, v))
+        slots = slots.contiguous()
+        strides = (*k.stride()[:2], *v.stride()[:2], *k_strides[:3], *v_strides[:3])
+        shape = NUMBERS(tokens, cache[1], cache[3], blocks, size, *strides)
+        pointers = [t.data_ptr() for t in (k, v, keys, values, slots)]
+        _native.function("write_cache", "ppppppi", "attention")(*pointers, shape, k.element_size())
+        refused = shape[15]
+    else:
+        beyond = slots >= blocks * size
+        refused = int(beyond.int().argmax()) if bool(beyond.any()) else tokens
+        if refused == tokens:
+            used = slots >= 0
+            block, place = slots[used] // size, slots[used] % size
+            keys[block, :, place], values[block, :, place] = k[used], v[used]
+    if refused < tokens:
+        given = f"token {refused} has slot {int(slots[refused])}"
+        raise ValueError(f"write_cache needs slots below {blocks} blocks * {size} = {blocks * size}; {given}")
+
+
+def _check_integers(op: str, dtype: torch.dtype, **tensors: torch.Tensor) -> None:
+    for name, t in tensors.items():
+        if t.dtype != dtype or not t.is_cpu:
+            needs = f"{name} of {str(dtype).removeprefix('torch.')} on cpu"
+            raise ValueError(f"{op} needs {needs}; got {str(t.dtype).removeprefix('torch.')} on {t.device.type}")
+
+
+def _unfit(
+    request: int,
+    tokens: int,
+    keys: torch.Tensor,
+    block_table: torch.Tensor,
+    query_start: torch.Tensor,
+    lengths: torch.Tensor,
+) -> ValueError:
+    """What the kernel refused, in words."""
+    begin, end = query_start[request : request + 2].tolist()
+    return ValueError(
+        f"paged_attention needs queries in q, at least as many keys, and blocks in the cache for them; request {request} has "
+        f"queries {begin} to {end} of {tokens}, {int(lengths[request])} keys and blocks {block_table[request].tolist()} of "
+        f"{keys.shape[2]} keys, in a cache of {keys.shape[0]} blocks"
+    )
 
 
 def differentiable(
@@ -185,6 +318,41 @@ def _torch_attention(
                 scores = soft_cap * torch.tanh(scores / soft_cap)
             out[b, :, i] = (scores.softmax(-1)[..., None] * values).sum(1).to(q.dtype)
     return out
+
+
+def _torch_paged_attention(
+    q: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    block_table: torch.Tensor,
+    query_start: torch.Tensor,
+    lengths: torch.Tensor,
+    scale: float,
+    soft_cap: float,
+    window: int | None,
+    out: torch.Tensor,
+) -> None:
+    """Without a compiler: a request at a time, its keys gathered, as the dense form goes through them. Refuses what the
+    kernel refuses, before anything is written."""
+    blocks, size = keys.shape[0], keys.shape[2]
+    work = []
+    for r, length in enumerate(lengths.tolist()):
+        begin, end = query_start[r : r + 2].tolist()
+        count = end - begin
+        if count == 0 and 0 <= begin <= len(q):
+            continue
+        behind = -(-length // size)
+        ahead = max(0, length - count + 1 - window) // size if window else 0  # blocks that the window has left behind
+        table = block_table[r, ahead:behind].long()
+        in_cache = behind <= block_table.shape[1] and bool(((table >= 0) & (table < blocks)).all())
+        if not (0 <= begin <= end <= len(q) and count <= length and in_cache):
+            raise _unfit(r, len(q), keys, block_table, query_start, lengths)
+        work.append((begin, end, length - ahead * size, table))
+    for begin, end, length, table in work:
+        k, v = (t[table].transpose(0, 1).flatten(1, 2)[None, :, :length] for t in (keys, values))
+        low, high = causal(1, end - begin, length, window)
+        queries = q[begin:end].transpose(0, 1)[None]
+        out[begin:end] = _torch_attention(queries, k, v, low, high, scale, soft_cap)[0].transpose(0, 1)
 
 
 def stock(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
