@@ -101,7 +101,8 @@ class Impl(CPUAttentionBackendImpl):
 
     def do_kv_cache_update(self, layer: Any, key: Any, value: Any, kv_cache: Any, slot_mapping: Any) -> None:
         """key, value [T, KH, D] -> the cache."""
-        write_cache(key, value, *halves(kv_cache), slot_mapping)
+        tokens = len(slot_mapping)  # rows behind them fill a batch up
+        write_cache(key[:tokens], value[:tokens], *halves(kv_cache), slot_mapping)
 
 
 def halves(kv_cache: Any) -> tuple[Any, Any]:

@@ -18,6 +18,7 @@ STOCK = (
     "cpu_attention_with_kv_cache", "onednn_mm", "onednn_scaled_mm", "weight_packed_linear_cpu", "cpu_fused_moe", "cpu_gemm_wna16",
     "mla_decode_kvcache_cpu", "rms_norm", "fused_add_rms_norm",
 )  # fmt: skip
+_for_good = contextlib.ExitStack()  # what is switched on here stays on for the rest of the process
 _coverage: _switch.Coverage | None = None
 
 
@@ -42,7 +43,7 @@ def install(calls: Counter[str]) -> None:
         raise CannotInstallError(
             f"a name that the plugin needs is not in this vLLM: {error}. It was tested with vLLM 0.32; install that, or a newer detcheck"
         ) from error
-    _coverage = contextlib.ExitStack().enter_context(_switch.batch_invariant())  # for the rest of the process
+    _coverage = _for_good.enter_context(_switch.batch_invariant())
 
 
 def counted() -> dict[str, int]:

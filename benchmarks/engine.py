@@ -1,0 +1,91 @@
+"""Ours in vLLM on the CPU against stock: seconds in the engine's own steps. Goal: at most 1.10 of stock's.
+
+A Qwen3-shaped model is made on the spot. Both arms are alive at once and take turns, so that what else the machine does falls
+on both; medians of the turns are compared. Prefill: prompts and one new token. Decode: 64 new tokens behind them.
+
+Usage: python benchmarks/engine.py [rounds [dtype ...]]
+"""
+
+import math
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoTokenizer
+
+from detcheck.engines import amplifier
+from detcheck.engines.base import Row
+from detcheck.engines.vllm import VllmEngine
+from detcheck.records import Kernels
+
+WORK = [  # (what, tokens of a prompt, requests, new tokens)
+    ("prefill", 30, 8, 1), ("prefill", 300, 4, 1), ("prefill", 2000, 1, 1),
+    ("decode", 30, 1, 64), ("decode", 30, 16, 64), ("decode", 300, 16, 64), ("decode", 2000, 4, 64),
+]  # fmt: skip
+ROUNDS = 5
+
+
+def make(folder):
+    config = transformers.Qwen3Config(
+        vocab_size=8192,
+        hidden_size=512,
+        intermediate_size=1536,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=64,
+        max_position_embeddings=4096,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+    torch.manual_seed(0)
+    model = transformers.Qwen3ForCausalLM(config)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(amplifier.folder()).save_pretrained(folder)
+    return sum(p.numel() for p in model.parameters())
+
+
+def main(rounds=ROUNDS, *dtypes):
+    transformers.utils.logging.set_verbosity_error()
+    with tempfile.TemporaryDirectory() as folder:
+        size = make(folder)
+        print(f"{size / 1e6:.0f}M parameters; seconds in the engine's steps, medians of {rounds} turns")
+        ratios = []
+        for dtype in dtypes or ("float32", "bfloat16"):
+            engines = {}
+            for arm in (Kernels.STOCK, Kernels.BATCH_INVARIANT):
+                engines[arm] = VllmEngine(folder, dtype, arguments=["kv_cache_memory_bytes=1000000000"], kernels=arm)
+                engines[arm].load(4096)
+            try:
+                for what, length, requests, new in WORK:
+                    ratios.append(compare(engines, dtype, what, length, requests, new, int(rounds)))
+            finally:
+                for engine in engines.values():
+                    engine.close()
+        mean = math.exp(statistics.fmean(map(math.log, ratios)))
+        print(f"ours / stock: geometric mean {mean:.2f}, worst {max(ratios):.2f}")
+
+
+def compare(engines, dtype, what, length, requests, new, rounds):
+    rows = [Row(tuple(400 + (7 * slot + n) % 1500 for n in range(length))) for slot in range(requests)]
+    seconds = {arm: [] for arm in engines}
+    for turn in range(rounds + 1):
+        for arm, engine in engines.items():
+            with engine.running(arm):
+                engine.complete(rows, new, ignore_eos=True)
+            if turn:  # the first warms up
+                seconds[arm].append(engine.engine_s)
+    stock, ours = (statistics.median(seconds[arm]) for arm in engines)
+    print(
+        f"{dtype:9} {what:8} {requests:3} x {length:5} tokens + {new:3}: {stock:7.3f} {ours:7.3f}  {ours / stock:.2f}",
+        flush=True,
+    )
+    return ours / stock
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
