@@ -10,7 +10,6 @@ import math
 import statistics
 import sys
 import tempfile
-from pathlib import Path
 
 import torch
 import transformers

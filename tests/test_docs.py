@@ -14,7 +14,11 @@ from detcheck.report import terminal
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
-ELSEWHERE = [b for path in sorted((ROOT / "docs").glob("*.md")) for b in re.findall(r"```(\w+)\n(.*?)```", path.read_text("utf-8"), re.S)]
+ELSEWHERE = [
+    b
+    for path in sorted((ROOT / "docs").glob("*.md"))
+    for b in re.findall(r"```(\w+)\n(.*?)```", path.read_text("utf-8"), re.S)
+]
 COMMANDS = [
     line.split("#")[0].strip().removeprefix("$ ").removeprefix("- run: ").split(" > ")[0]
     for language, block in BLOCKS + ELSEWHERE

