@@ -18,14 +18,8 @@ def llama_like(folder, seed=0, eos=None, **changes):
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
     }
-    config = transformers.LlamaConfig(
-        vocab_size=amplifier.VOCABULARY,
-        max_position_embeddings=256,
-        bos_token_id=None,
-        eos_token_id=eos,
-        pad_token_id=None,
-        **shape | changes,
-    )
+    shape |= {"vocab_size": amplifier.VOCABULARY, "max_position_embeddings": 256}
+    config = transformers.LlamaConfig(bos_token_id=None, eos_token_id=eos, pad_token_id=None, **shape | changes)
     torch.manual_seed(seed)
     model = transformers.LlamaForCausalLM(config)
     with torch.no_grad():

@@ -117,3 +117,16 @@ def test_rmsnorm_with_a_residual(dtype):
     for m in (1, 2, 17, 32):
         part, _ = add_rmsnorm(x[:m], residual[:m], weight)
         assert bits_equal(part, normed[:m])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("rows", [1, 5])
+def test_halves_of_a_wider_tensor_need_no_copy_and_give_the_same_bits(dtype, rows):
+    """As a gate and its product lie side by side in an MLP."""
+    from detcheck.kernels.rmsnorm import rmsnorm
+    from detcheck.kernels.silu_mul import silu_mul
+
+    wide = torch.randn(rows, 2 * 67, generator=torch.Generator().manual_seed(0)).to(dtype)
+    gate, up = wide[:, :67], wide[:, 67:]
+    assert torch.equal(silu_mul(gate, up), silu_mul(gate.clone(), up.clone()))
+    assert torch.equal(rmsnorm(up, wide[0, :67]), rmsnorm(up.clone(), wide[0, :67].clone()))

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 from conftest import only_run
-from models import gemma_like, llama_like
+from models import gemma_like, llama_like, save_large_tokenizer
 
 from detcheck import runner
 from detcheck.engines import amplifier
@@ -165,16 +165,35 @@ def test_stock_is_batch_variant_and_ours_is_identical_under_all_default_conditio
     assert [f.verdict for f in run.findings] == ["batch-variant", "identical"]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_another_architecture_with_a_tokenizer_of_a_real_size(detcheck, tmp_path, dtype):
-    folder = gemma_like(tmp_path / "model")
-    prompt = "Tell me about Richard Feynman, who liked to take things apart. " * 16
-    result = both(detcheck, "--model", folder, "--dtype", dtype, "--prompt", prompt, "-n", 16, "--max-tokens", 12)
+LONG = "Tell me about Richard Feynman, who liked to take things apart. " * 16
+
+
+def test_another_architecture_with_a_tokenizer_of_a_real_size(detcheck, tmp_path):
+    shape = {"hidden_size": 128, "vocab_size": 128_000, "max_position_embeddings": 2048}
+    folder = llama_like(tmp_path / "model", **shape)
+    save_large_tokenizer(folder, 128_000)
+    result = both(detcheck, "--model", folder, "--prompt", LONG, "-n", 16, "--max-tokens", 12)
     _, found = findings(result)
     ours, control = found["batch-invariant"], found["stock"]
     assert (ours["distinct"], ours["distinct_bits"], ours["missing"]) == (1, 1, 0), result.err
     assert control["verdict"] == "batch-variant" and control["distinct_bits"] > 1
     assert (ours["verdict"], result.code) == ("identical", 0)
+
+
+def test_windows_and_soft_caps_in_half_precision(detcheck, tmp_path):
+    """A Gemma 2 on ours alone: its stock attention does not react to so small a batch on every machine."""
+    folder = gemma_like(tmp_path / "model")
+    arguments = ("--model", folder, "--dtype", "bf16", "--prompt", LONG, "-n", 16, "--max-tokens", 8)
+    result = detcheck(
+        "completions", "--engine", "vllm", "--kernels", "batch-invariant", "--format", "json", "-q", *arguments
+    )
+    _, found = findings(result)
+    ours = found["batch-invariant"]
+    assert (ours["verdict"], ours["distinct_bits"], result.code) == ("identical", 1, 0), result.err
+    assert {"alone", "chunked-1", "cached-1", "ragged-4"} <= set(ours["evidence"]["conditions"])
+    assert {"vllm::gelu_and_mul", "vllm::rms_norm", "vllm::attention"} <= set(
+        ours["evidence"]["coverage"]["overridden"]
+    )
 
 
 def test_the_same_across_processes(detcheck, monkeypatch):

@@ -95,13 +95,13 @@ def norms(calls: Counter[str]) -> None:
             weight, dtype = weight_of(self), x.dtype
             with _switch.uncounted():
                 total = x if residual is None else x + residual
-                same = total if weight is None or weight.dtype == dtype else total.to(weight.dtype)
+                same = total if weight.dtype == dtype else total.to(weight.dtype)
                 out = rmsnorm.rmsnorm(same, weight, self.variance_epsilon).to(dtype)
             return out if residual is None else (out, total)
 
         return forward
 
-    RMSNorm.forward_native = normed(RMSNorm.forward_native, lambda n: n.weight.data if n.has_weight else None)
+    RMSNorm.forward_native = normed(RMSNorm.forward_native, lambda n: n.weight.detach())  # ones where it has none
     GemmaRMSNorm.forward_native = normed(GemmaRMSNorm.forward_native, lambda n: n.weight.data.float() + 1.0)
 
 

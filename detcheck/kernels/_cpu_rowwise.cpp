@@ -111,17 +111,18 @@ template <int DT> static void row(int64_t what, char* out, const char* a, const 
     }
 }
 
-template <int DT> static void rows(int64_t what, char* out, int64_t out_width, const char* a, const char* b, bool b_is_one_row, int64_t M, int64_t n, double eps, int64_t threads) {
+template <int DT> static void rows(int64_t what, char* out, int64_t out_width, const char* a, int64_t a_stride, const char* b, int64_t b_stride, int64_t M, int64_t n, double eps, int64_t threads) {
     int64_t size = bytes_of(DT);
     in_parallel(M, threads, [&](int64_t begin, int64_t end) {
         for (int64_t m = begin; m < end; m++)
-            row<DT>(what, out + m * out_width * size, a + m * n * size, b ? b + (b_is_one_row ? 0 : m * n * size) : nullptr, n, eps);
+            row<DT>(what, out + m * out_width * size, a + m * a_stride * size, b ? b + m * b_stride * size : nullptr, n, eps);
     });
 }
 
-// a[M, n] and out[M, out_width] dense, of dtype; b: a weight [n] for all rows, or a second operand [M, n], or null.
-extern "C" void detcheck_rowwise(int64_t what, int64_t dtype, char* out, int64_t out_width, const char* a, const char* b, int64_t b_is_one_row, int64_t M, int64_t n, double eps, int64_t threads) {
-    if (dtype == F32) rows<F32>(what, out, out_width, a, b, b_is_one_row, M, n, eps, threads);
-    if (dtype == BF16) rows<BF16>(what, out, out_width, a, b, b_is_one_row, M, n, eps, threads);
-    if (dtype == F16) rows<F16>(what, out, out_width, a, b, b_is_one_row, M, n, eps, threads);
+// a[M, n] of rows a_stride elements apart, out[M, out_width] dense, of dtype; b: a second operand [M, n] of rows b_stride apart, or
+// with a stride of 0 a weight [n] for all rows, or null.
+extern "C" void detcheck_rowwise(int64_t what, int64_t dtype, char* out, int64_t out_width, const char* a, int64_t a_stride, const char* b, int64_t b_stride, int64_t M, int64_t n, double eps, int64_t threads) {
+    if (dtype == F32) rows<F32>(what, out, out_width, a, a_stride, b, b_stride, M, n, eps, threads);
+    if (dtype == BF16) rows<BF16>(what, out, out_width, a, a_stride, b, b_stride, M, n, eps, threads);
+    if (dtype == F16) rows<F16>(what, out, out_width, a, a_stride, b, b_stride, M, n, eps, threads);
 }

@@ -51,19 +51,25 @@ def rowwise(
         )
     one_row = second is not None and second.shape == (n,) and second.shape != x.shape
     width = n if columns_out is None else columns_out
-    rows = x.reshape(math.prod(x.shape[:-1]), n).contiguous()
-    operand = None if second is None else second.reshape(-1, n).contiguous()
+    rows = dense_rows(x.reshape(math.prod(x.shape[:-1]), n))
+    operand = None if second is None else dense_rows(second.reshape(-1, n))
     out = torch.empty(len(rows), width, dtype=x.dtype)
     if _native.available():
-        sizes = (int(one_row), len(rows), n, eps, torch.get_num_threads())
-        second_at = None if operand is None else operand.data_ptr()
-        run = _native.function("rowwise", "iipippiiidi")
-        run(OPS.index(op), code, out.data_ptr(), width, rows.data_ptr(), second_at, *sizes)
+        sizes = (len(rows), n, eps, torch.get_num_threads())
+        first = (rows.data_ptr(), rows.stride(0))
+        other = (None, 0) if operand is None else (operand.data_ptr(), 0 if one_row else operand.stride(0))
+        run = _native.function("rowwise", "iipipipiiidi")
+        run(OPS.index(op), code, out.data_ptr(), width, *first, *other, *sizes)
     else:
         for i, row in enumerate(rows):
             arguments = [row[None].clone()] + ([] if operand is None else [operand[0 if one_row else i][None].clone()])
             out[i] = torch_row(*arguments)[0]
     return out.view(*x.shape[:-1], width)
+
+
+def dense_rows(x: torch.Tensor) -> torch.Tensor:
+    """x[M, n] as it is where each row is dense; a half of a wider tensor need not be copied."""
+    return x if x.shape[1] < 2 or x.stride(1) == 1 else x.contiguous()
 
 
 def make_rows(shape: str, rows: int, dtype: torch.dtype, seed: int, operands: int = 1) -> tuple[torch.Tensor, ...]:
