@@ -261,8 +261,8 @@ def engine_arguments(settings: Settings) -> Any:
             raise BadArgumentError(
                 f"{name} is not an engine argument of vLLM{f'. Did you mean {near[0]}?' if near else ''}"
             )
-        if key in RESERVED:
-            raise BadArgumentError(f"{name} is set by detcheck{RESERVED[key]}")
+        if key in RESERVED and not (key == "data_parallel_size" and text == "1"):
+            raise BadArgumentError(f"{name} is not for you to set here{RESERVED[key]}")
         options = actions[key].option_strings
         if actions[key].nargs == 0:  # a flag
             if text.lower() not in ("true", "false"):
@@ -295,10 +295,11 @@ RESERVED = {
     "dtype": ": use --dtype",
     "device": ": use --device",
     "trust_remote_code": ": use --trust-remote-code",
-    "skip_tokenizer_init": ", which sends token ids",
-    "scheduler_cls": ", which counts arrivals in engine steps",
-    "worker_extension_cls": ", which asks each worker what ran",
-    "additional_config": ", which names the kernels in it",
+    "skip_tokenizer_init": ": detcheck sends token ids",
+    "scheduler_cls": ": detcheck has its own, which counts arrivals in engine steps",
+    "worker_extension_cls": ": detcheck asks each worker by it what ran",
+    "additional_config": ": detcheck names the kernels in it",
+    "data_parallel_size": ": replicas share the requests out among them, so that no condition would form. Ask one replica",
 }
 
 

@@ -85,6 +85,9 @@ class VllmEngine(Checkpoint):
         self._host: Host | None = None
         self._facts: dict[str, Any] = {}
         self._longest = 0
+        self._calls: list[tuple[str, int]] = []
+        self.engine_s = 0.0
+        """seconds that the last batch spent in vLLM's own steps"""
         # Begun now, since importing vLLM takes seconds: meanwhile config and tokenizer are read here.
         self._host = Host("stock" if kernels is Kernels.BOTH else str(kernels), self._on_cpu)
         try:
@@ -127,9 +130,8 @@ class VllmEngine(Checkpoint):
             self.close()
             self._host = Host(kernels, self._on_cpu)
             self._facts = self._open()
-        calls: list[tuple[str, int]] = []
-        self._calls = calls
-        yield calls
+        self._calls = []
+        yield self._calls
 
     def complete(
         self,
