@@ -71,6 +71,13 @@ def test_a_token_budget_cuts_prompts_in_chunks_and_is_gone_afterwards(stock, pro
     assert serve(stock, [Row(prompt)]).rides[0].chunks == 1
 
 
+def test_the_steps_account_for_every_token(stock, prompt):
+    decoded = serve(stock, [Row(prompt)] * 4, max_tokens=6, token_budget=40)
+    computed = 4 * (len(prompt) + 5)  # the last token of each is not computed
+    assert sum(tokens for _, tokens in decoded.steps) == computed
+    assert max(tokens for _, tokens in decoded.steps) <= 40
+
+
 def test_the_prefix_cache_is_cold_unless_it_was_asked_for(stock, prompt):
     assert serve(stock, [Row(prompt), Row(prompt)]).rides[1].cached == 0
     warm = serve(stock, [Row(prompt)], cached=True)

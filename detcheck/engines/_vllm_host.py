@@ -177,7 +177,7 @@ class Host:
     ) -> None:
         ride = (output.kv_transfer_params or {}).get(KEY)
         if ride:
-            seen.update(enumerate(zip(ride["requests"], ride["tokens"], strict=True), ride["first"]))
+            seen.update(zip(ride["steps"], zip(ride["requests"], ride["tokens"], strict=True), strict=True))
             sizes = tuple(sorted(set(ride["requests"])))
             answer.rides[slot] = Ride(sizes, ride.get("trace", ""), ride["chunks"], ride["cached"], ride["preemptions"])
         if request.rows[slot].continuation is not None:
@@ -200,16 +200,16 @@ class Host:
         """Calls of every process since the last time. Raises WrongKernelsError where they are not those of the arm."""
         ours = self._settings.kernels == "batch-invariant"
         made: dict[str, int] = {}
-        for report in self._reports():
+        for rank, report in enumerate(self._reports()):
             process = report["process"]
             if report["kernels"] != ("batch-invariant" if ours else "stock"):
                 raise WrongKernelsError(
                     f"process {process} of vLLM's has {report['kernels']} kernels, not {self._settings.kernels} ones: the plugin "
                     "detcheck did not load there. Is detcheck installed beside vLLM, and does VLLM_PLUGINS (if set) name it?"
                 )
-            before = self._calls.get(process, {})
+            before = self._calls.get(rank, {})
             new = {name: n - before.get(name, 0) for name, n in report["calls"].items() if n > before.get(name, 0)}
-            self._calls[process] = report["calls"]
+            self._calls[rank] = report["calls"]
             if ours and ran and (lacking := [name.removeprefix("ours vllm::") for name in NEEDED if not new.get(name)]):
                 raise WrongKernelsError(
                     f"no call of our {' and '.join(lacking)} was counted in process {process} of vLLM's, so the model did not run on "

@@ -58,7 +58,7 @@ class Planned:
         while self._held and self._held[0][0] <= self._step:
             _, row, request = self._held.pop(0)
             self._rides[request.request_id] = {
-                "row": row, "first": self._step, "requests": [], "tokens": [], "chunks": 0, "cached": 0, "preemptions": 0,
+                "row": row, "steps": [], "requests": [], "tokens": [], "chunks": 0, "cached": 0, "preemptions": 0,
             }  # fmt: skip
             super().add_request(request)
 
@@ -79,8 +79,9 @@ class Planned:
             if ride is None or request is None:
                 continue
             before = request.num_computed_tokens - count  # the scheduler has counted this step already
-            if not ride["requests"]:
-                ride["first"], ride["cached"] = self._step, max(before, 0)
+            if not ride["steps"]:
+                ride["cached"] = max(before, 0)
+            ride["steps"].append(self._step)  # not every one: a request that was put aside misses some
             ride["requests"].append(size)
             ride["tokens"].append(total)
             ride["chunks"] += before < request.num_prompt_tokens
