@@ -1,5 +1,7 @@
 """One matrix that every op joins by being a file: accuracy, and a row's bits whatever surrounds it."""
 
+import re
+
 import pytest
 import torch
 
@@ -130,3 +132,24 @@ def test_halves_of_a_wider_tensor_need_no_copy_and_give_the_same_bits(dtype, row
     gate, up = wide[:, :67], wide[:, 67:]
     assert torch.equal(silu_mul(gate, up), silu_mul(gate.clone(), up.clone()))
     assert torch.equal(rmsnorm(up, wide[0, :67]), rmsnorm(up.clone(), wide[0, :67].clone()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (3, 9), (66, 33), (130, 1030), (257, 2100)])
+def test_a_packed_weight_gives_the_same_bits(dtype, n, k):
+    """n: part of a group of 4 rows, of a tile of 64, of one of 128; k: below 8, a tail, a second block."""
+    from detcheck.kernels.matmul import Packed, linear
+
+    make = torch.Generator().manual_seed(n * k)
+    x, w, bias = (torch.randn(s, generator=make).to(dtype) for s in [(300, k), (n, k), (n,)])
+    spread = torch.randn(n, 2 * k, generator=make).to(dtype)[:, :k].copy_(w)  # rows apart
+    whole = linear(x, w, bias)
+    for rows in (1, 2, 3, 4, 5, 11, 12, 50, 97, 300):
+        assert bits_equal(linear(x[:rows], Packed(w), bias), whole[:rows]), rows
+        assert bits_equal(linear(x[:rows], Packed(spread), bias), whole[:rows]), rows
+    assert bits_equal(linear(x, Packed(w.t().contiguous().t())), linear(x, w))
+    assert bits_equal(linear(x, w[:1].expand(n, k)), linear(x, w[:1].repeat(n, 1)))
+    with pytest.raises(ValueError, match=re.escape(f"got (300, {k + 1}), ({n}, {k})")):
+        linear(torch.zeros(300, k + 1, dtype=dtype), Packed(w))
+    with pytest.raises(ValueError, match="one dtype"):
+        linear(x.double(), Packed(w))

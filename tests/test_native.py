@@ -105,10 +105,10 @@ def test_bits_do_not_depend_on_the_instructions_of_the_machine(tmp_path):
         import ctypes
 
         call = ctypes.CDLL(library).detcheck_matmul
-        call.argtypes = _native.function("matmul", "ppiippiiii").argtypes
+        call.argtypes = _native.function("matmul", matmul.CALL).argtypes
         for rows in (1, 2, 33):
             out = torch.empty(rows, 70)
-            call(x.data_ptr(), w.data_ptr(), 1091, 0, None, out.data_ptr(), rows, 70, 1091, 2)
+            call(x.data_ptr(), 1091, w.data_ptr(), 1091, 0, None, out.data_ptr(), rows, 70, 1091, 2)
             assert bits_equal(out, expected[:rows]), variant
 
 

@@ -54,6 +54,7 @@ def counted() -> dict[str, int]:
 
 def linear_layers(calls: Counter[str]) -> None:
     """Every unquantized linear layer and the logits: vLLM asks this function for the product that a layer will call."""
+    import torch
     from vllm.model_executor.layers import utils
 
     stock = utils.dispatch_cpu_unquantized_gemm
@@ -64,12 +65,16 @@ def linear_layers(calls: Counter[str]) -> None:
             stock(layer, remove_weight)
             return
 
+        packed = matmul.Packed(weight.detach())
+
         def product(x: Any, weight: Any, bias: Any) -> Any:
             calls["ours vllm::linear"] += 1
             with _switch.uncounted():
-                return matmul.linear(x, weight, bias)
+                return matmul.linear(x, packed, bias)
 
         layer.cpu_linear = product
+        if remove_weight:  # as vLLM does with the weights that it packs
+            layer.weight = torch.nn.Parameter(weight.new_empty(0), requires_grad=False)
 
     utils.dispatch_cpu_unquantized_gemm = dispatch
 

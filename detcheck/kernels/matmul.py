@@ -16,44 +16,67 @@ from detcheck.kernels._op import Op
 if TYPE_CHECKING:
     import torch
 
+CALL = "pipiippiiii"  # the arguments of detcheck_matmul
+GROUP = (4, 8)  # _cpu_matmul.cpp's packing: rows side by side, elements a step
 
-def linear(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+
+def linear(x: torch.Tensor, w: torch.Tensor | Packed, bias: torch.Tensor | None = None) -> torch.Tensor:
     """x[..., K] @ w[N, K].T + bias[N] -> [..., N]. Sums in float32, one rounding at the end.
 
     Raises ValueError for shapes, dtypes and devices that it cannot take, NotInvariantError in the fallback.
     """
     import torch
 
-    if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[1] or (bias is not None and bias.shape != w.shape[:1]):
+    packed = w if isinstance(w, Packed) else None
+    columns, length = packed.shape if packed else w.shape if w.ndim == 2 else (-1, -1)
+    if length < 0 or x.ndim < 1 or x.shape[-1] != length or (bias is not None and bias.shape != (columns,)):
         given = [tuple(t.shape) for t in (x, w, bias) if t is not None]
         raise ValueError(f"linear needs x[..., K], w[N, K] and bias[N]; got {', '.join(map(str, given))}")
-    code = dtype_code("matmul", x, w, bias)
-    dtype = x.dtype
-    rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    weight = packed.weight if packed else w
+    code = dtype_code("matmul", x, weight, bias)
+    rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), length)
     if not _native.available():
-        out = _fallback.matmul(rows, w)
+        out = _fallback.matmul(rows, weight)
         out = out if bias is None else out + bias
     else:
-        if w.stride(1) != 1:
-            w = w.contiguous()
-        if code:  # sums are in float32
-            rows, bias = rows.float(), None if bias is None else bias.float()
-        rows = rows.contiguous()
+        if not packed and weight.stride(1) != 1:
+            weight = weight.contiguous()
+        rows = rows if rows.stride(1) == 1 else rows.contiguous()
         bias = None if bias is None else bias.contiguous()
-        out = torch.empty((rows.shape[0], w.shape[0]), dtype=torch.float32)
-        _native.function("matmul", "ppiippiiii")(
+        out = torch.empty((rows.shape[0], columns), dtype=x.dtype)
+        _native.function("matmul", CALL)(
             rows.data_ptr(),
-            w.data_ptr(),
-            w.stride(0),
+            rows.stride(0),
+            weight.data_ptr(),
+            -1 if packed else weight.stride(0),
             code,
             None if bias is None else bias.data_ptr(),
             out.data_ptr(),
             *out.shape,
-            w.shape[1],
+            length,
             torch.get_num_threads(),
         )
-        out = out.to(dtype) if code else out
-    return out if x.ndim == 2 else out.view(*x.shape[:-1], w.shape[0])
+    return out if x.ndim == 2 else out.view(*x.shape[:-1], columns)
+
+
+class Packed:
+    """A weight w[N, K] laid out as the kernel reads it, for products that come again and again: the same bits, sooner.
+
+    As large as the weight. Where the kernels cannot be compiled it is the weight itself.
+    """
+
+    def __init__(self, w: torch.Tensor) -> None:
+        import torch
+
+        self.shape = w.shape
+        code = dtype_code("matmul", w)
+        self.weight = w
+        if _native.available():
+            w = w if w.stride(1) == 1 else w.contiguous()
+            n, k = w.shape
+            self.weight = torch.empty(-(-n // GROUP[0]), -(-k // GROUP[1]), *GROUP, dtype=w.dtype)
+            call = _native.function("pack", "piipiii", "matmul")
+            call(w.data_ptr(), w.stride(0), code, self.weight.data_ptr(), n, k, torch.get_num_threads())
 
 
 def mm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
