@@ -1,9 +1,13 @@
-"""How much of a probe's time is not the model's own forward pass. Goal: at most 2% on a model of at least 100M parameters.
+"""How much of a probe's time is not the engine's own. Goal: at most 2% on a model of at least 100M parameters.
 
-A Llama-shaped model of 117M parameters is made on the spot. Time in `forward` is measured by hooks, everything else is ours:
-forming batches, reading tokens and log-probabilities, hashing, storing.
+A Llama-shaped model of 117M parameters is made on the spot. The engine's own time is what the model's `forward` takes in
+transformers and what the engine's steps take in vLLM; all else is ours: forming batches, arrivals, reading tokens and
+log-probabilities, evidence, hashing, storing. Opening the engine is not counted.
+
+Usage: python benchmarks/overhead.py [transformers] [vllm]
 """
 
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -38,31 +42,61 @@ def make(folder):
     return sum(p.numel() for p in model.parameters())
 
 
-def main():
+class Transformers(TransformersEngine):
+    """Its forward pass timed by hooks."""
+
+    def load(self, longest=0):
+        super().load(longest)
+        self.inside, began = 0.0, 0.0
+
+        def begin(*_):
+            nonlocal began
+            began = time.perf_counter()
+
+        def end(*_):
+            self.inside += time.perf_counter() - began
+
+        self._model.register_forward_pre_hook(begin)
+        self._model.register_forward_hook(end)
+
+
+def vllm(folder):
+    from detcheck.engines.vllm import VllmEngine
+
+    class Vllm(VllmEngine):
+        inside = 0.0
+
+        def complete(self, *arguments, **options):
+            decoded = super().complete(*arguments, **options)
+            self.inside += self.engine_s
+            return decoded
+
+    return Vllm(folder)
+
+
+def main(*engines):
+    transformers.utils.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder:
-        size = make(Path(folder) / "model")
-        engine = TransformersEngine(str(Path(folder) / "model"))
-        engine.load()
-        inside = [0.0, 0.0]  # when the forward pass began, seconds in all
-        engine._model.register_forward_pre_hook(lambda *_: inside.__setitem__(0, time.perf_counter()))
-        engine._model.register_forward_hook(
-            lambda *_: inside.__setitem__(1, inside[1] + time.perf_counter() - inside[0])
-        )
-        spec = Spec("completions", completions.Options(samples=24, max_tokens=32))
-        spans = []
+        model = str(Path(folder) / "model")
+        print(f"{make(model) / 1e6:.0f}M parameters, completions of 32 tokens")
+        for name in engines or ("transformers", "vllm"):
+            engine = Transformers(model) if name == "transformers" else vllm(model)
+            began = []
 
-        def opened(spec):
-            probe = completions.Completions(spec, engine)
-            spans.append(time.perf_counter())
-            return probe
+            def opened(spec, engine=engine, began=began):
+                probe = completions.Completions(spec, engine)
+                began.append(time.perf_counter())
+                return probe
 
-        completions.PROBE = opened
-        transformers.utils.logging.set_verbosity_error()
-        run = runner.run(spec, Path(folder) / "runs")
-        seconds = time.perf_counter() - spans[0]
-        print(f"{size / 1e6:.0f}M parameters, {run.findings[0].samples} completions of 32 tokens: {seconds:.1f} s")
-        print(f"outside the model's forward: {100 * (seconds - inside[1]) / seconds:.2f}%")
+            completions.PROBE = opened
+            spec = Spec("completions", completions.Options(samples=48, max_tokens=32, engine=name))
+            run = runner.run(spec, Path(folder) / name)
+            seconds = time.perf_counter() - began[0]
+            share = 100 * (seconds - engine.inside) / seconds
+            print(
+                f"{name}: {run.findings[0].samples} of them in {seconds:.1f} s, outside the engine's own work {share:.2f}%"
+            )
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
