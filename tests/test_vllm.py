@@ -12,6 +12,7 @@ from detcheck import runner
 from detcheck.engines import amplifier
 from detcheck.engines.base import Row
 from detcheck.outcomes import outcome
+from detcheck.records import Kernels
 
 pytestmark = pytest.mark.usefixtures("needs_vllm")
 TOKENS = 24
@@ -212,3 +213,25 @@ def test_the_same_across_processes(detcheck, monkeypatch):
     assert found["stock"]["verdict"] == "batch-variant" and found["batch-invariant"]["distinct_bits"] == 1
     assert report["environment"]["flags"]["vllm.executor"] == "mp"
     assert report["environment"]["variables"]["VLLM_ENABLE_V1_MULTIPROCESSING"] == "1"
+
+
+def test_requests_that_are_put_aside_are_counted_and_give_the_same_bits(prompt):
+    """A cache that holds two of three requests: one is put aside and computed again from the start."""
+    from detcheck.engines.vllm import VllmEngine
+
+    engine = VllmEngine(None, arguments=["num_gpu_blocks_override=8"], kernels=Kernels.BATCH_INVARIANT)
+    engine.load(512)
+    try:
+        with engine.running("batch-invariant"):
+            size = engine._facts["block_size"]
+            rows = [
+                Row(tuple(prompt * 20)[: 2 * size - 8])
+            ] * 3  # three blocks each, of the seven that are not vLLM's own
+            alone = engine.complete(rows[:1], 16, ignore_eos=True)
+            decoded = engine.complete(rows, 16, ignore_eos=True)
+    finally:
+        engine.close()
+    times = [decoded.rides[slot].preemptions for slot in range(3)]
+    assert sum(times) > 0 and alone.rides[0].preemptions == 0
+    assert {bits(c) for c in decoded.completions.values()} == {bits(alone.completions[0])}
+    assert decoded.completions.keys() == {0, 1, 2}

@@ -43,11 +43,16 @@ def sabotage(tmp_path, monkeypatch, code):
         ),
         (
             None,
-            "import detcheck.integrations.vllm_kernels as k\ndef moved(calls): import vllm.nowhere\nk.PARTS = (moved,)",
+            "import detcheck.integrations.vllm_kernels as k\ndef moved(calls, device): import vllm.nowhere\nk.PARTS = (moved,)",
             "a name that the plugin needs is not in this vLLM",
         ),
+        (
+            None,
+            "import detcheck.integrations.vllm_kernels as k\nfind = k.find\nk.find = lambda name, device: find(name, 'xpu')",
+            "matmul has no batch-invariant kernel on xpu; it has on cpu",
+        ),
     ],
-    ids=["not loaded", "attention only", "counters at zero", "a private name moved"],
+    ids=["not loaded", "attention only", "counters at zero", "a private name moved", "another device"],
 )
 def test_a_sabotaged_plugin_is_never_silently_stock(detcheck, tmp_path, monkeypatch, plugins, code, said):
     if plugins:
@@ -144,6 +149,29 @@ def test_an_engine_that_is_killed_costs_nothing_that_was_observed_and_the_run_go
     assert 0 < before < 16
     resumed = runner.resume(only_run(tmp_path / "runs"))
     assert resumed.findings[0].samples == 16 and resumed.findings[0].missing == 0
+    assert gone()
+
+
+@real
+def test_memory_that_runs_out_in_the_middle_costs_nothing_that_was_observed(detcheck, tmp_path, monkeypatch):
+    """The engine's process may have no more memory than it has, from the third batch on."""
+    code = """
+import resource
+import detcheck.engines._vllm_host as h
+serve, served = h.Host.serve, []
+def starved(self, request):
+    served.append(request)
+    if len(served) == 3:
+        pages = int(open("/proc/self/statm").read().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize(), -1))
+    return serve(self, request)
+h.Host.serve = starved
+"""
+    sabotage(tmp_path, monkeypatch, code)
+    result = detcheck("completions", "--engine", "vllm", "-n", 24, "--max-tokens", 4, "--format", "json", "-q")
+    (finding,) = json.loads(result.out)["findings"]
+    assert 0 < finding["samples"] < 24 and finding["missing"] == 24 - finding["samples"], result.out
+    assert "llocate memory" in result.out and "Traceback" not in result.err, result.out
     assert gone()
 
 

@@ -23,7 +23,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from detcheck.engines import _vllm_installed
-from detcheck.engines._vllm_host import Answer, Request, Settings
+from detcheck.engines._vllm_arguments import Settings
+from detcheck.engines._vllm_host import Answer, Request
 from detcheck.engines.base import Decoded, Row
 from detcheck.engines.checkpoint import Checkpoint
 from detcheck.errors import FailedError, UsageError

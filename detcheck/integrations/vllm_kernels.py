@@ -1,6 +1,6 @@
 """Puts our kernels into vLLM: attention, linear layers, norms, activations, and torch's own leaf ops (log-softmax among them).
 
-On the CPU, where vLLM 0.32 has been tested. Every name of vLLM's that is not public is looked up here and nowhere else, and
+A part asks `kernels/` for its op by name and the type of vLLM's device. Tested with vLLM 0.32 on the CPU. Every name of vLLM's that is not public is looked up here and nowhere else, and
 one that has moved is an error in words. What runs is counted, ours and stock alike, so that a run can show which it was.
 """
 
@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from detcheck.kernels import _switch, gelu_mul, matmul, rmsnorm, silu_mul
+from detcheck.kernels import _switch
+from detcheck.kernels._checks import NotInvariantError
+from detcheck.kernels._op import find
 
 # vLLM's own ops that multiply or reduce: counted when they run beside ours, and named in the report.
 STOCK = (
@@ -31,14 +33,12 @@ def install(calls: Counter[str]) -> None:
     global _coverage
     from vllm.platforms import current_platform
 
-    if not current_platform.is_cpu():
-        raise CannotInstallError(
-            f"our kernels run on the CPU in this version, and vLLM runs on {current_platform.device_type}. "
-            "Use --kernels engine for vLLM's own batch-invariant mode"
-        )
+    device = current_platform.device_type
     try:
         for part in PARTS:
-            part(calls)
+            part(calls, device)
+    except NotInvariantError as error:
+        raise CannotInstallError(f"{error}. Use --kernels engine for vLLM's own batch-invariant mode") from error
     except (ImportError, AttributeError) as error:
         raise CannotInstallError(
             f"a name that the plugin needs is not in this vLLM: {error}. It was tested with vLLM 0.32; install that, or a newer detcheck"
@@ -52,12 +52,12 @@ def counted() -> dict[str, int]:
     return found | {f"stock {name}": n for name, n in _coverage.uncovered.items()}
 
 
-def linear_layers(calls: Counter[str]) -> None:
+def linear_layers(calls: Counter[str], device: str) -> None:
     """Every unquantized linear layer and the logits: vLLM asks this function for the product that a layer will call."""
     import torch
     from vllm.model_executor.layers import utils
 
-    stock = utils.dispatch_cpu_unquantized_gemm
+    matmul, stock = find("matmul", device), utils.dispatch_cpu_unquantized_gemm
 
     def dispatch(layer: Any, remove_weight: bool) -> None:
         weight = layer.weight
@@ -79,18 +79,21 @@ def linear_layers(calls: Counter[str]) -> None:
     utils.dispatch_cpu_unquantized_gemm = dispatch
 
 
-def attention(calls: Counter[str]) -> None:
+def attention(calls: Counter[str], device: str) -> None:
     """The backend that the CPU platform chooses, under its own name."""
     from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
     from detcheck.integrations import vllm_attention
 
+    find("attention", device)
     vllm_attention.calls = calls
     register_backend(AttentionBackendEnum.CPU_ATTN, f"{vllm_attention.__name__}.{vllm_attention.Backend.__name__}")
 
 
-def norms(calls: Counter[str]) -> None:
+def norms(calls: Counter[str], device: str) -> None:
     from vllm.model_executor.layers.layernorm import GemmaRMSNorm, RMSNorm
+
+    rmsnorm = find("rmsnorm", device)
 
     def normed(stock: Callable[..., Any], weight_of: Callable[[Any], Any]) -> Callable[..., Any]:
         def forward(self: Any, x: Any, residual: Any = None) -> Any:
@@ -110,8 +113,10 @@ def norms(calls: Counter[str]) -> None:
     GemmaRMSNorm.forward_native = normed(GemmaRMSNorm.forward_native, lambda n: n.weight.data.float() + 1.0)
 
 
-def activations(calls: Counter[str]) -> None:
+def activations(calls: Counter[str], device: str) -> None:
     from vllm.model_executor.layers.activation import GeluAndMul, SiluAndMul
+
+    silu_mul, gelu_mul = find("silu_mul", device), find("gelu_mul", device)
 
     def silu_and_mul(self: Any, x: Any) -> Any:
         calls["ours vllm::silu_and_mul"] += 1
@@ -128,7 +133,7 @@ def activations(calls: Counter[str]) -> None:
     SiluAndMul.forward_cpu, GeluAndMul.forward_cpu = silu_and_mul, gelu_and_mul
 
 
-def stock_ops(calls: Counter[str]) -> None:
+def stock_ops(calls: Counter[str], device: str) -> None:
     """Counts those of vLLM's own ops that run all the same. Some do not exist in every build."""
     from vllm import _custom_ops
 

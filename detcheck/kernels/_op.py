@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING
+
+from detcheck import lookup
+from detcheck.kernels._checks import NotInvariantError
 
 if TYPE_CHECKING:
     import torch
@@ -29,3 +33,15 @@ class Op:
     """ours; None: there is none, and the op is a subject only"""
     batched: tuple[int, ...] = (0,)
     """which arguments have the batch as their first dimension; the output always has"""
+    devices: tuple[str, ...] = ("cpu",)
+    """types of device that ours runs on"""
+
+
+def find(name: str, device: str) -> ModuleType:
+    """The op's file, whose functions run batch-invariantly on that type of device. Raises NotInvariantError where there is none."""
+    module = lookup.find("kernels", name)
+    op = module.OP
+    if op.batch_invariant is None or device not in op.devices:
+        there = f"; it has on {', '.join(op.devices)}" if op.batch_invariant else ""
+        raise NotInvariantError(f"{name} has no batch-invariant kernel on {device}{there}")
+    return module
