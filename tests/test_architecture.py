@@ -17,7 +17,7 @@ ALLOWED = {
     "progress": {"runner"},
     "probes": {"probes", "engines", "kernels", "records", "environment", "lookup"} | HELPERS,
     "engines": {"engines", "kernels", "records"} | HELPERS,
-    "kernels": {"kernels"} | HELPERS,
+    "kernels": {"kernels", "lookup"} | HELPERS,
     "integrations": {"integrations", "kernels", "records"},
     "judge": {"records"} | HELPERS,
     "report": {"report", "records", "lookup"} | HELPERS,
