@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import only_run
+from conftest import hears_ctrl_c, only_run
 from scripted import LATENT, OTHER, SAME, Scripted
 
 from detcheck import runner, store, tables
@@ -351,7 +351,9 @@ def test_ctrl_c_exits_130_with_the_partial_report(tmp_path):
         "--format",
         "json",
     ]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c
+    )
     until = time.monotonic() + 120
     while not list((tmp_path / "runs").glob("*/observations/*.parquet")):
         assert time.monotonic() < until and process.poll() is None
