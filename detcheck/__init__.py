@@ -15,9 +15,10 @@ _HOMES = {
     "load": "runner",
     "assert_batch_invariant": "probes._assert",
     "batch_invariant": "kernels._switch",
+    "Signature": "kernels._signature",
 }
 
-__all__ = ["Run", "Spec", "Verdict", "assert_batch_invariant", "batch_invariant", "load", "resume", "run"]
+__all__ = ["Run", "Signature", "Spec", "Verdict", "assert_batch_invariant", "batch_invariant", "load", "resume", "run"]
 
 
 def __getattr__(name: str) -> object:

@@ -217,6 +217,30 @@ def batch(
     probe(context, spec, format, output_dir, resume, quiet)
 
 
+@command
+def certify(
+    context: typer.Context,
+    op: Annotated[str, panel(OP, "A bundled op, all, or your own Triton kernel: package.module:kernel.")] = "all",
+    target: Annotated[
+        str, panel(OP, "sm_80, sm_90, sm_100, gfx942, several with commas, or all.", metavar="NAMES")
+    ] = "all",
+    dtype: Annotated[str | None, panel(OP, "Like bf16,float32. Default: those that the kernel declares.")] = None,
+    fail_on: FailOnOption = FailOn.ANY,
+    format: FormatOption = Format.TERMINAL,
+    output_dir: OutputOption = Path("runs"),
+    resume: ResumeOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """A Triton kernel, compiled for a GPU that need not be there, and read: can the batch reach the order in which it adds?
+
+    Exit codes: 0 certified, 1 refuted, 3 undecided.
+    """
+    part = lookup.find("probes", "certify")
+    named = part.TARGETS if target == "all" else tuple(word.strip() for word in target.split(","))
+    spec = Spec("certify", part.Options(op, named), None, Kernels.STOCK, dtype, "auto", 0, 1, None, fail_on)
+    probe(context, spec, format, output_dir, resume, quiet)
+
+
 def probe(
     context: typer.Context, spec: Spec, format: Format, output_dir: Path, resume: Path | None, quiet: bool
 ) -> None:

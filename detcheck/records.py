@@ -32,10 +32,14 @@ class Verdict(StrEnum):
     INACCURATE = "inaccurate"
     INCONCLUSIVE = "inconclusive"
     FAILED = "failed"
+    # of a kernel that was read, not run
+    CERTIFIED = "certified"
+    REFUTED = "refuted"
+    UNDECIDED = "undecided"
 
     @property
     def exit_code(self) -> int:
-        return {"identical": 0, "inconclusive": 3, "failed": 4}.get(self.value, 1)
+        return {"identical": 0, "certified": 0, "inconclusive": 3, "undecided": 3, "failed": 4}.get(self.value, 1)
 
 
 # Over several findings the most telling wins: a divergence beats a failure, a failure beats a doubt, a doubt beats a pass.
@@ -44,9 +48,12 @@ SEVERITY = (
     Verdict.BATCH_VARIANT,
     Verdict.DIVERGENT,
     Verdict.INACCURATE,
+    Verdict.REFUTED,
     Verdict.FAILED,
     Verdict.INCONCLUSIVE,
+    Verdict.UNDECIDED,
     Verdict.IDENTICAL,
+    Verdict.CERTIFIED,
 )
 
 

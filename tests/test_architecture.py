@@ -8,7 +8,17 @@ import pytest
 import detcheck
 
 ROOT = Path(detcheck.__file__).parent
-HELPERS = {"bits", "errors", "figures", "files", "forks", "outcomes", "tables", "tally"}  # pure: no torch, no engine
+HELPERS = {
+    "bits",
+    "certificates",
+    "errors",
+    "figures",
+    "files",
+    "forks",
+    "outcomes",
+    "tables",
+    "tally",
+}  # pure: no torch, no engine
 ALLOWED = {
     "__init__": {"records", "runner"},  # by name, lazily
     "__main__": {"cli"},
@@ -27,6 +37,7 @@ ALLOWED = {
     "lookup": {"errors"},
     "records": set(),
     "bits": set(),
+    "certificates": {"records", "tally"},
     "errors": set(),
     "files": set(),
     "figures": {"records", "bits", "forks", "outcomes"},

@@ -35,6 +35,8 @@ class Op:
     """which arguments have the batch as their first dimension; the output always has"""
     devices: tuple[str, ...] = ("cpu",)
     """types of device that ours runs on"""
+    triton: tuple[str, ...] = ()
+    """its Triton kernels, as package.module:kernel"""
 
 
 def find(name: str, device: str) -> ModuleType:

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from detcheck.bits import content_hash
@@ -69,12 +70,33 @@ def check_path(path: str) -> None:
 
 def load(path: str) -> UserOp:
     """Import it; the current directory comes first. Raises UsageError where it is not there or breaks the contract."""
-    check_path(path)
+    loaded = module(path)
     name, _, function = path.partition(":")
+    run = getattr(loaded, function, None)
+    if not callable(run):
+        has = ", ".join(n for n, value in vars(loaded).items() if inspect.isfunction(value) and not n.startswith("_"))
+        raise UsageError(f"--op {path}: {name} has no function {function}; it has {has or 'none'}")
+    maker, reference = getattr(loaded, "make_inputs", None), getattr(loaded, "reference", None)
+    if not callable(maker):
+        raise UsageError(
+            f"--op {path}: {name} has no make_inputs. Define make_inputs(rows, dtype, seed) there: it returns the tuple of the op's arguments"
+        )
+    batched = getattr(loaded, "BATCHED", (0,))
+    if not isinstance(batched, tuple | list) or not batched or not all(type(n) is int and n >= 0 for n in batched):
+        raise UsageError(f"--op {path}: BATCHED must be a tuple of places of arguments, like (0, 2); it is {batched!r}")
+    source = Path(getattr(loaded, "__file__", None) or "")
+    digest = content_hash(source.read_bytes()) if source.is_file() else ""
+    return UserOp(path, run, maker, tuple(batched), reference if callable(reference) else None, digest)
+
+
+def module(path: str) -> ModuleType:
+    """The module of package.module:name, imported; the current directory comes first. Raises UsageError."""
+    check_path(path)
+    name = path.partition(":")[0]
     try:
         with importable():
             importlib.invalidate_caches()  # it may be younger than this process
-            module = importlib.import_module(name)
+            return importlib.import_module(name)
     except (Exception, SystemExit) as error:  # it is foreign and may raise anything
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             raise UsageError(
@@ -83,21 +105,6 @@ def load(path: str) -> UserOp:
         raise UsageError(
             f"--op {path}: importing {name} raised {words(error)}. Make it import by itself first"
         ) from error
-    run = getattr(module, function, None)
-    if not callable(run):
-        has = ", ".join(n for n, value in vars(module).items() if inspect.isfunction(value) and not n.startswith("_"))
-        raise UsageError(f"--op {path}: {name} has no function {function}; it has {has or 'none'}")
-    maker, reference = getattr(module, "make_inputs", None), getattr(module, "reference", None)
-    if not callable(maker):
-        raise UsageError(
-            f"--op {path}: {name} has no make_inputs. Define make_inputs(rows, dtype, seed) there: it returns the tuple of the op's arguments"
-        )
-    batched = getattr(module, "BATCHED", (0,))
-    if not isinstance(batched, tuple | list) or not batched or not all(type(n) is int and n >= 0 for n in batched):
-        raise UsageError(f"--op {path}: BATCHED must be a tuple of places of arguments, like (0, 2); it is {batched!r}")
-    source = Path(getattr(module, "__file__", None) or "")
-    digest = content_hash(source.read_bytes()) if source.is_file() else ""
-    return UserOp(path, run, maker, tuple(batched), reference if callable(reference) else None, digest)
 
 
 @contextlib.contextmanager

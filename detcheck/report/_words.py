@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from detcheck.certificates import NOT_PROVEN, in_words, summary
 from detcheck.records import SEVERITY, Finding, Fork, Role, Run, Verdict
 from detcheck.report._visible import visible
 
@@ -20,6 +21,9 @@ MEANING = {
     Verdict.INACCURATE: "the result is wrong against float64 beyond the accuracy rule",
     Verdict.INCONCLUSIVE: "not enough evidence for a verdict",
     Verdict.FAILED: "it could not run, and nothing was observed",
+    Verdict.CERTIFIED: "nothing of the batch reaches the order in which it adds",
+    Verdict.REFUTED: "the batch reaches the order in which it adds",
+    Verdict.UNDECIDED: "what was read of the kernel does not show it either way",
 }
 
 ADVICE = {
@@ -32,6 +36,9 @@ ADVICE = {
     Verdict.INACCURATE: "Equal bits do not help where they are wrong. Look at the accumulator's dtype, at masks, and at what is left over after whole tiles.",
     Verdict.INCONCLUSIVE: "Ask again so that what is named above happens; this is not a pass.",
     Verdict.FAILED: "",
+    Verdict.CERTIFIED: NOT_PROVEN,
+    Verdict.REFUTED: "Let loop bounds, branches, masks and addresses along what is added follow the row's own length and constants alone.",
+    Verdict.UNDECIDED: "This is no certificate. Where the reason is the kernel's form, write it so that it can be read; else test it on a GPU.",
 }
 
 
@@ -70,7 +77,9 @@ def subject_line(finding: Finding) -> str:
 
 
 def totals(finding: Finding) -> str:
-    """The line that users paste into issues. Unique counts token sequences."""
+    """The line that users paste into issues. Unique counts token sequences; of a compiled kernel, what it takes."""
+    if certificate := finding.evidence.get("certificate"):
+        return summary(certificate)
     return f"Total samples: {finding.samples}, Unique samples: {finding.distinct}"
 
 
@@ -78,6 +87,8 @@ def figures(finding: Finding) -> list[str]:
     """What differs and how often, a fact a line."""
     if not finding.samples:
         return []
+    if certificate := finding.evidence.get("certificate"):
+        return certified(certificate)
     compared, n = finding.evidence.get("compared"), finding.evidence.get("batches")
     unit, numbers = unit_of(finding) + "s", of_numbers(finding)
     lines = [f"the most common came {finding.mode_count} times"]
@@ -110,6 +121,17 @@ def figures(finding: Finding) -> list[str]:
         rates = f"{percent(low)} to {percent(high)}"
         lines.append(f"of batches under this schedule {rates} hold a sample that leaves the mode (95%, {n} batches)")
     return lines
+
+
+def certified(certificate: Mapping[str, object]) -> list[str]:
+    """What was read of a compiled kernel, a fact a line."""
+    flags = ", ".join(f"{name} {value}" for name, value in sorted(certificate["flags"].items()))
+    found = certificate["found"]
+    lines = [f"against it: {visible(in_words(f))}" for f in found] if len(found) > 1 else []
+    return [
+        *lines,
+        f"forms of a launch: {certificate['forms']}, different binaries: {len(certificate['binaries'])}; {visible(flags)}",
+    ]
 
 
 def of_numbers(finding: Finding) -> bool:

@@ -37,7 +37,9 @@ from detcheck.report._words import (
 )
 
 FILE = None  # it is for a screen; the run's folder holds the other formats
-COLOURS = {Verdict.IDENTICAL: "green", Verdict.INCONCLUSIVE: "yellow"}
+COLOURS = {
+    Verdict.IDENTICAL: "green", Verdict.CERTIFIED: "green", Verdict.INCONCLUSIVE: "yellow", Verdict.UNDECIDED: "yellow",
+}  # fmt: skip
 SHOWN_LINES = 60  # of verdicts, where there is one for each op and implementation
 BAR = 40  # characters of the longest bar
 

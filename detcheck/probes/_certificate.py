@@ -1,0 +1,150 @@
+"""Everything that is known of a kernel on a target without running it, as plain facts. `certificates.py` judges them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+from detcheck.kernels._signature import Signature
+from detcheck.probes._compile import FLAGS, SHARED, Built, Wrapped, build, digests, forms, heuristic_values
+from detcheck.probes._masked import crooked, objection, outermost
+from detcheck.probes._skeleton import skeleton
+from detcheck.probes._taint import Found, Pass
+from detcheck.probes._ttir import Function, parse
+
+OWN_KEYS = "which keys a row sees is its own matter; what is masked adds nothing as long as all numbers are finite"
+
+
+def certify(wrapped: Wrapped, signature: Signature, dtype: str, target: str) -> dict[str, object]:
+    """The facts of one kernel on one target. Raises whatever Triton dies of where it cannot be compiled."""
+    import triton
+
+    built = [build(wrapped, form, target) for form in forms(wrapped, signature, dtype)]
+    found: dict[tuple[str, str, int], dict[str, object]] = {}
+    trusted = [f"{', '.join(signature.aligned)}: only passed aligned to 16 bytes"] if signature.aligned else []
+    skeletons: dict[object, list[str]] = {}
+    for _, same in itertools.groupby(sorted(built, key=lambda b: b.ttir), key=lambda b: b.ttir):
+        forms_of = list(same)
+        function = parse(forms_of[0].ttir)[0]
+        skeletons.setdefault(skeleton(function), []).extend(b.form.chosen for b in forms_of)
+        judged = list(examined(function, signature))
+        if any(not excuse for _, excuse in judged):  # once more, for the lines
+            function = parse(build(wrapped, forms_of[0].form, target, lines=True).ttir)[0]
+            judged = list(examined(function, signature))
+        for each, excuse in judged:
+            if excuse:
+                trusted.append(excuse)
+            else:
+                found[each.what, each.place.file, each.place.line] = said(each)
+    found |= {(f["what"], "", 0): f for f in choices(wrapped, signature, built, skeletons)}
+    largest = max(int(b.facts["shared_bytes"]) for b in built)
+    if largest > SHARED[target]:
+        what = f"it needs {largest} bytes of shared memory, and {target} has {SHARED[target]}"
+        found[what, "", 0] = {"refutes": False, "what": what, "file": "", "line": 0}
+    return {
+        "target": target,
+        "forms": len(built),
+        "binaries": digests(built),
+        "found": sorted(found.values(), key=lambda f: (not f["refutes"], f["file"], f["line"])),
+        "trusted": list(dict.fromkeys(trusted)),
+        "flags": {**{k: str(v) for k, v in FLAGS.items()}, "triton": triton.__version__} | options(built),
+        "registers": max((int(b.facts.get("registers", 0)) for b in built), default=0),
+        "spills": max((int(b.facts.get("spills", 0)) for b in built), default=0),
+        "shared_bytes": largest,
+        "instructions": merged(b.facts["instructions"] for b in built),
+    }
+
+
+def examined(function: Function, signature: Signature) -> Iterable[tuple[Found, str]]:
+    """What speaks against it, each with what excuses it: attention's rule, where it was declared and holds."""
+    walker, everything = Pass(signature), list(function.walk())
+    for each in walker.run(function):
+        if not signature.masked_tail or each.rule is None:
+            yield each, ""
+            continue
+        loop = outermost(each.rule, everything)
+        against = (
+            objection(loop, walker.marks, everything) if loop.name == "scf.for" else "it is not in a loop over keys"
+        )
+        if against:
+            yield Found(each.refutes, f"{each.what}, and {against}", each.place), ""
+        elif loop.name == "scf.for" and (names := crooked(loop, walker.marks)):
+            yield (
+                Found(False, f"which keys a row sees follows {names} in a way that is not a plain offset", each.place),
+                "",
+            )
+        else:
+            yield each, OWN_KEYS
+
+
+def choices(
+    wrapped: Wrapped, signature: Signature, built: Sequence[Built], skeletons: dict[object, list[str]]
+) -> Iterable[dict[str, object]]:
+    """What the launcher, an autotuner or a heuristic chooses among, where that changes the order or may."""
+    place = where(wrapped)
+    for name in sorted(set(signature.constexprs) & set(signature.batch)):
+        if not isinstance(signature.constexprs[name], tuple):
+            what = f"{name} follows the batch and is a constexpr, and the signature gives only one of its values"
+            yield {"refutes": False, "what": what, **place}
+    for name, rule in wrapped.heuristics.items():
+        if len(heuristic_values(wrapped, signature)) == 1 and (asked := asks(rule, signature.batch)):
+            what = f"the heuristic for {name} looks at {asked}, and gave the same at every size that was tried"
+            yield {"refutes": False, "what": what, **place}
+    chosen = list(dict.fromkeys(b.form.chosen for b in built if b.form.chosen))
+    if not chosen:
+        return
+    keyed = sorted(set(wrapped.keys) & set(signature.batch))
+    by_batch = bool(keyed or (set(signature.constexprs) & set(signature.batch)) or varying_heuristics(wrapped, chosen))
+    who = f"autotune, keyed on {', '.join(keyed)}," if keyed else "autotune" if wrapped.configs else "the launch"
+    if len(skeletons) > 1 and by_batch:
+        yield {
+            "refutes": True,
+            "what": f"{who} chooses by the batch among orders of adding: {'; '.join(chosen)}",
+            **place,
+        }
+    elif len(skeletons) > 1:
+        why = (
+            "by how long each took, which another process may measure otherwise"
+            if wrapped.configs
+            else "among orders of adding"
+        )
+        yield {"refutes": False, "what": f"{who} chooses {why}: {'; '.join(chosen)}", **place}
+
+
+def asks(rule: object, batch: Iterable[str]) -> str:
+    """Arguments of the batch that the source of a heuristic names."""
+    code = getattr(rule, "__code__", None)
+    said_there = set(code.co_consts) | set(code.co_names) if code else set(batch)
+    return " and ".join(sorted(set(batch) & {word for word in said_there if isinstance(word, str)}))
+
+
+def varying_heuristics(wrapped: Wrapped, chosen: Sequence[str]) -> bool:
+    return any(f"{name}=" in each for name in wrapped.heuristics for each in chosen)
+
+
+def where(wrapped: Wrapped) -> dict[str, object]:
+    code = wrapped.kernel.fn.__code__
+    return {"file": code.co_filename, "line": code.co_firstlineno}
+
+
+def said(found: Found) -> dict[str, object]:
+    return {"refutes": found.refutes, "what": found.what, "file": found.place.file, "line": found.place.line}
+
+
+def options(built: Sequence[Built]) -> dict[str, str]:
+    """Compile options of every form, the several values of one together."""
+    values: dict[str, list[str]] = {}
+    for each in built:
+        for name, value in each.form.options.items():
+            values.setdefault(name, [])
+            if str(value) not in values[name]:
+                values[name].append(str(value))
+    return {name: " or ".join(several) for name, several in values.items()}
+
+
+def merged(counts: Iterable[object]) -> dict[str, int]:
+    most: dict[str, int] = {}
+    for each in counts:
+        for name, number in dict(each).items():
+            most[name] = max(most.get(name, 0), number)
+    return most

@@ -1,0 +1,235 @@
+"""Triton kernels compiled without a GPU, in every form in which a launch could ask for them, and what is in the binaries."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from detcheck.bits import content_hash
+from detcheck.kernels._signature import Signature
+
+TARGETS = {
+    "sm_80": ("cuda", 80, 32),
+    "sm_90": ("cuda", 90, 32),
+    "sm_100": ("cuda", 100, 32),
+    "gfx942": ("hip", "gfx942", 64),
+}
+SHARED = {
+    "sm_80": 166912,
+    "sm_90": 232448,
+    "sm_100": 232448,
+    "gfx942": 65536,
+}  # bytes a block may have (CUDA guide, CDNA 3 ISA)
+DIVISIBLE = [["tt.divisibility", 16]]
+TRIED = (1, 2, 7, 16, 33, 64, 128, 1024, 4096)  # values of a batch argument that heuristics are asked about
+MATRIX = r"\b(?:HMMA|HGMMA|IMMA|QGMMA|DMMA|UTC\w*MMA)\b|v_mfma_\w+|v_wmma_\w+"
+# Set for every compilation, whatever the environment says, since they change bits: and recorded.
+FLAGS = {"enable_fp_fusion": True}
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way in which a launch specialises the kernel."""
+
+    label: str
+    types: Mapping[str, str]
+    constexprs: Mapping[str, object]
+    divisible: frozenset[str]
+    options: Mapping[str, object]
+    chosen: str = ""
+    """what the launcher or the autotuner chose, where it chooses"""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A form, compiled."""
+
+    form: Form
+    ttir: str
+    digest: str
+    """of the binary, without the lines of source"""
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """What decorators around a kernel choose at launch."""
+
+    kernel: Any
+    configs: tuple[Any, ...] = ()
+    keys: tuple[str, ...] = ()
+    heuristics: Mapping[str, Any] = field(default_factory=dict)
+
+
+def unwrap(kernel: Any) -> Wrapped:
+    """The jitted function inside autotune and heuristics."""
+    from triton.runtime.autotuner import Autotuner, Heuristics
+
+    configs, keys, heuristics = (), (), {}
+    while isinstance(kernel, Autotuner | Heuristics):
+        if isinstance(kernel, Autotuner):
+            configs, keys = tuple(kernel.configs), tuple(kernel.keys)
+        else:
+            heuristics = {**heuristics, **kernel.values}
+        kernel = kernel.fn
+    return Wrapped(kernel, configs, keys, heuristics)
+
+
+def forms(wrapped: Wrapped, signature: Signature, dtype: str) -> Iterator[Form]:
+    """Every specialisation class of the batch's arguments and of alignment, for everything that is chosen at launch.
+
+    An integer is a constant where it is 1, and marked where 16 divides it, unless the kernel says do_not_specialize; a pointer is
+    marked where it is aligned to 16 bytes. Each argument is varied by itself, and all together.
+    """
+    parameters = {p.name: p for p in wrapped.kernel.params}
+    types = {name: kind.replace("T", dtype) if kind == "*T" else kind for name, kind in signature.arguments.items()}
+    pointers = {name for name, kind in types.items() if kind.startswith(("*", "tensordesc"))}
+    integers = {name for name, kind in types.items() if re.fullmatch(r"[iu]\d+", kind) and kind != "u1"}
+    free = {n for n in integers & set(signature.batch) if not parameters[n].do_not_specialize}
+    loose = {n for n in pointers - set(signature.aligned) if not parameters[n].do_not_specialize_on_alignment}
+    usual = {n for n in (pointers | integers) - free if not getattr(parameters[n], "do_not_specialize", False)}
+    usual -= {n for n in pointers if parameters[n].do_not_specialize_on_alignment}
+    ones = {n for n in free if not parameters[n].annotation_type}
+    classes: list[tuple[str, set[str], set[str]]] = [("any values", usual, set())]
+    classes += [(f"16 divides {n}", usual | {n}, set()) for n in sorted(free)]
+    classes += [(f"{n} = 1", usual, {n}) for n in sorted(ones)]
+    if len(free) > 1:
+        classes += [("16 divides all of the batch's", usual | free, set()), ("all of the batch's are 1", usual, ones)]
+    classes += [(f"{n} unaligned", usual - {n}, set()) for n in sorted(loose)]
+    if len(loose) > 1:
+        classes += [("all unaligned", usual - loose, set())]
+    for chosen, constexprs, options in choices(wrapped, signature):
+        for label, divisible, constant in classes:
+            yield Form(
+                f"{chosen}, {label}" if chosen else label,
+                {n: kind for n, kind in types.items() if n not in constant},
+                {**constexprs, **dict.fromkeys(constant, 1)},
+                frozenset(divisible),
+                options,
+                chosen,
+            )
+
+
+def choices(wrapped: Wrapped, signature: Signature) -> Iterator[tuple[str, dict[str, object], dict[str, object]]]:
+    """(what was chosen, constexprs, options) of every launch that the launcher, the autotuner or a heuristic may make."""
+    own = [
+        (n, v if isinstance(v, tuple) else (v,)) for n, v in signature.constexprs.items() if n not in wrapped.heuristics
+    ]
+    options = [(n, v if isinstance(v, tuple) else (v,)) for n, v in signature.options.items()]
+    configs = wrapped.configs or (None,)
+    rules = heuristic_values(wrapped, signature)
+    for config, values, settings, rule in itertools.product(
+        configs, itertools.product(*(v for _, v in own)), itertools.product(*(v for _, v in options)), rules
+    ):
+        constexprs = dict(zip((n for n, _ in own), values, strict=True)) | rule
+        made = dict(zip((n for n, _ in options), settings, strict=True))
+        several = {n: constexprs[n] for n, v in own if len(v) > 1} | {n: made[n] for n, v in options if len(v) > 1}
+        if len(rules) > 1:
+            several |= rule
+        if config is not None:
+            constexprs |= config.kwargs
+            made |= {"num_warps": config.num_warps, "num_stages": config.num_stages, "num_ctas": config.num_ctas}
+            several |= {**config.kwargs, "num_warps": config.num_warps, "num_stages": config.num_stages}
+            several = several if len(configs) > 1 else {}
+        yield ", ".join(f"{n}={v}" for n, v in several.items()), constexprs, made
+
+
+def heuristic_values(wrapped: Wrapped, signature: Signature) -> list[dict[str, object]]:
+    """What the heuristics give for batches of different sizes, each result once."""
+    if not wrapped.heuristics:
+        return [{}]
+    found: list[dict[str, object]] = []
+    fixed = {n: v[0] if isinstance(v, tuple) else v for n, v in signature.constexprs.items()}
+    for size in TRIED:
+        given = {n: size if n in signature.batch else 1024 for n in signature.arguments} | fixed
+        made = {name: rule(given) for name, rule in wrapped.heuristics.items()}
+        if made not in found:
+            found.append(made)
+    return found
+
+
+def build(wrapped: Wrapped, form: Form, target: str, lines: bool = False) -> Built:
+    """`lines`: with the lines of source in the intermediate code, and so in the binary. Raises whatever Triton dies of."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    kernel = wrapped.kernel
+    names = list(kernel.arg_names)
+    signature = {n: form.types.get(n, "constexpr") for n in names}
+    constants = {(names.index(n),): v for n, v in form.constexprs.items() if n in names}
+    attributes = {(names.index(n),): DIVISIBLE for n in form.divisible if n in form.types}
+    options = FLAGS | dict(form.options)
+    with settings(lines):
+        source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
+        made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
+    binary = made.asm.get("cubin") or made.asm["hsaco"]
+    return Built(form, made.asm["ttir"], content_hash(binary), facts(made, binary))
+
+
+@contextlib.contextmanager
+def settings(lines: bool) -> Iterator[None]:
+    """Binaries without lines of source do not change with a comment. The default of fusion is set since Triton warns otherwise."""
+    before = {n: os.environ.get(n) for n in ("TRITON_DISABLE_LINE_INFO", "TRITON_DEFAULT_FP_FUSION")}
+    os.environ.update(TRITON_DISABLE_LINE_INFO=str(int(not lines)), TRITON_DEFAULT_FP_FUSION="1")
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def facts(made: Any, binary: bytes) -> dict[str, object]:
+    """Registers, spills, shared memory and matrix instructions of one binary. Numbers that a tool did not give are left out."""
+    found: dict[str, object] = {"shared_bytes": int(made.metadata.shared)}
+    if "amdgcn" in made.asm:
+        text = made.asm["amdgcn"]
+        for name, key in (("registers", r"\.vgpr_count:"), ("spills", r"\.vgpr_spill_count:")):
+            if number := re.search(rf"{key}\s+(\d+)", text):
+                found[name] = int(number.group(1))
+        found["instructions"] = count(text)
+        return found
+    tools = Path(__import__("triton").__file__).parent / "backends" / "nvidia" / "bin"
+    with tempfile.TemporaryDirectory(prefix="detcheck-") as folder:
+        file = Path(folder) / "kernel.cubin"
+        file.write_bytes(binary)
+        usage = output(tools / "cuobjdump", "-res-usage", str(file))
+        if number := re.search(r"REG:(\d+)", usage):
+            found["registers"] = int(number.group(1))
+        # Local memory and stack hold what did not fit into registers.
+        if numbers := re.search(r"STACK:(\d+).*?LOCAL:(\d+)", usage):
+            found["spills"] = sum(map(int, numbers.groups()))
+        found["instructions"] = count(output(tools / "nvdisasm", "-c", str(file)))
+    return found
+
+
+def count(assembly: str) -> dict[str, int]:
+    found = Counter(re.sub(r"_\d+x.*", "", word) for word in re.findall(MATRIX, assembly))
+    return dict(sorted(found.items()))
+
+
+def output(tool: Path, *arguments: str) -> str:
+    try:
+        return subprocess.run([str(tool), *arguments], capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def digests(built: Sequence[Built]) -> dict[str, list[str]]:
+    """Digest of a binary -> the forms that give it."""
+    made: dict[str, list[str]] = {}
+    for each in built:
+        made.setdefault(each.digest, []).append(each.form.label)
+    return made

@@ -1,0 +1,512 @@
+"""Can the batch reach the order in which a kernel adds? A pass over its intermediate code.
+
+Every value carries what of the batch it depends on, and how. A program's id, or an offset, that is *uniform* over a tile only
+says which rows are read, and is harmless. Harm is in the *pattern*: along an axis (of a tile, or the iterations of a loop that
+accumulates) the way a value varies depends on the batch: a mask, a start that wraps around, a loop's bound. A pattern along an
+axis that is added up means that the batch decides what is added when. Along the axis of rows it is the usual mask of rows
+that are not there.
+
+Sources of the batch: the arguments that the signature names, what is loaded through pointers it names, the number of programs,
+and the ids of programs along the axes it names. What is found is said with its line; what the pass does not know is said to be
+unclear, never taken for harmless.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from detcheck.kernels._signature import Signature
+from detcheck.probes._ttir import Block, Function, Op, Place, Value
+
+Axis = Hashable  # of a tile: a number; of a loop: its Op
+AXES = "xyz"  # as Triton's code calls the axes of the grid
+NONE: frozenset = frozenset()
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a value has of the batch."""
+
+    batch: frozenset[str] = NONE
+    """sources that it depends on"""
+    varies: frozenset[Axis] = NONE
+    """axes along which it is not the same"""
+    pattern: frozenset[Axis] = NONE
+    """axes along which the way it varies depends on the batch"""
+    number: frozenset[str] = NONE
+    """of a float: sources that are part of the number itself"""
+    data: bool = False
+    """computed from what was loaded as floats: known only while it runs"""
+    crooked: frozenset[str] = NONE
+    """arguments of the batch that went through an operation that is not linear"""
+    constant: bool = False
+
+    def __or__(self, other: Mark) -> Mark:
+        return Mark(
+            self.batch | other.batch,
+            self.varies | other.varies,
+            self.pattern | other.pattern,
+            self.number | other.number,
+            self.data or other.data,
+            self.crooked | other.crooked,
+            self.constant and other.constant,
+        )
+
+    def bent(self) -> Mark:
+        """Behind an operation that is not linear: an offset that the batch decides then changes the pattern."""
+        if not self.batch:
+            return self
+        arguments = frozenset(n for n in self.batch if not n.startswith("program_id"))
+        return replace(self, pattern=self.pattern | self.varies, crooked=self.crooked | arguments, constant=False)
+
+    def compared(self) -> Mark:
+        """Behind a comparison, which is not linear either, but says no more than which side is the larger."""
+        return replace(self.bent(), crooked=self.crooked)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Something that speaks against the kernel. `refutes`: it is enough; otherwise it is only not clear."""
+
+    refutes: bool
+    what: str
+    place: Place
+    rule: Op | None = None
+    """the loop that attention's rule may excuse"""
+
+
+def union(marks: Iterable[Mark]) -> Mark:
+    made = None
+    for mark in marks:
+        made = mark if made is None else made | mark
+    return made or Mark()
+
+
+LINEAR = {
+    "arith.addi", "arith.subi", "arith.muli", "arith.extsi", "arith.extui", "arith.trunci", "arith.index_cast", "arith.bitcast",
+    "tt.addptr", "tt.bitcast", "tt.ptr_to_int", "tt.int_to_ptr", "arith.addf", "arith.subf", "arith.mulf", "arith.divf", "arith.negf",
+    "arith.extf", "arith.truncf", "arith.maximumf", "arith.minimumf", "arith.maxnumf", "arith.minnumf", "arith.remf", "tt.fp_to_fp",
+    "tt.extern_elementwise", "tt.precise_sqrt", "tt.precise_divf", "tt.clampf", "tt.mulhiui", "tt.assert", "tt.print", "llvm.intr.assume",
+}  # fmt: skip
+BENDING = {
+    "arith.divsi", "arith.divui", "arith.remsi", "arith.remui", "arith.ceildivsi", "arith.floordivsi", "arith.minsi", "arith.maxsi",
+    "arith.minui", "arith.maxui", "arith.shli", "arith.shrsi", "arith.shrui", "arith.fptosi", "arith.fptoui",
+    "math.absi",
+}  # fmt: skip
+LOGIC = {"arith.andi", "arith.ori", "arith.xori"}
+SILENT = {
+    "tt.return",
+    "scf.yield",
+    "scf.condition",
+    "tt.reduce.return",
+    "tt.scan.return",
+    "gpu.barrier",
+    "ttg.barrier",
+    "tt.map_elementwise.return",
+}
+
+
+@dataclass
+class Pass:
+    """One function, walked through until nothing changes."""
+
+    signature: Signature
+    found: dict[tuple[str, Place], Found] = field(default_factory=dict)
+    marks: dict[Value, Mark] = field(default_factory=dict)
+    makers: dict[Value, Op] = field(default_factory=dict)
+    carried_from: dict[Value, Value] = field(default_factory=dict)
+    """what a loop carries -> what it starts with"""
+    _loops: list[Op] = field(default_factory=list)
+
+    def run(self, function: Function) -> list[Found]:
+        """What speaks against the kernel, the worst first; nothing, where nothing reaches the order in which it adds."""
+        self.makers = {value: op for op in function.walk() for value in op.results}
+        for value in function.arguments:
+            name = value.name.removeprefix("%")
+            self.marks[value] = Mark(frozenset({name})) if name in self.signature.batch else Mark()
+        self._blocks(function.blocks)
+        return sorted(self.found.values(), key=lambda f: (not f.refutes, f.place.file, f.place.line))
+
+    def _blocks(self, blocks: Sequence[Block]) -> None:
+        """Several blocks: an early return. Other jumps are not followed."""
+        ends = {b.label for b in blocks if [op.name for op in b.ops] == ["tt.return"]}
+        for block in blocks:
+            for op in block.ops:
+                if op.name == "cf.cond_br":
+                    if not ends & set(op.targets):
+                        self._unclear("a jump that is no early return is not followed", op)
+                elif op.name == "cf.br":
+                    self._unclear("a jump is not followed", op) if op.operands else None
+                else:
+                    self._op(op)
+
+    def _body(self, region: Sequence[Block]) -> list[Mark]:
+        """Marks of what the region yields."""
+        for block in region:
+            for op in block.ops:
+                self._op(op)
+        last = region[-1].ops[-1] if region[-1].ops else None
+        return [self._of(v) for v in last.operands] if last else []
+
+    def _of(self, value: Value) -> Mark:
+        return self.marks.get(value, Mark())
+
+    def _add(self, refutes: bool, what: str, op: Op, rule: Op | None = None) -> None:
+        key = (what, op.place)
+        if key not in self.found or refutes:
+            self.found[key] = Found(refutes, what, op.place, rule)
+
+    def _refuted(self, what: str, op: Op, rule: Op | None = None) -> None:
+        self._add(True, what, op, rule)
+
+    def _unclear(self, what: str, op: Op) -> None:
+        self._add(False, what, op)
+
+    def _op(self, op: Op) -> None:
+        inputs = [self._of(v) for v in op.operands]
+        special: Callable[[Op, list[Mark]], list[Mark]] | None = getattr(self, "_" + re.sub(r"\W", "_", op.name), None)
+        if special:
+            made = special(op, inputs)
+        elif op.name in LINEAR or op.name.startswith("math."):
+            made = [replace(union(inputs), constant=False)] * len(op.results)
+        elif op.name in BENDING:
+            made = [union(inputs).bent()] * len(op.results)
+        elif op.name in ("arith.cmpi", "arith.cmpf"):
+            made = [union(inputs).compared()]
+        elif op.name in LOGIC:
+            whole = union(inputs)
+            made = [whole if op.results[0].element == "i1" else whole.bent()]
+        elif op.name in SILENT:
+            return
+        elif op.regions or any(m.batch for m in inputs):
+            self._unclear(f"{op.name} is not known to this version of detcheck", op)
+            made = [union(inputs).bent()] * len(op.results)
+        else:
+            self._unclear(f"{op.name} is not known to this version of detcheck", op) if op.results else None
+            made = [union(inputs)] * len(op.results)
+        for value, mark in zip(op.results, made, strict=False):
+            self.marks[value] = mark
+
+    # Where values come from.
+    def _arith_constant(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        return [Mark(constant=True)]
+
+    def _ub_poison(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        return [Mark(constant=True)]
+
+    def _tt_make_range(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        return [Mark(varies=frozenset({0}))]
+
+    def _tt_get_program_id(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        axis = AXES.index(op.text.split()[1])
+        return [Mark(frozenset({f"program_id({axis})"}) if axis in self.signature.batch_axes else NONE)]
+
+    def _tt_get_num_programs(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        axis = AXES.index(op.text.split()[1])
+        return [Mark(frozenset({f"num_programs({axis})"}) if axis in self.signature.batch_axes else NONE)]
+
+    # Shapes.
+    def _tt_splat(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        return inputs
+
+    _tt_broadcast = _tt_unsplat = _tt_splat
+
+    def _tt_expand_dims(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        new = int(op.attribute("axis"))
+        return [renumbered(inputs[0], lambda axis: axis + (axis >= new))]
+
+    def _tt_trans(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        order = [int(word) for word in re.search(r"order = array<i32: ([\d, ]+)>", op.text).group(1).split(",")]
+        return [renumbered(inputs[0], order.index)]
+
+    def _tt_reshape(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        return [self._spread(inputs[0], op.results[0].rank)]
+
+    def _tt_join(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        mark = union(inputs)
+        return [replace(mark, varies=mark.varies | {op.results[0].rank - 1}, constant=False)]
+
+    def _tt_split(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        gone = op.operands[0].rank - 1
+        return [renumbered(inputs[0], lambda axis: None if axis == gone else axis)] * 2
+
+    _tt_cat = _tt_reshape
+    _tt_gather = _tt_reshape
+
+    @staticmethod
+    def _spread(mark: Mark, rank: int) -> Mark:
+        """Behind a change of shape it is not known which axis was which: any of them."""
+
+        def spread(axes: frozenset[Axis]) -> frozenset[Axis]:
+            loops = frozenset(a for a in axes if not isinstance(a, int))
+            return loops | (frozenset(range(rank)) if loops != axes else NONE)
+
+        return replace(mark, varies=spread(mark.varies), pattern=spread(mark.pattern))
+
+    # Memory.
+    def _tt_load(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        address, *rest = inputs
+        mask = rest[0] if rest else Mark()
+        self._against_loops(address, "the address of what is added", op)
+        self._against_loops(mask, "the mask of what is added", op)
+        pointer = self._source(op.operands[0])
+        declared = frozenset({pointer}) if pointer in self.signature.batch else NONE
+        pattern = address.pattern | mask.pattern
+        why = (address.batch | mask.batch) if pattern else NONE
+        floats = op.results[0].is_float
+        return [Mark(declared | why, address.varies | mask.varies, pattern, data=floats)]
+
+    def _tt_store(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        self._numbers(inputs[1], op)
+        return []
+
+    def _tt_descriptor_load(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        where = union(inputs[1:])
+        self._against_loops(where, "the address of what is added", op)
+        rank = op.results[0].rank
+        return [Mark(varies=where.varies | frozenset(range(rank)), pattern=where.pattern, data=True)]
+
+    def _tt_descriptor_store(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        for value, mark in zip(op.operands, inputs, strict=True):
+            if value.is_float:
+                self._numbers(mark, op)
+        return []
+
+    def _tt_make_tensor_descriptor(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        return [Mark()]  # its bounds only mask rows and columns, and its strides are those of the tensor
+
+    def _tt_atomic_rmw(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        if op.operands[1].is_float and re.search(r"\bf?add\b|fadd", op.text):
+            self._refuted("floats are added by an atomic, in the order in which programs happen to arrive", op)
+        # A counter hands out numbers in any order: as good as a program's id.
+        return [Mark(frozenset({"an atomic counter"}), union(inputs).varies)] * len(op.results)
+
+    def _tt_atomic_cas(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        self._unclear("a lock: in which order programs get it is not known", op)
+        return [Mark(frozenset({"an atomic counter"}), union(inputs).varies)]
+
+    # What adds.
+    def _tt_dot(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        a, b, *others = inputs
+        rank = op.operands[0].rank
+        for side, mark, axis in (("left", a, rank - 1), ("right", b, rank - 2)):
+            if axis in mark.pattern:
+                self._along(mark, f"what the dot adds up (its {side} side)", op)
+        kept_a = renumbered(a, lambda axis: None if axis == rank - 1 else axis)
+        kept_b = renumbered(b, lambda axis: None if axis == rank - 2 else axis)
+        return [replace(union([kept_a, kept_b, *others[:1]]), data=True, constant=False)]
+
+    def _tt_dot_scaled(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        return self._tt_dot(op, [inputs[0], inputs[1]])
+
+    def _tt_reduce(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        axis = int(op.attribute("axis"))
+        for mark in inputs:
+            if axis in mark.pattern:
+                self._along(mark, f"what is reduced along axis {axis}", op)
+        self._combine(op)
+        whole = replace(union(inputs), constant=False)
+        gone = renumbered(whole, lambda a: None if a == axis else a - (a > axis))
+        return [gone] * len(op.results)
+
+    def _tt_scan(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        axis = int(op.attribute("axis"))
+        for mark in inputs:
+            if axis in mark.pattern:
+                self._along(mark, f"what is scanned along axis {axis}", op)
+        self._combine(op)
+        return [replace(union(inputs), varies=union(inputs).varies | {axis}, constant=False)] * len(op.results)
+
+    def _combine(self, op: Op) -> None:
+        """The little function of a reduction: its own values have nothing of the batch."""
+        for region in op.regions:
+            for block in region:
+                for argument in block.arguments:
+                    self.marks[argument] = Mark(data=True)
+                for inner in block.ops:
+                    self._op(inner)
+
+    def _along(self, mark: Mark, what: str, op: Op) -> None:
+        loop = self._loops[-1] if self._loops else None
+        self._refuted(f"{what} follows {names(mark.batch)}", op, rule=loop or op)
+
+    def _against_loops(self, mark: Mark, what: str, op: Op) -> None:
+        for loop in self._loops:
+            if loop in mark.pattern and self._adding(loop):
+                self._refuted(f"{what} from one iteration to the next follows {names(mark.batch)}", op, rule=loop)
+
+    def _adding(self, loop: Op) -> bool:
+        """Whether what one iteration makes goes into the next: carried along, or through memory."""
+        return accumulates(loop) or bool(self._through_memory(loop))
+
+    def _through_memory(self, loop: Op) -> set[str]:
+        """Pointers that the loop both reads floats from and writes to."""
+        inside = [op for op in loop.walk() if op.name in ("tt.load", "tt.store")]
+        read = {self._source(op.operands[0]) for op in inside if op.name == "tt.load" and op.results[0].is_float}
+        return read & {self._source(op.operands[0]) for op in inside if op.name == "tt.store"}
+
+    def _source(self, value: Value) -> str:
+        """The argument that a pointer comes from."""
+        for _ in range(1000):
+            if value in self.carried_from:
+                value = self.carried_from[value]
+            elif value in self.makers and self.makers[value].operands:
+                value = self.makers[value].operands[0]
+            else:
+                break
+        return value.name.removeprefix("%")
+
+    def _numbers(self, mark: Mark, op: Op) -> None:
+        said = {n for n in mark.number if not n.startswith("program_id")}
+        if said:
+            self._refuted(f"the numbers that are stored depend on {names(said)}", op)
+        elif mark.number:
+            self._unclear(f"the numbers that are stored depend on {names(mark.number)}, so on where a row stands", op)
+
+    # Numbers and choices.
+    def _arith_sitofp(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        return [replace(inputs[0], number=inputs[0].batch, constant=False)]
+
+    _arith_uitofp = _arith_sitofp
+
+    def _arith_select(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        chooser, a, b = inputs
+        made = union([a, b]) if not chooser.batch else union(inputs).bent()
+        if op.results[0].is_float:
+            masks = (a.constant or b.constant) and bool(chooser.varies)  # zeros, or -inf, where nothing is
+            number = a.number | b.number | (chooser.batch if chooser.batch and not masks else NONE)
+            pattern = a.pattern | b.pattern | chooser.pattern
+            return [
+                Mark(
+                    a.batch | b.batch | chooser.batch, chooser.varies | a.varies | b.varies, pattern, number, data=True
+                )
+            ]
+        return [replace(made, varies=made.varies | chooser.varies, constant=False)]
+
+    # Control.
+    def _scf_for(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        bounds, inits = inputs[:3], inputs[3:]
+        batch = frozenset().union(*(b.batch for b in bounds))
+        counter, *carried = op.regions[0][0].arguments or []
+        if batch and accumulates(op):
+            kind = "may follow" if resets(op) else "follows"
+            what = f"how often, or from where, the loop that adds {sums(op)} runs {kind} {names(batch)}"
+            self._refuted(what, op, rule=op) if kind == "follows" else self._unclear(what, op)
+        for value, init in zip(carried, op.operands[3:], strict=True):
+            self.carried_from[value] = init
+        if batch and (kept := self._through_memory(op)) and not accumulates(op):
+            self._unclear(
+                f"a loop that follows {names(batch)} reads and writes {', '.join(sorted(kept))}: it may add up there",
+                op,
+            )
+        if accumulates(op) and any(b.data for b in bounds):
+            self._unclear("how often a loop that adds runs depends on floats that were loaded", op)
+        progress = bounds[0] | bounds[2]  # where it ends says nothing of where it is
+        self.marks[counter] = replace(progress, varies=progress.varies | {op}, constant=False)
+        return self._iterate(op, carried, inits)
+
+    def _iterate(self, op: Op, carried: Sequence[Value], inits: Sequence[Mark]) -> list[Mark]:
+        self._loops.append(op)
+        state = [replace(mark, varies=mark.varies | {op}, constant=False) for mark in inits]
+        for _ in range(40):
+            for value, mark in zip(carried, state, strict=True):
+                self.marks[value] = mark
+            yielded = self._body(op.regions[-1])
+            after = [replace(old | new, constant=False) for old, new in zip(state, yielded, strict=False)]
+            if after == state:
+                break
+            state = after
+        self._loops.pop()
+        return [without(mark, op) for mark in state]
+
+    def _scf_while(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        before, after = op.regions
+        for value, mark in zip(before[0].arguments, inputs, strict=False):
+            self.marks[value] = replace(mark, varies=mark.varies | {op}, constant=False)
+        floats = any(v.is_float for v in op.operands)
+        for _ in range(40):
+            state = [self._of(v) for v in before[0].arguments]
+            condition, *passed = self._body(before)
+            for value, mark in zip(after[0].arguments, passed, strict=False):
+                self.marks[value] = mark
+            self._loops.append(op)
+            yielded = self._body(after)
+            self._loops.pop()
+            for value, old, new in zip(before[0].arguments, state, yielded, strict=False):
+                self.marks[value] = old | new
+            if state == [self._of(v) for v in before[0].arguments]:
+                break
+        if floats and condition.batch:
+            self._refuted(f"how often the loop that adds runs follows {names(condition.batch)}", op, rule=op)
+        elif floats and condition.data:
+            self._unclear("how often a loop that adds runs depends on floats that were loaded", op)
+        return [without(self._of(v), op) for v in after[0].arguments]
+
+    def _scf_if(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        (chooser,) = inputs
+        arms = [self._body(region) for region in op.regions]
+        working = [
+            region
+            for region in op.regions
+            if any(adds(inner) for block in region for o in block.ops for inner in o.walk())
+        ]
+        floats = any(v.is_float for v in op.results)
+        if chooser.batch and (floats or len(working) > 1):
+            self._refuted(f"a branch chooses how it adds by {names(chooser.batch)}", op)
+        elif chooser.data and (floats or working):
+            self._unclear("a branch that adds depends on floats that were loaded, of other rows too perhaps", op)
+        made = []
+        for i in range(len(op.results)):
+            mark = union(arm[i] for arm in arms)
+            made.append(
+                replace(mark | chooser, constant=False).bent() if chooser.batch else replace(mark, constant=False)
+            )
+        return made
+
+    def _tt_call(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        self._unclear("a function that is not inlined is not followed", op)
+        return [union(inputs).bent()] * len(op.results)
+
+    def _tt_elementwise_inline_asm(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        self._unclear("inline assembly is not read", op) if any(m.batch for m in inputs) else None
+        return [replace(union(inputs), constant=False)] * len(op.results)
+
+
+def renumbered(mark: Mark, to: Callable[[int], int | None]) -> Mark:
+    def each(axes: frozenset[Axis]) -> frozenset[Axis]:
+        moved = {to(a) if isinstance(a, int) else a for a in axes}
+        return frozenset(moved - {None})
+
+    return replace(mark, varies=each(mark.varies), pattern=each(mark.pattern))
+
+
+def without(mark: Mark, loop: Op) -> Mark:
+    """Behind the loop its iterations are no axis any more."""
+    return replace(mark, varies=mark.varies - {loop}, pattern=mark.pattern - {loop})
+
+
+def accumulates(loop: Op) -> bool:
+    return any(v.is_float for v in loop.results)
+
+
+def resets(loop: Op) -> bool:
+    """Whether the loop starts its sums anew inside: many outputs one after the other, written as one loop."""
+    made = {v: o for block in loop.regions[-1] for o in block.ops for v in o.results}
+    last = loop.regions[-1][-1].ops[-1]
+    return any(v.is_float and v in made and made[v].name in ("arith.select", "scf.if") for v in last.operands)
+
+
+def adds(op: Op) -> bool:
+    return op.name in ("tt.dot", "tt.dot_scaled", "tt.reduce", "tt.scan") or (op.name == "scf.for" and accumulates(op))
+
+
+def sums(loop: Op) -> str:
+    """The names in the source of what a loop carries."""
+    names_ = [re.sub(r"_\d+$|#\d+$", "", v.name.removeprefix("%")) for v in loop.results if v.is_float]
+    return ", ".join(dict.fromkeys(n for n in names_ if not n.isdigit())) or "up"
+
+
+def names(batch: Iterable[str]) -> str:
+    return " and ".join(sorted(batch)) or "the batch"
