@@ -257,6 +257,6 @@ class Places:
         if found := re.fullmatch(r"callsite\((#\w+) at (#\w+)\)", text):
             inner, outer = (self.of(part, depth + 1) for part in found.groups())
             return outer if "/triton/language/" in inner.file or not inner.file else inner
-        if found := re.search(r"(#\w+)\)?$", text):
+        if found := re.fullmatch(r'"[^"]*"\((.*)\)', text):  # a name, of what is there
             return self.of(found.group(1), depth + 1)
         return Place()

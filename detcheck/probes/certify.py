@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from detcheck import lookup
 from detcheck.bits import content_hash
-from detcheck.engines.checkpoint import first_line, full_dtype
+from detcheck.engines.checkpoint import full_dtype
 from detcheck.environment import observe_environment
 from detcheck.errors import FailedError, UsageError
 from detcheck.kernels._signature import Signature
@@ -149,6 +149,12 @@ def find(path: str, whose: str) -> Kernel:
     return Kernel(path, function, declared, whose, content_hash(source.read_bytes()) if source.is_file() else "")
 
 
+def reason(error: Exception) -> str:
+    """What a compiler's error says: where, on its first line, and why, on its last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    return lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"
+
+
 class Certify:
     """The probe, opened: kernels with their signatures. `observe` compiles and reads one of them for one target."""
 
@@ -192,7 +198,7 @@ class Certify:
             text = json.dumps(facts, sort_keys=True)
             made = [replace(digest_outcome(text.encode()), text=text)]
         except Exception as error:  # noqa: BLE001  Triton and ptxas may raise anything
-            why = f"it does not compile for {target}: {type(error).__name__}: {first_line(error)}"
+            why = f"it does not compile for {target}: {type(error).__name__}: {reason(error)}"
         wall_s = time.perf_counter() - started
         condition = Condition(target, 1, 0)
         found = made[0].id if made else None
