@@ -1,0 +1,79 @@
+"""The Triton kernels in Triton's interpreter, on the CPU: second copies of their modules, since TRITON_INTERPRET is read when a
+kernel is defined.
+
+Three things in Triton 3.9's interpreter are mended here. Triton's own helpers (`tl.sum`, `tl.cdiv`) were defined when it was
+imported, and are interpreted only if the variable was set then. `tl.dot` multiplies the bit patterns of bfloat16 as if they were
+integers; and it is numpy's matmul, whose order of addition follows the size of the tile, so that it would convict kernels
+that are innocent. Here it adds k after k, each product rounded and then the sum, in float32.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def interpreter(monkeypatch):
+    from triton.runtime import interpreter, jit
+
+    monkeypatch.setattr(jit.JITFunction, "__call__", lambda self, *args, **kwargs: helper(self.fn)(*args, **kwargs))
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", dot_in_order)
+
+
+@functools.cache
+def helper(function):
+    from triton.runtime.interpreter import InterpretedFunction
+
+    return InterpretedFunction(function)
+
+
+def float32(handle):
+    import triton.language as tl
+
+    if handle.dtype.scalar == tl.bfloat16:
+        return (handle.data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return handle.data.astype(np.float32)
+
+
+def dot_in_order(self, a, b, d, input_precision, max_num_imprecise_acc):
+    from triton.runtime.interpreter import TensorHandle
+
+    left, right, total = float32(a), float32(b), d.data.astype(np.float32)
+    for k in range(left.shape[-1]):
+        total = total + left[..., :, k : k + 1] * right[..., k : k + 1, :]
+    return TensorHandle(total, d.dtype.scalar)
+
+
+@contextlib.contextmanager
+def defining():
+    """Kernels that are defined inside are interpreted wherever they are called."""
+    before = os.environ.get("TRITON_INTERPRET")
+    os.environ["TRITON_INTERPRET"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("TRITON_INTERPRET")
+        if before is not None:
+            os.environ["TRITON_INTERPRET"] = before
+
+
+def load(name, source=None):
+    """A copy of detcheck.kernels.`name` that runs on CPU tensors. `source`: its text, changed, for a kernel broken on purpose."""
+    import detcheck.kernels
+
+    path = Path(detcheck.kernels.__path__[0]) / f"{name}.py"
+    if source is not None:
+        path = source
+    copy = f"interpreted_{path.stem}"
+    spec = importlib.util.spec_from_file_location(copy, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[copy] = module  # Triton looks a kernel's globals up there
+    with defining():
+        spec.loader.exec_module(module)
+    return module
