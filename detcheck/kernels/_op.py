@@ -34,7 +34,9 @@ class Op:
     batched: tuple[int, ...] = (0,)
     """which arguments have the batch as their first dimension; the output always has"""
     devices: tuple[str, ...] = ("cpu",)
-    """types of device that ours runs on"""
+    """types of device that ours runs on; ROCm's is cuda to torch"""
+    triton: tuple[str, ...] = ()
+    """its kernels on a GPU, as `detcheck certify` finds them: module:kernel"""
 
 
 def find(name: str, device: str) -> ModuleType:

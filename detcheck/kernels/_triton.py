@@ -51,7 +51,9 @@ def available() -> bool:
 
 def need() -> None:
     if not available():
-        raise NotInvariantError("batch-invariant kernels on a GPU need Triton, which is not installed: pip install triton")
+        raise NotInvariantError(
+            "batch-invariant kernels on a GPU need Triton, which is not installed: pip install triton"
+        )
 
 
 def description() -> str:
@@ -72,6 +74,16 @@ def target_of_device() -> str:
         return torch.cuda.get_device_properties().gcnArchName.split(":")[0]
     major, minor = torch.cuda.get_device_capability()
     return f"sm_{major}{minor}"
+
+
+def family(target: str) -> str:
+    """The target whose tiles this one takes: what has the same matrix instructions, and at least its shared memory."""
+    if target.startswith("gfx"):
+        return "gfx"
+    number = int(target.removeprefix("sm_"))
+    return (
+        "sm_90" if number == 90 else "sm_100" if number in (100, 103) else "sm_80"
+    )  # sm_86, sm_89, sm_120 multiply as sm_80 does
 
 
 def processors() -> int:

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 import triton
 import triton.language as tl
 
+from detcheck.kernels._checks import NotInvariantError
 from detcheck.kernels._signature import Signature
-from detcheck.kernels._triton import Declared, Tile, fit, processors, strides, target_of_device, type_of, unit
+from detcheck.kernels._triton import Declared, Tile, family, fit, processors, strides, target_of_device, type_of, unit
 
 if TYPE_CHECKING:
     import torch
@@ -35,17 +36,28 @@ SPLIT_SHOWN: frozenset[str] = frozenset()
 LOG2_E = tl.constexpr(1.4426950408889634)  # powers of 2 are what the hardware computes
 
 
-def tile(dim: int, dtype: str, target: str) -> Tile:
-    """The one tile of a head's width: of prefill and of decode, since another number of rows may be another matrix instruction.
+# (BLOCK_M, BLOCK_N, warps) for heads of at most 128 elements. Source: benchmarks/compiled.py, the largest at which nothing spills,
+# windows and soft caps included. Not yet a clock.
+TILES = {"sm_80": (64, 64, 8), "sm_90": (128, 64, 8), "sm_100": (128, 32, 8), "gfx": (64, 32, 4)}
+SMALL_HEAD = (128, 64, 8)  # at most 64 elements, on every target
+LARGE_HEAD = (32, 32, 8)  # 129 to 256
+FLOAT = (16, 32, 4)  # multiplied outside the matrix units
+WIDEST = 256
 
-    Source: benchmarks/compiled.py: the largest at which nothing spills. Not yet a clock.
-    """
+
+def tile(dim: int, dtype: str, target: str) -> Tile:
+    """The one tile of a head's width: of prefill and of decode, since another number of rows may be another matrix instruction."""
     wide = max(triton.next_power_of_2(dim), 16)
     if dtype == "fp32":
-        sizes = {"BLOCK_M": 16, "BLOCK_N": 32}
-        return Tile({**sizes, "BLOCK_D": wide}, 4 if wide <= 128 else 8, 1)
-    sizes = {"BLOCK_M": 64, "BLOCK_N": 64 if wide <= 128 else 32}
-    return Tile({**sizes, "BLOCK_D": wide}, 4 if wide <= 128 else 8, 2)
+        m, n, warps = FLOAT
+        warps = warps if wide <= 128 else 8
+    elif wide <= 64:
+        m, n, warps = SMALL_HEAD
+    elif wide <= 128:
+        m, n, warps = TILES[family(target)]
+    else:
+        m, n, warps = LARGE_HEAD
+    return Tile({"BLOCK_M": m, "BLOCK_N": n, "BLOCK_D": wide}, warps, 1 if dtype == "fp32" else 2)
 
 
 @triton.jit
@@ -217,7 +229,9 @@ def merge_kernel(sums, partial, out, low, high, first, start, lengths, out_b, ou
     output = output / tl.where(total == 0.0, 1.0, total)[:, None]
     line, heads = (token + query).to(tl.int64), (shared * GROUP + head).to(tl.int64)
     out_at = (r * out_b + line * out_l + heads * out_h) * UNIT
-    tl.store(out + out_at[:, None] + d[None, :], output.to(out.dtype.element_ty), mask=there[:, None] & (d < D)[None, :])
+    tl.store(
+        out + out_at[:, None] + d[None, :], output.to(out.dtype.element_ty), mask=there[:, None] & (d < D)[None, :]
+    )
 
 
 def dense(
@@ -254,10 +268,16 @@ def dense(
     pointers = {"low": fit(low, 1), "high": fit(high, 1), "first": first, "table": low, "start": low, "lengths": low}
     step = unit(dim, type_of(q))
     q, k, v = (fit(t, step) for t in (q, k, v))
-    named = zip(("q_b", "q_h", "q_l", "k_b", "k_h", "k_s", "v_b", "v_h", "v_s"), (s for t in (q, k, v) for s in strides(t, step)), strict=True)
+    named = zip(
+        ("q_b", "q_h", "q_l", "k_b", "k_h", "k_s", "v_b", "v_h", "v_s"),
+        (s for t in (q, k, v) for s in strides(t, step)),
+        strict=True,
+    )
     numbers |= dict(named) | dict(zip(("out_b", "out_h", "out_l"), strides(out, step), strict=True))
     window = 1 if windowed else 0
-    _launch(q, k, v, out, pointers, numbers, (batch, length, k.shape[2]), heads, scale, soft_cap, window, 0, alone, split)
+    _launch(
+        q, k, v, out, pointers, numbers, (batch, length, k.shape[2]), heads, scale, soft_cap, window, 0, alone, split
+    )
     return out
 
 
@@ -290,11 +310,22 @@ def paged(
     table, start, lengths = (fit(t, 1) for t in (block_table, query_start, lengths))
     pointers = {"low": lengths, "high": lengths, "first": lengths, "table": table, "start": start, "lengths": lengths}
     named = zip(("q_l", "q_h", "out_l", "out_h"), (s for t in (q, to) for s in strides(t, step)), strict=True)
-    numbers = {"q_b": 0, "out_b": 0, "low_b": 0, "first_b": 0, "first_l": 0, "L": 0, "table_b": table.stride(0), **dict(named)}
+    numbers = {
+        "q_b": 0,
+        "out_b": 0,
+        "low_b": 0,
+        "first_b": 0,
+        "first_l": 0,
+        "L": 0,
+        "table_b": table.stride(0),
+        **dict(named),
+    }
     steps = (s for t in (keys, values) for s in strides(t, step))
     numbers |= dict(zip(("k_b", "k_h", "k_s", "v_b", "v_h", "v_s"), steps, strict=True))
     sizes = (requests, *longest)
-    _launch(q, keys, values, to, pointers, numbers, sizes, heads, scale, soft_cap, window or 0, keys.shape[2], False, split)
+    _launch(
+        q, keys, values, to, pointers, numbers, sizes, heads, scale, soft_cap, window or 0, keys.shape[2], False, split
+    )
     if to is not out:
         out.copy_(to)
 
@@ -320,6 +351,10 @@ def _launch(
 
     requests, queries, length = sizes
     shared, dim, target = keys.shape[1], q.shape[-1], target_of_device()
+    if dim > WIDEST:
+        raise NotInvariantError(
+            f"attention on a GPU has batch-invariant kernels for heads of up to {WIDEST} elements; got {dim}"
+        )
     group = heads // shared
     chosen = tile(dim, type_of(q), target)
     block_m = chosen.sizes["BLOCK_M"]
@@ -339,13 +374,33 @@ def _launch(
     slots = requests * tiles * shared * parts
     sums = q.new_empty(slots, 2, block_m, dtype=torch.float32)
     partial = q.new_empty(slots, block_m, chosen.sizes["BLOCK_D"], dtype=torch.float32)
-    given = {"q": q, "keys": keys, "values": values, "sums": sums, "partial": partial, "out": out, **pointers, **numbers, **factors, **constants, "parts": parts}
+    given = {
+        "q": q,
+        "keys": keys,
+        "values": values,
+        "sums": sums,
+        "partial": partial,
+        "out": out,
+        **pointers,
+        **numbers,
+        **factors,
+        **constants,
+        "parts": parts,
+    }
     for kernel, grid in ((split_kernel, (tiles * parts, shared, requests)), (merge_kernel, (tiles, shared, requests))):
         kernel[grid](**{name: given[name] for name in kernel.arg_names}, **chosen.options)
 
 
 def _constants(dim: int, dtype: str, group: int, page: int, window: int, cap: bool) -> dict[str, object]:
-    return {"GROUP": group, "PAGE": page, "WINDOW": window, "UNIT": unit(dim, dtype), "D": dim, "CAP": cap, "SPLIT": SPLIT}
+    return {
+        "GROUP": group,
+        "PAGE": page,
+        "WINDOW": window,
+        "UNIT": unit(dim, dtype),
+        "D": dim,
+        "CAP": cap,
+        "SPLIT": SPLIT,
+    }
 
 
 DIM, GROUP_OF = 128, 4  # of the heads that certificates and benchmarks/compiled.py are about
@@ -353,7 +408,7 @@ _INTEGERS = ("table_b", "low_b", "first_b", "first_l", "L", "ROWS")
 _Q, _KV, _OUT = ("q_b", "q_h", "q_l"), ("k_b", "k_h", "k_s", "v_b", "v_h", "v_s"), ("out_b", "out_h", "out_l")
 
 
-def _signature(kernel: str, dim: int = DIM) -> Callable[[str, str], Signature]:
+def signature_of(kernel: str, dim: int = DIM) -> Callable[[str, str], Signature]:
     """Of a kernel over a paged cache in blocks of 16, and over keys in one piece; a window and a soft cap are for benchmarks/compiled.py."""
 
     def of(dtype: str, target: str, page: tuple[int, ...] = (16, 0)) -> Signature:
@@ -379,4 +434,4 @@ def _signature(kernel: str, dim: int = DIM) -> Callable[[str, str], Signature]:
     return of
 
 
-DETCHECK: Declared = {name: _signature(name) for name in ("attention_kernel", "split_kernel", "merge_kernel")}
+DETCHECK: Declared = {name: signature_of(name) for name in ("attention_kernel", "split_kernel", "merge_kernel")}

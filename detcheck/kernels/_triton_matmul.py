@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from detcheck.kernels._signature import Signature
-from detcheck.kernels._triton import Declared, Tile, fit, processors, strides, target_of_device, type_of, unit
+from detcheck.kernels._triton import Declared, Tile, family, fit, processors, strides, target_of_device, type_of, unit
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 NARROW = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 128}
 WIDE = {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64}
 WIDE_FROM = 16384  # columns of the weight: 128 tiles, one for nearly every multiprocessor
-FLOAT = {"BLOCK_M": 32, "BLOCK_N": 64, "BLOCK_K": 32}  # float32 is multiplied outside the matrix units, exactly rounded (ieee)
+FLOAT = {
+    "BLOCK_M": 32,
+    "BLOCK_N": 64,
+    "BLOCK_K": 32,
+}  # float32 is multiplied outside the matrix units, exactly rounded (ieee)
 BATCHED = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32}  # bmm: its loads are narrow, and their addresses take registers
 BATCHED_FLOAT = {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 32}
 GROUP_M = 8  # tiles of rows that go through the same columns together, for the cache
@@ -35,7 +39,7 @@ GROUP_M = 8  # tiles of rows that go through the same columns together, for the 
 
 def tile(n: int, dtype: str, target: str) -> Tile:
     """The one tile of a weight. BLOCK_K makes the order of addition; the rest may make the matrix instruction."""
-    amd = target.startswith("gfx")  # 64 KiB of shared memory
+    amd = family(target) == "gfx"  # 64 KiB of shared memory
     if dtype == "fp32":
         return Tile(FLOAT, 4, 2)
     if n < WIDE_FROM:
@@ -129,7 +133,9 @@ def bmm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     for first in range(0, batch, 65535):  # the most that the grid's second axis takes
         part = slice(first, first + 65535)
         grid = (count, len(out[part]))
-        bmm_kernel[grid](fit(a[part], 1), fit_weight(w[part]), out[part], m, n, k, *steps, **chosen.sizes, **chosen.options)
+        bmm_kernel[grid](
+            fit(a[part], 1), fit_weight(w[part]), out[part], m, n, k, *steps, **chosen.sizes, **chosen.options
+        )
     return out
 
 

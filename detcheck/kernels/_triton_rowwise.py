@@ -118,7 +118,9 @@ def rowwise(op: str, x: torch.Tensor, second: torch.Tensor | None, eps: float, w
     if op in ELEMENTWISE:
         up = x if second is None else fit(second, step)
         grid = (rows, triton.cdiv(n, GATE_BLOCK))
-        gate_kernel[grid](x, up, out, n, x_m, *strides(up, step), out_m, WHAT=op, **constants, **GATE.sizes, **GATE.options)
+        gate_kernel[grid](
+            x, up, out, n, x_m, *strides(up, step), out_m, WHAT=op, **constants, **GATE.sizes, **GATE.options
+        )
         return out
     chosen = tile(n)
     constants |= dict(chosen.sizes)
