@@ -30,10 +30,8 @@ TARGETS = {
 DTYPES = ("bf16", "fp16", "fp32")
 MATRIX = r"\b(HMMA|HGMMA|UTC\w*MMA|v_mfma_\w+)"
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-ATTENTION = [  # the head's width, and what is compiled in
-    (dim, {"PAGE": page, **more})
-    for dim, page, more in itertools.product((64, 128, 256), (16, 0), ({}, {"WINDOW": 128, "CAP": True}))
-]
+VARIANTS = ({"PAGE": 16}, {"PAGE": 0, "WINDOW": 128, "CAP": True})
+ATTENTION = list(itertools.product((64, 128, 256), VARIANTS))  # the head's width, and what is compiled in
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """The Triton kernels in Triton's interpreter, on the CPU: second copies of their modules, since TRITON_INTERPRET is read when a
 kernel is defined.
 
-Three things in Triton 3.9's interpreter are mended here. Triton's own helpers (`tl.sum`, `tl.cdiv`) were defined when it was
+Four things in Triton 3.9's interpreter are mended here. Triton's own helpers (`tl.sum`, `tl.cdiv`) were defined when it was
 imported, and are interpreted only if the variable was set then. `tl.dot` multiplies the bit patterns of bfloat16 as if they were
 integers; and it is numpy's matmul, whose order of addition follows the size of the tile, so that it would convict kernels
-that are innocent. Here it adds k after k, each product rounded and then the sum, in float32.
+that are innocent: here it adds k after k, each product rounded and then the sum, in float32. And float32 becomes bfloat16 by
+cutting bits off, where a GPU rounds to the nearest.
 """
 
 import contextlib
@@ -20,8 +21,17 @@ import pytest
 
 @pytest.fixture
 def interpreter(monkeypatch):
+    import triton.experimental.gluon  # noqa: F401  imported at the first call otherwise, in the midst of what is mended
     from triton.runtime import interpreter, jit
 
+    convert = interpreter._convert_float
+    monkeypatch.setattr(
+        interpreter,
+        "_convert_float",
+        lambda data, old, new, mode: (
+            bfloat16(data) if (str(old), str(new)) == ("fp32", "bf16") else convert(data, old, new, mode)
+        ),
+    )
     monkeypatch.setattr(jit.JITFunction, "__call__", lambda self, *args, **kwargs: helper(self.fn)(*args, **kwargs))
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", dot_in_order)
 
@@ -31,6 +41,13 @@ def helper(function):
     from triton.runtime.interpreter import InterpretedFunction
 
     return InterpretedFunction(function)
+
+
+def bfloat16(data):
+    import torch
+
+    flat = torch.from_numpy(np.array(data, dtype=np.float32).reshape(-1))
+    return flat.bfloat16().view(torch.int16).numpy().view(np.uint16).reshape(np.shape(data))
 
 
 def float32(handle):
@@ -52,7 +69,9 @@ def dot_in_order(self, a, b, d, input_precision, max_num_imprecise_acc):
 
 @contextlib.contextmanager
 def defining():
-    """Kernels that are defined inside are interpreted wherever they are called."""
+    """Kernels that are defined inside are interpreted wherever they are called. Triton itself is imported before, to compile."""
+    import triton.language  # noqa: F401
+
     before = os.environ.get("TRITON_INTERPRET")
     os.environ["TRITON_INTERPRET"] = "1"
     try:

@@ -201,6 +201,8 @@ def _sdpa(
     scale: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """F.scaled_dot_product_attention's leaf on the CPU: (output, log-sum-exp), the second for a backward pass."""
+    import torch
+
     _refuse_dropout(dropout_p)
     low, high = _seen(query, key, attn_mask, is_causal)
     out = attention.attention(query, key, value, low, high, scale)

@@ -212,7 +212,7 @@ def merge_kernel(sums, partial, out, low, high, first, start, lengths, out_b, ou
                  BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr):  # fmt: skip
     """What split_kernel wrote down of one tile, from the first split to the last."""
     number, shared, r = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    query, head, there, row_low, row_high, begin, end, token = rows_of_tile(
+    query, head, there, _, _, begin, end, token = rows_of_tile(
         number, r, low, high, start, lengths, first, low_b, first_b, first_l, L, ROWS, WINDOW, GROUP, PAGE, SPLIT,
         BLOCK_M)  # fmt: skip
     d, at = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_M)
