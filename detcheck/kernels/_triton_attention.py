@@ -41,7 +41,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)  # powers of 2 are what the hardware c
 TILES = {"sm_80": (64, 64, 8), "sm_90": (128, 64, 8), "sm_100": (128, 32, 8), "gfx": (64, 32, 4)}
 SMALL_HEAD = (128, 64, 8)  # at most 64 elements, on every target
 LARGE_HEAD = (32, 32, 8)  # 129 to 256
-FLOAT = (16, 32, 4)  # multiplied outside the matrix units
+FLOAT = (16, 16)  # multiplied outside the matrix units, by 4 warps up to 64 elements and 8 above
 WIDEST = 256
 
 
@@ -49,8 +49,7 @@ def tile(dim: int, dtype: str, target: str) -> Tile:
     """The one tile of a head's width: of prefill and of decode, since another number of rows may be another matrix instruction."""
     wide = max(triton.next_power_of_2(dim), 16)
     if dtype == "fp32":
-        m, n, warps = FLOAT
-        warps = warps if wide <= 128 else 8
+        (m, n), warps = FLOAT, 4 if wide <= 64 else 8
     elif wide <= 64:
         m, n, warps = SMALL_HEAD
     elif wide <= 128:
@@ -58,6 +57,12 @@ def tile(dim: int, dtype: str, target: str) -> Tile:
     else:
         m, n, warps = LARGE_HEAD
     return Tile({"BLOCK_M": m, "BLOCK_N": n, "BLOCK_D": wide}, warps, 1 if dtype == "fp32" else 2)
+
+
+def tile_of_merge(dim: int, dtype: str, target: str) -> Tile:
+    """The same rows; nothing is multiplied across them, so the warps are free."""
+    sizes = tile(dim, dtype, target).sizes
+    return Tile(sizes, min(max(sizes["BLOCK_M"] * sizes["BLOCK_D"] // 1024, 1), 16), 2)
 
 
 @triton.jit
@@ -387,8 +392,9 @@ def _launch(
         **constants,
         "parts": parts,
     }
-    for kernel, grid in ((split_kernel, (tiles * parts, shared, requests)), (merge_kernel, (tiles, shared, requests))):
-        kernel[grid](**{name: given[name] for name in kernel.arg_names}, **chosen.options)
+    merging = tile_of_merge(dim, type_of(q), target)
+    split_kernel[(tiles * parts, shared, requests)](**{n: given[n] for n in split_kernel.arg_names}, **chosen.options)
+    merge_kernel[(tiles, shared, requests)](**{n: given[n] for n in merge_kernel.arg_names}, **merging.options)
 
 
 def _constants(dim: int, dtype: str, group: int, page: int, window: int, cap: bool) -> dict[str, object]:
@@ -412,7 +418,7 @@ def signature_of(kernel: str, dim: int = DIM) -> Callable[[str, str], Signature]
     """Of a kernel over a paged cache in blocks of 16, and over keys in one piece; a window and a soft cap are for benchmarks/compiled.py."""
 
     def of(dtype: str, target: str, page: tuple[int, ...] = (16, 0)) -> Signature:
-        chosen = tile(dim, dtype, target)
+        chosen = (tile_of_merge if kernel == "merge_kernel" else tile)(dim, dtype, target)
         known = globals()[kernel].arg_names
         constants = _constants(dim, dtype, GROUP_OF, 16, 0, False) | {"PAGE": page} | dict(chosen.sizes)
         integers = (*_INTEGERS, *_Q, *_KV, *_OUT, "parts")
