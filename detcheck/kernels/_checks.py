@@ -16,7 +16,8 @@ NAMES = ("float32", "bfloat16", "float16")  # in the order of _cpu.h's Dtype
 
 
 def dtype_code(op: str, *tensors: torch.Tensor | None) -> int:
-    """The dtype that all share, as the CPU kernels number it. Raises ValueError for mixed dtypes, NotInvariantError for others, and for other devices."""
+    """The dtype that all share, as the CPU kernels number it. Raises ValueError for mixed dtypes and devices, NotInvariantError for
+    dtypes and devices that no kernel takes."""
     given = [t for t in tensors if t is not None]
     first = given[0]
     if any(t.dtype != first.dtype for t in given):
@@ -26,6 +27,8 @@ def dtype_code(op: str, *tensors: torch.Tensor | None) -> int:
     if name not in NAMES:
         raise NotInvariantError(f"{op} has no batch-invariant kernel for {name}; it has for {', '.join(NAMES)}")
     for t in given:
-        if not t.is_cpu:
-            raise NotInvariantError(f"{op} has no batch-invariant kernel on {t.device.type}; it has on cpu")
+        if not (t.is_cpu or t.is_cuda):  # torch calls ROCm devices cuda too
+            raise NotInvariantError(f"{op} has no batch-invariant kernel on {t.device.type}; it has on cpu and cuda")
+        if t.device != first.device:
+            raise ValueError(f"{op} needs its arguments on one device; got {first.device} and {t.device}")
     return NAMES.index(name)

@@ -1,4 +1,5 @@
-"""Calls `_cpu_rowwise.cpp`: ops on rows by themselves. Without a compiler, torch a row at a time."""
+"""Calls `_cpu_rowwise.cpp`, on a GPU `_triton_rowwise.py`: ops on rows by themselves. On a CPU without a compiler, torch a row at a
+time."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from detcheck.kernels import _native
+from detcheck.kernels import _native, _triton
 from detcheck.kernels._checks import dtype_code
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ def rowwise(
     width = n if columns_out is None else columns_out
     rows = dense_rows(x.reshape(math.prod(x.shape[:-1]), n))
     operand = None if second is None else dense_rows(second.reshape(-1, n))
+    if x.is_cuda:
+        _triton.need()
+        from detcheck.kernels import _triton_rowwise
+
+        return _triton_rowwise.rowwise(op, rows, operand, eps, width).view(*x.shape[:-1], width)
     out = torch.empty(len(rows), width, dtype=x.dtype)
     if _native.available():
         sizes = (len(rows), n, eps, torch.get_num_threads())

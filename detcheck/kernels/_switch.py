@@ -1,6 +1,6 @@
 """The switch: a `with` block in which torch's leaf ops and transformers' attention are ours.
 
-Leaf ops are overridden at aten's CPU key through torch.library, so that everything above them (linear, matmul, einsum,
+Leaf ops are overridden at aten's CPU key through torch.library, and where there is a GPU at its CUDA key (ROCm's too), so that everything above them (linear, matmul, einsum,
 autograd) goes on working, gradients included: a backward pass is made of the same leaf ops. What cannot run batch-invariantly
 is refused in words; nothing falls back to stock for an op that is listed here. What else reduces or multiplies is let through
 and counted, so that a report can name it.
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from detcheck.kernels import _native, attention, gelu_mul, log_softmax, matmul, mean, silu_mul, softmax
+from detcheck.kernels import _native, _triton, attention, gelu_mul, log_softmax, matmul, mean, silu_mul, softmax
 from detcheck.kernels._checks import NotInvariantError
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ _silent = 0  # how many `uncounted` blocks we are in
 
 @contextlib.contextmanager
 def batch_invariant() -> Iterator[Coverage]:
-    """Batch-invariant kernels on the CPU inside the block; the stock ones again behind it, whatever happens. Nests.
+    """Batch-invariant kernels inside the block; the stock ones again behind it, whatever happens. Nests.
 
     Inside, an op that has no batch-invariant form for its arguments (dtype, device, mask) raises NotInvariantError.
     """
-    coverage = Coverage(_native.description())
+    coverage = Coverage(description())
     _active.append(coverage)
     try:
         with contextlib.ExitStack() as undo:
@@ -73,6 +73,14 @@ def uncounted() -> Iterator[None]:
         _silent -= 1
 
 
+def description() -> str:
+    """Which implementations there are here."""
+    import torch
+
+    own = _native.description()
+    return f"{own}; on the GPU {_triton.description()}" if torch.cuda.is_available() and _triton.available() else own
+
+
 def _count(name: str, kind: str = "overridden") -> None:
     if not _silent:
         for coverage in _active:
@@ -87,14 +95,15 @@ def _register(undo: contextlib.ExitStack) -> None:
     undo.callback(library._destroy)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns that a kernel is overridden: that is what this is for
-        for name, function in _overrides().items():
-            library.impl(name, _counted(name, function), "CPU")
-        for name in UNCOVERED:
-            try:
-                stock = torch.library.get_kernel(f"aten::{name}", "CPU")
-            except RuntimeError:
-                continue  # composite here: its parts are leaf ops, and those are seen
-            library.impl(name, _let_through(name, stock), "CPU", with_keyset=True)
+        for key in ("CPU", "CUDA") if torch.cuda.is_available() else ("CPU",):
+            for name, function in (_overrides() | (SDPA_CPU if key == "CPU" else SDPA_GPU)).items():
+                library.impl(name, _counted(name, function), key)
+            for name in UNCOVERED:
+                try:
+                    stock = torch.library.get_kernel(f"aten::{name}", key)
+                except RuntimeError:
+                    continue  # composite here: its parts are leaf ops, and those are seen
+                library.impl(name, _let_through(name, stock), key, with_keyset=True)
     with contextlib.suppress(ImportError):
         _register_transformers(undo)
 
@@ -133,8 +142,7 @@ def _overrides() -> dict[str, Callable[..., Any]]:
         "gelu": lambda x, *, approximate="none": gelu_mul.gelu(x, approximate),
     }
     outs = {f"{name.split('.')[0]}.out": _writing(function) for name, function in plain.items()}
-    sdpa = "_scaled_dot_product_flash_attention_for_cpu"
-    return plain | outs | {sdpa: _sdpa, f"{sdpa}_backward": _sdpa_backward}
+    return plain | outs
 
 
 def _writing(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -198,7 +206,7 @@ def _sdpa(
     _refuse_dropout(dropout_p)
     low, high = _seen(query, key, attn_mask, is_causal)
     out = attention.attention(query, key, value, low, high, scale)
-    return out, torch.full(query.shape[:3], float("nan"), dtype=torch.float32)  # read by the stock backward alone
+    return out, query.new_full(query.shape[:3], float("nan"), dtype=torch.float32)  # read by the stock backward alone
 
 
 def _sdpa_backward(
@@ -218,6 +226,65 @@ def _sdpa_backward(
     return attention.gradients(grad, query, key, value, low, high, scale)
 
 
+def _flash(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    return_debug_mask: bool = False,
+    *,
+    scale: float | None = None,
+) -> tuple[Any, ...]:
+    """F.scaled_dot_product_attention's leaf on a GPU where there is no mask."""
+    out, log_sum = _sdpa(query, key, value, dropout_p, is_causal, scale=scale)
+    none = query.new_empty(0)
+    seed = query.new_zeros(2).long()
+    return out, log_sum, none, none, query.shape[2], key.shape[2], seed, seed[:1], none
+
+
+def _efficient(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_bias: torch.Tensor | None,
+    compute_log_sumexp: bool,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+) -> tuple[torch.Tensor, ...]:
+    """F.scaled_dot_product_attention's leaf on a GPU where there is a mask, or a dtype that flash attention does not take."""
+    out, log_sum = _sdpa(query, key, value, dropout_p, is_causal, attn_mask=attn_bias, scale=scale)
+    seed = query.new_zeros(1).long()
+    return out, log_sum, seed, seed
+
+
+def _cudnn(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_bias: torch.Tensor | None,
+    compute_log_sumexp: bool,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    return_debug_mask: bool = False,
+    *,
+    scale: float | None = None,
+) -> tuple[Any, ...]:
+    """cuDNN's, which newer devices take."""
+    out, log_sum = _sdpa(query, key, value, dropout_p, is_causal, attn_mask=attn_bias, scale=scale)
+    none = query.new_empty(0)
+    seed = query.new_zeros(1).long()
+    return out, log_sum, none, none, query.shape[2], key.shape[2], seed, seed, none
+
+
+def _no_backward(*_: Any, **__: Any) -> Any:
+    raise NotInvariantError(
+        "the backward pass of scaled_dot_product_attention has no batch-invariant kernel on cuda; it has one through transformers, and on cpu"
+    )
+
+
 def _refuse_dropout(dropout: float) -> None:
     if dropout:
         raise NotInvariantError(
@@ -235,8 +302,23 @@ def _seen(
     if mask is not None:
         return attention.seen(mask, batch, length, keys)
     if is_causal:
-        return attention.causal(batch, length, keys, window)
-    return torch.zeros(batch, length, dtype=torch.int32), torch.full((batch, length), keys, dtype=torch.int32)
+        return attention.causal(batch, length, keys, window, query.device)
+    low = torch.zeros(batch, length, dtype=torch.int32, device=query.device)
+    return low, torch.full_like(low, keys)
+
+
+SDPA_CPU: dict[str, Callable[..., Any]] = {
+    "_scaled_dot_product_flash_attention_for_cpu": _sdpa,
+    "_scaled_dot_product_flash_attention_for_cpu_backward": _sdpa_backward,
+}
+SDPA_GPU: dict[str, Callable[..., Any]] = {
+    "_scaled_dot_product_flash_attention": _flash,
+    "_scaled_dot_product_efficient_attention": _efficient,
+    "_scaled_dot_product_cudnn_attention": _cudnn,
+    "_scaled_dot_product_flash_attention_backward": _no_backward,
+    "_scaled_dot_product_efficient_attention_backward": _no_backward,
+    "_scaled_dot_product_cudnn_attention_backward": _no_backward,
+}
 
 
 def _register_transformers(undo: contextlib.ExitStack) -> None:

@@ -1,7 +1,7 @@
 """Scaled dot-product attention: causal, grouped queries, sliding window, soft cap, padding on either side.
 
 Batch-invariant because every query goes through its own keys in splits of a fixed size, counted from the first key that it
-sees (`_cpu_attention.cpp` states the order). A fixed *number* of splits would follow the length of the longest neighbour; a
+sees (`_cpu_attention.cpp` and `_triton_attention.py` state the order). A fixed *number* of splits would follow the length of the longest neighbour; a
 count from the start of the padding would follow how much there is of it. The same order serves prefill, chunked prefill and
 decode, and keys that lie in one piece or in the blocks of a paged cache: a split is counted in keys, never in blocks.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING
 
-from detcheck.kernels import _native
+from detcheck.kernels import _native, _triton
 from detcheck.kernels._checks import NotInvariantError, dtype_code
 from detcheck.kernels._op import Op
 
@@ -45,7 +45,13 @@ def attention(
     batch, heads, length, dim = q.shape
     scale = dim**-0.5 if scale is None else scale
     if (low is None and length > k.shape[2]) or (low is None) != (high is None):
-        low, high = causal(batch, length, k.shape[2])
+        low, high = causal(batch, length, k.shape[2], device=q.device)
+    if q.is_cuda:
+        _triton.need()
+        from detcheck.kernels import _triton_attention
+
+        low, high = causal(batch, length, k.shape[2], device=q.device) if low is None else (low, high)
+        return _triton_attention.dense(q, k, v, low, high, scale, soft_cap)
     if not _native.available():
         low, high = causal(batch, length, k.shape[2]) if low is None else (low, high)
         return _torch_attention(q, k, v, low, high, scale, soft_cap)
@@ -72,6 +78,7 @@ def paged_attention(
     soft_cap: float = 0.0,
     window: int | None = None,
     out: torch.Tensor | None = None,
+    longest: tuple[int, int] | None = None,
 ) -> torch.Tensor:
     """q[T, H, D], keys, values[blocks, KH, block_size, D] -> [T, H, D], the same bits as `attention` over the same keys.
 
@@ -79,6 +86,10 @@ def paged_attention(
     keys of a request. query_start: int32[R + 1]; request r has the queries query_start[r] to query_start[r + 1] - 1, the last
     of which stands at its last key; a query sees its own key and all before it, at most `window` of them. Rows of `out` that
     are no request's stay as they are; of a new `out` they are zeros. Raises ValueError for what it cannot take.
+
+    On a GPU what block_table, query_start and lengths hold is not looked at, since that would wait for the device; `longest`, the
+    most queries and the most keys of a request, spares the one look that is needed without it. And there a window does not move
+    where splits are counted from: it is the request's first key.
     """
     import torch
 
@@ -92,7 +103,9 @@ def paged_attention(
     if block_table.ndim != 2 or block_table.shape[0] != requests or query_start.shape != (requests + 1,):
         given = ", ".join(str(tuple(t.shape)) for t in (block_table, query_start, lengths))
         raise ValueError(f"paged_attention needs block_table[R, B], query_start[R + 1] and lengths[R]; got {given}")
-    _check_integers("paged_attention", torch.int32, block_table=block_table, query_start=query_start, lengths=lengths)
+    _check_integers(
+        "paged_attention", q, torch.int32, block_table=block_table, query_start=query_start, lengths=lengths
+    )
     if window is not None and window < 1:
         raise ValueError(f"paged_attention needs a window of at least 1 key, or None; got {window}")
     if out is None:
@@ -107,6 +120,13 @@ def paged_attention(
             f"paged_attention needs keys, values and out whose last dimension is dense; got strides {given}"
         )
     scale = q.shape[2] ** -0.5 if scale is None else scale
+    if q.is_cuda:
+        _triton.need()
+        from detcheck.kernels import _triton_attention
+
+        where = (block_table, query_start, lengths)
+        _triton_attention.paged(q, keys, values, *where, scale, soft_cap, window, out, longest)
+        return out
     if not _native.available():
         _torch_paged_attention(q, keys, values, block_table, query_start, lengths, scale, soft_cap, window, out)
         return out
@@ -145,14 +165,14 @@ def write_cache(
         given = ", ".join(str(tuple(t.shape)) for t in (k, v, keys, values, slots))
         needs = "k and v[T, KH, D], keys and values[blocks, KH, block_size, D] and slots[T]"
         raise ValueError(f"write_cache needs {needs}; got {given}")
-    _check_integers("write_cache", torch.int64, slots=slots)
+    _check_integers("write_cache", k, torch.int64, slots=slots)
     dtype_code("write_cache", k, v, keys, values)
     k_strides, v_strides = keys.stride(), values.stride()
     if k_strides[3] != 1 or v_strides[3] != 1:
         given = f"{k_strides}, {v_strides}"
         raise ValueError(f"write_cache needs keys and values whose last dimension is dense; got strides {given}")
     tokens, blocks, size = slots.shape[0], cache[0], cache[2]
-    if _native.available():
+    if k.is_cpu and _native.available():
         k, v = (t if t.stride(2) == 1 else t.contiguous() for t in (k, v))
         slots = slots.contiguous()
         strides = (*k.stride()[:2], *v.stride()[:2], *k_strides[:3], *v_strides[:3])
@@ -172,10 +192,11 @@ def write_cache(
         raise ValueError(f"write_cache needs slots below {blocks} blocks * {size} = {blocks * size}; {given}")
 
 
-def _check_integers(op: str, dtype: torch.dtype, **tensors: torch.Tensor) -> None:
+def _check_integers(op: str, q: torch.Tensor, dtype: torch.dtype, **tensors: torch.Tensor) -> None:
+    where = q.device if q.is_cuda else "cpu"
     for name, t in tensors.items():
-        if t.dtype != dtype or not t.is_cpu:
-            needs = f"{name} of {str(dtype).removeprefix('torch.')} on cpu"
+        if t.dtype != dtype or not (t.device == q.device if q.is_cuda else t.is_cpu):
+            needs = f"{name} of {str(dtype).removeprefix('torch.')} on {where}"
             raise ValueError(f"{op} needs {needs}; got {str(t.dtype).removeprefix('torch.')} on {t.device.type}")
 
 
@@ -242,7 +263,7 @@ def gradients(
     scale = dim**-0.5 if scale is None else scale
     q32, g32 = q.float(), grad.float()
     k32, v32 = (t.float().repeat_interleave(share, 1) for t in (k, v))
-    at = torch.arange(keys)
+    at = torch.arange(keys, device=q.device)
     visible = ((at >= low[..., None]) & (at < high[..., None]))[:, None]
     scores = q32 @ k32.transpose(-1, -2) * scale
     capped = soft_cap * torch.tanh(scores / soft_cap) if soft_cap else scores
@@ -259,11 +280,13 @@ def gradients(
     return (d_scores @ k32).to(q.dtype), d_k.to(k.dtype), d_v.to(v.dtype)
 
 
-def causal(batch: int, length: int, keys: int, window: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def causal(
+    batch: int, length: int, keys: int, window: int | None = None, device: torch.device | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(low, high), int32[batch, length], where the last query sees key `keys` - 1, and nobody more than `window` keys."""
     import torch
 
-    high = torch.arange(keys - length + 1, keys + 1, dtype=torch.int32).clamp(min=0)
+    high = torch.arange(keys - length + 1, keys + 1, dtype=torch.int32, device=device).clamp(min=0)
     low = torch.zeros_like(high) if window is None else (high - window).clamp(min=0)
     return low.expand(batch, length), high.expand(batch, length)
 
@@ -287,7 +310,7 @@ def seen(mask: torch.Tensor, batch: int, length: int, keys: int) -> tuple[torch.
     seen_by = mask[:, 0, :, :keys].expand(batch, length, keys)
     count = seen_by.sum(-1, dtype=torch.int32)
     low = seen_by.to(torch.int8).argmax(-1).to(torch.int32)
-    run = torch.arange(keys)[None, None] - low[..., None]
+    run = torch.arange(keys, device=mask.device)[None, None] - low[..., None]
     if not bool(((run >= 0) & (run < count[..., None]) == seen_by).all()):
         raise NotInvariantError("attention over keys with gaps between them has no batch-invariant kernel")
     return low, low + count
@@ -359,7 +382,7 @@ def stock(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     import torch
 
     length, keys = q.shape[2], k.shape[2]
-    visible = torch.ones(length, keys, dtype=torch.bool).tril(keys - length)
+    visible = torch.ones(length, keys, dtype=torch.bool, device=q.device).tril(keys - length)
     grouped = q.shape[1] != k.shape[1]
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=visible, enable_gqa=grouped)
 
@@ -383,4 +406,8 @@ def make(shape: str, rows: int, dtype: torch.dtype, seed: int) -> tuple[torch.Te
     return tuple(t.to(dtype) for t in made)
 
 
-OP = Op("attention", ("4x2x1x130x40", "4x2x17x300x64"), make, stock, reference, attention, batched=(0, 1, 2))
+TRITON = tuple(f"detcheck.kernels._triton_attention:{name}_kernel" for name in ("attention", "split", "merge"))
+OP = Op(
+    "attention", ("4x2x1x130x40", "4x2x17x300x64"), make, stock, reference, attention,
+    batched=(0, 1, 2), devices=("cpu", "cuda"), triton=TRITON,
+)  # fmt: skip

@@ -30,4 +30,5 @@ def reference(x: torch.Tensor) -> torch.Tensor:
     return stock(x.double())
 
 
-OP = Op("log_softmax", ("67", "1024"), make_rows, stock, reference, log_softmax)
+TRITON = ("detcheck.kernels._triton_rowwise:softmax_kernel",)
+OP = Op("log_softmax", ("67", "1024"), make_rows, stock, reference, log_softmax, devices=("cpu", "cuda"), triton=TRITON)

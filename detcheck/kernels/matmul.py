@@ -1,7 +1,7 @@
 """Matrix products: mm, addmm, bmm, linear with a bias.
 
 Batch-invariant because every output is a dot product by itself, added in an order that K alone decides; tiles and threads
-only group outputs (`_cpu_matmul.cpp` states the order). Decode and prefill take the same order.
+only group outputs (`_cpu_matmul.cpp` and `_triton_matmul.py` state the order). Decode and prefill take the same order.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from detcheck.kernels import _fallback, _native
+from detcheck.kernels import _fallback, _native, _triton
 from detcheck.kernels._checks import dtype_code
 from detcheck.kernels._op import Op
 
@@ -35,7 +35,12 @@ def linear(x: torch.Tensor, w: torch.Tensor | Packed, bias: torch.Tensor | None 
     weight = packed.weight if packed else w
     code = dtype_code("matmul", x, weight, bias)
     rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), length)
-    if not _native.available():
+    if x.is_cuda:
+        _triton.need()
+        from detcheck.kernels import _triton_matmul
+
+        out = _triton_matmul.matmul(rows, weight, bias)
+    elif not _native.available():
         out = _fallback.matmul(rows, weight)
         out = out if bias is None else out + bias
     else:
@@ -62,7 +67,7 @@ def linear(x: torch.Tensor, w: torch.Tensor | Packed, bias: torch.Tensor | None 
 class Packed:
     """A weight w[N, K] laid out as the kernel reads it, for products that come again and again: the same bits, sooner.
 
-    As large as the weight. Where the kernels cannot be compiled it is the weight itself.
+    As large as the weight. On a GPU, and where the kernels cannot be compiled, it is the weight itself.
     """
 
     def __init__(self, w: torch.Tensor) -> None:
@@ -71,7 +76,7 @@ class Packed:
         self.shape = w.shape
         code = dtype_code("matmul", w)
         self.weight = w
-        if _native.available():
+        if w.is_cpu and _native.available():
             w = w if w.stride(1) == 1 else w.contiguous()
             n, k = w.shape
             self.weight = torch.empty(-(-n // GROUP[0]), -(-k // GROUP[1]), *GROUP, dtype=w.dtype)
@@ -88,6 +93,12 @@ def bmm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a[B, M, K] @ b[B, K, N], a product at a time."""
     if a.ndim != 3 or b.ndim != 3 or a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1]:
         raise ValueError(f"bmm needs a[B, M, K] and b[B, K, N]; got {tuple(a.shape)} and {tuple(b.shape)}")
+    dtype_code("bmm", a, b)
+    if a.is_cuda:
+        _triton.need()
+        from detcheck.kernels import _triton_matmul
+
+        return _triton_matmul.bmm(a, b)
     out = a.new_empty(len(a), a.shape[1], b.shape[2])
     for i in range(len(a)):
         out[i] = linear(a[i], b[i].t())
@@ -114,4 +125,5 @@ def make(shape: str, rows: int, dtype: torch.dtype, seed: int) -> tuple[torch.Te
     return (torch.stack(made) if made else torch.empty(0, k)).to(dtype), w.to(dtype)
 
 
-OP = Op("matmul", ("67x33", "1024x1024"), make, stock, reference, linear)
+TRITON = ("detcheck.kernels._triton_matmul:matmul_kernel", "detcheck.kernels._triton_matmul:bmm_kernel")
+OP = Op("matmul", ("67x33", "1024x1024"), make, stock, reference, linear, devices=("cpu", "cuda"), triton=TRITON)

@@ -27,4 +27,5 @@ def reference(x: torch.Tensor) -> torch.Tensor:
     return stock(x.double())
 
 
-OP = Op("mean", ("67", "1024"), make_rows, stock, reference, mean)
+TRITON = ("detcheck.kernels._triton_rowwise:mean_kernel",)
+OP = Op("mean", ("67", "1024"), make_rows, stock, reference, mean, devices=("cpu", "cuda"), triton=TRITON)

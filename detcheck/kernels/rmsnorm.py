@@ -47,4 +47,5 @@ def make(shape: str, rows: int, dtype: torch.dtype, seed: int) -> tuple[torch.Te
     return x, weight[0]
 
 
-OP = Op("rmsnorm", ("67", "1024"), make, stock, reference, rmsnorm)
+TRITON = ("detcheck.kernels._triton_rowwise:rmsnorm_kernel",)
+OP = Op("rmsnorm", ("67", "1024"), make, stock, reference, rmsnorm, devices=("cpu", "cuda"), triton=TRITON)

@@ -42,4 +42,7 @@ def make(shape: str, rows: int, dtype: torch.dtype, seed: int) -> tuple[torch.Te
     return make_rows(shape, rows, dtype, seed, operands=2)
 
 
-OP = Op("silu_mul", ("67", "1024"), make, stock, reference, silu_mul, batched=(0, 1))
+TRITON = ("detcheck.kernels._triton_rowwise:gate_kernel",)
+OP = Op(
+    "silu_mul", ("67", "1024"), make, stock, reference, silu_mul, batched=(0, 1), devices=("cpu", "cuda"), triton=TRITON
+)

@@ -30,4 +30,5 @@ def reference(x: torch.Tensor) -> torch.Tensor:
     return stock(x.double())
 
 
-OP = Op("softmax", ("67", "1024"), make_rows, stock, reference, softmax)
+TRITON = ("detcheck.kernels._triton_rowwise:softmax_kernel",)
+OP = Op("softmax", ("67", "1024"), make_rows, stock, reference, softmax, devices=("cpu", "cuda"), triton=TRITON)

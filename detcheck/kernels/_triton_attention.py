@@ -1,0 +1,443 @@
+"""Attention on a GPU, over keys in one piece or in the blocks of a paged cache.
+
+Batch-invariant because every query goes through its own keys in splits of SPLIT keys, counted from a first key that is its
+request's own: a fixed size, never a fixed number. Within a split, BLOCK_N keys after BLOCK_N keys raise a fresh (maximum, sum,
+output); one helper, `merge`, then takes the splits together from the first to the last. A program takes a tile of queries, and
+goes as far as the one that sees most; what the others do not see has weight zero, and adds exactly nothing. So prefill, chunked
+prefill and decode are one order.
+
+Few queries over many keys leave a device idle. `split_kernel` then has a program for every split, which writes down what
+`attend_split` gives, and `merge_kernel` calls `merge` on them in the same order: the same operations, and fused multiply-adds
+are off (see _triton.py), so the same bits. They are other binaries all the same: see SPLIT_SHOWN.
+
+With a window the splits are counted from the request's first key, where the caller knows it (`first`, and in a paged cache);
+else from the query's own first key, and then a tile holds one query, since its neighbours' splits begin elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import triton
+import triton.language as tl
+
+from detcheck.kernels._checks import NotInvariantError
+from detcheck.kernels._signature import Signature
+from detcheck.kernels._triton import Declared, Tile, family, fit, processors, strides, target_of_device, type_of, unit
+
+if TYPE_CHECKING:
+    import torch
+
+SPLIT = 256  # keys. Part of the result's definition, as BLOCK_N is
+# Targets on which tests/test_gpu.py has shown that split_kernel and attention_kernel give the same bits; only there is the one
+# or the other chosen by how much there is to do. None yet: no GPU was at hand.
+SPLIT_SHOWN: frozenset[str] = frozenset()
+LOG2_E = tl.constexpr(1.4426950408889634)  # powers of 2 are what the hardware computes
+
+
+# (BLOCK_M, BLOCK_N, warps) for heads of at most 128 elements. Source: benchmarks/compiled.py, the largest at which nothing spills,
+# windows and soft caps included. Not yet a clock.
+TILES = {"sm_80": (64, 64, 8), "sm_90": (128, 64, 8), "sm_100": (128, 32, 8), "gfx": (64, 32, 4)}
+SMALL_HEAD = (128, 64, 8)  # at most 64 elements, on every target
+LARGE_HEAD = (32, 32, 8)  # 129 to 256
+FLOAT = (16, 16)  # multiplied outside the matrix units, by 4 warps up to 64 elements and 8 above
+WIDEST = 256
+
+
+def tile(dim: int, dtype: str, target: str) -> Tile:
+    """The one tile of a head's width: of prefill and of decode, since another number of rows may be another matrix instruction."""
+    wide = max(triton.next_power_of_2(dim), 16)
+    if dtype == "fp32":
+        (m, n), warps = FLOAT, 4 if wide <= 64 else 8
+    elif wide <= 64:
+        m, n, warps = SMALL_HEAD
+    elif wide <= 128:
+        m, n, warps = TILES[family(target)]
+    else:
+        m, n, warps = LARGE_HEAD
+    return Tile({"BLOCK_M": m, "BLOCK_N": n, "BLOCK_D": wide}, warps, 1 if dtype == "fp32" else 2)
+
+
+def tile_of_merge(dim: int, dtype: str, target: str) -> Tile:
+    """The same rows; nothing is multiplied across them, so the warps are free."""
+    sizes = tile(dim, dtype, target).sizes
+    return Tile(sizes, min(max(sizes["BLOCK_M"] * sizes["BLOCK_D"] // 1024, 1), 16), 2)
+
+
+@triton.jit
+def merge(most, total, values, most_s, total_s, values_s):
+    """(maximum, sum, output) of the splits so far with those of the next one."""
+    highest = tl.maximum(most, most_s)
+    safe = tl.where(highest == float("-inf"), 0.0, highest)  # a query that has seen no key yet
+    before, now = tl.exp2(most - safe), tl.exp2(most_s - safe)
+    return highest, total * before + total_s * now, values * before[:, None] + values_s * now[:, None]
+
+
+@triton.jit
+def attend_split(q, keys, values, table, k_b, k_s, v_b, v_s, low, high, begin, end, scale, cap,
+                 PAGE: tl.constexpr, UNIT: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+                 BLOCK_D: tl.constexpr, CAP: tl.constexpr):  # fmt: skip
+    """(maximum, sum, output) of the queries q[BLOCK_M, BLOCK_D] over the keys from begin to end - 1, of which row i sees those
+    from low[i] to high[i] - 1. Scores are in powers of 2."""
+    most = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    output = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    d = tl.arange(0, BLOCK_D)
+    for n in range(begin, end, BLOCK_N):
+        key = n + tl.arange(0, BLOCK_N)
+        there = key < end
+        if PAGE:
+            block = tl.load(table + key // PAGE, mask=there, other=0).to(tl.int64)
+            k_at, v_at = (block * k_b + (key % PAGE) * k_s) * UNIT, (block * v_b + (key % PAGE) * v_s) * UNIT
+        else:
+            k_at, v_at = key.to(tl.int64) * k_s * UNIT, key.to(tl.int64) * v_s * UNIT
+        k = tl.load(keys + k_at[None, :] + d[:, None], mask=there[None, :] & (d < D)[:, None], other=0.0)
+        scores = tl.dot(q, k, input_precision="ieee") * scale
+        if CAP:  # cap * tanh(scores / cap), with what is left of the scale in `cap`
+            scores = cap - 2.0 * cap / (tl.exp2(scores) + 1.0)
+        seen = (key[None, :] >= low[:, None]) & (key[None, :] < high[:, None])
+        scores = tl.where(seen, scores, float("-inf"))
+        highest = tl.maximum(most, tl.max(scores, 1))
+        safe = tl.where(highest == float("-inf"), 0.0, highest)
+        weights = tl.exp2(scores - safe[:, None])
+        before = tl.exp2(most - safe)
+        total = total * before + tl.sum(weights, 1)
+        v = tl.load(values + v_at[:, None] + d[None, :], mask=there[:, None] & (d < D)[None, :], other=0.0)
+        output = tl.dot(weights.to(v.dtype), v, output * before[:, None], input_precision="ieee")
+        most = highest
+    return most, total, output
+
+
+@triton.jit
+def rows_of_tile(number, r, low, high, start, lengths, first, low_b, first_b, first_l, L, ROWS, WINDOW: tl.constexpr,
+                 GROUP: tl.constexpr, PAGE: tl.constexpr, SPLIT: tl.constexpr, BLOCK_M: tl.constexpr):  # fmt: skip
+    """Of tile `number` of request r, whose ROWS rows are ordered by query, then by head: (each row's query, its head of those that
+    share keys, whether there is such a row, its low and high, the tile's first key, an end of its keys, the request's first token)."""
+    at = tl.arange(0, BLOCK_M)
+    row = number * ROWS + at
+    query, head = row // GROUP, row % GROUP
+    if PAGE:
+        token = tl.load(start + r)
+        count, length = tl.load(start + r + 1) - token, tl.load(lengths + r)
+        there = (query < count) & (at < ROWS)
+        row_high = tl.where(there, length - count + 1 + query, 0)
+        row_low = tl.zeros_like(row_high)
+        begin = 0
+        if WINDOW:  # whole splits that the window has left behind are passed over
+            row_low = tl.maximum(row_high - WINDOW, 0)
+            begin = tl.maximum(length - count + 1 + number * ROWS // GROUP - WINDOW, 0) // SPLIT * SPLIT
+        end = tl.minimum(length - count + 1 + (number * ROWS + ROWS - 1) // GROUP, length)
+        end = tl.where(number * ROWS // GROUP < count, end, begin)
+    else:
+        token = 0
+        there = (query < L) & (at < ROWS)
+        row_low = tl.load(low + r * low_b + query, mask=there, other=2147483647)
+        row_high = tl.load(high + r * low_b + query, mask=there, other=0)
+        begin = tl.load(first + r * first_b + (number * ROWS // GROUP) * first_l)
+        if WINDOW:
+            begin += tl.maximum(tl.min(row_low, 0) - begin, 0) // SPLIT * SPLIT
+        end = tl.max(row_high, 0)
+    return query, head, there, row_low, row_high, begin, end, token
+
+
+_DYNAMIC = (
+    "q_b", "q_h", "q_l", "out_b", "out_h", "out_l", "k_b", "k_h", "k_s", "v_b", "v_h", "v_s", "table_b", "low_b", "first_b",
+    "first_l", "L", "ROWS", "parts",
+)  # fmt: skip
+
+
+@triton.jit(do_not_specialize=[n for n in _DYNAMIC if n != "parts"])
+def attention_kernel(q, keys, values, out, low, high, first, table, start, lengths, q_b, q_h, q_l, out_b, out_h, out_l, k_b, k_h,
+                     k_s, v_b, v_h, v_s, table_b, low_b, first_b, first_l, L, ROWS, scale, cap, GROUP: tl.constexpr, WINDOW: tl.constexpr,
+                     PAGE: tl.constexpr, UNIT: tl.constexpr, D: tl.constexpr, CAP: tl.constexpr, SPLIT: tl.constexpr,
+                     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):  # fmt: skip
+    number, shared, r = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    query, head, there, row_low, row_high, begin, end, token = rows_of_tile(
+        number, r, low, high, start, lengths, first, low_b, first_b, first_l, L, ROWS, WINDOW, GROUP, PAGE, SPLIT,
+        BLOCK_M)  # fmt: skip
+    d = tl.arange(0, BLOCK_D)
+    inside = there[:, None] & (d < D)[None, :]
+    line, heads = (token + query).to(tl.int64), (shared * GROUP + head).to(tl.int64)
+    q_at = (r * q_b + line * q_l + heads * q_h) * UNIT
+    queries = tl.load(q + q_at[:, None] + d[None, :], mask=inside, other=0.0)
+    if not PAGE:
+        keys += r * k_b * UNIT
+        values += r * v_b * UNIT
+    keys += shared.to(tl.int64) * k_h * UNIT
+    values += shared.to(tl.int64) * v_h * UNIT
+    most = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    output = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    for split in range(begin, end, SPLIT):
+        most_s, total_s, output_s = attend_split(
+            queries, keys, values, table + r * table_b, k_b, k_s, v_b, v_s, row_low, row_high, split,
+            tl.minimum(split + SPLIT, end), scale, cap, PAGE, UNIT, D, BLOCK_M, BLOCK_N, BLOCK_D, CAP)  # fmt: skip
+        most, total, output = merge(most, total, output, most_s, total_s, output_s)
+    output = output / tl.where(total == 0.0, 1.0, total)[:, None]  # a query that sees no key gives zeros
+    out_at = (r * out_b + line * out_l + heads * out_h) * UNIT
+    tl.store(out + out_at[:, None] + d[None, :], output.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=[n for n in _DYNAMIC if not n.startswith("out_")])
+def split_kernel(q, keys, values, sums, partial, low, high, first, table, start, lengths, q_b, q_h, q_l, k_b, k_h, k_s, v_b, v_h,
+                 v_s, table_b, low_b, first_b, first_l, L, ROWS, parts, scale, cap, GROUP: tl.constexpr, WINDOW: tl.constexpr,
+                 PAGE: tl.constexpr, UNIT: tl.constexpr, D: tl.constexpr, CAP: tl.constexpr, SPLIT: tl.constexpr,
+                 BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):  # fmt: skip
+    """One split of one tile: (maximum, sum) to sums[r, tile, shared, part, 2, BLOCK_M], output to partial[..., BLOCK_M, BLOCK_D]."""
+    number, shared, r = tl.program_id(0) // parts, tl.program_id(1), tl.program_id(2).to(tl.int64)
+    part = tl.program_id(0) % parts
+    query, head, there, row_low, row_high, begin, end, token = rows_of_tile(
+        number, r, low, high, start, lengths, first, low_b, first_b, first_l, L, ROWS, WINDOW, GROUP, PAGE, SPLIT,
+        BLOCK_M)  # fmt: skip
+    d = tl.arange(0, BLOCK_D)
+    inside = there[:, None] & (d < D)[None, :]
+    line, heads = (token + query).to(tl.int64), (shared * GROUP + head).to(tl.int64)
+    q_at = (r * q_b + line * q_l + heads * q_h) * UNIT
+    queries = tl.load(q + q_at[:, None] + d[None, :], mask=inside, other=0.0)
+    if not PAGE:
+        keys += r * k_b * UNIT
+        values += r * v_b * UNIT
+    keys += shared.to(tl.int64) * k_h * UNIT
+    values += shared.to(tl.int64) * v_h * UNIT
+    split = begin + part * SPLIT
+    most, total, output = attend_split(
+        queries, keys, values, table + r * table_b, k_b, k_s, v_b, v_s, row_low, row_high, split,
+        tl.minimum(split + SPLIT, end), scale, cap, PAGE, UNIT, D, BLOCK_M, BLOCK_N, BLOCK_D, CAP)  # fmt: skip
+    slot = ((r * (tl.num_programs(0) // parts) + number) * tl.num_programs(1) + shared) * parts + part
+    at = tl.arange(0, BLOCK_M)
+    tl.store(sums + slot * 2 * BLOCK_M + at, most)
+    tl.store(sums + slot * 2 * BLOCK_M + BLOCK_M + at, total)
+    tl.store(partial + slot * BLOCK_M * BLOCK_D + at[:, None] * BLOCK_D + d[None, :], output)
+
+
+@triton.jit(do_not_specialize=[n for n in _DYNAMIC if n[:2] not in ("q_", "k_", "v_", "ta")])
+def merge_kernel(sums, partial, out, low, high, first, start, lengths, out_b, out_h, out_l, low_b, first_b, first_l, L, ROWS,
+                 parts, GROUP: tl.constexpr, WINDOW: tl.constexpr, PAGE: tl.constexpr, UNIT: tl.constexpr, D: tl.constexpr, SPLIT: tl.constexpr,
+                 BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr):  # fmt: skip
+    """What split_kernel wrote down of one tile, from the first split to the last."""
+    number, shared, r = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    query, head, there, _, _, begin, end, token = rows_of_tile(
+        number, r, low, high, start, lengths, first, low_b, first_b, first_l, L, ROWS, WINDOW, GROUP, PAGE, SPLIT,
+        BLOCK_M)  # fmt: skip
+    d, at = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_M)
+    most = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    output = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    slot = ((r * tl.num_programs(0) + number) * tl.num_programs(1) + shared) * parts
+    for _ in range(begin, end, SPLIT):
+        most_s = tl.load(sums + slot * 2 * BLOCK_M + at)
+        total_s = tl.load(sums + slot * 2 * BLOCK_M + BLOCK_M + at)
+        output_s = tl.load(partial + slot * BLOCK_M * BLOCK_D + at[:, None] * BLOCK_D + d[None, :])
+        most, total, output = merge(most, total, output, most_s, total_s, output_s)
+        slot += 1
+    output = output / tl.where(total == 0.0, 1.0, total)[:, None]
+    line, heads = (token + query).to(tl.int64), (shared * GROUP + head).to(tl.int64)
+    out_at = (r * out_b + line * out_l + heads * out_h) * UNIT
+    tl.store(
+        out + out_at[:, None] + d[None, :], output.to(out.dtype.element_ty), mask=there[:, None] & (d < D)[None, :]
+    )
+
+
+def dense(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
+    scale: float,
+    soft_cap: float = 0.0,
+    first: torch.Tensor | None = None,
+    split: bool | None = None,
+) -> torch.Tensor:
+    """q[B, H, L, D], k, v[B, KH, S, D] -> [B, H, L, D], of arguments that `attention.attention` has checked.
+
+    first: int32[B], no later than any low of its request; splits are counted from there. Without it, from the query's own low.
+    split: a program for each split; None: where that has been shown to give the same bits, and there are few queries.
+    """
+    import torch
+
+    batch, heads, length, dim = q.shape
+    out = torch.empty(batch, length, heads, dim, dtype=q.dtype, device=q.device).transpose(1, 2)
+    if not out.numel():
+        return out
+    low, high = (t.to(torch.int32).contiguous() for t in (low, high))
+    windowed, alone = first is not None, False
+    if first is None:
+        sees = high > low
+        first = torch.where(sees, low, torch.iinfo(torch.int32).max).amin(1, keepdim=True)
+        if length > 1 and bool((sees & (low != first)).any()):
+            first, alone = low, True
+    first = fit(first.view(batch, -1), 1)
+    numbers = {"low_b": length, "first_b": first.shape[1], "first_l": int(alone), "L": length, "table_b": 0}
+    pointers = {"low": fit(low, 1), "high": fit(high, 1), "first": first, "table": low, "start": low, "lengths": low}
+    step = unit(dim, type_of(q))
+    q, k, v = (fit(t, step) for t in (q, k, v))
+    named = zip(
+        ("q_b", "q_h", "q_l", "k_b", "k_h", "k_s", "v_b", "v_h", "v_s"),
+        (s for t in (q, k, v) for s in strides(t, step)),
+        strict=True,
+    )
+    numbers |= dict(named) | dict(zip(("out_b", "out_h", "out_l"), strides(out, step), strict=True))
+    window = 1 if windowed else 0
+    _launch(
+        q, k, v, out, pointers, numbers, (batch, length, k.shape[2]), heads, scale, soft_cap, window, 0, alone, split
+    )
+    return out
+
+
+def paged(
+    q: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    block_table: torch.Tensor,
+    query_start: torch.Tensor,
+    lengths: torch.Tensor,
+    scale: float,
+    soft_cap: float,
+    window: int | None,
+    out: torch.Tensor,
+    longest: tuple[int, int] | None = None,
+    split: bool | None = None,
+) -> None:
+    """q[T, H, D], keys, values[blocks, KH, block_size, D] -> out[T, H, D], of arguments that `attention.paged_attention` has checked.
+
+    longest: (queries, keys) that no request exceeds; without it the device is asked, and waited for.
+    """
+    requests, (heads, dim) = len(lengths), q.shape[1:]
+    if not requests or not out.numel() or not keys.shape[0]:
+        return
+    if longest is None:
+        longest = int((query_start[1:] - query_start[:-1]).max()), int(lengths.max())
+    step = unit(dim, type_of(q))
+    q, keys, values = (fit(t, step) for t in (q, keys, values))
+    to = fit(out, step)
+    table, start, lengths = (fit(t, 1) for t in (block_table, query_start, lengths))
+    pointers = {"low": lengths, "high": lengths, "first": lengths, "table": table, "start": start, "lengths": lengths}
+    named = zip(("q_l", "q_h", "out_l", "out_h"), (s for t in (q, to) for s in strides(t, step)), strict=True)
+    numbers = {
+        "q_b": 0,
+        "out_b": 0,
+        "low_b": 0,
+        "first_b": 0,
+        "first_l": 0,
+        "L": 0,
+        "table_b": table.stride(0),
+        **dict(named),
+    }
+    steps = (s for t in (keys, values) for s in strides(t, step))
+    numbers |= dict(zip(("k_b", "k_h", "k_s", "v_b", "v_h", "v_s"), steps, strict=True))
+    sizes = (requests, *longest)
+    _launch(
+        q, keys, values, to, pointers, numbers, sizes, heads, scale, soft_cap, window or 0, keys.shape[2], False, split
+    )
+    if to is not out:
+        out.copy_(to)
+
+
+def _launch(
+    q: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    out: torch.Tensor,
+    pointers: dict[str, torch.Tensor],
+    numbers: dict[str, int],
+    sizes: tuple[int, int, int],
+    heads: int,
+    scale: float,
+    soft_cap: float,
+    window: int,
+    page: int,
+    alone: bool,
+    split: bool | None,
+) -> None:
+    """sizes: requests, the most queries of one, the most keys of one. alone: a tile holds one query."""
+    import torch
+
+    requests, queries, length = sizes
+    shared, dim, target = keys.shape[1], q.shape[-1], target_of_device()
+    if dim > WIDEST:
+        raise NotInvariantError(
+            f"attention on a GPU has batch-invariant kernels for heads of up to {WIDEST} elements; got {dim}"
+        )
+    group = heads // shared
+    chosen = tile(dim, type_of(q), target)
+    block_m = chosen.sizes["BLOCK_M"]
+    rows = max(n for n in range(1, block_m + 1) if group % n == 0) if alone else block_m
+    tiles, parts = triton.cdiv(queries * group, rows), triton.cdiv(length, SPLIT)
+    constants = _constants(dim, type_of(q), group, page, window, bool(soft_cap)) | dict(chosen.sizes)
+    numbers = numbers | {"ROWS": rows}
+    scaled = 2 * scale / soft_cap if soft_cap else scale
+    factors = {"scale": scaled * LOG2_E.value, "cap": soft_cap * LOG2_E.value}
+    if split is None:
+        split = target in SPLIT_SHOWN and parts > 1 and tiles * shared * requests < processors()
+    if not split:
+        given = {"q": q, "keys": keys, "values": values, "out": out, **pointers, **numbers, **factors, **constants}
+        attention_kernel[(tiles, shared, requests)](**given, **chosen.options)
+        return
+    parts = max(parts, 1)
+    slots = requests * tiles * shared * parts
+    sums = q.new_empty(slots, 2, block_m, dtype=torch.float32)
+    partial = q.new_empty(slots, block_m, chosen.sizes["BLOCK_D"], dtype=torch.float32)
+    given = {
+        "q": q,
+        "keys": keys,
+        "values": values,
+        "sums": sums,
+        "partial": partial,
+        "out": out,
+        **pointers,
+        **numbers,
+        **factors,
+        **constants,
+        "parts": parts,
+    }
+    merging = tile_of_merge(dim, type_of(q), target)
+    split_kernel[(tiles * parts, shared, requests)](**{n: given[n] for n in split_kernel.arg_names}, **chosen.options)
+    merge_kernel[(tiles, shared, requests)](**{n: given[n] for n in merge_kernel.arg_names}, **merging.options)
+
+
+def _constants(dim: int, dtype: str, group: int, page: int, window: int, cap: bool) -> dict[str, object]:
+    return {
+        "GROUP": group,
+        "PAGE": page,
+        "WINDOW": window,
+        "UNIT": unit(dim, dtype),
+        "D": dim,
+        "CAP": cap,
+        "SPLIT": SPLIT,
+    }
+
+
+DIM, GROUP_OF = 128, 4  # of the heads that certificates and benchmarks/compiled.py are about
+_INTEGERS = ("table_b", "low_b", "first_b", "first_l", "L", "ROWS")
+_Q, _KV, _OUT = ("q_b", "q_h", "q_l"), ("k_b", "k_h", "k_s", "v_b", "v_h", "v_s"), ("out_b", "out_h", "out_l")
+
+
+def signature_of(kernel: str, dim: int = DIM) -> Callable[[str, str], Signature]:
+    """Of a kernel over a paged cache in blocks of 16, and over keys in one piece; a window and a soft cap are for benchmarks/compiled.py."""
+
+    def of(dtype: str, target: str, page: tuple[int, ...] = (16, 0)) -> Signature:
+        chosen = (tile_of_merge if kernel == "merge_kernel" else tile)(dim, dtype, target)
+        known = globals()[kernel].arg_names
+        constants = _constants(dim, dtype, GROUP_OF, 16, 0, False) | {"PAGE": page} | dict(chosen.sizes)
+        integers = (*_INTEGERS, *_Q, *_KV, *_OUT, "parts")
+        pointers = dict.fromkeys(("q", "keys", "values", "out"), "*T") | dict.fromkeys(("sums", "partial"), "*fp32")
+        pointers |= dict.fromkeys(("low", "high", "first", "table", "start", "lengths"), "*i32")
+        every = {**pointers, **dict.fromkeys(integers, "i32"), "scale": "fp32", "cap": "fp32"}
+        return Signature(
+            arguments={name: every[name] for name in known if name in every},
+            constexprs={name: value for name, value in constants.items() if name in known},
+            batch=tuple(name for name in known if name in integers or name in ("low", "high", "first", "start", "lengths", "table")),
+            reduction=(),
+            batch_axes=(0, 2),
+            aligned=tuple(name for name in known if name in pointers),
+            masked_tail=True,
+            options=chosen.options,
+            dtypes=("bf16", "fp16", "fp32"),
+        )  # fmt: skip
+
+    return of
+
+
+DETCHECK: Declared = {name: signature_of(name) for name in ("attention_kernel", "split_kernel", "merge_kernel")}
