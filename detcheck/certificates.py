@@ -25,21 +25,21 @@ def verdict(facts: Mapping[str, object]) -> tuple[Verdict, str]:
         more = f"; and {len(against) - SHOWN} more" if len(against) > SHOWN else ""
         return Verdict.REFUTED, "; ".join(map(in_words, against[:SHOWN])) + more
     doubts = [in_words(f) for f in found]
-    if len(facts["binaries"]) > 1:
-        doubts.append(several(facts["binaries"]))
+    doubts += [several(variant, binaries) for variant, binaries in facts["binaries"].items() if len(binaries) > 1]
     if doubts:
         return Verdict.UNDECIDED, "; ".join(doubts)
-    how = "one binary serves every batch" + (f" ({facts['forms']} forms compiled)" if facts["forms"] > 1 else "")
+    each = f", of each of {len(facts['binaries'])} variants," if len(facts["binaries"]) > 1 else ""
+    how = f"one binary{each} serves every batch"
     trusted = f"; taken on trust: {'; '.join(facts['trusted'])}" if facts["trusted"] else ""
     return Verdict.CERTIFIED, f"nothing of the batch reaches the order in which it adds, and {how}{trusted}"
 
 
-def several(binaries: Mapping[str, list[str]]) -> str:
+def several(variant: str, binaries: Mapping[str, list[str]]) -> str:
     """More than one binary, and what tells them apart."""
     first, *others = binaries.values()
     what = "; ".join(", ".join(forms[:3]) for forms in others)
     return (
-        f"{len(binaries)} different binaries: one for {', '.join(first[:3])}, another for {what}. Whether they add in the same order is not "
+        f"{len(binaries)} different binaries{f' of {variant}' if variant else ''}: one for {', '.join(first[:3])}, another for {what}. Whether they add in the same order is not "
         "shown: name the batch's integers in do_not_specialize, and copy unaligned inputs (Signature.aligned) or name their pointers in "
         "do_not_specialize_on_alignment"
     )
@@ -77,7 +77,7 @@ def finding(case: Case, tally: Tally, outcomes: Mapping[str, Outcome]) -> Findin
 
 def summary(facts: Mapping[str, object]) -> str:
     """The compiled kernel in a line."""
-    binaries = ", ".join(digest[:12] for digest in facts["binaries"])
+    binaries = ", ".join(digest[:12] for each in facts["binaries"].values() for digest in each)
     instructions = ", ".join(f"{n} {name}" for name, n in facts["instructions"].items()) or "no matrix instructions"
     spills = f"{facts['spills']} bytes spilled" if facts["spills"] else "nothing spilled"
     return f"{facts['registers']} registers, {spills}, {facts['shared_bytes']} bytes of shared memory, {instructions}; binary {binaries}"

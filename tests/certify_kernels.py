@@ -400,6 +400,24 @@ def causal_attention(q, k, v, out, L, S, D: tl.constexpr, BM: tl.constexpr, BN: 
 
 
 @triton.jit(do_not_specialize=["L"])
+def window_attention(q, k, v, out, L, S, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
+    """Innocent: blocks that the window of a whole tile has left behind are passed over, a whole number of them."""
+    first = tl.maximum(S - L + tl.program_id(0) * BM - 64, 0) // BN * BN
+    attend(
+        q, k, v, out, L, S, first, tl.minimum(S, S - L + (tl.program_id(0) + 1) * BM), S, True, True, D, BM, BN
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["L"])
+def window_from_anywhere(q, k, v, out, L, S, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
+    """Where blocks of keys begin follows where the tile of queries begins."""
+    first = tl.maximum(S - L + tl.program_id(0) * BM - 64, 0)
+    attend(
+        q, k, v, out, L, S, first, tl.minimum(S, S - L + (tl.program_id(0) + 1) * BM), S, True, True, D, BM, BN
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["L"])
 def attention_that_hides_a_key(q, k, v, out, L, S, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
     """Of an odd number of queries none sees the last key."""
     attend(q, k, v, out, L, S, 0, tl.minimum(S, S - L + (tl.program_id(0) + 1) * BM), S - L % 2, True, True, D, BM, BN)
@@ -437,7 +455,7 @@ REFUTED = {
     "heuristic_by_batch": rows(constexprs={}),
     "split_k_by_host": product({"SPLITS": (1, 4)}, batch=("M", "SPLITS")), "stream_k": product(),
     "attention_without_a_mask": attending(), "attention_that_adds_a_little": attending(), "attention_from_anywhere": attending(),
-    "fixed_number_of_splits": SPLIT,
+    "fixed_number_of_splits": SPLIT, "window_from_anywhere": attending(),
 }  # fmt: skip
 UNDECIDED = {
     "data_decides": rows(), "specialised": rows(), "tuned_by_time": rows(constexprs={}), "sum_in_memory": rows(),
@@ -445,6 +463,6 @@ UNDECIDED = {
 }  # fmt: skip
 CERTIFIED = {
     "grouped_matmul": product(), "persistent_matmul": product(), "softmax": rows(), "layernorm": rows(), "early_return": rows(),
-    "rows_in_turn": rows(), "tiles_of_rows": rows(), "elementwise": rows(), "causal_attention": attending(),
+    "rows_in_turn": rows(), "tiles_of_rows": rows(), "elementwise": rows(), "causal_attention": attending(), "window_attention": attending(),
 }  # fmt: skip
 DETCHECK = UNDECIDED | REFUTED | CERTIFIED

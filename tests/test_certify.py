@@ -40,6 +40,7 @@ SAYS = {
     "attention_without_a_mask": ("an iteration in which a row sees no key may change its top", "for j in range(begin, end, BN)"),
     "attention_that_adds_a_little": ("an iteration in which a row sees no key may change its total", "for j in range"),
     "attention_from_anywhere": ("does not start at a place of its own", "for j in range"),
+    "window_from_anywhere": ("does not start at a place of its own", "for j in range"),
     "fixed_number_of_splits": ("the loop that adds acc runs follows SPLITS", "for j in range"),
     "data_decides": ("depends on floats that were loaded", "while tl.max"),
     "specialised": ("2 different binaries", ""),
@@ -83,7 +84,7 @@ def test_the_guilty_are_refuted_and_the_innocent_certified_on_every_target(detch
     for f in found.values():
         assert f["case"]["subject"] == f"certify_kernels:{name}" and f["case"]["kernels"] == "user"
         facts = f["evidence"]["certificate"]
-        assert facts["registers"] > 0 and all(re.fullmatch(r"[0-9a-f]{64}", d) for d in facts["binaries"])
+        assert facts["registers"] > 0 and all(re.fullmatch(r"[0-9a-f]{64}", d) for d in facts["binaries"][""])
         assert bool(facts["found"]) == (verdict != "certified" and name != "specialised")
         if name in SAYS:
             said, source = SAYS[name]
@@ -108,7 +109,7 @@ def test_a_promise_of_alignment_is_trusted_and_named(detcheck):
     assert verdict is Verdict.CERTIFIED and "x, y: only passed aligned to 16 bytes" in note
     free = certify(unwrap(early_return), rows(aligned=()), "bf16", "sm_90")
     verdict, note = certificates.verdict(free)
-    assert verdict is Verdict.UNDECIDED and len(free["binaries"]) > 1 and "do_not_specialize_on_alignment" in note
+    assert verdict is Verdict.UNDECIDED and len(free["binaries"][""]) > 1 and "do_not_specialize_on_alignment" in note
     assert free["forms"] == 4  # all aligned, x alone, y alone, none
 
 
@@ -137,7 +138,7 @@ def test_the_binary_is_named_and_does_not_change_with_the_lines_of_source(detche
         result = detcheck("certify", "--op", f"{name}:k", "--target", "sm_90", "--format", "json", "-q")
         (found,) = json.loads(result.out)["findings"]
         assert result.code == 0, result.out + result.err
-        digests.append(list(found["evidence"]["certificate"]["binaries"]))
+        digests.append(list(found["evidence"]["certificate"]["binaries"][""]))
         assert found["evidence"]["certificate"]["flags"]["enable_fp_fusion"] == "True"
     assert digests[0] == digests[1] != digests[2]
 

@@ -17,7 +17,7 @@ class Signature:
     arguments: Mapping[str, str]
     """name -> type, of everything that is not a constexpr"""
     constexprs: Mapping[str, object] = field(default_factory=dict)
-    """name -> value; a tuple of values where the launcher chooses among them"""
+    """name -> value. A tuple: of a name in `batch`, the values that the launcher chooses among; of another, variants of the kernel"""
     batch: tuple[str, ...] = ()
     """arguments and constexprs that follow the batch: rows, requests, queries, strides over them"""
     reduction: tuple[str, ...] = ()
@@ -29,6 +29,6 @@ class Signature:
     masked_tail: bool = False
     """attention's rule: how far the loop over keys goes may follow the tile of queries, where what it adds is masked for the others"""
     options: Mapping[str, object] = field(default_factory=dict)
-    """num_warps, num_stages and the like; a tuple of values where the launcher chooses among them"""
+    """num_warps, num_stages and the like; a tuple as above"""
     dtypes: tuple[str, ...] = ("bf16",)
     """what "T" may be"""

@@ -22,11 +22,12 @@ def certify(wrapped: Wrapped, signature: Signature, dtype: str, target: str) -> 
     built = [build(wrapped, form, target) for form in forms(wrapped, signature, dtype)]
     found: dict[tuple[str, str, int], dict[str, object]] = {}
     trusted = [f"{', '.join(signature.aligned)}: only passed aligned to 16 bytes"] if signature.aligned else []
-    skeletons: dict[object, list[str]] = {}
+    skeletons: dict[str, set[object]] = {}
     for _, same in itertools.groupby(sorted(built, key=lambda b: b.ttir), key=lambda b: b.ttir):
         forms_of = list(same)
         function = parse(forms_of[0].ttir)[0]
-        skeletons.setdefault(skeleton(function), []).extend(b.form.chosen for b in forms_of)
+        for variant in {b.form.variant for b in forms_of}:
+            skeletons.setdefault(variant, set()).add(skeleton(function))
         judged = list(examined(function, signature))
         if any(not excuse for _, excuse in judged):  # once more, for the lines
             function = parse(build(wrapped, forms_of[0].form, target, lines=True).ttir)[0]
@@ -78,7 +79,7 @@ def examined(function: Function, signature: Signature) -> Iterable[tuple[Found, 
 
 
 def choices(
-    wrapped: Wrapped, signature: Signature, built: Sequence[Built], skeletons: dict[object, list[str]]
+    wrapped: Wrapped, signature: Signature, built: Sequence[Built], skeletons: dict[str, set[object]]
 ) -> Iterable[dict[str, object]]:
     """What the launcher, an autotuner or a heuristic chooses among, where that changes the order or may."""
     place = where(wrapped)
@@ -96,13 +97,14 @@ def choices(
     keyed = sorted(set(wrapped.keys) & set(signature.batch))
     by_batch = bool(keyed or (set(signature.constexprs) & set(signature.batch)) or varying_heuristics(wrapped, chosen))
     who = f"autotune, keyed on {', '.join(keyed)}," if keyed else "autotune" if wrapped.configs else "the launch"
-    if len(skeletons) > 1 and by_batch:
+    unlike = any(len(found) > 1 for found in skeletons.values())
+    if unlike and by_batch:
         yield {
             "refutes": True,
             "what": f"{who} chooses by the batch among orders of adding: {'; '.join(chosen)}",
             **place,
         }
-    elif len(skeletons) > 1:
+    elif unlike:
         why = (
             "by how long each took, which another process may measure otherwise"
             if wrapped.configs

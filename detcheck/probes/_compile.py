@@ -45,8 +45,10 @@ class Form:
     constexprs: Mapping[str, object]
     divisible: frozenset[str]
     options: Mapping[str, object]
+    variant: str = ""
+    """which of several kernels, where the signature gives several values of what does not follow the batch"""
     chosen: str = ""
-    """what the launcher or the autotuner chose, where it chooses"""
+    """what the launcher or the autotuner chose by the batch, or by time"""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def forms(wrapped: Wrapped, signature: Signature, dtype: str) -> Iterator[Form]:
     classes += [(f"{n} unaligned", usual - {n}, set()) for n in sorted(loose)]
     if len(loose) > 1:
         classes += [("all unaligned", usual - loose, set())]
-    for chosen, constexprs, options in choices(wrapped, signature):
+    for variant, chosen, constexprs, options in choices(wrapped, signature):
         for label, divisible, constant in classes:
             yield Form(
                 f"{chosen}, {label}" if chosen else label,
@@ -115,12 +117,13 @@ def forms(wrapped: Wrapped, signature: Signature, dtype: str) -> Iterator[Form]:
                 {**constexprs, **dict.fromkeys(constant, 1)},
                 frozenset(divisible),
                 options,
+                variant,
                 chosen,
             )
 
 
-def choices(wrapped: Wrapped, signature: Signature) -> Iterator[tuple[str, dict[str, object], dict[str, object]]]:
-    """(what was chosen, constexprs, options) of every launch that the launcher, the autotuner or a heuristic may make."""
+def choices(wrapped: Wrapped, signature: Signature) -> Iterator[tuple[str, str, dict[str, object], dict[str, object]]]:
+    """(variant, what was chosen, constexprs, options) of every launch that the launcher, the autotuner or a heuristic may make."""
     own = [
         (n, v if isinstance(v, tuple) else (v,)) for n, v in signature.constexprs.items() if n not in wrapped.heuristics
     ]
@@ -132,15 +135,21 @@ def choices(wrapped: Wrapped, signature: Signature) -> Iterator[tuple[str, dict[
     ):
         constexprs = dict(zip((n for n, _ in own), values, strict=True)) | rule
         made = dict(zip((n for n, _ in options), settings, strict=True))
-        several = {n: constexprs[n] for n, v in own if len(v) > 1} | {n: made[n] for n, v in options if len(v) > 1}
+        values_of = {n: constexprs[n] for n, v in own if len(v) > 1} | {n: made[n] for n, v in options if len(v) > 1}
+        several = {n: v for n, v in values_of.items() if n in signature.batch}
+        variant = {n: v for n, v in values_of.items() if n not in signature.batch}
         if len(rules) > 1:
             several |= rule
         if config is not None:
             constexprs |= config.kwargs
             made |= {"num_warps": config.num_warps, "num_stages": config.num_stages, "num_ctas": config.num_ctas}
-            several |= {**config.kwargs, "num_warps": config.num_warps, "num_stages": config.num_stages}
-            several = several if len(configs) > 1 else {}
-        yield ", ".join(f"{n}={v}" for n, v in several.items()), constexprs, made
+            if len(configs) > 1:
+                several |= {**config.kwargs, "num_warps": config.num_warps, "num_stages": config.num_stages}
+        yield named(variant), named(several), constexprs, made
+
+
+def named(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{n}={v}" for n, v in values.items())
 
 
 def heuristic_values(wrapped: Wrapped, signature: Signature) -> list[dict[str, object]]:
@@ -227,9 +236,9 @@ def output(tool: Path, *arguments: str) -> str:
         return ""
 
 
-def digests(built: Sequence[Built]) -> dict[str, list[str]]:
-    """Digest of a binary -> the forms that give it."""
-    made: dict[str, list[str]] = {}
+def digests(built: Sequence[Built]) -> dict[str, dict[str, list[str]]]:
+    """Variant of the kernel -> digest of a binary -> the forms that give it."""
+    made: dict[str, dict[str, list[str]]] = {}
     for each in built:
-        made.setdefault(each.digest, []).append(each.form.label)
+        made.setdefault(each.form.variant, {}).setdefault(each.digest, []).append(each.form.label)
     return made

@@ -26,23 +26,45 @@ COMPARED = {"eq": lambda a, b: a == b, "ne": lambda a, b: a != b, "gt": lambda a
 
 def objection(loop: Op, marks: Mapping[Value, Mark], everything: Sequence[Op]) -> str:
     """Why the rule does not hold for a loop over keys; "" if it does."""
-    step, start = loop.operands[2], loop.operands[0]
+    start, _, step = loop.operands[:3]
+    constants = {op.results[0]: constant(op.text) for op in everything if op.name == "arith.constant"}
     if marks.get(step, Mark()).batch:
         return "the step of the loop over keys is not constant"
+    floats = [
+        (v, init) for v, init in zip(loop.regions[0][0].arguments[1:], loop.operands[3:], strict=True) if v.is_float
+    ]
+    worlds = [{value: ("carried", value.name) for value, _ in floats}]
     if marks.get(start, Mark()).batch:
-        return "the loop over keys does not start at a place of its own"
-    counter, *carried = loop.regions[0][0].arguments
-    symbols: dict[Value, Known] = {
-        op.results[0]: constant(op.text) for op in everything if op.name == "arith.constant"
-    } | {counter: None}
-    for value in carried:
-        symbols[value] = ("carried", value.name) if value.is_float else None
-    yielded = Algebra(marks, loop).body(loop.regions[0], symbols)
-    for value, after in zip(carried, yielded, strict=False):
-        if value.is_float and after != symbols[value]:
-            name = re.sub(r"_\d+$", "", value.name.removeprefix("%"))
-            return f"an iteration in which a row sees no key may change its {name}"
+        if not whole_steps(start, step, everything, marks):
+            return "the loop over keys does not start at a place of its own"
+        worlds.append({value: constants.get(init) for value, init in floats})  # before the first key that a row sees
+    for world in worlds:
+        symbols = dict.fromkeys(loop.regions[0][0].arguments) | constants | world
+        yielded = Algebra(marks, loop).body(loop.regions[0], symbols)
+        for value, after in zip(loop.regions[0][0].arguments[1:], yielded, strict=False):
+            if value.is_float and (after is None or after != world[value]):
+                name = re.sub(r"_\d+$", "", value.name.removeprefix("%"))
+                return f"an iteration in which a row sees no key may change its {name}"
     return ""
+
+
+def whole_steps(start: Value, step: Value, everything: Sequence[Op], marks: Mapping[Value, Mark]) -> bool:
+    """Whether a loop that starts later for some starts a whole number of steps later: something of the row's own, plus
+    something times the step."""
+    makers = {value: op for op in everything for value in op.results}
+    op = makers.get(start)
+    if op is None:
+        return False
+    if op.name == "arith.addi":
+        parts = [v for v in op.operands if marks.get(v, Mark()).batch]
+        return all(whole_steps(v, step, everything, marks) for v in parts)
+    if op.name == "arith.muli":
+        return any(v is step or same_constant(makers.get(v), makers.get(step)) for v in op.operands)
+    return False
+
+
+def same_constant(a: Op | None, b: Op | None) -> bool:
+    return a is not None and b is not None and a.name == b.name == "arith.constant" and a.text == b.text
 
 
 def crooked(loop: Op, marks: Mapping[Value, Mark]) -> str:

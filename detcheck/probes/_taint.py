@@ -23,6 +23,7 @@ from detcheck.probes._ttir import Block, Function, Op, Place, Value
 Axis = Hashable  # of a tile: a number; of a loop: its Op
 AXES = "xyz"  # as Triton's code calls the axes of the grid
 NONE: frozenset = frozenset()
+NAMED = 4  # sources in a sentence
 
 
 @dataclass(frozen=True)
@@ -303,8 +304,8 @@ class Pass:
 
     def _tt_reduce(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         axis = int(op.attribute("axis"))
-        for mark in inputs:
-            if axis in mark.pattern:
+        for value, mark in zip(op.operands, inputs, strict=True):
+            if axis in mark.pattern and value.is_float:  # integers are exact in any order
                 self._along(mark, f"what is reduced along axis {axis}", op)
         self._combine(op)
         whole = replace(union(inputs), constant=False)
@@ -313,8 +314,8 @@ class Pass:
 
     def _tt_scan(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         axis = int(op.attribute("axis"))
-        for mark in inputs:
-            if axis in mark.pattern:
+        for value, mark in zip(op.operands, inputs, strict=True):
+            if axis in mark.pattern and value.is_float:
                 self._along(mark, f"what is scanned along axis {axis}", op)
         self._combine(op)
         return [replace(union(inputs), varies=union(inputs).varies | {axis}, constant=False)] * len(op.results)
@@ -504,9 +505,12 @@ def adds(op: Op) -> bool:
 
 def sums(loop: Op) -> str:
     """The names in the source of what a loop carries."""
-    names_ = [re.sub(r"_\d+$|#\d+$", "", v.name.removeprefix("%")) for v in loop.results if v.is_float]
+    names_ = [re.sub(r"(_\d+)?(#\d+)?$", "", v.name.removeprefix("%")) for v in loop.results if v.is_float]
     return ", ".join(dict.fromkeys(n for n in names_ if not n.isdigit())) or "up"
 
 
 def names(batch: Iterable[str]) -> str:
-    return " and ".join(sorted(batch)) or "the batch"
+    found = sorted(batch)
+    if len(found) > NAMED:
+        found = [*found[: NAMED - 1], f"{len(found) - NAMED + 1} more"]
+    return ", ".join(found[:-1]) + (" and " if len(found) > 1 else "") + found[-1] if found else "the batch"

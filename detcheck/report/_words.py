@@ -130,7 +130,7 @@ def certified(certificate: Mapping[str, object]) -> list[str]:
     lines = [f"against it: {visible(in_words(f))}" for f in found] if len(found) > 1 else []
     return [
         *lines,
-        f"forms of a launch: {certificate['forms']}, different binaries: {len(certificate['binaries'])}; {visible(flags)}",
+        f"forms of a launch: {certificate['forms']}, different binaries: {sum(map(len, certificate['binaries'].values()))}; {visible(flags)}",
     ]
 
 
