@@ -257,6 +257,7 @@ class Pass:
         pattern = address.pattern | mask.pattern
         why = (address.batch | mask.batch) if pattern else NONE
         floats = op.results[0].is_float
+        # What was loaded is the row's own, whichever way its address was reckoned.
         return [Mark(declared | why, address.varies | mask.varies, pattern, data=floats)]
 
     def _tt_store(self, op: Op, inputs: list[Mark]) -> list[Mark]:
@@ -405,7 +406,8 @@ class Pass:
         if accumulates(op) and any(b.data for b in bounds):
             self._unclear("how often a loop that adds runs depends on floats that were loaded", op)
         progress = bounds[0] | bounds[2]  # where it ends says nothing of where it is
-        self.marks[counter] = replace(progress, varies=progress.varies | {op}, constant=False)
+        # That it starts at a place of its own is judged by itself, so how that place was reckoned is not held against the counter.
+        self.marks[counter] = replace(progress, varies=progress.varies | {op}, crooked=NONE, constant=False)
         return self._iterate(op, carried, inits)
 
     def _iterate(self, op: Op, carried: Sequence[Value], inits: Sequence[Mark]) -> list[Mark]:
