@@ -34,6 +34,10 @@ def install(calls: Counter[str]) -> None:
     from vllm.platforms import current_platform
 
     device = current_platform.device_type
+    if device != "cpu":  # there are kernels, but the places below are those of vLLM's CPU platform
+        raise CannotInstallError(
+            f"the batch-invariant kernels can be put into vLLM on the CPU; this is {device}. Use --kernels engine for vLLM's own batch-invariant mode"
+        )
     try:
         for part in PARTS:
             part(calls, device)

@@ -41,7 +41,8 @@ LOG2_E = tl.constexpr(1.4426950408889634)  # powers of 2 are what the hardware c
 TILES = {"sm_80": (64, 64, 8), "sm_90": (128, 64, 8), "sm_100": (128, 32, 8), "gfx": (64, 32, 4)}
 SMALL_HEAD = (128, 64, 8)  # at most 64 elements, on every target
 LARGE_HEAD = (32, 32, 8)  # 129 to 256
-FLOAT = (16, 16)  # multiplied outside the matrix units, by 4 warps up to 64 elements and 8 above
+# float32 is multiplied outside the matrix units. By the padded width of a head, at most:
+FLOAT = {64: (16, 16, 4), 128: (32, 16, 8), 256: (16, 16, 8)}
 WIDEST = 256
 
 
@@ -49,7 +50,7 @@ def tile(dim: int, dtype: str, target: str) -> Tile:
     """The one tile of a head's width: of prefill and of decode, since another number of rows may be another matrix instruction."""
     wide = max(triton.next_power_of_2(dim), 16)
     if dtype == "fp32":
-        (m, n), warps = FLOAT, 4 if wide <= 64 else 8
+        m, n, warps = next((tile for most, tile in FLOAT.items() if wide <= most), FLOAT[WIDEST])
     elif wide <= 64:
         m, n, warps = SMALL_HEAD
     elif wide <= 128:
@@ -62,7 +63,7 @@ def tile(dim: int, dtype: str, target: str) -> Tile:
 def tile_of_merge(dim: int, dtype: str, target: str) -> Tile:
     """The same rows; nothing is multiplied across them, so the warps are free."""
     sizes = tile(dim, dtype, target).sizes
-    return Tile(sizes, min(max(sizes["BLOCK_M"] * sizes["BLOCK_D"] // 1024, 1), 16), 2)
+    return Tile(sizes, min(max(sizes["BLOCK_M"] * sizes["BLOCK_D"] // 512, 1), 16), 2)
 
 
 @triton.jit

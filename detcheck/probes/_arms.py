@@ -23,9 +23,12 @@ def check_kernels(kernels: Kernels, device: str) -> None:
             "--kernels engine: transformers has no batch-invariant mode of its own. Use stock, batch-invariant or both, or --engine vllm"
         )
     if kernels is not Kernels.STOCK and device.startswith("cuda"):
-        raise UsageError(
-            f"--kernels {kernels}: in this version the batch-invariant kernels run on the CPU. Use --device cpu"
-        )
+        from detcheck.kernels import _triton
+
+        if not _triton.available():
+            raise UsageError(
+                f"--kernels {kernels}: on a GPU the batch-invariant kernels need Triton, which is not installed. Install it, or use --device cpu"
+            )
 
 
 def cases(
@@ -49,6 +52,6 @@ def kernel_flags(kernels: Kernels) -> dict[str, str]:
     """Which implementation our arm runs, for the environment's record."""
     if kernels in (Kernels.STOCK, Kernels.ENGINE):
         return {}
-    from detcheck.kernels import _native
+    from detcheck.kernels import _switch
 
-    return {"batch_invariant_kernels": _native.description()}
+    return {"batch_invariant_kernels": _switch.description()}
