@@ -76,18 +76,18 @@ def merge(most, total, values, most_s, total_s, values_s):
 
 
 @triton.jit
-def attend_split(q, keys, values, table, k_b, k_s, v_b, v_s, low, high, begin, end, scale, cap,
+def attend_split(q, keys, values, table, k_b, k_s, v_b, v_s, low, high, begin, end, limit, scale, cap,
                  PAGE: tl.constexpr, UNIT: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
                  BLOCK_D: tl.constexpr, CAP: tl.constexpr):  # fmt: skip
     """(maximum, sum, output) of the queries q[BLOCK_M, BLOCK_D] over the keys from begin to end - 1, of which row i sees those
-    from low[i] to high[i] - 1. Scores are in powers of 2."""
+    from low[i] to high[i] - 1; the request has `limit` of them. Scores are in powers of 2."""
     most = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     output = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     d = tl.arange(0, BLOCK_D)
     for n in range(begin, end, BLOCK_N):
         key = n + tl.arange(0, BLOCK_N)
-        there = key < end
+        there = key < limit
         if PAGE:
             block = tl.load(table + key // PAGE, mask=there, other=0).to(tl.int64)
             k_at, v_at = (block * k_b + (key % PAGE) * k_s) * UNIT, (block * v_b + (key % PAGE) * v_s) * UNIT
@@ -111,51 +111,55 @@ def attend_split(q, keys, values, table, k_b, k_s, v_b, v_s, low, high, begin, e
 
 
 @triton.jit
-def rows_of_tile(number, r, low, high, start, lengths, first, low_b, first_b, first_l, L, ROWS, WINDOW: tl.constexpr,
-                 GROUP: tl.constexpr, PAGE: tl.constexpr, SPLIT: tl.constexpr, BLOCK_M: tl.constexpr):  # fmt: skip
-    """Of tile `number` of request r, whose ROWS rows are ordered by query, then by head: (each row's query, its head of those that
-    share keys, whether there is such a row, its low and high, the tile's first key, an end of its keys, the request's first token)."""
+def rows_of_tile(number, r, low, high, start, lengths, first, low_b, first_b, first_l, L, S, QUERIES, WINDOW: tl.constexpr,
+                 GROUP: tl.constexpr, HEADS: tl.constexpr, PAGE: tl.constexpr, SPLIT: tl.constexpr, BLOCK_M: tl.constexpr):  # fmt: skip
+    """Of tile `number` of request r, QUERIES queries by HEADS of the GROUP heads that share keys: (each row's query, its head,
+    whether there is such a row, its low and high, the tile's first key, an end of its keys, how many the request has, its first token)."""
     at = tl.arange(0, BLOCK_M)
-    row = number * ROWS + at
-    query, head = row // GROUP, row % GROUP
+    pieces: tl.constexpr = (GROUP + HEADS - 1) // HEADS
+    first_query = number // pieces * QUERIES
+    query, head = first_query + at // HEADS, number % pieces * HEADS + at % HEADS
+    there = (head < GROUP) & (at < QUERIES * HEADS)
     if PAGE:
         token = tl.load(start + r)
         count, length = tl.load(start + r + 1) - token, tl.load(lengths + r)
-        there = (query < count) & (at < ROWS)
-        row_high = tl.where(there, length - count + 1 + query, 0)
+        limit = length
+        there = there & (query < count)
+        row_high = length - count + 1 + query
         row_low = tl.zeros_like(row_high)
         begin = 0
         if WINDOW:  # whole splits that the window has left behind are passed over
-            row_low = tl.maximum(row_high - WINDOW, 0)
-            begin = tl.maximum(length - count + 1 + number * ROWS // GROUP - WINDOW, 0) // SPLIT * SPLIT
-        end = tl.minimum(length - count + 1 + (number * ROWS + ROWS - 1) // GROUP, length)
-        end = tl.where(number * ROWS // GROUP < count, end, begin)
+            row_low = row_high - WINDOW
+            begin = tl.maximum(length - count + 1 + first_query - WINDOW, 0) // SPLIT * SPLIT
+        end = tl.minimum(length - count + first_query + QUERIES, length)
+        end = tl.where(first_query < count, end, begin)
     else:
-        token = 0
-        there = (query < L) & (at < ROWS)
+        token, limit = 0, S
+        there = there & (query < L)
         row_low = tl.load(low + r * low_b + query, mask=there, other=2147483647)
         row_high = tl.load(high + r * low_b + query, mask=there, other=0)
-        begin = tl.load(first + r * first_b + (number * ROWS // GROUP) * first_l)
+        begin = tl.load(first + r * first_b + first_query * first_l)
         if WINDOW:
             begin += tl.maximum(tl.min(row_low, 0) - begin, 0) // SPLIT * SPLIT
         end = tl.max(row_high, 0)
-    return query, head, there, row_low, row_high, begin, end, token
+    return query, head, there, row_low, row_high, begin, end, limit, token
 
 
 _DYNAMIC = (
     "q_b", "q_h", "q_l", "out_b", "out_h", "out_l", "k_b", "k_h", "k_s", "v_b", "v_h", "v_s", "table_b", "low_b", "first_b",
-    "first_l", "L", "ROWS", "parts",
+    "first_l", "L", "S", "QUERIES", "parts",
 )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=[n for n in _DYNAMIC if n != "parts"])
 def attention_kernel(q, keys, values, out, low, high, first, table, start, lengths, q_b, q_h, q_l, out_b, out_h, out_l, k_b, k_h,
-                     k_s, v_b, v_h, v_s, table_b, low_b, first_b, first_l, L, ROWS, scale, cap, GROUP: tl.constexpr, WINDOW: tl.constexpr,
+                     k_s, v_b, v_h, v_s, table_b, low_b, first_b, first_l, L, S, QUERIES, scale, cap, GROUP: tl.constexpr,
+                     HEADS: tl.constexpr, WINDOW: tl.constexpr,
                      PAGE: tl.constexpr, UNIT: tl.constexpr, D: tl.constexpr, CAP: tl.constexpr, SPLIT: tl.constexpr,
                      BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):  # fmt: skip
     number, shared, r = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    query, head, there, row_low, row_high, begin, end, token = rows_of_tile(
-        number, r, low, high, start, lengths, first, low_b, first_b, first_l, L, ROWS, WINDOW, GROUP, PAGE, SPLIT,
+    query, head, there, row_low, row_high, begin, end, limit, token = rows_of_tile(
+        number, r, low, high, start, lengths, first, low_b, first_b, first_l, L, S, QUERIES, WINDOW, GROUP, HEADS, PAGE, SPLIT,
         BLOCK_M)  # fmt: skip
     d = tl.arange(0, BLOCK_D)
     inside = there[:, None] & (d < D)[None, :]
@@ -173,7 +177,7 @@ def attention_kernel(q, keys, values, out, low, high, first, table, start, lengt
     for split in range(begin, end, SPLIT):
         most_s, total_s, output_s = attend_split(
             queries, keys, values, table + r * table_b, k_b, k_s, v_b, v_s, row_low, row_high, split,
-            tl.minimum(split + SPLIT, end), scale, cap, PAGE, UNIT, D, BLOCK_M, BLOCK_N, BLOCK_D, CAP)  # fmt: skip
+            tl.minimum(split + SPLIT, end), limit, scale, cap, PAGE, UNIT, D, BLOCK_M, BLOCK_N, BLOCK_D, CAP)  # fmt: skip
         most, total, output = merge(most, total, output, most_s, total_s, output_s)
     output = output / tl.where(total == 0.0, 1.0, total)[:, None]  # a query that sees no key gives zeros
     out_at = (r * out_b + line * out_l + heads * out_h) * UNIT
@@ -182,14 +186,15 @@ def attention_kernel(q, keys, values, out, low, high, first, table, start, lengt
 
 @triton.jit(do_not_specialize=[n for n in _DYNAMIC if not n.startswith("out_")])
 def split_kernel(q, keys, values, sums, partial, low, high, first, table, start, lengths, q_b, q_h, q_l, k_b, k_h, k_s, v_b, v_h,
-                 v_s, table_b, low_b, first_b, first_l, L, ROWS, parts, scale, cap, GROUP: tl.constexpr, WINDOW: tl.constexpr,
+                 v_s, table_b, low_b, first_b, first_l, L, S, QUERIES, parts, scale, cap, GROUP: tl.constexpr,
+                 HEADS: tl.constexpr, SHARED: tl.constexpr, WINDOW: tl.constexpr,
                  PAGE: tl.constexpr, UNIT: tl.constexpr, D: tl.constexpr, CAP: tl.constexpr, SPLIT: tl.constexpr,
                  BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):  # fmt: skip
     """One split of one tile: (maximum, sum) to sums[r, tile, shared, part, 2, BLOCK_M], output to partial[..., BLOCK_M, BLOCK_D]."""
-    number, shared, r = tl.program_id(0) // parts, tl.program_id(1), tl.program_id(2).to(tl.int64)
-    part = tl.program_id(0) % parts
-    query, head, there, row_low, row_high, begin, end, token = rows_of_tile(
-        number, r, low, high, start, lengths, first, low_b, first_b, first_l, L, ROWS, WINDOW, GROUP, PAGE, SPLIT,
+    part, r = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    number, shared = tl.program_id(1) // SHARED, tl.program_id(1) % SHARED
+    query, head, there, row_low, row_high, begin, end, limit, token = rows_of_tile(
+        number, r, low, high, start, lengths, first, low_b, first_b, first_l, L, S, QUERIES, WINDOW, GROUP, HEADS, PAGE, SPLIT,
         BLOCK_M)  # fmt: skip
     d = tl.arange(0, BLOCK_D)
     inside = there[:, None] & (d < D)[None, :]
@@ -204,8 +209,8 @@ def split_kernel(q, keys, values, sums, partial, low, high, first, table, start,
     split = begin + part * SPLIT
     most, total, output = attend_split(
         queries, keys, values, table + r * table_b, k_b, k_s, v_b, v_s, row_low, row_high, split,
-        tl.minimum(split + SPLIT, end), scale, cap, PAGE, UNIT, D, BLOCK_M, BLOCK_N, BLOCK_D, CAP)  # fmt: skip
-    slot = ((r * (tl.num_programs(0) // parts) + number) * tl.num_programs(1) + shared) * parts + part
+        tl.minimum(split + SPLIT, end), limit, scale, cap, PAGE, UNIT, D, BLOCK_M, BLOCK_N, BLOCK_D, CAP)  # fmt: skip
+    slot = (r * tl.num_programs(1) + tl.program_id(1)) * parts + part
     at = tl.arange(0, BLOCK_M)
     tl.store(sums + slot * 2 * BLOCK_M + at, most)
     tl.store(sums + slot * 2 * BLOCK_M + BLOCK_M + at, total)
@@ -213,24 +218,26 @@ def split_kernel(q, keys, values, sums, partial, low, high, first, table, start,
 
 
 @triton.jit(do_not_specialize=[n for n in _DYNAMIC if n[:2] not in ("q_", "k_", "v_", "ta")])
-def merge_kernel(sums, partial, out, low, high, first, start, lengths, out_b, out_h, out_l, low_b, first_b, first_l, L, ROWS,
-                 parts, GROUP: tl.constexpr, WINDOW: tl.constexpr, PAGE: tl.constexpr, UNIT: tl.constexpr, D: tl.constexpr, SPLIT: tl.constexpr,
+def merge_kernel(sums, partial, out, low, high, first, start, lengths, out_b, out_h, out_l, low_b, first_b, first_l, L, S, QUERIES,
+                 parts, GROUP: tl.constexpr, HEADS: tl.constexpr, SHARED: tl.constexpr, WINDOW: tl.constexpr, PAGE: tl.constexpr, UNIT: tl.constexpr, D: tl.constexpr, SPLIT: tl.constexpr,
                  BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr):  # fmt: skip
-    """What split_kernel wrote down of one tile, from the first split to the last."""
-    number, shared, r = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    query, head, there, _, _, begin, end, token = rows_of_tile(
-        number, r, low, high, start, lengths, first, low_b, first_b, first_l, L, ROWS, WINDOW, GROUP, PAGE, SPLIT,
+    """What split_kernel wrote down of one tile, from the first split to the last; a row takes those in which it sees a key."""
+    r = tl.program_id(2).to(tl.int64)
+    number, shared = tl.program_id(1) // SHARED, tl.program_id(1) % SHARED
+    query, head, there, row_low, row_high, begin, end, _, token = rows_of_tile(
+        number, r, low, high, start, lengths, first, low_b, first_b, first_l, L, S, QUERIES, WINDOW, GROUP, HEADS, PAGE, SPLIT,
         BLOCK_M)  # fmt: skip
     d, at = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_M)
     most = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     output = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
-    slot = ((r * tl.num_programs(0) + number) * tl.num_programs(1) + shared) * parts
-    for _ in range(begin, end, SPLIT):
-        most_s = tl.load(sums + slot * 2 * BLOCK_M + at)
-        total_s = tl.load(sums + slot * 2 * BLOCK_M + BLOCK_M + at)
+    slot = (r * tl.num_programs(1) + tl.program_id(1)) * parts
+    for split in range(begin, end, SPLIT):
+        sees = (split < row_high) & (split + SPLIT > row_low)
+        most_s = tl.where(sees, tl.load(sums + slot * 2 * BLOCK_M + at), float("-inf"))
+        total_s = tl.where(sees, tl.load(sums + slot * 2 * BLOCK_M + BLOCK_M + at), 0.0)
         output_s = tl.load(partial + slot * BLOCK_M * BLOCK_D + at[:, None] * BLOCK_D + d[None, :])
-        most, total, output = merge(most, total, output, most_s, total_s, output_s)
+        most, total, output = merge(most, total, output, most_s, total_s, tl.where(sees[:, None], output_s, 0.0))
         slot += 1
     output = output / tl.where(total == 0.0, 1.0, total)[:, None]
     line, heads = (token + query).to(tl.int64), (shared * GROUP + head).to(tl.int64)
@@ -270,7 +277,14 @@ def dense(
         if length > 1 and bool((sees & (low != first)).any()):
             first, alone = low, True
     first = fit(first.view(batch, -1), 1)
-    numbers = {"low_b": length, "first_b": first.shape[1], "first_l": int(alone), "L": length, "table_b": 0}
+    numbers = {
+        "low_b": length,
+        "first_b": first.shape[1],
+        "first_l": int(alone),
+        "L": length,
+        "S": k.shape[2],
+        "table_b": 0,
+    }
     pointers = {"low": fit(low, 1), "high": fit(high, 1), "first": first, "table": low, "start": low, "lengths": low}
     step = unit(dim, type_of(q))
     q, k, v = (fit(t, step) for t in (q, k, v))
@@ -323,6 +337,7 @@ def paged(
         "first_b": 0,
         "first_l": 0,
         "L": 0,
+        "S": 0,
         "table_b": table.stride(0),
         **dict(named),
     }
@@ -364,16 +379,18 @@ def _launch(
     group = heads // shared
     chosen = tile(dim, type_of(q), target)
     block_m = chosen.sizes["BLOCK_M"]
-    rows = max(n for n in range(1, block_m + 1) if group % n == 0) if alone else block_m
-    tiles, parts = triton.cdiv(queries * group, rows), triton.cdiv(length, SPLIT)
-    constants = _constants(dim, type_of(q), group, page, window, bool(soft_cap)) | dict(chosen.sizes)
-    numbers = numbers | {"ROWS": rows}
+    constants = _constants(dim, type_of(q), group, shared, page, window, bool(soft_cap), chosen)
+    together = int(constants["HEADS"])
+    in_tile = 1 if alone else block_m // together
+    tiles, parts = triton.cdiv(queries, in_tile) * triton.cdiv(group, together), triton.cdiv(length, SPLIT)
+    numbers = numbers | {"QUERIES": in_tile}
     scaled = 2 * scale / soft_cap if soft_cap else scale
     factors = {"scale": scaled * LOG2_E.value, "cap": soft_cap * LOG2_E.value}
     if split is None:
         split = target in SPLIT_SHOWN and parts > 1 and tiles * shared * requests < processors()
     if not split:
         given = {"q": q, "keys": keys, "values": values, "out": out, **pointers, **numbers, **factors, **constants}
+        given = {n: given[n] for n in attention_kernel.arg_names}
         attention_kernel[(tiles, shared, requests)](**given, **chosen.options)
         return
     parts = max(parts, 1)
@@ -394,34 +411,43 @@ def _launch(
         "parts": parts,
     }
     merging = tile_of_merge(dim, type_of(q), target)
-    split_kernel[(tiles * parts, shared, requests)](**{n: given[n] for n in split_kernel.arg_names}, **chosen.options)
-    merge_kernel[(tiles, shared, requests)](**{n: given[n] for n in merge_kernel.arg_names}, **merging.options)
+    split_kernel[(parts, tiles * shared, requests)](**{n: given[n] for n in split_kernel.arg_names}, **chosen.options)
+    merge_kernel[(1, tiles * shared, requests)](**{n: given[n] for n in merge_kernel.arg_names}, **merging.options)
 
 
-def _constants(dim: int, dtype: str, group: int, page: int, window: int, cap: bool) -> dict[str, object]:
+def _constants(
+    dim: int, dtype: str, group: int, shared: int, page: int, window: int, cap: bool, chosen: Tile
+) -> dict[str, object]:
+    """What a model and a cache decide, with the tile."""
     return {
         "GROUP": group,
+        "HEADS": min(group, chosen.sizes["BLOCK_M"]),
+        "SHARED": shared,
         "PAGE": page,
         "WINDOW": window,
         "UNIT": unit(dim, dtype),
         "D": dim,
         "CAP": cap,
         "SPLIT": SPLIT,
+        **chosen.sizes,
     }
 
 
-DIM, GROUP_OF = 128, 4  # of the heads that certificates and benchmarks/compiled.py are about
-_INTEGERS = ("table_b", "low_b", "first_b", "first_l", "L", "ROWS")
+DIM, GROUP_OF, SHARED_OF = 128, 4, 8  # of the heads that certificates and benchmarks/compiled.py are about
+_INTEGERS = ("table_b", "low_b", "first_b", "first_l", "L", "S", "QUERIES")
 _Q, _KV, _OUT = ("q_b", "q_h", "q_l"), ("k_b", "k_h", "k_s", "v_b", "v_h", "v_s"), ("out_b", "out_h", "out_l")
 
 
 def signature_of(kernel: str, dim: int = DIM) -> Callable[[str, str], Signature]:
-    """Of a kernel over a paged cache in blocks of 16, and over keys in one piece; a window and a soft cap are for benchmarks/compiled.py."""
+    """Of a kernel over a paged cache in blocks of 16 and over keys in one piece, with a window and without.
 
-    def of(dtype: str, target: str, page: tuple[int, ...] = (16, 0)) -> Signature:
+    What low, high, first and lengths hold is a request's own; where its queries and blocks lie is not.
+    """
+
+    def of(dtype: str, target: str, page: tuple[int, ...] = (16, 0), window: tuple[int, ...] = (0, 1024)) -> Signature:
         chosen = (tile_of_merge if kernel == "merge_kernel" else tile)(dim, dtype, target)
         known = globals()[kernel].arg_names
-        constants = _constants(dim, dtype, GROUP_OF, 16, 0, False) | {"PAGE": page} | dict(chosen.sizes)
+        constants = _constants(dim, dtype, GROUP_OF, SHARED_OF, 16, 0, False, chosen) | {"PAGE": page, "WINDOW": window}
         integers = (*_INTEGERS, *_Q, *_KV, *_OUT, "parts")
         pointers = dict.fromkeys(("q", "keys", "values", "out"), "*T") | dict.fromkeys(("sums", "partial"), "*fp32")
         pointers |= dict.fromkeys(("low", "high", "first", "table", "start", "lengths"), "*i32")
@@ -429,9 +455,9 @@ def signature_of(kernel: str, dim: int = DIM) -> Callable[[str, str], Signature]
         return Signature(
             arguments={name: every[name] for name in known if name in every},
             constexprs={name: value for name, value in constants.items() if name in known},
-            batch=tuple(name for name in known if name in integers or name in ("low", "high", "first", "start", "lengths", "table")),
+            batch=tuple(name for name in known if name in integers or name in ("start", "table")),
             reduction=(),
-            batch_axes=(0, 2),
+            batch_axes=(0, 1, 2),
             aligned=tuple(name for name in known if name in pointers),
             masked_tail=True,
             options=chosen.options,

@@ -71,7 +71,7 @@ def examined(function: Function, signature: Signature) -> Iterable[tuple[Found, 
             yield Found(each.refutes, f"{each.what}, and {against}", each.place), ""
         elif loop.name == "scf.for" and (names := crooked(loop, walker.marks)):
             yield (
-                Found(False, f"which keys a row sees follows {names} in a way that is not a plain offset", each.place),
+                Found(False, f"which keys a row sees follows {names} in a way that is not a plain offset", loop.place),
                 "",
             )
         else:

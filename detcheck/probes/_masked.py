@@ -59,12 +59,15 @@ def whole_steps(start: Value, step: Value, everything: Sequence[Op], marks: Mapp
         parts = [v for v in op.operands if marks.get(v, Mark()).batch]
         return all(whole_steps(v, step, everything, marks) for v in parts)
     if op.name == "arith.muli":
-        return any(v is step or same_constant(makers.get(v), makers.get(step)) for v in op.operands)
+        size = whole_number(makers.get(step))
+        return any(v is step or (size and (whole_number(makers.get(v)) or 1) % size == 0) for v in op.operands)
     return False
 
 
-def same_constant(a: Op | None, b: Op | None) -> bool:
-    return a is not None and b is not None and a.name == b.name == "arith.constant" and a.text == b.text
+def whole_number(op: Op | None) -> int | None:
+    """An integer constant."""
+    found = re.match(r"arith\.constant (\d+) : i\d+", op.text) if op is not None else None
+    return int(found.group(1)) if found else None
 
 
 def crooked(loop: Op, marks: Mapping[Value, Mark]) -> str:
