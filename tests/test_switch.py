@@ -184,6 +184,19 @@ def test_gradients_of_a_training_step(tmp_path):
         assert error <= 2 * allowed + 1e-7 * exact.norm(), (error, allowed)
 
 
+@pytest.mark.parametrize(("queries", "keys"), [(5, 9), (9, 5), (7, 7), (1, 6)])
+def test_causal_attention_of_unlike_lengths_is_torchs(queries, keys):
+    """torch's is_causal counts from the first query and the first key."""
+    q, k, v = (
+        torch.randn(2, 4, n, 16, generator=torch.Generator().manual_seed(i))
+        for i, n in enumerate((queries, keys, keys))
+    )
+    stock = scaled_dot_product_attention(q, k, v, is_causal=True)
+    with detcheck.batch_invariant():
+        ours = scaled_dot_product_attention(q, k, v, is_causal=True)
+    torch.testing.assert_close(ours, stock, atol=1e-5, rtol=1e-5)
+
+
 def test_gradients_through_fused_attention():
     q, k, v = (
         torch.randn(2, 4, 7, 16, generator=torch.Generator().manual_seed(n), requires_grad=True) for n in range(3)

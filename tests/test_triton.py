@@ -330,7 +330,7 @@ def test_an_attention_whose_splits_follow_the_batch_is_caught(fault, tmp_path):
     changes = [
         ("for split in range(begin, end, SPLIT)", f"for split in {splits}"),
         ("tl.minimum(split + SPLIT, end), limit,", f"tl.minimum(split + {length}, end), limit,"),
-        ("there = key < limit", "there = (key < limit) & (key >= 0)"),
+        ("there = key < limit", "there = (key < end) & (key >= 0)"),
         ("(key[None, :] < high[:, None])", "(key[None, :] < high[:, None]) & there[None, :]"),
     ]
     module = small(broken("_triton_attention", tmp_path, *changes))

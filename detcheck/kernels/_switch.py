@@ -204,7 +204,7 @@ def _sdpa(
     import torch
 
     _refuse_dropout(dropout_p)
-    low, high = _seen(query, key, attn_mask, is_causal)
+    low, high = _seen(query, key, attn_mask, is_causal, from_first=True)
     out = attention.attention(query, key, value, low, high, scale)
     return out, query.new_full(query.shape[:3], float("nan"), dtype=torch.float32)  # read by the stock backward alone
 
@@ -222,7 +222,7 @@ def _sdpa_backward(
     attn_mask: torch.Tensor | None = None,
     scale: float | None = None,
 ) -> tuple[torch.Tensor, ...]:
-    low, high = _seen(query, key, attn_mask, is_causal)
+    low, high = _seen(query, key, attn_mask, is_causal, from_first=True)
     return attention.gradients(grad, query, key, value, low, high, scale)
 
 
@@ -293,14 +293,23 @@ def _refuse_dropout(dropout: float) -> None:
 
 
 def _seen(
-    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, is_causal: bool, window: int | None = None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    mask: torch.Tensor | None,
+    is_causal: bool,
+    window: int | None = None,
+    from_first: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """`from_first`: torch's own causal mask, where the first query sees the first key; else the last one sees every key."""
     import torch
 
     batch, _, length, _ = query.shape
     keys = key.shape[2]
     if mask is not None:
         return attention.seen(mask, batch, length, keys)
+    if is_causal and from_first:
+        high = torch.arange(1, length + 1, dtype=torch.int32, device=query.device).clamp(max=keys).expand(batch, length)
+        return torch.zeros_like(high), high
     if is_causal:
         return attention.causal(batch, length, keys, window, query.device)
     low = torch.zeros(batch, length, dtype=torch.int32, device=query.device)

@@ -158,6 +158,7 @@ def attention_kernel(q, keys, values, out, low, high, first, table, start, lengt
                      PAGE: tl.constexpr, UNIT: tl.constexpr, D: tl.constexpr, CAP: tl.constexpr, SPLIT: tl.constexpr,
                      BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):  # fmt: skip
     number, shared, r = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    tl.static_assert(SPLIT % BLOCK_N == 0)  # else a block would reach into the next split
     query, head, there, row_low, row_high, begin, end, limit, token = rows_of_tile(
         number, r, low, high, start, lengths, first, low_b, first_b, first_l, L, S, QUERIES, WINDOW, GROUP, HEADS, PAGE, SPLIT,
         BLOCK_M)  # fmt: skip
@@ -193,6 +194,7 @@ def split_kernel(q, keys, values, sums, partial, low, high, first, table, start,
     """One split of one tile: (maximum, sum) to sums[r, tile, shared, part, 2, BLOCK_M], output to partial[..., BLOCK_M, BLOCK_D]."""
     part, r = tl.program_id(0), tl.program_id(2).to(tl.int64)
     number, shared = tl.program_id(1) // SHARED, tl.program_id(1) % SHARED
+    tl.static_assert(SPLIT % BLOCK_N == 0)  # else a block would reach into the next split
     query, head, there, row_low, row_high, begin, end, limit, token = rows_of_tile(
         number, r, low, high, start, lengths, first, low_b, first_b, first_l, L, S, QUERIES, WINDOW, GROUP, HEADS, PAGE, SPLIT,
         BLOCK_M)  # fmt: skip
