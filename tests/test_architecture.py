@@ -63,6 +63,7 @@ HEAVY = {
 HOOKS = {
     "vllm_scheduler.py": "vllm",
     "vllm_attention.py": "vllm",
+    "vllm_attention_gpu.py": "vllm",
     "_triton_matmul.py": "triton",
     "_triton_attention.py": "triton",
     "_triton_rowwise.py": "triton",

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -235,3 +237,53 @@ def test_requests_that_are_put_aside_are_counted_and_give_the_same_bits(prompt):
     assert sum(times) > 0 and alone.rides[0].preemptions == 0
     assert {bits(c) for c in decoded.completions.values()} == {bits(alone.completions[0])}
     assert decoded.completions.keys() == {0, 1, 2}
+
+
+def test_what_is_for_gpus_fits_this_vllm(tmp_path):
+    """It cannot run here; but every name that it needs is there, and its attention gives the bits of ours over vLLM's cache."""
+    code = """
+from collections import Counter
+from types import SimpleNamespace
+
+import torch
+from vllm.model_executor.layers import linear
+from vllm.model_executor.layers.layernorm import RMSNorm
+from vllm.v1.attention.backends.registry import AttentionBackendEnum
+
+from detcheck.integrations import vllm_attention_gpu, vllm_kernels
+from detcheck.kernels._checks import NotInvariantError
+from detcheck.kernels.attention import attention
+
+calls = Counter()
+for part in vllm_kernels.PARTS_GPU:
+    part(calls, "cuda")
+for name in vllm_kernels.BACKENDS_GPU:
+    assert AttentionBackendEnum[name].get_class() is vllm_attention_gpu.Backend, name
+x, w = torch.randn(3, 8), torch.randn(5, 8)
+assert torch.allclose(linear.dispatch_unquantized_gemm("auto")(None, x, w, None), x @ w.t(), atol=1e-5)
+assert RMSNorm.forward_cuda is RMSNorm.forward_native
+
+for options in ({"alibi_slopes": [1.0] * 8}, {"kv_cache_dtype": "fp8"}, {"chunk_lookback": 2}):
+    try:
+        vllm_attention_gpu.Impl(8, 64, 0.125, 4, **({"alibi_slopes": None, "sliding_window": None, "kv_cache_dtype": "auto"} | options))
+        raise SystemExit(f"not refused: {options}")
+    except NotInvariantError:
+        pass
+q, cache, out = torch.randn(5, 8, 64), torch.randn(6, 4, 16, 128), torch.zeros(5, 8, 64)
+integers = lambda *n: torch.tensor(n, dtype=torch.int32)
+batch = SimpleNamespace(
+    num_actual_tokens=4, block_table=torch.tensor([[1, 2], [3, 4]], dtype=torch.int32), query_start_loc=integers(0, 1, 4),
+    seq_lens=integers(20, 18), max_query_len=3, max_seq_len=20,
+)
+for window in (None, 7):
+    impl = vllm_attention_gpu.Impl(8, 64, 0.125, 4, None, window, "auto")
+    impl.forward(None, q, None, None, cache, batch, out)
+    keys, values = (t.transpose(0, 1).flatten(1, 2)[None, :, :18] for t in cache[[3, 4]].split(64, dim=-1))
+    high = integers(16, 17, 18)[None]
+    low = torch.zeros_like(high) if window is None else high - window
+    whole = attention(q[1:4].transpose(0, 1)[None], keys, values, low, high, 0.125)[0].transpose(0, 1)
+    assert torch.equal(out[1:4], whole) and not out[4].any()
+assert calls["ours vllm::attention"] == 2 and calls["ours vllm::linear"] == 1
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -49,7 +49,7 @@ def sabotage(tmp_path, monkeypatch, code):
         (
             None,
             "import detcheck.integrations.vllm_kernels as k\nfind = k.find\nk.find = lambda name, device: find(name, 'xpu')",
-            "matmul has no batch-invariant kernel on xpu; it has on cpu",
+            "matmul has no batch-invariant kernel on xpu; it has on cpu, cuda",
         ),
     ],
     ids=["not loaded", "attention only", "counters at zero", "a private name moved", "another device"],

@@ -79,10 +79,6 @@ class VllmEngine(Checkpoint):
                 "--kernels engine: vLLM's own batch-invariant mode (VLLM_BATCH_INVARIANT=1) needs a GPU; on the CPU it fails while it "
                 "registers Triton kernels. Use --kernels batch-invariant for detcheck's kernels, or both"
             )
-        if kernels not in (Kernels.STOCK, Kernels.ENGINE) and not self._on_cpu:
-            raise UsageError(
-                f"--kernels {kernels}: in this version the batch-invariant kernels run on the CPU. Use --kernels engine for vLLM's own"
-            )
         self._host: Host | None = None
         self._facts: dict[str, Any] = {}
         self._longest = 0
@@ -115,6 +111,8 @@ class VllmEngine(Checkpoint):
             if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
                 defaults["kv_cache_memory_bytes"] = cache_bytes()
         kernels = self._host.kernels
+        if kernels == "batch-invariant":
+            defaults["enforce_eager"] = True  # a compiled graph would fuse around our kernels
         settings = Settings(str(self.folder), kernels, defaults, self._arguments)
         try:
             return self._host.ask("open", settings)

@@ -1,6 +1,7 @@
 """Puts our kernels into vLLM: attention, linear layers, norms, activations, and torch's own leaf ops (log-softmax among them).
 
-A part asks `kernels/` for its op by name and the type of vLLM's device. Tested with vLLM 0.32 on the CPU. Every name of vLLM's that is not public is looked up here and nowhere else, and
+A part asks `kernels/` for its op by name and the type of vLLM's device. Tested with vLLM 0.32 on the CPU; what is for GPUs is written
+against the same version, and has not run on one. Every name of vLLM's that is not public is looked up here and nowhere else, and
 one that has moved is an error in words. What runs is counted, ours and stock alike, so that a run can show which it was.
 """
 
@@ -20,6 +21,7 @@ STOCK = (
     "cpu_attention_with_kv_cache", "onednn_mm", "onednn_scaled_mm", "weight_packed_linear_cpu", "cpu_fused_moe", "cpu_gemm_wna16",
     "mla_decode_kvcache_cpu", "rms_norm", "fused_add_rms_norm",
 )  # fmt: skip
+BACKENDS_GPU = ("FLASH_ATTN", "FLASHINFER", "TRITON_ATTN", "ROCM_ATTN", "ROCM_AITER_FA")
 _for_good = contextlib.ExitStack()  # what is switched on here stays on for the rest of the process
 _coverage: _switch.Coverage | None = None
 
@@ -34,12 +36,9 @@ def install(calls: Counter[str]) -> None:
     from vllm.platforms import current_platform
 
     device = current_platform.device_type
-    if device != "cpu":  # there are kernels, but the places below are those of vLLM's CPU platform
-        raise CannotInstallError(
-            f"the batch-invariant kernels can be put into vLLM on the CPU; this is {device}. Use --kernels engine for vLLM's own batch-invariant mode"
-        )
+    parts = PARTS if device == "cpu" else PARTS_GPU
     try:
-        for part in PARTS:
+        for part in parts:
             part(calls, device)
     except NotInvariantError as error:
         raise CannotInstallError(f"{error}. Use --kernels engine for vLLM's own batch-invariant mode") from error
@@ -83,6 +82,22 @@ def linear_layers(calls: Counter[str], device: str) -> None:
     utils.dispatch_cpu_unquantized_gemm = dispatch
 
 
+def linear_layers_gpu(calls: Counter[str], device: str) -> None:
+    """The same where vLLM asks for one product for all layers."""
+    from vllm.model_executor.layers import linear, utils, vocab_parallel_embedding
+
+    matmul = find("matmul", device)
+
+    def product(layer: Any, x: Any, weight: Any, bias: Any = None) -> Any:
+        calls["ours vllm::linear"] += 1
+        with _switch.uncounted():
+            return matmul.linear(x, weight, bias)
+
+    for module in (utils, linear, vocab_parallel_embedding):
+        _ = module.dispatch_unquantized_gemm  # a name that has moved is an error, not a new one
+        module.dispatch_unquantized_gemm = lambda *_, **__: product
+
+
 def attention(calls: Counter[str], device: str) -> None:
     """The backend that the CPU platform chooses, under its own name."""
     from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
@@ -92,6 +107,18 @@ def attention(calls: Counter[str], device: str) -> None:
     find("attention", device)
     vllm_attention.calls = calls
     register_backend(AttentionBackendEnum.CPU_ATTN, f"{vllm_attention.__name__}.{vllm_attention.Backend.__name__}")
+
+
+def attention_gpu(calls: Counter[str], device: str) -> None:
+    """Whichever backend the platform would choose, under that one's name. MLA has others, and is not ours."""
+    from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
+
+    from detcheck.integrations import vllm_attention_gpu as ours
+
+    find("attention", device)
+    ours.calls = calls
+    for name in BACKENDS_GPU:
+        register_backend(AttentionBackendEnum[name], f"{ours.__name__}.{ours.Backend.__name__}")
 
 
 def norms(calls: Counter[str], device: str) -> None:
@@ -113,8 +140,11 @@ def norms(calls: Counter[str], device: str) -> None:
 
         return forward
 
-    RMSNorm.forward_native = normed(RMSNorm.forward_native, lambda n: n.weight.detach())  # ones where it has none
-    GemmaRMSNorm.forward_native = normed(GemmaRMSNorm.forward_native, lambda n: n.weight.data.float() + 1.0)
+    ours = normed(RMSNorm.forward_native, lambda n: n.weight.detach())  # ones where it has none
+    gemma = normed(GemmaRMSNorm.forward_native, lambda n: n.weight.data.float() + 1.0)
+    RMSNorm.forward_native, GemmaRMSNorm.forward_native = ours, gemma
+    if device != "cpu":
+        RMSNorm.forward_cuda, GemmaRMSNorm.forward_cuda = ours, gemma
 
 
 def activations(calls: Counter[str], device: str) -> None:
@@ -134,7 +164,10 @@ def activations(calls: Counter[str], device: str) -> None:
         with _switch.uncounted():
             return gelu_mul.gelu_mul(x[..., :d], x[..., d:], self.approximate)
 
-    SiluAndMul.forward_cpu, GeluAndMul.forward_cpu = silu_and_mul, gelu_and_mul
+    if device == "cpu":
+        SiluAndMul.forward_cpu, GeluAndMul.forward_cpu = silu_and_mul, gelu_and_mul
+    else:
+        SiluAndMul.forward_cuda, GeluAndMul.forward_cuda = silu_and_mul, gelu_and_mul
 
 
 def stock_ops(calls: Counter[str], device: str) -> None:
@@ -154,3 +187,4 @@ def stock_ops(calls: Counter[str], device: str) -> None:
 
 
 PARTS = (linear_layers, attention, norms, activations, stock_ops)
+PARTS_GPU = (linear_layers_gpu, attention_gpu, norms, activations, stock_ops)
