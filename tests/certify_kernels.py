@@ -137,6 +137,73 @@ def heuristic_for_giants(x, y, M, N, BLOCK: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["M"])
+def two_guards(x, y, M, N, BLOCK: tl.constexpr):
+    """A branch between two ways of adding, written as two conditions."""
+    row = tl.program_id(0)
+    c = tl.arange(0, BLOCK)
+    v = tl.load(x + row * N + c, mask=c < N, other=0.0).to(tl.float32)
+    if M > 64:
+        tl.store(y + row, tl.sum(v, 0).to(y.dtype.element_ty))
+    if M <= 64:
+        tl.store(y + row, tl.sum(tl.sum(tl.reshape(v, [BLOCK // 8, 8]), 1), 0).to(y.dtype.element_ty))
+
+
+@triton.jit(do_not_specialize=["M"])
+def two_stores(x, y, M, N, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    c = tl.arange(0, BLOCK)
+    s = tl.sum(tl.load(x + row * N + c, mask=c < N, other=0.0).to(tl.float32), 0)
+    if row < M // 2:
+        tl.store(y + row, s.to(y.dtype.element_ty))
+    else:
+        tl.store(y + row, (s * 1.0000001).to(y.dtype.element_ty))
+
+
+@triton.jit(do_not_specialize=["M"])
+def gathered(x, y, M, N, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    c = tl.arange(0, BLOCK)
+    v = tl.load(x + row * N + c, mask=c < N, other=0.0).to(tl.float32)
+    tl.store(y + row, tl.sum(tl.gather(v, (c + M) % BLOCK, 0), 0).to(y.dtype.element_ty))
+
+
+@triton.jit(do_not_specialize=["M"])
+def scaled_for_the_batch(x, y, amax, M, N, BLOCK: tl.constexpr):
+    """One scale for all rows, of the largest number in the batch."""
+    row = tl.program_id(0)
+    c = tl.arange(0, BLOCK)
+    v = tl.load(x + row * N + c, mask=c < N, other=0.0).to(tl.float32)
+    tl.store(y + row, tl.sum(v / tl.load(amax), 0).to(y.dtype.element_ty))
+
+
+@triton.jit(do_not_specialize=["M"])
+def by_multiprocessor(x, y, M, N, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    c = tl.arange(0, BLOCK)
+    where = tl.inline_asm_elementwise("mov.u32 $0, %smid; // $1", "=r,r", [row], dtype=tl.int32, is_pure=True, pack=1)
+    at = (c + where) % BLOCK
+    v = tl.load(x + row * N + at, mask=at < N, other=0.0).to(tl.float32)
+    tl.store(y + row, tl.sum(v, 0).to(y.dtype.element_ty))
+
+
+@triton.jit(do_not_specialize=["M"])
+def bits_of_the_batch(x, y, M, N, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    c = tl.arange(0, BLOCK)
+    v = tl.load(x + row * N + c, mask=c < N, other=0.0).to(tl.float32)
+    tl.store(y + row, (tl.sum(v, 0) + (M + 0).to(tl.float32, bitcast=True)).to(y.dtype.element_ty))
+
+
+@triton.jit(do_not_specialize=["M"])
+def masked_by_a_product(x, y, M, N, BLOCK: tl.constexpr):
+    """Innocent: rows that are not there are multiplied by zero."""
+    r, c = tl.program_id(0) * 8 + tl.arange(0, 8), tl.arange(0, BLOCK)
+    v = tl.load(x + r[:, None] * N + c[None, :], mask=c[None, :] < N, other=0.0).to(tl.float32)
+    v = v * (r < M).to(tl.float32)[:, None]
+    tl.store(y + r, tl.sum(v, 1).to(y.dtype.element_ty), mask=r < M)
+
+
+@triton.jit(do_not_specialize=["M"])
 def one_of_two_numbers(x, y, M, N, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     c = tl.arange(0, BLOCK)
@@ -448,21 +515,25 @@ def fixed_number_of_splits(q, k, v, out, L, S, SPLITS, D: tl.constexpr, BM: tl.c
 
 
 SPLIT = attending(arguments={**ATTENTION, "SPLITS": "i32"}, batch=("SPLITS",), batch_axes=())
+SCALED = rows(arguments={**ROWS, "amax": "*fp32"}, batch=("M", "amax"), aligned=("x", "y", "amax"))
 REFUTED = {
     "atomic_sum": rows(), "bound_follows_batch": rows(), "step_follows_batch": rows(), "rotated_start": rows(), "branch_by_batch": rows(),
     "sum_over_the_batch": rows(batch_axes=()), "divided_by_the_batch": rows(), "mask_by_the_batch": rows(), "halving_while": rows(),
-    "strided_by_programs": rows(), "one_of_two_numbers": rows(), "tuned_by_batch": rows(constexprs={}),
+    "strided_by_programs": rows(), "one_of_two_numbers": rows(), "by_multiprocessor": rows(), "gathered": rows(), "bits_of_the_batch": rows(),
+    "scaled_for_the_batch": SCALED, "tuned_by_batch": rows(constexprs={}),
     "heuristic_by_batch": rows(constexprs={}),
-    "split_k_by_host": product({"SPLITS": (1, 4)}, batch=("M", "SPLITS")), "stream_k": product(),
+    "split_k_by_host": product({"SPLITS": (1, 4)}, batch=("M", "SPLITS"), batch_axes=(0, 1)), "stream_k": product(),
     "attention_without_a_mask": attending(), "attention_that_adds_a_little": attending(), "attention_from_anywhere": attending(),
     "fixed_number_of_splits": SPLIT, "window_from_anywhere": attending(),
 }  # fmt: skip
 UNDECIDED = {
-    "data_decides": rows(), "specialised": rows(), "tuned_by_time": rows(constexprs={}), "sum_in_memory": rows(),
+    "two_guards": rows(), "two_stores": rows(), "data_decides": rows(), "specialised": rows(), "tuned_by_time": rows(constexprs={}), "sum_in_memory": rows(),
     "heuristic_for_giants": rows(constexprs={}), "attention_that_hides_a_key": attending(),
 }  # fmt: skip
 CERTIFIED = {
     "grouped_matmul": product(), "persistent_matmul": product(), "softmax": rows(), "layernorm": rows(), "early_return": rows(),
-    "rows_in_turn": rows(), "tiles_of_rows": rows(), "elementwise": rows(), "causal_attention": attending(), "window_attention": attending(),
+    "rows_in_turn": rows(), "tiles_of_rows": rows(), "elementwise": rows(), "masked_by_a_product": rows(),
+    "causal_attention": attending(), "window_attention": attending(),
 }  # fmt: skip
+NVIDIA = {"by_multiprocessor"}  # written in that maker's assembly
 DETCHECK = UNDECIDED | REFUTED | CERTIFIED

@@ -22,8 +22,8 @@ class Signature:
     """arguments and constexprs that follow the batch: rows, requests, queries, strides over them"""
     reduction: tuple[str, ...] = ()
     """arguments that are the length of a row's own sum: they may reach its bounds"""
-    batch_axes: tuple[int, ...] = (0,)
-    """axes of the grid along which programs take other rows, or other tiles of rows"""
+    batch_axes: tuple[int, ...] = (0, 1, 2)
+    """axes of the grid along which programs take other rows, or other tiles of rows; fewer only where the others do not"""
     aligned: tuple[str, ...] = ()
     """pointers that the launcher only passes aligned to 16 bytes (copying if need be); trusted, and named in the certificate"""
     masked_tail: bool = False

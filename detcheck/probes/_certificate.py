@@ -10,7 +10,7 @@ from detcheck.probes._compile import FLAGS, SHARED, Built, Wrapped, build, diges
 from detcheck.probes._masked import crooked, objection, outermost
 from detcheck.probes._skeleton import skeleton
 from detcheck.probes._taint import Found, Pass
-from detcheck.probes._ttir import Function, parse
+from detcheck.probes._ttir import Function, UnreadableError, parse
 
 OWN_KEYS = "which keys a row sees is its own matter; what is masked adds nothing as long as all numbers are finite"
 
@@ -25,12 +25,19 @@ def certify(wrapped: Wrapped, signature: Signature, dtype: str, target: str) -> 
     skeletons: dict[str, set[object]] = {}
     for _, same in itertools.groupby(sorted(built, key=lambda b: b.ttir), key=lambda b: b.ttir):
         forms_of = list(same)
-        function = parse(forms_of[0].ttir)[0]
+        try:
+            function = parse(forms_of[0].ttir)
+        except UnreadableError as error:
+            what = (
+                f"Triton {triton.__version__}'s intermediate code is not as this version of detcheck knows it: {error}"
+            )
+            found[what, "", 0] = {"refutes": False, "what": what, "file": "", "line": 0}
+            continue
         for variant in {b.form.variant for b in forms_of}:
             skeletons.setdefault(variant, set()).add(skeleton(function))
         judged = list(examined(function, signature))
         if any(not excuse for _, excuse in judged):  # once more, for the lines
-            function = parse(build(wrapped, forms_of[0].form, target, lines=True).ttir)[0]
+            function = parse(build(wrapped, forms_of[0].form, target, lines=True).ttir)
             judged = list(examined(function, signature))
         for each, excuse in judged:
             if excuse:

@@ -23,6 +23,11 @@ from detcheck.probes._ttir import Block, Function, Op, Place, Value
 Axis = Hashable  # of a tile: a number; of a loop: its Op
 AXES = "xyz"  # as Triton's code calls the axes of the grid
 NONE: frozenset = frozenset()
+# What inline assembly must not touch to be taken for arithmetic: special registers, clocks, memory.
+OUTSIDE = (
+    r"%(?:n?smid|n?warpid|n?ctaid|gridid|laneid|n?tid|clock|globaltimer|envreg|pm\d)|s_getreg|s_mem(?:real)?time"
+    r"|\b(?:ld|st|atom|red|bar|global_load|global_store|flat_|buffer_|ds_)"
+)
 NAMED = 4  # sources in a sentence
 
 
@@ -89,7 +94,7 @@ LINEAR = {
     "arith.addi", "arith.subi", "arith.muli", "arith.extsi", "arith.extui", "arith.trunci", "arith.index_cast", "arith.bitcast",
     "tt.addptr", "tt.bitcast", "tt.ptr_to_int", "tt.int_to_ptr", "arith.addf", "arith.subf", "arith.mulf", "arith.divf", "arith.negf",
     "arith.extf", "arith.truncf", "arith.maximumf", "arith.minimumf", "arith.maxnumf", "arith.minnumf", "arith.remf", "tt.fp_to_fp",
-    "tt.extern_elementwise", "tt.precise_sqrt", "tt.precise_divf", "tt.clampf", "tt.mulhiui", "tt.assert", "tt.print", "llvm.intr.assume",
+    "tt.precise_sqrt", "tt.precise_divf", "tt.clampf", "tt.mulhiui", "tt.assert", "tt.print", "llvm.intr.assume",
 }  # fmt: skip
 BENDING = {
     "arith.divsi", "arith.divui", "arith.remsi", "arith.remui", "arith.ceildivsi", "arith.floordivsi", "arith.minsi", "arith.maxsi",
@@ -119,7 +124,10 @@ class Pass:
     makers: dict[Value, Op] = field(default_factory=dict)
     carried_from: dict[Value, Value] = field(default_factory=dict)
     """what a loop carries -> what it starts with"""
+    written: dict[str, dict[Op, frozenset[str]]] = field(default_factory=dict)
+    """pointer -> where it is written -> what of the batch decides whether"""
     _loops: list[Op] = field(default_factory=list)
+    _guards: list[frozenset[str]] = field(default_factory=list)
 
     def run(self, function: Function) -> list[Found]:
         """What speaks against the kernel, the worst first; nothing, where nothing reaches the order in which it adds."""
@@ -171,7 +179,7 @@ class Pass:
         if special:
             made = special(op, inputs)
         elif op.name in LINEAR or op.name.startswith("math."):
-            made = [replace(union(inputs), constant=False)] * len(op.results)
+            made = [replace(self._with_numbers(op, inputs), constant=False)] * len(op.results)
         elif op.name in BENDING:
             made = [union(inputs).bent()] * len(op.results)
         elif op.name in ("arith.cmpi", "arith.cmpf"):
@@ -189,6 +197,16 @@ class Pass:
             made = [union(inputs)] * len(op.results)
         for value, mark in zip(op.results, made, strict=False):
             self.marks[value] = mark
+
+    @staticmethod
+    def _with_numbers(op: Op, inputs: list[Mark]) -> Mark:
+        """A float that is made of an integer, bit by bit, has what the integer has in its number."""
+        made = union(inputs)
+        if op.results and op.results[0].is_float:
+            for value, mark in zip(op.operands, inputs, strict=True):
+                if re.fullmatch(r"[iu]\d+", value.element):
+                    made = replace(made, number=made.number | mark.batch)
+        return made
 
     # Where values come from.
     def _arith_constant(self, op: Op, inputs: list[Mark]) -> list[Mark]:
@@ -233,8 +251,14 @@ class Pass:
         gone = op.operands[0].rank - 1
         return [renumbered(inputs[0], lambda axis: None if axis == gone else axis)] * 2
 
-    _tt_cat = _tt_reshape
-    _tt_gather = _tt_reshape
+    def _tt_cat(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        return [self._spread(union(inputs), op.results[0].rank)]
+
+    def _tt_gather(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        """Whichever elements the indices name, in whichever order."""
+        made = self._spread(union(inputs), op.results[0].rank)
+        everywhere = frozenset(range(op.results[0].rank))
+        return [replace(made, pattern=made.pattern | everywhere) if inputs[1].batch else made]
 
     @staticmethod
     def _spread(mark: Mark, rank: int) -> Mark:
@@ -258,11 +282,23 @@ class Pass:
         why = (address.batch | mask.batch) if pattern else NONE
         floats = op.results[0].is_float
         # What was loaded is the row's own, whichever way its address was reckoned.
-        return [Mark(declared | why, address.varies | mask.varies, pattern, data=floats)]
+        number = (declared | union(rest[1:]).number) if floats else NONE
+        return [Mark(declared | why, address.varies | mask.varies, pattern, number, data=floats)]
 
     def _tt_store(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         self._numbers(inputs[1], op)
+        self._written(self._source(op.operands[0]), op)
         return []
+
+    def _written(self, pointer: str, op: Op) -> None:
+        """Two places that write one tensor, where the batch decides which: two ways to an output."""
+        places = self.written.setdefault(pointer, {})
+        places[op] = frozenset().union(places.get(op, NONE), *self._guards)
+        batch = frozenset().union(*places.values())
+        if len(places) > 1 and batch:
+            self._unclear(
+                f"{pointer} is written in {len(places)} places, and which of them runs follows {names(batch)}", op
+            )
 
     def _tt_descriptor_load(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         where = union(inputs[1:])
@@ -274,6 +310,7 @@ class Pass:
         for value, mark in zip(op.operands, inputs, strict=True):
             if value.is_float:
                 self._numbers(mark, op)
+        self._written(self._source(op.operands[0]), op)
         return []
 
     def _tt_make_tensor_descriptor(self, op: Op, inputs: list[Mark]) -> list[Mark]:
@@ -371,7 +408,10 @@ class Pass:
     def _arith_sitofp(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         return [replace(inputs[0], number=inputs[0].batch, constant=False)]
 
-    _arith_uitofp = _arith_sitofp
+    def _arith_uitofp(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        """Of a truth value that varies: zeros where nothing is, as a mask makes them."""
+        mask = op.operands[0].element == "i1" and inputs[0].varies
+        return [replace(inputs[0], number=NONE if mask else inputs[0].batch, constant=False)]
 
     def _arith_select(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         chooser, a, b = inputs
@@ -449,7 +489,9 @@ class Pass:
 
     def _scf_if(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         (chooser,) = inputs
+        self._guards.append(chooser.batch)
         arms = [self._body(region) for region in op.regions]
+        self._guards.pop()
         working = [
             region
             for region in op.regions
@@ -473,8 +515,16 @@ class Pass:
         return [union(inputs).bent()] * len(op.results)
 
     def _tt_elementwise_inline_asm(self, op: Op, inputs: list[Mark]) -> list[Mark]:
-        self._unclear("inline assembly is not read", op) if any(m.batch for m in inputs) else None
-        return [replace(union(inputs), constant=False)] * len(op.results)
+        made = replace(union(inputs), constant=False)
+        if re.search(OUTSIDE, op.text) or made.batch:
+            self._unclear("inline assembly that looks at more than its operands, or at the batch, is not followed", op)
+            made = replace(made, batch=made.batch | {"inline assembly"}).bent()
+        return [made] * len(op.results)
+
+    def _tt_extern_elementwise(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        if op.attribute("libpath") or op.attribute("pure") == "false":
+            self._unclear(f"{op.attribute('symbol')} of a library of its own is not followed", op)
+        return [replace(union(inputs), constant=False)]
 
 
 def renumbered(mark: Mark, to: Callable[[int], int | None]) -> Mark:

@@ -94,9 +94,9 @@ NAME = r"%[\w$.-]+"
 LOC = re.compile(r" loc\((#\w+|.*)\)$")
 
 
-def parse(text: str) -> list[Function]:
-    """Every function of a module. Raises UnreadableError."""
-    return Reader(text).functions()
+def parse(text: str) -> Function:
+    """The kernel of a module; functions that were not inlined stand beside it. Raises UnreadableError."""
+    return Reader(text).kernel()
 
 
 class Reader:
@@ -105,21 +105,18 @@ class Reader:
         self._lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
         self._at = 0
 
-    def functions(self) -> list[Function]:
-        found = []
+    def kernel(self) -> Function:
         while self._at < len(self._lines):
             line = self._lines[self._at]
             self._at += 1
-            if not line.startswith("tt.func"):
+            if not line.startswith("tt.func public"):
                 continue
             name = re.search(r"@([\w$.]+)\(", line).group(1)
             scope: ChainMap[str, Value] = ChainMap()
             arguments = self._arguments(line[line.index("(") + 1 :], scope)
             blocks, _ = self._region(scope, arguments)
-            found.append(Function(name, arguments, blocks))
-        if not found:
-            raise UnreadableError("no function in Triton's intermediate code")
-        return found
+            return Function(name, arguments, blocks)
+        raise UnreadableError("no kernel in Triton's intermediate code")
 
     def _arguments(self, text: str, scope: ChainMap[str, Value]) -> list[Value]:
         made = []
@@ -175,7 +172,9 @@ class Reader:
             carried = [inner[own] for own, _ in inits]
         else:
             inner = scope.new_child()
-            operands = [self._use(word, scope) for word in re.findall(rf"{NAME}(?:#\d+)?", rest)]
+            operands = [
+                self._use(word, scope) for word in re.findall(rf"{NAME}(?:#\d+)?", re.sub(r'"[^"]*"', "", rest))
+            ]
         op = Op(name, rest, operands, [], place, targets=re.findall(r"\^\w+", rest))
         types = result_types(name, rest)
         while opens:
