@@ -1,7 +1,8 @@
 """Our Triton kernels as they are compiled for GPUs, found without one: registers, spills, shared memory, matrix instructions.
 
 Tiles in detcheck/kernels/_triton_*.py are chosen by this table: nothing spills, and products in bf16 and fp16 are made by the
-matrix units. In float32 NVIDIA's have no exactly rounded product, so there it is FFMA. What it cannot show is time.
+matrix units. In float32 NVIDIA's have no exactly rounded product, so there it is FFMA. TMA: how many loads of whole tiles, by
+the unit for it, stand in the code. What it cannot show is time.
 
 python benchmarks/compiled.py [TARGET ...]   all of them take some minutes; a machine with Triton is enough
 """
@@ -44,6 +45,8 @@ class Compiled:
     """bytes a program"""
     matrix: str
     """the matrix instruction, and how often it stands in the code; empty: none"""
+    tma: int = 0
+    """loads of whole tiles that stand in the code"""
 
 
 def compiled(kernel, signature, dtype, target, **changes):
@@ -85,7 +88,7 @@ def measured(made):
         used = tool("cuobjdump", "-res-usage", file.name)
         code = tool("nvdisasm", "-c", file.name)
     registers, stack, local = (int(re.search(rf"{field}:(\d+)", used)[1]) for field in ("REG", "STACK", "LOCAL"))
-    return Compiled(registers, stack + local, made.metadata.shared, instructions(code))
+    return Compiled(registers, stack + local, made.metadata.shared, instructions(code), code.count("UTMALDG"))
 
 
 def tool(name, *arguments):
@@ -101,7 +104,10 @@ def subjects(dtype, target):
     """(what it is called, kernel, signature, changes) of everything that our launchers launch."""
     m, a, r = _triton_matmul, _triton_attention, _triton_rowwise
     for n in (4096, 32768):
-        yield f"matmul {n}x4096", m.matmul_kernel, m.matmul_signature(dtype, target, n), {}
+        signature = m.matmul_signature(dtype, target, n)
+        yield f"matmul {n}x4096", m.matmul_kernel, signature, {}
+        if signature.constexprs["DESCRIPTORS"]:
+            yield f"matmul {n}x4096, pointers", m.matmul_kernel, signature, {"DESCRIPTORS": False}
     yield "bmm", m.bmm_kernel, m.bmm_signature(dtype, target), {}
     for name in ("attention_kernel", "split_kernel", "merge_kernel"):
         for dim, changes in ATTENTION:
@@ -119,13 +125,18 @@ def subjects(dtype, target):
 
 def main(targets):
     print(f"Triton {triton.__version__}\n")
-    print(f"{'kernel':34}{'target':>8}{'dtype':>7}{'registers':>11}{'spills':>8}{'shared':>9}  matrix instruction")
+    print(
+        f"{'kernel':34}{'target':>8}{'dtype':>7}{'registers':>11}{'spills':>8}{'shared':>9}{'TMA':>5}  matrix instruction"
+    )
     worst = 0
     for target, dtype in itertools.product(targets, DTYPES):
         for name, kernel, signature, changes in subjects(dtype, target):
             it = measured(compiled(kernel, signature, dtype, target, **changes))
             worst = max(worst, it.spills)
-            print(f"{name:34}{target:>8}{dtype:>7}{it.registers:11}{it.spills:8}{it.shared:9}  {it.matrix}", flush=True)
+            print(
+                f"{name:34}{target:>8}{dtype:>7}{it.registers:11}{it.spills:8}{it.shared:9}{it.tma:5}  {it.matrix}",
+                flush=True,
+            )
     print(f"\nmost spills: {worst}")
 
 

@@ -147,6 +147,17 @@ def test_tiles_agree(dtype):
     assert bits_equal(outs[0], outs[1]) and bits_equal(outs[0], outs[2])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_descriptors_and_pointers_agree(dtype, monkeypatch):
+    """Where there are no descriptors it is pointers twice."""
+    from detcheck.kernels import _triton_matmul as m
+
+    x, w = normal(200, 2056, dtype=dtype), normal(260, 2056, dtype=dtype, seed=1)
+    whole = m.matmul(x, w, None).cpu()
+    monkeypatch.setattr(m, "descriptors", lambda *_: False)
+    assert bits_equal(m.matmul(x, w, None).cpu(), whole)
+
+
 def test_one_binary_serves_every_number_of_rows():
     from detcheck.kernels import _triton_matmul
 

@@ -106,6 +106,61 @@ def test_matmul_whichever_program_computes_a_tile(matmul, monkeypatch):
     assert matmul.matmul(x[:, :0], w[:, :0], w[:, 0].contiguous()).eq(w[:, 0]).all()
 
 
+class Watched:
+    """A kernel that writes down whether it was launched with descriptors."""
+
+    def __init__(self, kernel):
+        self.kernel, self.seen = kernel, []
+
+    def __getitem__(self, grid):
+        def launch(*args, **constants):
+            self.seen.append(constants["DESCRIPTORS"])
+            return self.kernel[grid](*args, **constants)
+
+        return launch
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16], ids=["bf16", "fp16"])
+def test_descriptors_add_what_pointers_add(matmul, dtype, monkeypatch):
+    """M, N and K all ragged. And the weight alone says which of the two it is: never the rows, or how they lie."""
+    n, k = 67, 264
+    x, w, bias = normal(130, k, dtype=dtype), normal(n, k, dtype=dtype, seed=1), normal(n, dtype=dtype, seed=2)
+    watched = Watched(matmul.matmul_kernel)
+    monkeypatch.setattr(matmul, "matmul_kernel", watched)
+    whole = matmul.matmul(x, w, bias)
+    for m in (1, 2, 64, 65):
+        assert bits_equal(matmul.matmul(x[:m], w, bias), whole[:m]), m
+    for feed in (unaligned, apart):
+        assert bits_equal(matmul.matmul(feed(x), feed(w), bias), whole)
+        assert bits_equal(matmul.matmul(feed(x[:1]), feed(w[:1]), bias[:1]), whole[:1, :1]), "strides of a single row"
+    assert bits_equal(matmul.matmul(x.t().contiguous().t(), w, bias), whole)
+    expanded = x[5].expand(3, k)
+    assert bits_equal(matmul.matmul(expanded, w, bias), whole[5].expand(3, n))
+    assert matmul.fit_tiles(expanded, 8).stride() == (k, 1), "hardware, unlike the interpreter, may want rows apart"
+    among = x.clone()
+    among[torch.arange(130) != 70] = torch.nan
+    assert bits_equal(matmul.matmul(among, w, bias)[70], whole[70])
+    assert all(watched.seen) and len(watched.seen) == 12
+    watched.seen.clear()
+    turned = w.t().contiguous().t()
+    for m in (1, 130):
+        assert bits_equal(matmul.matmul(x[:m], turned, bias), whole[:m]), m
+    for target, length in (("sm_80", k), ("sm_120", k), ("gfx942", k), ("sm_90", k - 4)):
+        assert not matmul.descriptors(length, _triton.type_of(x), target), (target, length)
+    monkeypatch.setattr(matmul, "descriptors", lambda *_: False)
+    assert bits_equal(matmul.matmul(x, w, bias), whole)
+    assert watched.seen == [False] * 3
+
+
+def test_the_users_allocator_stays(matmul):
+    """Triton keeps one a context; a launch with descriptors needs its own."""
+    from triton.runtime import _allocation
+
+    before = _allocation._allocator.get()
+    matmul.matmul(normal(2, 16, dtype=BF16), normal(3, 16, dtype=BF16), None)
+    assert _allocation._allocator.get() is before
+
+
 @DTYPES
 def test_bmm(matmul, dtype):
     a, b = normal(3, 70, 50, dtype=dtype), normal(3, 50, 40, dtype=dtype, seed=1)
@@ -304,7 +359,7 @@ def test_a_matmul_whose_order_follows_the_rows_is_caught(tmp_path):
     )
     cut = "total = accumulate(x, w, tl.where(M < 8, K // 2, K), x_rows, w_rows, w_k, row < M, column < N, BLOCK_M, BLOCK_N, BLOCK_K)\n"
     rest = (
-        "        total += accumulate(x + K // 2, w + K // 2 * w_k, tl.where(M < 8, K - K // 2, 0), x_rows, w_rows, w_k, row < M,"
+        "            total += accumulate(x + K // 2, w + K // 2 * w_k, tl.where(M < 8, K - K // 2, 0), x_rows, w_rows, w_k, row < M,"
         " column < N, BLOCK_M, BLOCK_N, BLOCK_K)\n        if"
     )
     module = broken("_triton_matmul", tmp_path, (sound, cut + rest))
@@ -398,14 +453,18 @@ UNITS = {"sm_80": "HMMA", "sm_90": "HGMMA", "sm_100": "UTCHMMA", "gfx942": "v_mf
 
 
 @pytest.mark.parametrize("target", UNITS)
-@pytest.mark.parametrize("name", ["matmul 4096x4096", "attention 128, paged"])
+@pytest.mark.parametrize("name", ["matmul 4096x4096", "matmul 4096x4096, pointers", "attention 128, paged"])
 def test_compiled_without_a_gpu_nothing_spills_and_matrix_units_multiply(benchmark, name, target):
     """These; benchmarks/compiled.py does it for everything, and takes minutes."""
+    tiles = target in ("sm_90", "sm_100")  # TMA loads them
+    if name.endswith("pointers") and not tiles:
+        pytest.skip(f"{target} has nothing else, so that they are not named")
     (subject,) = [s for s in benchmark.subjects("bf16", target) if s[0] == name]
     _, kernel, signature, changes = subject
     made = benchmark.compiled(kernel, signature, "bf16", target, **changes)
     found = benchmark.measured(made)
     assert found.spills == 0 and found.matrix.startswith(UNITS[target]), found
+    assert bool(found.tma) == (tiles and name == "matmul 4096x4096"), found
     text = made.asm.get("ptx", "")
     assert "fma.rn.f32" not in text, "a product fused into a sum, which nobody wrote"
     assert not re.search(r"\b(atom|red)\.", text)

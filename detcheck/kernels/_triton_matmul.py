@@ -5,11 +5,15 @@ float32 accumulator; K, N and the dtype choose the tile, M never does. More rows
 programs as the device runs side by side: which program computes a tile changes nothing of what is added. Rows past M are
 zeros, and a row of a tile is multiplied by itself alone.
 
+Where the hardware has a unit that loads whole tiles (TMA), descriptors feed it; else threads load by pointers. Both bring the
+same blocks of K, zeros past its end, to the same tl.dot: which of the two it is changes no order, and M does not choose it.
+
 What no source can show is that the matrix unit treats all rows of a tile alike; tests/test_gpu.py looks at that.
 """
 
 from __future__ import annotations
 
+import contextvars
 from typing import TYPE_CHECKING
 
 import triton
@@ -51,6 +55,14 @@ def tile_of_batches(dtype: str) -> Tile:
     return Tile(BATCHED_FLOAT if dtype == "fp32" else BATCHED, 4, 2)
 
 
+def descriptors(k: int, dtype: str, target: str) -> bool:
+    """Whether x and w are loaded by TMA: it is there, and their rows can be multiples of 16 bytes without a copy.
+
+    Not in float32: outside the matrix units its operands go through registers whichever way they come.
+    """
+    return family(target) in ("sm_90", "sm_100") and dtype != "fp32" and unit(k, dtype) > 1
+
+
 @triton.jit
 def accumulate(x, w, k_length, x_rows, w_rows, w_step, x_there, w_there, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
                BLOCK_K: tl.constexpr):  # fmt: skip
@@ -65,19 +77,38 @@ def accumulate(x, w, k_length, x_rows, w_rows, w_step, x_there, w_there, BLOCK_M
     return total
 
 
+@triton.jit
+def accumulate_tiles(
+    x_tiles, w_tiles, row, column, k_length, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr
+):
+    """The same sum by descriptors, which know where x and w end. row, column: the first of the tile."""
+    total = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for begin in range(0, k_length, BLOCK_K):
+        a, b = x_tiles.load([row, begin]), w_tiles.load([column, begin])
+        total = tl.dot(a, b.T, total, input_precision="ieee")
+    return total
+
+
 @triton.jit(do_not_specialize=["M", "x_m", "out_m"])
 def matmul_kernel(x, w, bias, out, M, N, K, x_m, w_n, w_k, out_m, BIAS: tl.constexpr, X_UNIT: tl.constexpr, OUT_UNIT: tl.constexpr,
-                  BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr):  # fmt: skip
+                  BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
+                  DESCRIPTORS: tl.constexpr):  # fmt: skip
     tiles_m, tiles_n = tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N)
+    if DESCRIPTORS:
+        x_tiles = tl.make_tensor_descriptor(x, [M, K], [tl.cast(x_m, tl.int64) * X_UNIT, 1], [BLOCK_M, BLOCK_K])
+        w_tiles = tl.make_tensor_descriptor(w, [N, K], [w_n, 1], [BLOCK_N, BLOCK_K])
     for number in range(tl.program_id(0), tiles_m * tiles_n, tl.num_programs(0)):
         group = number // (GROUP_M * tiles_n)
         height = tl.minimum(tiles_m - group * GROUP_M, GROUP_M)
         within = number % (GROUP_M * tiles_n)
-        row = (group * GROUP_M + within % height) * BLOCK_M + tl.arange(0, BLOCK_M)
-        column = (within // height) * BLOCK_N + tl.arange(0, BLOCK_N)
-        x_rows = row.to(tl.int64) * x_m * X_UNIT
-        w_rows = column.to(tl.int64) * w_n
-        total = accumulate(x, w, K, x_rows, w_rows, w_k, row < M, column < N, BLOCK_M, BLOCK_N, BLOCK_K)
+        first_row, first_column = (group * GROUP_M + within % height) * BLOCK_M, (within // height) * BLOCK_N
+        row, column = first_row + tl.arange(0, BLOCK_M), first_column + tl.arange(0, BLOCK_N)
+        if DESCRIPTORS:
+            total = accumulate_tiles(x_tiles, w_tiles, first_row, first_column, K, BLOCK_M, BLOCK_N, BLOCK_K)
+        else:
+            x_rows = row.to(tl.int64) * x_m * X_UNIT
+            w_rows = column.to(tl.int64) * w_n
+            total = accumulate(x, w, K, x_rows, w_rows, w_k, row < M, column < N, BLOCK_M, BLOCK_N, BLOCK_K)
         if BIAS:
             total += tl.load(bias + column, mask=column < N, other=0.0).to(tl.float32)[None, :]
         to = out + row.to(tl.int64)[:, None] * out_m * OUT_UNIT + column[None, :]
@@ -108,14 +139,21 @@ def matmul(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None) -> torch
         return out
     if not k:
         return out.zero_() if bias is None else out.copy_(bias)
-    chosen = tile(n, dtype, target_of_device())
+    target = target_of_device()
+    chosen = tile(n, dtype, target)
     constants = _constants(n, k, dtype, bias is not None) | dict(chosen.sizes)
     step, out_step = constants["X_UNIT"], constants["OUT_UNIT"]
-    x, w = fit(x, step), fit_weight(w)
+    by_tiles = descriptors(k, dtype, target) and w.stride(1) == 1
+    x, w = (fit_tiles(x, step), fit_tiles(w, step)) if by_tiles else (fit(x, step), fit_weight(w))
     bias = out if bias is None else fit(bias, 1)  # not read where there is none
     programs = min(triton.cdiv(m, constants["BLOCK_M"]) * triton.cdiv(n, constants["BLOCK_N"]), processors())
     rows = (*strides(x, step), *w.stride(), *strides(out, out_step))
-    matmul_kernel[(programs,)](x, w, bias, out, m, n, k, *rows, **constants, **chosen.options)
+
+    def launch() -> None:
+        triton.set_allocator(lambda size, *_: x.new_empty(size, dtype=torch.int8))  # descriptors are written to memory
+        matmul_kernel[(programs,)](x, w, bias, out, m, n, k, *rows, **constants, DESCRIPTORS=by_tiles, **chosen.options)
+
+    contextvars.copy_context().run(launch)  # the allocator is the context's: the user's own stays
     return out
 
 
@@ -145,6 +183,11 @@ def fit_weight(w: torch.Tensor) -> torch.Tensor:
     return fit(w, 1) if w.stride(-1) == 1 else fit(other, 1).transpose(-1, -2)
 
 
+def fit_tiles(t: torch.Tensor, step: int) -> torch.Tensor:
+    """As CUDA wants it of a tensor map: strides fit, that of a single row too, and no row lies in another (as expanded ones do)."""
+    return fit(t.reshape(-1).view(t.shape) if len(t) == 1 or t.stride(0) < t.shape[1] else t, step)
+
+
 def _constants(n: int, k: int, dtype: str, bias: bool) -> dict[str, object]:
     return {"BIAS": bias, "X_UNIT": unit(k, dtype), "OUT_UNIT": unit(n, dtype), "GROUP_M": GROUP_M}
 
@@ -154,10 +197,11 @@ N, K = 4096, 4096  # of the weight that certificates and benchmarks/compiled.py 
 
 def matmul_signature(dtype: str, target: str, n: int = N, k: int = K) -> Signature:
     chosen = tile(n, dtype, target)
+    ways = (True, False) if descriptors(k, dtype, target) else False  # a weight that is dense along N has pointers
     integers = dict.fromkeys(("M", "N", "K", "x_m", "w_n", "w_k", "out_m"), "i32")
     return Signature(
         arguments={"x": "*T", "w": "*T", "bias": "*T", "out": "*T", **integers},
-        constexprs={**_constants(n, k, dtype, bias=True), **chosen.sizes},
+        constexprs={**_constants(n, k, dtype, bias=True), **chosen.sizes, "DESCRIPTORS": ways},
         batch=("M", "x_m", "out_m"),
         reduction=("K",),
         batch_axes=(0,),
