@@ -266,6 +266,40 @@ def heuristic_by_batch(x, y, M, N, BLOCK: tl.constexpr):
     tl.store(y + row, tl.sum(acc, 0).to(y.dtype.element_ty))
 
 
+# ---------------------------------------------------------------- tensor descriptors
+
+
+@triton.jit
+def tiles_in_turn(d, row, end, shift, BLOCK: tl.constexpr):
+    acc = tl.zeros([1, BLOCK], tl.float32)
+    for c in range(0, end, BLOCK):
+        acc += d.load([row, c - shift]).to(tl.float32)
+    return tl.sum(acc, 1)
+
+
+@triton.jit(do_not_specialize=["M"])
+def described(x, y, M, N, BLOCK: tl.constexpr):
+    """Innocent: how many rows the tensor has follows the batch."""
+    d = tl.make_tensor_descriptor(x, [M, N], [N, 1], [1, BLOCK])
+    row = tl.program_id(0)
+    tl.store(y + row + tl.arange(0, 1), tiles_in_turn(d, row, N, 0, BLOCK).to(y.dtype.element_ty))
+
+
+@triton.jit(do_not_specialize=["M"])
+def described_too_short(x, y, M, N, BLOCK: tl.constexpr):
+    """How much of a row the tensor has follows the batch, so zeros come in the place of the rest."""
+    d = tl.make_tensor_descriptor(x, [M, tl.minimum(N, 16 * M)], [N, 1], [1, BLOCK])
+    row = tl.program_id(0)
+    tl.store(y + row + tl.arange(0, 1), tiles_in_turn(d, row, N, 0, BLOCK).to(y.dtype.element_ty))
+
+
+@triton.jit(do_not_specialize=["M"])
+def described_shifted(x, y, M, N, BLOCK: tl.constexpr):
+    d = tl.make_tensor_descriptor(x, [M, N], [N, 1], [1, BLOCK])
+    row = tl.program_id(0)
+    tl.store(y + row + tl.arange(0, 1), tiles_in_turn(d, row, N + 64, 8 * (M % 8), BLOCK).to(y.dtype.element_ty))
+
+
 # ---------------------------------------------------------------- matmul
 
 MATMUL = {"x": "*T", "w": "*T", "out": "*T", "M": "i32", "N": "i32", "K": "i32"}
@@ -520,7 +554,7 @@ REFUTED = {
     "atomic_sum": rows(), "bound_follows_batch": rows(), "step_follows_batch": rows(), "rotated_start": rows(), "branch_by_batch": rows(),
     "sum_over_the_batch": rows(batch_axes=()), "divided_by_the_batch": rows(), "mask_by_the_batch": rows(), "halving_while": rows(),
     "strided_by_programs": rows(), "one_of_two_numbers": rows(), "by_multiprocessor": rows(), "gathered": rows(), "bits_of_the_batch": rows(),
-    "scaled_for_the_batch": SCALED, "tuned_by_batch": rows(constexprs={}),
+    "described_too_short": rows(), "described_shifted": rows(), "scaled_for_the_batch": SCALED, "tuned_by_batch": rows(constexprs={}),
     "heuristic_by_batch": rows(constexprs={}),
     "split_k_by_host": product({"SPLITS": (1, 4)}, batch=("M", "SPLITS"), batch_axes=(0, 1)), "stream_k": product(),
     "attention_without_a_mask": attending(), "attention_that_adds_a_little": attending(), "attention_from_anywhere": attending(),
@@ -532,7 +566,7 @@ UNDECIDED = {
 }  # fmt: skip
 CERTIFIED = {
     "grouped_matmul": product(), "persistent_matmul": product(), "softmax": rows(), "layernorm": rows(), "early_return": rows(),
-    "rows_in_turn": rows(), "tiles_of_rows": rows(), "elementwise": rows(), "masked_by_a_product": rows(),
+    "rows_in_turn": rows(), "tiles_of_rows": rows(), "elementwise": rows(), "masked_by_a_product": rows(), "described": rows(),
     "causal_attention": attending(), "window_attention": attending(),
 }  # fmt: skip
 NVIDIA = {"by_multiprocessor"}  # written in that maker's assembly

@@ -45,6 +45,8 @@ SAYS = {
     "gathered": ("what is reduced along axis 0 follows M", "tl.gather"),
     "bits_of_the_batch": ("the numbers that are stored depend on M", "bitcast=True"),
     "scaled_for_the_batch": ("the numbers that are stored depend on amax", "tl.load(amax)"),
+    "described_too_short": ("what is reduced along axis 1 follows M", "tl.sum(acc, 1)"),
+    "described_shifted": ("the address of what is added from one iteration to the next follows M", "d.load"),
     "two_guards": ("y is written in 2 places, and which of them runs follows M", "tl.store"),
     "two_stores": ("y is written in 2 places", "tl.store"),
     "by_multiprocessor": ("what is reduced along axis 0 follows inline assembly", "tl.sum(v, 0)"),
@@ -125,7 +127,9 @@ def test_a_batch_constexpr_with_one_value_is_no_proof():
 
     from detcheck.probes._certificate import certify
 
-    facts = certify(unwrap(split_k_by_host), product({"SPLITS": 2}, batch=("M", "SPLITS"), batch_axes=(0, 1)), "bf16", "sm_90")
+    facts = certify(
+        unwrap(split_k_by_host), product({"SPLITS": 2}, batch=("M", "SPLITS"), batch_axes=(0, 1)), "bf16", "sm_90"
+    )
     verdict, note = certificates.verdict(facts)
     assert verdict is Verdict.UNDECIDED and "SPLITS follows the batch and is a constexpr" in note
 

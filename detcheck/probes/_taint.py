@@ -301,10 +301,13 @@ class Pass:
             )
 
     def _tt_descriptor_load(self, op: Op, inputs: list[Mark]) -> list[Mark]:
-        where = union(inputs[1:])
+        tiles, *starts = inputs
+        # The hardware compares each place with the tensor's end, as a mask would.
+        where = tiles | union(replace(s, varies=s.varies | {axis}).compared() for axis, s in enumerate(starts))
         self._against_loops(where, "the address of what is added", op)
         rank = op.results[0].rank
-        return [Mark(varies=where.varies | frozenset(range(rank)), pattern=where.pattern, data=True)]
+        why = where.batch if where.pattern else NONE
+        return [Mark(why, where.varies | frozenset(range(rank)), where.pattern, data=True)]
 
     def _tt_descriptor_store(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         for value, mark in zip(op.operands, inputs, strict=True):
@@ -314,7 +317,10 @@ class Pass:
         return []
 
     def _tt_make_tensor_descriptor(self, op: Op, inputs: list[Mark]) -> list[Mark]:
-        return [Mark()]  # its bounds only mask rows and columns, and its strides are those of the tensor
+        """Along an axis whose end or stride follows the batch, so does what is loaded: zeros, from another place on."""
+        rank = (len(inputs) - 1) // 2
+        axes = frozenset(a for a in range(rank) if (inputs[1 + a] | inputs[1 + rank + a]).batch)
+        return [Mark(union(inputs[1:]).batch, pattern=axes)]
 
     def _tt_atomic_rmw(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         if op.operands[1].is_float and re.search(r"\bf?add\b|fadd", op.text):
