@@ -143,6 +143,7 @@ def kernels(
         Kernels, panel(OP, "stock, batch-invariant, or both: stock is reported beside ours.", metavar="NAME")
     ] = Kernels.BOTH,
     dtype: Annotated[str | None, panel(OP, "Like float32,bf16. Default: these two; float32 for your own.")] = None,
+    device: Annotated[str, panel(OP, "auto, cpu or cuda.")] = "auto",
     shapes: Annotated[str | None, panel(OP, "Like 1024,4096. Default: the op's own; its smallest with all.")] = None,
     sizes: Annotated[str | None, panel(SCHEDULE, "Like 1,8,64. Default: all thresholds.", "--batch-sizes")] = None,
     trials: Annotated[int, panel(SCHEDULE, "Repeats of every condition.")] = 2,
@@ -157,7 +158,7 @@ def kernels(
     """One op, the same row in batches of every kind: always the same bits, the right ones, and how fast?"""
     named = tuple(word.strip() for word in shapes.split(",")) if shapes else None
     own = lookup.find("probes", "kernels").Options(op, named)
-    spec = Spec("kernels", own, None, kernels, dtype, "auto", seed, trials, batch_sizes(sizes), fail_on, fail_fast)
+    spec = Spec("kernels", own, None, kernels, dtype, device, seed, trials, batch_sizes(sizes), fail_on, fail_fast)
     probe(context, spec, format, output_dir, resume, quiet)
 
 

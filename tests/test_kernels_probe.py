@@ -350,3 +350,19 @@ def test_distances_are_in_the_rows_own_dtype_and_rows_survive_storing(dtype, tmp
     zero = row_outcome(row_bits(made.abs(), 1)[0][0], dtype)
     assert divergence(rows[0], zero).index == 1 and divergence(rows[0], zero).max_ulp == 0.0
     assert divergence(rows[0], row_outcome(row_bits(made.nan_to_num(0.0), 1)[0][0], dtype)).max_ulp is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without one")
+def test_a_device_that_is_not_there_is_said_in_words(detcheck):
+    result = detcheck("kernels", "--op", "mean", "--device", "cuda", "-q")
+    assert result.code == 2 and "finds no CUDA device here. Use --device cpu" in result.err
+    result = detcheck("kernels", "--op", "mean", "--device", "gpu", "-q")
+    assert result.code == 2 and "use auto, cpu, cuda" in result.err
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA or ROCm device")
+def test_every_op_on_a_gpu(detcheck):
+    """Ours are Triton's there: the same bits in every batch, as right as stock."""
+    result = detcheck("kernels", "--op", "all", "--device", "cuda", "--kernels", "both", "-q", "--format", "json")
+    assert result.code == 0, result.out

@@ -38,7 +38,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)  # powers of 2 are what the hardware c
 
 # (BLOCK_M, BLOCK_N, warps) for heads of at most 128 elements. Source: benchmarks/compiled.py, the largest at which nothing spills,
 # windows and soft caps included. Not yet a clock.
-TILES = {"sm_80": (64, 64, 8), "sm_90": (128, 64, 8), "sm_100": (128, 32, 8), "gfx": (64, 32, 4)}
+TILES = {"sm_80": (64, 64, 8), "sm_90": (128, 32, 8), "sm_100": (128, 32, 8), "gfx": (64, 32, 4)}
 SMALL_HEAD = (128, 64, 8)  # at most 64 elements, on every target
 LARGE_HEAD = (32, 32, 8)  # 129 to 256
 # float32 is multiplied outside the matrix units. By the padded width of a head, at most:

@@ -24,10 +24,10 @@ from detcheck.bits import content_hash, json_hash
 from detcheck.engines.checkpoint import full_dtype
 from detcheck.environment import observe_environment
 from detcheck.errors import FailedError, UsageError
-from detcheck.kernels import _native
+from detcheck.kernels import _switch
 from detcheck.kernels._batches import ContractError, form, row_bits, threads
 from detcheck.outcomes import row_outcome
-from detcheck.probes import _accuracy, _user_op
+from detcheck.probes import _accuracy, _device, _user_op
 from detcheck.probes.schedule import THRESHOLDS
 from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Role, Schedule, Spec, Step, Subject
 
@@ -70,6 +70,7 @@ def check(spec: Spec) -> None:
         raise UsageError("--kernels engine: an op has no engine. Use stock, batch-invariant or both")
     if spec.trials < 1:
         raise UsageError(f"--trials must be at least 1; got {spec.trials}")
+    _device.check(spec.device)
     dtypes(spec)
     if ":" in own.op:
         _user_op.check_path(own.op)
@@ -141,11 +142,13 @@ class KernelsProbe:
         except ImportError as error:
             raise FailedError(f"running an op needs torch ({error}): pip install 'detcheck[transformers]'") from None
         self._spec, self._user, self._digests = spec, ":" in spec.options.op, {}
+        self._device = _device.found(spec.device)
         self._arms = [*self._planted(), *(self._users() if self._user else self._bundled())]
         self._pool: Pool | None = None
         cases = tuple((arm.case, arm.role) for arm in self._arms)
         ours = any(case.kernels == "batch-invariant" for case, _ in cases)
-        environment = observe_environment("cpu", {"kernels": _native.description()} if ours else {})
+        kernels = {"kernels": _switch.description()} if ours else {}
+        environment = observe_environment(self._device, kernels)
         self.subject = Subject(
             spec.options.op, ",".join(dtypes(spec)), self._digests, (), planned or self._schedule(), environment, cases
         )
@@ -175,11 +178,14 @@ class KernelsProbe:
         import torch
 
         ours = kernels == "batch-invariant"
+        # The planted one is about the detector, not the device.
+        device = "cpu" if role is Role.PLANTED else self._device
+        seed = 0 if role is Role.PLANTED else self._spec.seed
         return Arm(
             Case("kernels", op.name, kernels, dtype, shape),
             role,
             op.batch_invariant if ours else op.stock,
-            lambda rows: op.make(shape, rows, getattr(torch, dtype), 0 if role is Role.PLANTED else self._spec.seed),
+            lambda rows: _device.moved(op.make(shape, rows, getattr(torch, dtype), seed), device),
             op.batched,
             op.stock if ours else None,
             op.reference,
@@ -201,15 +207,19 @@ class KernelsProbe:
                     Case("kernels", op.path, "user", dtype, shape),
                     Role.GATES,
                     op.run,
-                    lambda rows, dtype=dtype: op.make(rows, getattr(torch, dtype), self._spec.seed),
+                    lambda rows, dtype=dtype: self._given(op.make(rows, getattr(torch, dtype), self._spec.seed)),
                     op.batched,
                     None,
                     op.reference,
                 )
             )
-            self._try(arms[-1], made)
+            self._try(arms[-1], self._given(made))
         self._digests["inputs"] = content_hash(*made_of)
         return arms
+
+    def _given(self, made: tuple[object, ...]) -> tuple[object, ...]:
+        """A user's arguments: where make_inputs made them, unless a device was asked for."""
+        return made if self._spec.device == "auto" else _device.moved(made, self._device)
 
     def _try(self, arm: Arm, made: tuple[object, ...]) -> None:
         """Whether it runs at all, on three rows, and its reference too. Raises FailedError in words."""
@@ -237,7 +247,8 @@ class KernelsProbe:
             not_tried |= dict.fromkeys(
                 f"{named(arm.case)} rows-{s}: memory is estimated to hold {most}" for s in left_out
             )
-            for condition, rows in conditions(fitting, self._spec.seed, plain=arm.role is Role.PLANTED):
+            on_cpu = self._device == "cpu"
+            for condition, rows in conditions(fitting, self._spec.seed, arm.role is Role.PLANTED, on_cpu):
                 for trial in range(max(self._spec.trials, 2) if arm.role is Role.PLANTED else self._spec.trials):
                     steps.append(Step(len(steps), arm.case.input, condition, trial, rows, n))
         if self._spec.options.op == ALL and self._spec.options.shapes is None:
@@ -246,12 +257,11 @@ class KernelsProbe:
         return Schedule(tuple(steps), tuple(not_tried))
 
     def _max_rows(self, arm: Arm) -> int:
-        import psutil
         import torch
 
         made = arm.make(1)
         row_bytes = sum(a.nbytes for n, a in enumerate(made) if n in arm.batched and isinstance(a, torch.Tensor))
-        return max(1, int(MEMORY_SHARE * psutil.virtual_memory().available / (MEMORY_FACTOR * max(row_bytes, 1))))
+        return max(1, int(MEMORY_SHARE * _device.free_bytes(self._device) / (MEMORY_FACTOR * max(row_bytes, 1))))
 
     def close(self) -> None:
         """Nothing runs beside us."""
@@ -330,6 +340,7 @@ class KernelsProbe:
 
         if arm.reference is None:
             return None
+        pool = _device.moved(pool, "cpu")
         exact = tuple(map(in_float64, pool)) if self._user else pool
         try:
             with torch.no_grad():
@@ -369,8 +380,10 @@ class KernelsProbe:
         while len(taken[1]) < TIMED_LEAST or (time.perf_counter() < until and len(taken[1]) < TIMED_MOST):
             for function, times in zip((arm.stock, arm.run), taken, strict=True):
                 if function is not None:
+                    _device.finish(self._device)
                     started = time.perf_counter()
                     self._call(function, arguments)
+                    _device.finish(self._device)
                     times.append(1e3 * (time.perf_counter() - started))
         own = ("stock_ms" if arm.case.kernels == "stock" else "ours_ms", median(taken[1]))
         if not taken[0]:
@@ -378,7 +391,7 @@ class KernelsProbe:
         return ("stock_ms", median(taken[0])), own, ("ratio", median(taken[1]) / max(median(taken[0]), 1e-9))
 
 
-def conditions(sizes: Sequence[int], seed: int, plain: bool) -> list[tuple[str, tuple[int, ...]]]:
+def conditions(sizes: Sequence[int], seed: int, plain: bool, on_cpu: bool) -> list[tuple[str, tuple[int, ...]]]:
     """(name, kinds of rows) of every batch to form, small ones first. `plain`: copies and other rows are enough."""
     import torch
 
@@ -390,7 +403,7 @@ def conditions(sizes: Sequence[int], seed: int, plain: bool) -> list[tuple[str, 
         return planned
     planned += [(f"hostile-{size}", among(size, seed, (-1, -2, -3))) for size in sizes if size > 1]
     here = torch.get_num_threads()
-    for count in sorted({1, max(2, os.cpu_count() or 1)} - {here}):
+    for count in sorted({1, max(2, os.cpu_count() or 1)} - {here}) if on_cpu else ():
         few = [size for size in sizes if size <= SMALL or size in (33, sizes[-1])]
         planned += [(f"threads-{count}-rows-{size}", (0,) * size) for size in few]
     for kind in FED:

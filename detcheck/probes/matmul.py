@@ -6,7 +6,6 @@ about other batches. `detcheck kernels --op matmul` asks about those.
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,6 +16,7 @@ from detcheck.environment import observe_environment
 from detcheck.errors import FailedError, UsageError
 from detcheck.kernels._batches import row_bits
 from detcheck.outcomes import digest_outcome, row_outcome
+from detcheck.probes import _device
 from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Role, Schedule, Spec, Step, Subject
 
 CONDITION = "repeat"
@@ -43,8 +43,7 @@ def check(spec: Spec) -> None:
         raise UsageError(f"--kernels {spec.kernels}: matmul runs stock. `detcheck kernels --op matmul` compares")
     if spec.trials < 1:
         raise UsageError(f"--trials must be at least 1; got {spec.trials}")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", spec.device):
-        raise UsageError(f"--device {spec.device}: use auto, cpu, cuda, or one of several like cuda:1")
+    _device.check(spec.device)
     full_dtype(spec.dtype)
 
 
@@ -58,12 +57,7 @@ class Matmul:
             import torch
         except ImportError as error:
             raise FailedError(f"a product needs torch ({error}): pip install 'detcheck[transformers]'") from None
-        cuda = torch.cuda.is_available()
-        device = ("cuda" if cuda else "cpu") if spec.device == "auto" else spec.device
-        if device.startswith("cuda") and not cuda:
-            raise UsageError(
-                f"--device {device}: torch {torch.__version__} finds no CUDA device here. Use --device cpu"
-            )
+        device = _device.found(spec.device)
         m, n, k = spec.options.shape
         dtype = full_dtype(spec.dtype) or "float32"
         case = Case("matmul", "matmul", Kernels.STOCK, dtype, f"{m}x{n}x{k}")
