@@ -43,6 +43,9 @@ SMALL_HEAD = (128, 64, 8)  # at most 64 elements, on every target
 LARGE_HEAD = (32, 32, 8)  # 129 to 256
 # float32 is multiplied outside the matrix units. By the padded width of a head, at most:
 FLOAT = {64: (16, 16, 4), 128: (32, 16, 8), 256: (16, 16, 8)}
+FLOAT_SM_100 = FLOAT | {
+    256: (16, 16, 4)
+}  # 8 bytes spill there where a split has a window and a soft cap; elsewhere nothing
 WIDEST = 256
 
 
@@ -50,7 +53,8 @@ def tile(dim: int, dtype: str, target: str) -> Tile:
     """The one tile of a head's width: of prefill and of decode, since another number of rows may be another matrix instruction."""
     wide = max(triton.next_power_of_2(dim), 16)
     if dtype == "fp32":
-        m, n, warps = next((tile for most, tile in FLOAT.items() if wide <= most), FLOAT[WIDEST])
+        tiles = FLOAT_SM_100 if family(target) == "sm_100" else FLOAT
+        m, n, warps = next((tile for most, tile in tiles.items() if wide <= most), tiles[WIDEST])
     elif wide <= 64:
         m, n, warps = SMALL_HEAD
     elif wide <= 128:
