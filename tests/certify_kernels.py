@@ -266,6 +266,23 @@ def heuristic_by_batch(x, y, M, N, BLOCK: tl.constexpr):
     tl.store(y + row, tl.sum(acc, 0).to(y.dtype.element_ty))
 
 
+@triton.jit(do_not_specialize=["M"])
+def scaled_for_the_tile(x, y, M, N, BLOCK: tl.constexpr):
+    """Each tile of four rows has one scale, so a row's bits depend on the three beside it."""
+    r, c = tl.program_id(0) * 4 + tl.arange(0, 4), tl.arange(0, BLOCK)
+    v = tl.load(x + r[:, None] * N + c[None, :], mask=c[None, :] < N, other=0.0).to(tl.float32)
+    top = tl.max(tl.max(v, 1), 0)
+    tl.store(y + r, tl.sum(v / top, 1).to(y.dtype.element_ty), mask=r < M)
+
+
+@triton.jit(do_not_specialize=["M"])
+def rows_through_a_dot(x, y, M, N, BLOCK: tl.constexpr):
+    r, c = tl.program_id(0) * 16 + tl.arange(0, 16), tl.arange(0, BLOCK)
+    v = tl.load(x + r[:, None] * N + c[None, :], mask=c[None, :] < N, other=0.0)
+    mixed = tl.dot(tl.full([16, 16], 0.0625, v.dtype), v, input_precision="ieee")
+    tl.store(y + r[:, None] * N + c[None, :], mixed.to(y.dtype.element_ty), mask=(r[:, None] < M) & (c[None, :] < N))
+
+
 # ---------------------------------------------------------------- tensor descriptors
 
 
@@ -561,7 +578,7 @@ REFUTED = {
     "fixed_number_of_splits": SPLIT, "window_from_anywhere": attending(),
 }  # fmt: skip
 UNDECIDED = {
-    "two_guards": rows(), "two_stores": rows(), "data_decides": rows(), "specialised": rows(), "tuned_by_time": rows(constexprs={}), "sum_in_memory": rows(),
+    "scaled_for_the_tile": rows(), "rows_through_a_dot": rows(), "two_guards": rows(), "two_stores": rows(), "data_decides": rows(), "specialised": rows(), "tuned_by_time": rows(constexprs={}), "sum_in_memory": rows(),
     "heuristic_for_giants": rows(constexprs={}), "attention_that_hides_a_key": attending(),
 }  # fmt: skip
 CERTIFIED = {

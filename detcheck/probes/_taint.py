@@ -47,6 +47,10 @@ class Mark:
     """computed from what was loaded as floats: known only while it runs"""
     crooked: frozenset[str] = NONE
     """arguments of the batch that went through an operation that is not linear"""
+    summed: frozenset[Axis] = NONE
+    """axes along which it is a place of the batch plus a count: pid * BLOCK + arange"""
+    rows: frozenset[Axis] = NONE
+    """such axes after a stride came in: along them lie rows of the batch, beside each other"""
     constant: bool = False
 
     def __or__(self, other: Mark) -> Mark:
@@ -57,6 +61,8 @@ class Mark:
             self.number | other.number,
             self.data or other.data,
             self.crooked | other.crooked,
+            self.summed | other.summed,
+            self.rows | other.rows,
             self.constant and other.constant,
         )
 
@@ -179,7 +185,8 @@ class Pass:
         if special:
             made = special(op, inputs)
         elif op.name in LINEAR or op.name.startswith("math."):
-            made = [replace(self._with_numbers(op, inputs), constant=False)] * len(op.results)
+            made = self._side_by_side(op, inputs, self._with_numbers(op, inputs))
+            made = [replace(made, constant=False)] * len(op.results)
         elif op.name in BENDING:
             made = [union(inputs).bent()] * len(op.results)
         elif op.name in ("arith.cmpi", "arith.cmpf"):
@@ -197,6 +204,14 @@ class Pass:
             made = [union(inputs)] * len(op.results)
         for value, mark in zip(op.results, made, strict=False):
             self.marks[value] = mark
+
+    def _side_by_side(self, op: Op, inputs: list[Mark], made: Mark) -> Mark:
+        """Which axes hold rows of the batch. A loop's counter plus a count goes along what is added, and is none of them."""
+        if op.name == "arith.addi" and not any(isinstance(axis, Op) for axis in made.varies):
+            a, b = inputs
+            apart = (b.varies - a.varies if a.batch else NONE) | (a.varies - b.varies if b.batch else NONE)
+            return replace(made, summed=made.summed | apart)
+        return replace(made, rows=made.rows | made.summed) if op.name == "arith.muli" else made
 
     @staticmethod
     def _with_numbers(op: Op, inputs: list[Mark]) -> Mark:
@@ -268,7 +283,8 @@ class Pass:
             loops = frozenset(a for a in axes if not isinstance(a, int))
             return loops | (frozenset(range(rank)) if loops != axes else NONE)
 
-        return replace(mark, varies=spread(mark.varies), pattern=spread(mark.pattern))
+        axes = {name: spread(getattr(mark, name)) for name in ("varies", "pattern", "summed", "rows")}
+        return replace(mark, **axes)
 
     # Memory.
     def _tt_load(self, op: Op, inputs: list[Mark]) -> list[Mark]:
@@ -283,7 +299,8 @@ class Pass:
         floats = op.results[0].is_float
         # What was loaded is the row's own, whichever way its address was reckoned.
         number = (declared | union(rest[1:]).number) if floats else NONE
-        return [Mark(declared | why, address.varies | mask.varies, pattern, number, data=floats)]
+        made = Mark(declared | why, address.varies | mask.varies, pattern, number, data=floats)
+        return [replace(made, rows=address.rows) if floats else made]
 
     def _tt_store(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         self._numbers(inputs[1], op)
@@ -307,7 +324,8 @@ class Pass:
         self._against_loops(where, "the address of what is added", op)
         rank = op.results[0].rank
         why = where.batch if where.pattern else NONE
-        return [Mark(why, where.varies | frozenset(range(rank)), where.pattern, data=True)]
+        rows = frozenset(a for a, s in enumerate(starts) if s.batch and not any(isinstance(v, Op) for v in s.varies))
+        return [Mark(why, where.varies | frozenset(range(rank)), where.pattern, data=True, rows=rows)]
 
     def _tt_descriptor_store(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         for value, mark in zip(op.operands, inputs, strict=True):
@@ -339,6 +357,7 @@ class Pass:
         for side, mark, axis in (("left", a, rank - 1), ("right", b, rank - 2)):
             if axis in mark.pattern:
                 self._along(mark, f"what the dot adds up (its {side} side)", op)
+            self._neighbours(mark, axis, op)
         kept_a = renumbered(a, lambda axis: None if axis == rank - 1 else axis)
         kept_b = renumbered(b, lambda axis: None if axis == rank - 2 else axis)
         return [replace(union([kept_a, kept_b, *others[:1]]), data=True, constant=False)]
@@ -351,6 +370,8 @@ class Pass:
         for value, mark in zip(op.operands, inputs, strict=True):
             if axis in mark.pattern and value.is_float:  # integers are exact in any order
                 self._along(mark, f"what is reduced along axis {axis}", op)
+            if value.is_float:
+                self._neighbours(mark, axis, op)
         self._combine(op)
         whole = replace(union(inputs), constant=False)
         gone = renumbered(whole, lambda a: None if a == axis else a - (a > axis))
@@ -361,6 +382,8 @@ class Pass:
         for value, mark in zip(op.operands, inputs, strict=True):
             if axis in mark.pattern and value.is_float:
                 self._along(mark, f"what is scanned along axis {axis}", op)
+            if value.is_float:
+                self._neighbours(mark, axis, op)
         self._combine(op)
         return [replace(union(inputs), varies=union(inputs).varies | {axis}, constant=False)] * len(op.results)
 
@@ -376,6 +399,10 @@ class Pass:
     def _along(self, mark: Mark, what: str, op: Op) -> None:
         loop = self._loops[-1] if self._loops else None
         self._refuted(f"{what} follows {names(mark.batch)}", op, rule=loop or op)
+
+    def _neighbours(self, mark: Mark, axis: int, op: Op) -> None:
+        if axis in mark.rows:
+            self._unclear("rows of one tile are taken together, so that a row may depend on those beside it", op)
 
     def _against_loops(self, mark: Mark, what: str, op: Op) -> None:
         for loop in self._loops:
@@ -538,7 +565,8 @@ def renumbered(mark: Mark, to: Callable[[int], int | None]) -> Mark:
         moved = {to(a) if isinstance(a, int) else a for a in axes}
         return frozenset(moved - {None})
 
-    return replace(mark, varies=each(mark.varies), pattern=each(mark.pattern))
+    axes = {name: each(getattr(mark, name)) for name in ("varies", "pattern", "summed", "rows")}
+    return replace(mark, **axes)
 
 
 def without(mark: Mark, loop: Op) -> Mark:
