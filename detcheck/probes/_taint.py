@@ -14,7 +14,7 @@ unclear, never taken for harmless.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from detcheck.kernels._signature import Signature
@@ -23,11 +23,7 @@ from detcheck.probes._ttir import Block, Function, Op, Place, Value
 Axis = Hashable  # of a tile: a number; of a loop: its Op
 AXES = "xyz"  # as Triton's code calls the axes of the grid
 NONE: frozenset = frozenset()
-# What inline assembly must not touch to be taken for arithmetic: special registers, clocks, memory.
-OUTSIDE = (
-    r"%(?:n?smid|n?warpid|n?ctaid|gridid|laneid|n?tid|clock|globaltimer|envreg|pm\d)|s_getreg|s_mem(?:real)?time"
-    r"|\b(?:ld|st|atom|red|bar|global_load|global_store|flat_|buffer_|ds_)"
-)
+OF_ROW = "[row]"  # of what was loaded for a row by its place
 NAMED = 4  # sources in a sentence
 
 
@@ -51,6 +47,8 @@ class Mark:
     """axes along which it is a place of the batch plus a count: pid * BLOCK + arange"""
     rows: frozenset[Axis] = NONE
     """such axes after a stride came in: along them lie rows of the batch, beside each other"""
+    gate: frozenset[str] = NONE
+    """arguments that a comparison looked at without any place of a row: M > 64"""
     constant: bool = False
 
     def __or__(self, other: Mark) -> Mark:
@@ -63,6 +61,7 @@ class Mark:
             self.crooked | other.crooked,
             self.summed | other.summed,
             self.rows | other.rows,
+            self.gate | other.gate,
             self.constant and other.constant,
         )
 
@@ -97,15 +96,15 @@ def union(marks: Iterable[Mark]) -> Mark:
 
 
 LINEAR = {
-    "arith.addi", "arith.subi", "arith.muli", "arith.extsi", "arith.extui", "arith.trunci", "arith.index_cast", "arith.bitcast",
+    "arith.addi", "arith.subi", "arith.muli", "arith.extsi", "arith.extui", "arith.index_cast", "arith.bitcast",
     "tt.addptr", "tt.bitcast", "tt.ptr_to_int", "tt.int_to_ptr", "arith.addf", "arith.subf", "arith.mulf", "arith.divf", "arith.negf",
     "arith.extf", "arith.truncf", "arith.maximumf", "arith.minimumf", "arith.maxnumf", "arith.minnumf", "arith.remf", "tt.fp_to_fp",
-    "tt.precise_sqrt", "tt.precise_divf", "tt.clampf", "tt.mulhiui", "tt.assert", "tt.print", "llvm.intr.assume",
+    "tt.precise_sqrt", "tt.precise_divf", "tt.clampf", "tt.assert", "tt.print", "llvm.intr.assume",
 }  # fmt: skip
 BENDING = {
     "arith.divsi", "arith.divui", "arith.remsi", "arith.remui", "arith.ceildivsi", "arith.floordivsi", "arith.minsi", "arith.maxsi",
-    "arith.minui", "arith.maxui", "arith.shli", "arith.shrsi", "arith.shrui", "arith.fptosi", "arith.fptoui",
-    "math.absi",
+    "arith.minui", "arith.maxui", "arith.shli", "arith.shrsi", "arith.shrui", "arith.trunci", "tt.mulhiui", "math.absi", "math.ctpop",
+    "math.ctlz", "math.cttz",
 }  # fmt: skip
 LOGIC = {"arith.andi", "arith.ori", "arith.xori"}
 SILENT = {
@@ -128,20 +127,34 @@ class Pass:
     found: dict[tuple[str, Place], Found] = field(default_factory=dict)
     marks: dict[Value, Mark] = field(default_factory=dict)
     makers: dict[Value, Op] = field(default_factory=dict)
+    users: dict[Value, list[Op]] = field(default_factory=dict)
     carried_from: dict[Value, Value] = field(default_factory=dict)
     """what a loop carries -> what it starts with"""
     written: dict[str, dict[Op, frozenset[str]]] = field(default_factory=dict)
     """pointer -> where it is written -> what of the batch decides whether"""
+    atomics: set[str] = field(default_factory=set)
+    loaded: dict[str, Op] = field(default_factory=dict)
+    """pointer -> where floats are read from it"""
     _loops: list[Op] = field(default_factory=list)
     _guards: list[frozenset[str]] = field(default_factory=list)
 
     def run(self, function: Function) -> list[Found]:
         """What speaks against the kernel, the worst first; nothing, where nothing reaches the order in which it adds."""
         self.makers = {value: op for op in function.walk() for value in op.results}
+        for op in function.walk():
+            for value in op.operands:
+                self.users.setdefault(value, []).append(op)
         for value in function.arguments:
             name = value.name.removeprefix("%")
-            self.marks[value] = Mark(frozenset({name})) if name in self.signature.batch else Mark()
+            if name in self.signature.batch:
+                sources = frozenset({name})
+                self.marks[value] = Mark(sources, number=sources if value.is_float else NONE)
         self._blocks(function.blocks)
+        for pointer in sorted(self.atomics & self.loaded.keys()):
+            self._unclear(
+                f"{pointer} is both read and changed by atomics: what a program finds there is not known",
+                self.loaded[pointer],
+            )
         return sorted(self.found.values(), key=lambda f: (not f.refutes, f.place.file, f.place.line))
 
     def _blocks(self, blocks: Sequence[Block]) -> None:
@@ -184,13 +197,15 @@ class Pass:
         special: Callable[[Op, list[Mark]], list[Mark]] | None = getattr(self, "_" + re.sub(r"\W", "_", op.name), None)
         if special:
             made = special(op, inputs)
+        elif op.name in BENDING:
+            made = [union(inputs).bent()] * len(op.results)
+        elif op.name in ("arith.fptosi", "arith.fptoui"):  # a number of the row's, whatever masks it went through
+            made = [replace(inputs[0], batch=inputs[0].number, crooked=NONE, data=True, constant=False)]
         elif op.name in LINEAR or op.name.startswith("math."):
             made = self._side_by_side(op, inputs, self._with_numbers(op, inputs))
             made = [replace(made, constant=False)] * len(op.results)
-        elif op.name in BENDING:
-            made = [union(inputs).bent()] * len(op.results)
         elif op.name in ("arith.cmpi", "arith.cmpf"):
-            made = [union(inputs).compared()]
+            made = [self._compared(op, union(inputs).compared())]
         elif op.name in LOGIC:
             whole = union(inputs)
             made = [whole if op.results[0].element == "i1" else whole.bent()]
@@ -200,7 +215,7 @@ class Pass:
             self._unclear(f"{op.name} is not known to this version of detcheck", op)
             made = [union(inputs).bent()] * len(op.results)
         else:
-            self._unclear(f"{op.name} is not known to this version of detcheck", op) if op.results else None
+            self._unclear(f"{op.name} is not known to this version of detcheck", op)
             made = [union(inputs)] * len(op.results)
         for value, mark in zip(op.results, made, strict=False):
             self.marks[value] = mark
@@ -213,10 +228,31 @@ class Pass:
             return replace(made, summed=made.summed | apart)
         return replace(made, rows=made.rows | made.summed) if op.name == "arith.muli" else made
 
+    def _compared(self, op: Op, made: Mark) -> Mark:
+        """A comparison with a row's place, or a program's, is a mask; one of the batch's size with anything else is a switch.
+
+        Under attention's rule the comparisons with a key's place are judged there.
+        """
+        ruled = self.signature.masked_tail and any(isinstance(axis, Op) for axis in made.varies)
+        arguments = frozenset(n for n in made.batch if not placed(n))
+        if arguments and not ruled and not any(map(placed, made.batch)) and not self._only_assumed(op):
+            return replace(made, gate=made.gate | arguments)
+        return made
+
+    def _only_assumed(self, op: Op) -> bool:
+        """What is only stated (tl.assume) chooses nothing."""
+        return all(user.name in ("llvm.intr.assume", "tt.assert") for user in self.users.get(op.results[0], ()))
+
+    def _switched(self, mark: Mark, what: str, op: Op) -> None:
+        if mark.gate:
+            self._unclear(f"{what} is switched by {names(mark.gate)}, whatever the row", op)
+
     @staticmethod
     def _with_numbers(op: Op, inputs: list[Mark]) -> Mark:
-        """A float that is made of an integer, bit by bit, has what the integer has in its number."""
+        """A float that is made of an integer, bit by bit, has what the integer has in its number, and the other way round."""
         made = union(inputs)
+        if op.name in ("arith.bitcast", "tt.bitcast") and op.operands[0].is_float and not op.results[0].is_float:
+            return replace(made, batch=made.number, crooked=NONE, data=True)
         if op.results and op.results[0].is_float:
             for value, mark in zip(op.operands, inputs, strict=True):
                 if re.fullmatch(r"[iu]\d+", value.element):
@@ -290,10 +326,20 @@ class Pass:
     def _tt_load(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         address, *rest = inputs
         mask = rest[0] if rest else Mark()
-        self._against_loops(address, "the address of what is added", op)
+        self._against_loops(address, "the address of what is added", op, excusable=False)
         self._against_loops(mask, "the mask of what is added", op)
+        self._switched(address | mask, "what is loaded", op)
         pointer = self._source(op.operands[0])
-        declared = frozenset({pointer}) if pointer in self.signature.batch else NONE
+        if op.results[0].is_float:
+            self.loaded.setdefault(pointer, op)
+        by_place = any(map(placed, address.batch))
+        declared = (
+            frozenset({f"{pointer}{OF_ROW if by_place and op.results[0].is_float else ''}"})
+            if pointer in self.signature.batch
+            else NONE
+        )
+        if not by_place:  # a table that the batch's size looks something up in
+            declared |= frozenset(n for n in address.batch - {pointer} if not placed(n))
         pattern = address.pattern | mask.pattern
         why = (address.batch | mask.batch) if pattern else NONE
         floats = op.results[0].is_float
@@ -303,7 +349,18 @@ class Pass:
         return [replace(made, rows=address.rows) if floats else made]
 
     def _tt_store(self, op: Op, inputs: list[Mark]) -> list[Mark]:
-        self._numbers(inputs[1], op)
+        address, value, *masks = inputs
+        mask = union(masks)
+        self._numbers(value, op)
+        self._switched(address | value | mask, "what is stored, or whether,", op)
+        if not op.operands[1].is_float and any(not placed(n) for n in value.batch):
+            self._unclear(f"the integers that are stored depend on {names(value.batch)}", op)
+        sizes = re.findall(r"(\d+)x", op.operands[1].type)
+        cut = {a for a in value.pattern - mask.pattern if isinstance(a, int) and a < len(sizes) and sizes[a] != "1"}
+        if cut and any(not placed(n) for n in value.batch):
+            self._unclear(
+                f"what is stored is cut by {names(value.batch)} along axis {min(cut)}, and the store is not", op
+            )
         self._written(self._source(op.operands[0]), op)
         return []
 
@@ -321,11 +378,12 @@ class Pass:
         tiles, *starts = inputs
         # The hardware compares each place with the tensor's end, as a mask would.
         where = tiles | union(replace(s, varies=s.varies | {axis}).compared() for axis, s in enumerate(starts))
-        self._against_loops(where, "the address of what is added", op)
+        self._against_loops(where, "the address of what is added", op, excusable=False)
+        self._switched(where, "what is loaded", op)
         rank = op.results[0].rank
         why = where.batch if where.pattern else NONE
         rows = frozenset(a for a, s in enumerate(starts) if s.batch and not any(isinstance(v, Op) for v in s.varies))
-        return [Mark(why, where.varies | frozenset(range(rank)), where.pattern, data=True, rows=rows)]
+        return [Mark(why, where.varies | frozenset(range(rank)), where.pattern, tiles.number, data=True, rows=rows)]
 
     def _tt_descriptor_store(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         for value, mark in zip(op.operands, inputs, strict=True):
@@ -338,13 +396,22 @@ class Pass:
         """Along an axis whose end or stride follows the batch, so does what is loaded: zeros, from another place on."""
         rank = (len(inputs) - 1) // 2
         axes = frozenset(a for a in range(rank) if (inputs[1 + a] | inputs[1 + rank + a]).batch)
-        return [Mark(union(inputs[1:]).batch, pattern=axes)]
+        pointer = self._source(op.operands[0])
+        number = frozenset({pointer}) if pointer in self.signature.batch else NONE
+        return [Mark(union(inputs[1:]).batch, pattern=axes, number=number)]
 
     def _tt_atomic_rmw(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        self.atomics.add(self._source(op.operands[0]))
+        if re.search(r"\bexch\b|xchg", op.text):
+            return self._tt_atomic_cas(op, inputs)
         if op.operands[1].is_float and re.search(r"\bf?add\b|fadd", op.text):
             self._refuted("floats are added by an atomic, in the order in which programs happen to arrive", op)
         # A counter hands out numbers in any order: as good as a program's id.
         return [Mark(frozenset({"an atomic counter"}), union(inputs).varies)] * len(op.results)
+
+    def _tt_descriptor_reduce(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+        self._refuted("floats are added by an atomic, in the order in which programs happen to arrive", op)
+        return []
 
     def _tt_atomic_cas(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         self._unclear("a lock: in which order programs get it is not known", op)
@@ -404,10 +471,14 @@ class Pass:
         if axis in mark.rows:
             self._unclear("rows of one tile are taken together, so that a row may depend on those beside it", op)
 
-    def _against_loops(self, mark: Mark, what: str, op: Op) -> None:
+    def _against_loops(self, mark: Mark, what: str, op: Op, excusable: bool = True) -> None:
         for loop in self._loops:
             if loop in mark.pattern and self._adding(loop):
-                self._refuted(f"{what} from one iteration to the next follows {names(mark.batch)}", op, rule=loop)
+                self._refuted(
+                    f"{what} from one iteration to the next follows {names(mark.batch)}",
+                    op,
+                    loop if excusable else None,
+                )
 
     def _adding(self, loop: Op) -> bool:
         """Whether what one iteration makes goes into the next: carried along, or through memory."""
@@ -431,7 +502,7 @@ class Pass:
         return value.name.removeprefix("%")
 
     def _numbers(self, mark: Mark, op: Op) -> None:
-        said = {n for n in mark.number if not n.startswith("program_id")}
+        said = {n for n in mark.number if not n.startswith("program_id") and not n.endswith(OF_ROW)}
         if said:
             self._refuted(f"the numbers that are stored depend on {names(said)}", op)
         elif mark.number:
@@ -443,7 +514,7 @@ class Pass:
 
     def _arith_uitofp(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         """Of a truth value that varies: zeros where nothing is, as a mask makes them."""
-        mask = op.operands[0].element == "i1" and inputs[0].varies
+        mask = op.operands[0].element == "i1" and inputs[0].varies and not inputs[0].gate
         return [replace(inputs[0], number=NONE if mask else inputs[0].batch, constant=False)]
 
     def _arith_select(self, op: Op, inputs: list[Mark]) -> list[Mark]:
@@ -451,7 +522,8 @@ class Pass:
         made = union([a, b]) if not chooser.batch else union(inputs).bent()
         if op.results[0].is_float:
             masks = (a.constant or b.constant) and bool(chooser.varies)  # zeros, or -inf, where nothing is
-            number = a.number | b.number | (chooser.batch if chooser.batch and not masks else NONE)
+            self._switched(chooser, "a choice between numbers", op)
+            number = a.number | b.number | chooser.number | (chooser.batch if chooser.batch and not masks else NONE)
             pattern = a.pattern | b.pattern | chooser.pattern
             return [
                 Mark(
@@ -479,9 +551,23 @@ class Pass:
         if accumulates(op) and any(b.data for b in bounds):
             self._unclear("how often a loop that adds runs depends on floats that were loaded", op)
         progress = bounds[0] | bounds[2]  # where it ends says nothing of where it is
+        if self.signature.masked_tail and whole_steps(op.operands[0], op.operands[2], self.makers, self.marks):
+            progress = replace(
+                progress, batch=NONE, pattern=NONE
+            )  # a key's own number: those before it are passed over
         # That it starts at a place of its own is judged by itself, so how that place was reckoned is not held against the counter.
         self.marks[counter] = replace(progress, varies=progress.varies | {op}, crooked=NONE, constant=False)
-        return self._iterate(op, carried, inits)
+        return [
+            self._after(m, v, batch, op) for m, v in zip(self._iterate(op, carried, inits), op.results, strict=True)
+        ]
+
+    def _after(self, mark: Mark, value: Value, batch: frozenset[str], op: Op) -> Mark:
+        """What a loop leaves behind has been through it as often as the batch says."""
+        if not batch or value.is_float:
+            return mark
+        if mark.data:
+            self._refuted(f"how often the loop that adds up bits of floats runs follows {names(batch)}", op)
+        return replace(mark, batch=mark.batch | batch).bent()
 
     def _iterate(self, op: Op, carried: Sequence[Value], inits: Sequence[Mark]) -> list[Mark]:
         self._loops.append(op)
@@ -518,10 +604,24 @@ class Pass:
             self._refuted(f"how often the loop that adds runs follows {names(condition.batch)}", op, rule=op)
         elif floats and condition.data:
             self._unclear("how often a loop that adds runs depends on floats that were loaded", op)
-        return [without(self._of(v), op) for v in after[0].arguments]
+        if condition.batch and (kept := self._through_memory(op)) and not floats:
+            self._unclear(
+                f"a loop that follows {names(condition.batch)} reads and writes {', '.join(sorted(kept))}: it may add up there",
+                op,
+            )
+        left = [without(self._of(v), op) for v in after[0].arguments]
+        return [self._after(m, v, condition.batch, op) for m, v in zip(left, op.results, strict=False)]
 
     def _scf_if(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         (chooser,) = inputs
+        if any(
+            o.name == "tt.store" or adds(o)
+            for region in op.regions
+            for b in region
+            for each in b.ops
+            for o in each.walk()
+        ):
+            self._switched(chooser, "what runs", op)
         self._guards.append(chooser.batch)
         arms = [self._body(region) for region in op.regions]
         self._guards.pop()
@@ -548,16 +648,41 @@ class Pass:
         return [union(inputs).bent()] * len(op.results)
 
     def _tt_elementwise_inline_asm(self, op: Op, inputs: list[Mark]) -> list[Mark]:
-        made = replace(union(inputs), constant=False)
-        if re.search(OUTSIDE, op.text) or made.batch:
-            self._unclear("inline assembly that looks at more than its operands, or at the batch, is not followed", op)
-            made = replace(made, batch=made.batch | {"inline assembly"}).bent()
+        self._unclear("inline assembly is not read", op)
+        made = replace(union(inputs), batch=union(inputs).batch | {"inline assembly"}, constant=False).bent()
         return [made] * len(op.results)
 
     def _tt_extern_elementwise(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         if op.attribute("libpath") or op.attribute("pure") == "false":
             self._unclear(f"{op.attribute('symbol')} of a library of its own is not followed", op)
-        return [replace(union(inputs), constant=False)]
+        made = replace(self._with_numbers(op, inputs), constant=False)
+        return [made if all(v.is_float for v in op.operands) else made.bent()]
+
+
+def placed(source: str) -> bool:
+    """Whether it says which program this is, not how many there are."""
+    return source.startswith("program_id") or source == "an atomic counter"
+
+
+def whole_steps(start: Value, step: Value, makers: Mapping[Value, Op], marks: Mapping[Value, Mark]) -> bool:
+    """Whether a loop that starts later for some starts a whole number of steps later: something of the row's own, plus
+    something times the step."""
+    mark = marks.get(start, Mark())
+    if not mark.batch:
+        return True
+    op = makers.get(start)
+    if op is not None and op.name == "arith.addi":
+        return all(whole_steps(v, step, makers, marks) for v in op.operands)
+    if op is not None and op.name == "arith.muli":
+        size = whole_number(makers.get(step))
+        return any(v is step or (size and (whole_number(makers.get(v)) or 1) % size == 0) for v in op.operands)
+    return False
+
+
+def whole_number(op: Op | None) -> int | None:
+    """An integer constant."""
+    found = re.match(r"arith\.constant (\d+) : i\d+", op.text) if op is not None else None
+    return int(found.group(1)) if found else None
 
 
 def renumbered(mark: Mark, to: Callable[[int], int | None]) -> Mark:
