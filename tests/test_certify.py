@@ -46,7 +46,7 @@ SAYS = {
     "bits_of_the_batch": ("the numbers that are stored depend on M", "bitcast=True"),
     "scaled_for_the_batch": ("the numbers that are stored depend on amax", "tl.load(amax)"),
     "described_too_short": ("what is reduced along axis 1 follows M", "tl.sum(acc, 1)"),
-    "described_shifted": ("the address of what is added from one iteration to the next follows M", "d.load"),
+    "described_shifted": ("from one iteration to the next follows M", "d.load"),
     "scaled_for_the_tile": ("rows of one tile are taken together", "tl.max(tl.max(v, 1), 0)"),
     "rows_through_a_dot": ("rows of one tile are taken together", "tl.dot("),
     "two_guards": ("y is written in 2 places, and which of them runs follows M", "tl.store"),

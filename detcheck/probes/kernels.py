@@ -391,7 +391,7 @@ class KernelsProbe:
         return ("stock_ms", median(taken[0])), own, ("ratio", median(taken[1]) / max(median(taken[0]), 1e-9))
 
 
-def conditions(sizes: Sequence[int], seed: int, plain: bool, on_cpu: bool) -> list[tuple[str, tuple[int, ...]]]:
+def conditions(sizes: Sequence[int], seed: int, plain: bool, on_cpu: bool = True) -> list[tuple[str, tuple[int, ...]]]:
     """(name, kinds of rows) of every batch to form, small ones first. `plain`: copies and other rows are enough."""
     import torch
 
