@@ -4,6 +4,7 @@ import json
 import re
 
 import certify_kernels
+import certify_more
 import jsonschema
 import pytest
 
@@ -37,8 +38,8 @@ SAYS = {
     "heuristic_by_batch": ("the launch chooses by the batch among orders of adding: BLOCK=128; BLOCK=256", ""),
     "split_k_by_host": ("the launch chooses by the batch among orders of adding: SPLITS=1; SPLITS=4", ""),
     "stream_k": ("the loop that adds acc runs follows M", "for k in range(begin, end, BK)"),
-    "attention_without_a_mask": ("an iteration in which a row sees no key may change its top", "for j in range(begin, end, BN)"),
-    "attention_that_adds_a_little": ("an iteration in which a row sees no key may change its total", "for j in range"),
+    "attention_without_a_mask": ("no mask in it looks at a row's own keys", "for j in range(begin, end, BN)"),
+    "attention_that_adds_a_little": ("it is not shown that an iteration in which a row sees no key leaves its total as it was", "for j in range"),
     "attention_from_anywhere": ("does not start at a place of its own", "for j in range"),
     "window_from_anywhere": ("does not start at a place of its own", "for j in range"),
     "fixed_number_of_splits": ("the loop that adds acc runs follows SPLITS", "for j in range"),
@@ -102,6 +103,42 @@ def test_the_guilty_are_refuted_and_the_innocent_certified_on_every_target(detch
             assert said in f["note"], f["note"]
             places = [(one["file"], one["line"]) for one in facts["found"] if one["file"]]
             assert not source or any(source in line_of(p) for p in places), [line_of(p) for p in places]
+
+
+@pytest.mark.parametrize("name", certify_more.DETCHECK)
+def test_what_once_passed_and_what_is_commonly_written(name):
+    """On one target: what is read of a kernel is the same on all but for tensor descriptors."""
+    from detcheck.probes._certificate import certify
+
+    facts = certify(unwrap(getattr(certify_more, name)), certify_more.DETCHECK[name], "bf16", "sm_90")
+    verdict, note = certificates.verdict(facts)
+    if name in certify_more.CERTIFIED:
+        assert verdict is Verdict.CERTIFIED, note
+    elif name in certify_more.NOT_SHOWN:
+        assert verdict is Verdict.UNDECIDED, note
+    else:
+        assert verdict in (Verdict.REFUTED, Verdict.UNDECIDED), note
+
+
+HEURISTICS = {
+    "num_warps by the batch": ({"num_warps": lambda a: 4 if a["M"] < 64 else 8}, {"BLOCK": 256}, "different binaries"),
+    "asked through a function": ({"BLOCK": certify_kernels.block_for}, {}, "the heuristic for BLOCK looks at M"),
+    "of a tensor": ({"BLOCK": lambda a: 64 * a["x"].element_size()}, {}, "cannot be asked with numbers alone"),
+    "one after the other": ({"BLOCK": lambda a: 256, "num_warps": lambda a: a["BLOCK"] // 64}, {}, ""),
+}
+
+
+@pytest.mark.parametrize("name", HEURISTICS)
+def test_heuristics_are_asked_as_triton_asks_them(name):
+    import triton
+
+    from detcheck.probes._certificate import certify
+
+    rules, constexprs, said = HEURISTICS[name]
+    kernel = triton.heuristics(rules)(certify_kernels.early_return)
+    facts = certify(unwrap(kernel), certify_kernels.rows(constexprs=constexprs), "bf16", "sm_90")
+    verdict, note = certificates.verdict(facts)
+    assert verdict is (Verdict.UNDECIDED if said else Verdict.CERTIFIED) and said in note, note
 
 
 def test_every_guilty_kernel_says_why():

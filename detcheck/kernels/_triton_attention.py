@@ -218,9 +218,9 @@ def split_kernel(q, keys, values, sums, partial, low, high, first, table, start,
         tl.minimum(split + SPLIT, end), limit, scale, cap, PAGE, UNIT, D, BLOCK_M, BLOCK_N, BLOCK_D, CAP)  # fmt: skip
     slot = (r * tl.num_programs(1) + tl.program_id(1)) * parts + part
     at = tl.arange(0, BLOCK_M)
-    tl.store(sums + slot * 2 * BLOCK_M + at, most)
-    tl.store(sums + slot * 2 * BLOCK_M + BLOCK_M + at, total)
-    tl.store(partial + slot * BLOCK_M * BLOCK_D + at[:, None] * BLOCK_D + d[None, :], output)
+    tl.store(sums + slot * 2 * BLOCK_M + at, most, mask=there)
+    tl.store(sums + slot * 2 * BLOCK_M + BLOCK_M + at, total, mask=there)
+    tl.store(partial + slot * BLOCK_M * BLOCK_D + at[:, None] * BLOCK_D + d[None, :], output, mask=there[:, None])
 
 
 @triton.jit(do_not_specialize=[n for n in _DYNAMIC if n[:2] not in ("q_", "k_", "v_", "ta")])
@@ -239,10 +239,12 @@ def merge_kernel(sums, partial, out, low, high, first, start, lengths, out_b, ou
     output = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     slot = (r * tl.num_programs(1) + tl.program_id(1)) * parts
     for split in range(begin, end, SPLIT):
-        sees = (split < row_high) & (split + SPLIT > row_low)
-        most_s = tl.where(sees, tl.load(sums + slot * 2 * BLOCK_M + at), float("-inf"))
-        total_s = tl.where(sees, tl.load(sums + slot * 2 * BLOCK_M + BLOCK_M + at), 0.0)
-        output_s = tl.load(partial + slot * BLOCK_M * BLOCK_D + at[:, None] * BLOCK_D + d[None, :])
+        sees = there & (split < row_high) & (split + SPLIT > row_low)
+        most_s = tl.where(sees, tl.load(sums + slot * 2 * BLOCK_M + at, mask=there, other=0.0), float("-inf"))
+        total_s = tl.where(sees, tl.load(sums + slot * 2 * BLOCK_M + BLOCK_M + at, mask=there, other=0.0), 0.0)
+        output_s = tl.load(
+            partial + slot * BLOCK_M * BLOCK_D + at[:, None] * BLOCK_D + d[None, :], mask=there[:, None], other=0.0
+        )
         most, total, output = merge(most, total, output, most_s, total_s, tl.where(sees[:, None], output_s, 0.0))
         slot += 1
     output = output / tl.where(total == 0.0, 1.0, total)[:, None]
@@ -463,7 +465,7 @@ def signature_of(kernel: str, dim: int = DIM) -> Callable[[str, str], Signature]
             constexprs={name: value for name, value in constants.items() if name in known},
             batch=tuple(name for name in known if name in integers or name in ("start", "table")),
             reduction=(),
-            batch_axes=(0, 1, 2),
+            batch_axes=(1, 2) if kernel == "split_kernel" else (0, 1, 2),  # axis 0 of that one tells splits apart, not rows
             aligned=tuple(name for name in known if name in pointers),
             masked_tail=True,
             options=chosen.options,

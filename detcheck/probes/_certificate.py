@@ -6,20 +6,37 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from detcheck.kernels._signature import Signature
-from detcheck.probes._compile import FLAGS, SHARED, Built, Wrapped, build, digests, forms, heuristic_values
+from detcheck.probes._compile import (
+    FLAGS,
+    SHARED,
+    Built,
+    CannotAskError,
+    Wrapped,
+    build,
+    digests,
+    forms,
+    heuristic_values,
+)
 from detcheck.probes._masked import crooked, objection, outermost
 from detcheck.probes._skeleton import skeleton
 from detcheck.probes._taint import Found, Pass
 from detcheck.probes._ttir import Function, UnreadableError, parse
 
-OWN_KEYS = "which keys a row sees is its own matter; what is masked adds nothing as long as all numbers are finite"
+OWN_KEYS = (
+    "which keys a row sees is its own matter, and the loop over keys leaves none of them out; what is masked adds nothing as long as all "
+    "numbers are finite"
+)
 
 
 def certify(wrapped: Wrapped, signature: Signature, dtype: str, target: str) -> dict[str, object]:
     """The facts of one kernel on one target. Raises whatever Triton dies of where it cannot be compiled."""
     import triton
 
-    built = [build(wrapped, form, target) for form in forms(wrapped, signature, dtype)]
+    try:
+        asked = list(forms(wrapped, signature, dtype))
+    except CannotAskError as error:
+        asked, cannot = [], str(error)
+    built = [build(wrapped, form, target) for form in asked]
     found: dict[tuple[str, str, int], dict[str, object]] = {}
     trusted = [f"{', '.join(signature.aligned)}: only passed aligned to 16 bytes"] if signature.aligned else []
     skeletons: dict[str, set[object]] = {}
@@ -44,8 +61,11 @@ def certify(wrapped: Wrapped, signature: Signature, dtype: str, target: str) -> 
                 trusted.append(excuse)
             else:
                 found[each.what, each.place.file, each.place.line] = said(each)
-    found |= {(f["what"], "", 0): f for f in choices(wrapped, signature, built, skeletons)}
-    largest = max(int(b.facts["shared_bytes"]) for b in built)
+    if built:
+        found |= {(f["what"], "", 0): f for f in choices(wrapped, signature, built, skeletons)}
+    else:
+        found[cannot, "", 0] = {"refutes": False, "what": cannot, "file": "", "line": 0}
+    largest = max((int(b.facts["shared_bytes"]) for b in built), default=0)
     if largest > SHARED[target]:
         what = f"it needs {largest} bytes of shared memory, and {target} has {SHARED[target]}"
         found[what, "", 0] = {"refutes": False, "what": what, "file": "", "line": 0}
@@ -71,12 +91,11 @@ def examined(function: Function, signature: Signature) -> Iterable[tuple[Found, 
             yield each, ""
             continue
         loop = outermost(each.rule, everything)
-        against = (
-            objection(loop, walker.marks, everything) if loop.name == "scf.for" else "it is not in a loop over keys"
-        )
-        if against:
-            yield Found(each.refutes, f"{each.what}, and {against}", each.place), ""
-        elif loop.name == "scf.for" and (names := crooked(loop, walker.marks)):
+        if loop.name != "scf.for":
+            yield Found(each.refutes, f"{each.what}, and it is not in a loop over keys", each.place), ""
+        elif against := objection(loop, walker.marks, everything):
+            yield Found(each.refutes and against.refutes, f"{each.what}, and {against.why}", each.place), ""
+        elif names := crooked(loop, walker.marks):
             yield (
                 Found(False, f"which keys a row sees follows {names} in a way that is not a plain offset", loop.place),
                 "",
@@ -94,9 +113,12 @@ def choices(
         if not isinstance(signature.constexprs[name], tuple):
             what = f"{name} follows the batch and is a constexpr, and the signature gives only one of its values"
             yield {"refutes": False, "what": what, **place}
-    for name, rule in wrapped.heuristics.items():
-        if len(heuristic_values(wrapped, signature)) == 1 and (asked := asks(rule, signature.batch)):
-            what = f"the heuristic for {name} looks at {asked}, and gave the same at every size that was tried"
+    fixed = {n: v[0] if isinstance(v, tuple) else v for n, v in signature.constexprs.items()}
+    tuned = wrapped.configs[0].kwargs if wrapped.configs else {}
+    rules, looked = heuristic_values(wrapped, signature, fixed | tuned)
+    for name, asked in looked.items():
+        if len(rules) == 1 and asked:
+            what = f"the heuristic for {name} looks at {' and '.join(sorted(asked))}, and gave the same at every size that was tried"
             yield {"refutes": False, "what": what, **place}
     chosen = list(dict.fromkeys(b.form.chosen for b in built if b.form.chosen))
     if not chosen:
@@ -118,13 +140,6 @@ def choices(
             else "among orders of adding"
         )
         yield {"refutes": False, "what": f"{who} chooses {why}: {'; '.join(chosen)}", **place}
-
-
-def asks(rule: object, batch: Iterable[str]) -> str:
-    """Arguments of the batch that the source of a heuristic names."""
-    code = getattr(rule, "__code__", None)
-    said_there = set(code.co_consts) | set(code.co_names) if code else set(batch)
-    return " and ".join(sorted(set(batch) & {word for word in said_there if isinstance(word, str)}))
 
 
 def varying_heuristics(wrapped: Wrapped, chosen: Sequence[str]) -> bool:

@@ -9,7 +9,7 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,47 +123,86 @@ def forms(wrapped: Wrapped, signature: Signature, dtype: str) -> Iterator[Form]:
 
 
 def choices(wrapped: Wrapped, signature: Signature) -> Iterator[tuple[str, str, dict[str, object], dict[str, object]]]:
-    """(variant, what was chosen, constexprs, options) of every launch that the launcher, the autotuner or a heuristic may make."""
-    own = [
-        (n, v if isinstance(v, tuple) else (v,)) for n, v in signature.constexprs.items() if n not in wrapped.heuristics
+    """(variant, what was chosen, constexprs, options) of every launch that the launcher, the autotuner or a heuristic may make.
+
+    Raises CannotAskError.
+    """
+    given = [
+        (n, v if isinstance(v, tuple) else (v,)) for n, v in (*signature.constexprs.items(), *signature.options.items())
     ]
-    options = [(n, v if isinstance(v, tuple) else (v,)) for n, v in signature.options.items()]
-    configs = wrapped.configs or (None,)
-    rules = heuristic_values(wrapped, signature)
-    for config, values, settings, rule in itertools.product(
-        configs, itertools.product(*(v for _, v in own)), itertools.product(*(v for _, v in options)), rules
-    ):
-        constexprs = dict(zip((n for n, _ in own), values, strict=True)) | rule
-        made = dict(zip((n for n, _ in options), settings, strict=True))
-        values_of = {n: constexprs[n] for n, v in own if len(v) > 1} | {n: made[n] for n, v in options if len(v) > 1}
-        several = {n: v for n, v in values_of.items() if n in signature.batch}
-        variant = {n: v for n, v in values_of.items() if n not in signature.batch}
-        if len(rules) > 1:
-            several |= rule
+    for config, values in itertools.product(wrapped.configs or (None,), itertools.product(*(v for _, v in given))):
+        all_ = dict(zip((n for n, _ in given), values, strict=True))
+        several = {n: all_[n] for n, v in given if len(v) > 1}
+        variant = {n: v for n, v in several.items() if n not in signature.batch}
+        chosen = {n: v for n, v in several.items() if n in signature.batch}
         if config is not None:
-            constexprs |= config.kwargs
-            made |= {"num_warps": config.num_warps, "num_stages": config.num_stages, "num_ctas": config.num_ctas}
-            if len(configs) > 1:
-                several |= {**config.kwargs, "num_warps": config.num_warps, "num_stages": config.num_stages}
-        yield named(variant), named(several), constexprs, made
+            tuned = config.kwargs | {n: getattr(config, n) for n in ("num_warps", "num_stages", "num_ctas")}
+            all_ |= tuned
+            chosen |= tuned if len(wrapped.configs) > 1 else {}
+        rules = heuristic_values(wrapped, signature, all_)[0]
+        for rule in rules:
+            whole = all_ | rule
+            constexprs = {n: v for n, v in whole.items() if n in wrapped.kernel.arg_names}
+            options = {n: v for n, v in whole.items() if n not in wrapped.kernel.arg_names}
+            yield named(variant), named(chosen | (rule if len(rules) > 1 else {})), constexprs, options
 
 
 def named(values: Mapping[str, object]) -> str:
     return ", ".join(f"{n}={v}" for n, v in values.items())
 
 
-def heuristic_values(wrapped: Wrapped, signature: Signature) -> list[dict[str, object]]:
-    """What the heuristics give for batches of different sizes, each result once."""
-    if not wrapped.heuristics:
-        return [{}]
+class CannotAskError(Exception):
+    """A heuristic needs more than numbers to answer."""
+
+
+class Watched(dict[str, object]):
+    """Arguments that remember which of them were looked at."""
+
+    def __init__(self, given: Mapping[str, object]) -> None:
+        super().__init__(given)
+        self.seen: set[str] = set()
+
+    def __getitem__(self, name: str) -> object:
+        self.seen.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: object = None) -> object:
+        self.seen.add(name)
+        return super().get(name, default)
+
+    def items(self) -> ItemsView[str, object]:
+        self.seen |= set(self)
+        return super().items()
+
+    def values(self) -> ValuesView[object]:
+        self.seen |= set(self)
+        return super().values()
+
+
+def heuristic_values(
+    wrapped: Wrapped, signature: Signature, chosen: Mapping[str, object]
+) -> tuple[list[dict[str, object]], dict[str, set[str]]]:
+    """What the heuristics give for batches of different sizes, each result once; and which arguments of the batch each looks at.
+
+    Raises CannotAskError.
+    """
     found: list[dict[str, object]] = []
-    fixed = {n: v[0] if isinstance(v, tuple) else v for n, v in signature.constexprs.items()}
-    for size in TRIED:
-        given = {n: size if n in signature.batch else 1024 for n in signature.arguments} | fixed
-        made = {name: rule(given) for name, rule in wrapped.heuristics.items()}
+    looked: dict[str, set[str]] = {}
+    for size in TRIED if wrapped.heuristics else (1,):
+        given = {n: size if n in signature.batch else 1024 for n in signature.arguments} | dict(chosen)
+        made: dict[str, object] = {}
+        for name, rule in wrapped.heuristics.items():  # in Triton's order: each sees what those before it gave
+            watched = Watched(given | made)
+            try:
+                made[name] = rule(watched)
+            except Exception as error:  # it is foreign and may raise anything
+                raise CannotAskError(
+                    f"the heuristic for {name} cannot be asked with numbers alone ({type(error).__name__}: {error})"
+                ) from error
+            looked.setdefault(name, set()).update(watched.seen & set(signature.batch))
         if made not in found:
             found.append(made)
-    return found
+    return found, looked
 
 
 def build(wrapped: Wrapped, form: Form, target: str, lines: bool = False) -> Built:

@@ -12,8 +12,9 @@ import math
 import re
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from detcheck.probes._taint import Mark, accumulates
+from detcheck.probes._taint import Mark, accumulates, placed, whole_steps
 from detcheck.probes._ttir import Block, Op, Value
 
 Known = float | bool | tuple | None
@@ -24,50 +25,51 @@ SAME = {
 COMPARED = {"eq": lambda a, b: a == b, "ne": lambda a, b: a != b, "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b, "lt": lambda a, b: a < b, "le": lambda a, b: a <= b}  # fmt: skip
 
 
-def objection(loop: Op, marks: Mapping[Value, Mark], everything: Sequence[Op]) -> str:
-    """Why the rule does not hold for a loop over keys; "" if it does."""
-    start, _, step = loop.operands[:3]
-    constants = {op.results[0]: constant(op.text) for op in everything if op.name == "arith.constant"}
+@dataclass(frozen=True)
+class Objection:
+    """Why the rule does not hold. `refutes`: it is broken; otherwise it is not shown."""
+
+    refutes: bool
+    why: str
+
+
+def objection(loop: Op, marks: Mapping[Value, Mark], everything: Sequence[Op]) -> Objection | None:
+    """What is against the rule for a loop over keys; None: it holds."""
+    start, end, step = loop.operands[:3]
+    makers = {value: op for op in everything for value in op.results}
+    at_start, at_end = marks.get(start, Mark()), marks.get(end, Mark())
     if marks.get(step, Mark()).batch:
-        return "the step of the loop over keys is not constant"
+        return Objection(True, "the step of the loop over keys is not constant")
+    if not whole_steps(start, step, makers, marks):
+        return Objection(True, "the loop over keys does not start at a place of its own")
+    for mark, what in ((at_start, "starts"), (at_end, "ends")):
+        if mark.batch and not any(map(placed, mark.batch)):
+            return Objection(True, f"where the loop over keys {what} follows the batch alone, not the tile of queries")
+    if any(op.name in ("tt.store", "tt.descriptor_store") or "atomic" in op.name for op in loop.walk()):
+        return Objection(False, "it writes to memory between its iterations")
+    loops = {op for op in loop.walk() if op.name == "scf.for"}
+    masks = [op for op in loop.walk() if op.name == "arith.cmpi" and marks.get(op.results[0], Mark()).pattern & loops]
+    if not masks:
+        return Objection(False, "no mask in it looks at a row's own keys")
+    if any(marks.get(v, Mark()).pattern & loops for op in masks for v in op.operands):
+        return Objection(True, "the order of its keys follows the batch")
+    constants = {op.results[0]: constant(op.text) for op in everything if op.name == "arith.constant"}
     floats = [
         (v, init) for v, init in zip(loop.regions[0][0].arguments[1:], loop.operands[3:], strict=True) if v.is_float
     ]
-    worlds = [{value: ("carried", value.name) for value, _ in floats}]
-    if marks.get(start, Mark()).batch:
-        if not whole_steps(start, step, everything, marks):
-            return "the loop over keys does not start at a place of its own"
-        worlds.append({value: constants.get(init) for value, init in floats})  # before the first key that a row sees
-    for world in worlds:
+    worlds = [(True, {value: ("carried", value.name) for value, _ in floats})]  # beyond the last key that a row sees
+    if at_start.batch:  # and before the first
+        worlds.append((False, {value: constants.get(init) for value, init in floats}))
+    for beyond, world in worlds:
         symbols = dict.fromkeys(loop.regions[0][0].arguments) | constants | world
-        yielded = Algebra(marks, loop).body(loop.regions[0], symbols)
+        yielded = Algebra(marks, loop, beyond).body(loop.regions[0], symbols)
         for value, after in zip(loop.regions[0][0].arguments[1:], yielded, strict=False):
             if value.is_float and (after is None or after != world[value]):
                 name = re.sub(r"_\d+$", "", value.name.removeprefix("%"))
-                return f"an iteration in which a row sees no key may change its {name}"
-    return ""
-
-
-def whole_steps(start: Value, step: Value, everything: Sequence[Op], marks: Mapping[Value, Mark]) -> bool:
-    """Whether a loop that starts later for some starts a whole number of steps later: something of the row's own, plus
-    something times the step."""
-    makers = {value: op for op in everything for value in op.results}
-    op = makers.get(start)
-    if op is None:
-        return False
-    if op.name == "arith.addi":
-        parts = [v for v in op.operands if marks.get(v, Mark()).batch]
-        return all(whole_steps(v, step, everything, marks) for v in parts)
-    if op.name == "arith.muli":
-        size = whole_number(makers.get(step))
-        return any(v is step or (size and (whole_number(makers.get(v)) or 1) % size == 0) for v in op.operands)
-    return False
-
-
-def whole_number(op: Op | None) -> int | None:
-    """An integer constant."""
-    found = re.match(r"arith\.constant (\d+) : i\d+", op.text) if op is not None else None
-    return int(found.group(1)) if found else None
+                return Objection(
+                    False, f"it is not shown that an iteration in which a row sees no key leaves its {name} as it was"
+                )
+    return None
 
 
 def crooked(loop: Op, marks: Mapping[Value, Mark]) -> str:
@@ -87,10 +89,10 @@ def outermost(loop: Op, everything: Sequence[Op]) -> Op:
 
 
 class Algebra:
-    """What values are where no key is seen."""
+    """What values are where no key is seen: all of them `beyond` a row's own, or all before."""
 
-    def __init__(self, marks: Mapping[Value, Mark], loop: Op) -> None:
-        self._marks = marks
+    def __init__(self, marks: Mapping[Value, Mark], loop: Op, beyond: bool) -> None:
+        self._marks, self._beyond = marks, beyond
         self._loops = {op for op in loop.walk() if op.name == "scf.for"}
         self.known: dict[Value, Known] = {}
 
@@ -112,12 +114,12 @@ class Algebra:
     def _op(self, op: Op) -> list[Known]:
         inputs = [self._of(v) for v in op.operands]
         if op.name == "arith.cmpi":
-            mark = self._marks.get(op.results[0], Mark())
-            return [False if mark.pattern & self._loops else None]
+            return [self._own_keys(op)]
         if op.name == "arith.constant":
             return [constant(op.text)]
-        if op.name in SAME:
-            return inputs[:1]
+        if op.name in SAME:  # a number is the same everywhere; of what only has a name, which element is which matters
+            known = inputs[0]
+            return [(op.name, re.sub(r"%\S+", "", op.text), known) if isinstance(known, tuple) else known]
         if op.name == "scf.for":
             return self._loop(op)
         if op.name == "scf.if":
@@ -144,12 +146,27 @@ class Algebra:
             return [None] * len(op.results)
         return [calculate(op.name, inputs) if op.name in RULES else unknown(op, inputs)]
 
+    def _own_keys(self, op: Op) -> bool | None:
+        """A comparison of a key's place with a row's own: known, since all keys are on one side of it."""
+        if not self._marks.get(op.results[0], Mark()).pattern & self._loops:
+            return None
+        first, second = (bool(self._marks.get(v, Mark()).varies & self._loops) for v in op.operands)
+        how = re.match(r"arith\.cmpi [su]?(\w\w)\b", op.text).group(1)
+        if first == second or how in ("eq", "ne"):
+            return None
+        return ((how in ("gt", "ge")) == first) == self._beyond
+
     @staticmethod
     def _either(inputs: Sequence[Known]) -> Known:
         return inputs[1] if inputs[1] == inputs[2] else None
 
     def _reduced(self, op: Op, value: Known) -> Known:
-        how = {o.name for region in op.regions for block in region for o in block.ops}
+        how = {o.name for region in op.regions for block in region for o in block.ops} - {
+            "tt.reduce.return",
+            "tt.scan.return",
+        }
+        if len(how) != 1:
+            return None
         if number(value) is not None and how & {"arith.maximumf", "arith.maxnumf", "arith.minimumf", "arith.minnumf"}:
             return value
         if number(value) == 0.0 and "arith.addf" in how:
@@ -168,7 +185,7 @@ def unknown(op: Op, inputs: Sequence[Known]) -> Known:
     """A finite number that is only known by how it was made; nothing where that is not sure."""
     if any(v is None or (isinstance(v, float) and not math.isfinite(v)) for v in inputs):
         return None
-    return (op.name, re.sub(r"%\S+", "", op.text.split(" : ")[0]), *inputs)
+    return (op.name, id(op))
 
 
 def number(value: Known) -> float | None:

@@ -148,7 +148,8 @@ class Pass:
             name = value.name.removeprefix("%")
             if name in self.signature.batch:
                 sources = frozenset({name})
-                self.marks[value] = Mark(sources, number=sources if value.is_float else NONE)
+                number, gate = (sources if value.is_float else NONE), (sources if value.element == "i1" else NONE)
+                self.marks[value] = Mark(sources, number=number, gate=gate)
         self._blocks(function.blocks)
         for pointer in sorted(self.atomics & self.loaded.keys()):
             self._unclear(
@@ -229,13 +230,9 @@ class Pass:
         return replace(made, rows=made.rows | made.summed) if op.name == "arith.muli" else made
 
     def _compared(self, op: Op, made: Mark) -> Mark:
-        """A comparison with a row's place, or a program's, is a mask; one of the batch's size with anything else is a switch.
-
-        Under attention's rule the comparisons with a key's place are judged there.
-        """
-        ruled = self.signature.masked_tail and any(isinstance(axis, Op) for axis in made.varies)
+        """A comparison that varies is a mask, and one with a program's place a guard; of the batch's size alone it is a switch."""
         arguments = frozenset(n for n in made.batch if not placed(n))
-        if arguments and not ruled and not any(map(placed, made.batch)) and not self._only_assumed(op):
+        if arguments and not made.varies and not any(map(placed, made.batch)) and not self._only_assumed(op):
             return replace(made, gate=made.gate | arguments)
         return made
 
@@ -333,11 +330,8 @@ class Pass:
         if op.results[0].is_float:
             self.loaded.setdefault(pointer, op)
         by_place = any(map(placed, address.batch))
-        declared = (
-            frozenset({f"{pointer}{OF_ROW if by_place and op.results[0].is_float else ''}"})
-            if pointer in self.signature.batch
-            else NONE
-        )
+        own = OF_ROW if by_place else ""
+        declared = frozenset({pointer + own}) if pointer in self.signature.batch else NONE
         if not by_place:  # a table that the batch's size looks something up in
             declared |= frozenset(n for n in address.batch - {pointer} if not placed(n))
         pattern = address.pattern | mask.pattern
@@ -435,9 +429,9 @@ class Pass:
     def _tt_reduce(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         axis = int(op.attribute("axis"))
         for value, mark in zip(op.operands, inputs, strict=True):
-            if axis in mark.pattern and value.is_float:  # integers are exact in any order
+            if axis in mark.pattern and (value.is_float or mark.data):  # other integers are exact in any order
                 self._along(mark, f"what is reduced along axis {axis}", op)
-            if value.is_float:
+            if value.is_float or mark.data:
                 self._neighbours(mark, axis, op)
         self._combine(op)
         whole = replace(union(inputs), constant=False)
@@ -449,7 +443,7 @@ class Pass:
         for value, mark in zip(op.operands, inputs, strict=True):
             if axis in mark.pattern and value.is_float:
                 self._along(mark, f"what is scanned along axis {axis}", op)
-            if value.is_float:
+            if value.is_float or mark.data:
                 self._neighbours(mark, axis, op)
         self._combine(op)
         return [replace(union(inputs), varies=union(inputs).varies | {axis}, constant=False)] * len(op.results)
@@ -661,7 +655,7 @@ class Pass:
 
 def placed(source: str) -> bool:
     """Whether it says which program this is, not how many there are."""
-    return source.startswith("program_id") or source == "an atomic counter"
+    return source.startswith("program_id") or source == "an atomic counter" or source.endswith(OF_ROW)
 
 
 def whole_steps(start: Value, step: Value, makers: Mapping[Value, Op], marks: Mapping[Value, Mark]) -> bool:
