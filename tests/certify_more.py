@@ -61,7 +61,7 @@ def memory_launder(x, y, tmp, M, N, BLOCK: tl.constexpr):
 def count_loop(x, y, M, N, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     n = 0
-    for i in range(M):
+    for _ in range(M):
         n += BLOCK
     acc = tl.zeros([BLOCK], tl.float32)
     for i in range(0, N, n):
@@ -88,7 +88,7 @@ def int_bits_acc(x, y, M, N, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     c = tl.arange(0, BLOCK)
     s = 0
-    for i in range(M):
+    for _ in range(M):
         v = tl.sum(tl.load(x + row * N + c, mask=c < N, other=0.0).to(tl.float32), 0)
         s = (s.to(tl.float32, bitcast=True) + v).to(tl.int32, bitcast=True)
     tl.store(y + row, s.to(tl.float32, bitcast=True).to(y.dtype.element_ty))
@@ -228,10 +228,10 @@ def core(
 ):
     r, d = (tl.program_id(0) * BM + tl.arange(0, BM), tl.arange(0, D))
     query = tl.load(q + r[:, None] * D + d[None, :], mask=(r[:, None] < L) & (d[None, :] < dim), other=0.0)
-    top, total, acc = (tl.full([BM], -1e30, tl.float32), tl.zeros([BM], tl.float32), tl.zeros([BM, D], tl.float32))  # noqa: SIM108  a constexpr is what it is about
+    top, total, acc = (tl.full([BM], -1e30, tl.float32), tl.zeros([BM], tl.float32), tl.zeros([BM, D], tl.float32))
     cnt = 0
     for j in range(begin, end, BN):
-        if KIND == "rot":
+        if KIND == "rot":  # noqa: SIM108  a constexpr is what it is about
             jj = (j + rot) % ((S + BN - 1) // BN * BN)
         else:
             jj = j
