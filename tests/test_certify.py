@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import certify_kernels
 import certify_more
@@ -103,6 +104,21 @@ def test_the_guilty_are_refuted_and_the_innocent_certified_on_every_target(detch
             assert said in f["note"], f["note"]
             places = [(one["file"], one["line"]) for one in facts["found"] if one["file"]]
             assert not source or any(source in line_of(p) for p in places), [line_of(p) for p in places]
+
+
+def test_a_copy_elsewhere_is_named_by_its_own_lines(detcheck, tmp_path, monkeypatch):
+    """Triton caches by the text of a kernel, not by its file."""
+    text = Path(certify_kernels.__file__).read_text()
+    for folder in ("one", "two"):
+        module = tmp_path / folder / f"kernels_{folder}.py"
+        module.parent.mkdir()
+        module.write_text(text)
+        monkeypatch.syspath_prepend(module.parent)
+        result = detcheck(
+            "certify", "--op", f"kernels_{folder}:atomic_sum", "--target", "sm_90", "--format", "json", "-q"
+        )
+        (finding,) = json.loads(result.out)["findings"]
+        assert {one["file"] for one in finding["evidence"]["certificate"]["found"]} == {str(module)}
 
 
 @pytest.mark.parametrize("name", certify_more.DETCHECK)

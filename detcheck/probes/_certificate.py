@@ -36,7 +36,7 @@ def certify(wrapped: Wrapped, signature: Signature, dtype: str, target: str) -> 
         asked = list(forms(wrapped, signature, dtype))
     except CannotAskError as error:
         asked, cannot = [], str(error)
-    built = [build(wrapped, form, target) for form in asked]
+    built = build(wrapped, asked, target)
     found: dict[tuple[str, str, int], dict[str, object]] = {}
     trusted = [f"{', '.join(signature.aligned)}: only passed aligned to 16 bytes"] if signature.aligned else []
     skeletons: dict[str, set[object]] = {}
@@ -54,7 +54,7 @@ def certify(wrapped: Wrapped, signature: Signature, dtype: str, target: str) -> 
             skeletons.setdefault(variant, set()).add(skeleton(function))
         judged = list(examined(function, signature))
         if any(not excuse for _, excuse in judged):  # once more, for the lines
-            function = parse(build(wrapped, forms_of[0].form, target, lines=True).ttir)
+            function = parse(build(wrapped, [forms_of[0].form], target, lines=True)[0].ttir)
             judged = list(examined(function, signature))
         for each, excuse in judged:
             if excuse:

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -205,8 +206,16 @@ def heuristic_values(
     return found, looked
 
 
-def build(wrapped: Wrapped, form: Form, target: str, lines: bool = False) -> Built:
+def build(wrapped: Wrapped, forms: Sequence[Form], target: str, lines: bool = False) -> list[Built]:
     """`lines`: with the lines of source in the intermediate code, and so in the binary. Raises whatever Triton dies of."""
+    with (
+        settings(lines),
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):  # compilers leave Python's lock, and ptxas is a process
+        return list(pool.map(lambda form: _build(wrapped, form, target), forms))
+
+
+def _build(wrapped: Wrapped, form: Form, target: str) -> Built:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -217,26 +226,31 @@ def build(wrapped: Wrapped, form: Form, target: str, lines: bool = False) -> Bui
     constants = {(names.index(n),): v for n, v in form.constexprs.items() if n in names}
     attributes = {(names.index(n),): DIVISIBLE for n in form.divisible if n in form.types}
     options = FLAGS | dict(form.options)
-    with settings(lines):
-        source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
-        made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
+    made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
     binary = made.asm.get("cubin") or made.asm["hsaco"]
     return Built(form, made.asm["ttir"], content_hash(binary), facts(made, binary))
 
 
 @contextlib.contextmanager
 def settings(lines: bool) -> Iterator[None]:
-    """Binaries without lines of source do not change with a comment. The default of fusion is set since Triton warns otherwise."""
-    before = {n: os.environ.get(n) for n in ("TRITON_DISABLE_LINE_INFO", "TRITON_DEFAULT_FP_FUSION")}
-    os.environ.update(TRITON_DISABLE_LINE_INFO=str(int(not lines)), TRITON_DEFAULT_FP_FUSION="1")
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    """Binaries without lines of source do not change with a comment. The default of fusion is set since Triton warns otherwise.
+
+    Triton's cache goes by the text of a kernel, not by its file, so it could name the lines of another copy: they are made anew.
+    """
+    with tempfile.TemporaryDirectory(prefix="detcheck-") as folder:
+        wanted = {"TRITON_DISABLE_LINE_INFO": str(int(not lines)), "TRITON_DEFAULT_FP_FUSION": "1"}
+        wanted |= {"TRITON_CACHE_DIR": folder} if lines else {}
+        before = {n: os.environ.get(n) for n in wanted}
+        os.environ.update(wanted)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
 def facts(made: Any, binary: bytes) -> dict[str, object]:

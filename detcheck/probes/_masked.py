@@ -14,7 +14,8 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from detcheck.probes._taint import Mark, accumulates, placed, whole_steps
+from detcheck.probes._marks import Mark, placed
+from detcheck.probes._taint import accumulates, whole_steps
 from detcheck.probes._ttir import Block, Op, Value
 
 Known = float | bool | tuple | None
