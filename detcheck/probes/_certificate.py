@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from detcheck.kernels._signature import Signature
+from detcheck.probes._binary import facts
 from detcheck.probes._compile import (
     FLAGS,
     SHARED,
@@ -65,7 +66,7 @@ def certify(wrapped: Wrapped, signature: Signature, dtype: str, target: str) -> 
         found |= {(f["what"], "", 0): f for f in choices(wrapped, signature, built, skeletons)}
     else:
         found[cannot, "", 0] = {"refutes": False, "what": cannot, "file": "", "line": 0}
-    largest = max((int(b.facts["shared_bytes"]) for b in built), default=0)
+    largest = max((b.shared_bytes for b in built), default=0)
     if largest > SHARED[target]:
         what = f"it needs {largest} bytes of shared memory, and {target} has {SHARED[target]}"
         found[what, "", 0] = {"refutes": False, "what": what, "file": "", "line": 0}
@@ -76,10 +77,8 @@ def certify(wrapped: Wrapped, signature: Signature, dtype: str, target: str) -> 
         "found": sorted(found.values(), key=lambda f: (not f["refutes"], f["file"], f["line"])),
         "trusted": list(dict.fromkeys(trusted)),
         "flags": {**{k: str(v) for k, v in FLAGS.items()}, "triton": triton.__version__} | options(built),
-        "registers": max((int(b.facts.get("registers", 0)) for b in built), default=0),
-        "spills": max((int(b.facts.get("spills", 0)) for b in built), default=0),
         "shared_bytes": largest,
-        "instructions": merged(b.facts["instructions"] for b in built),
+        **facts(built),
     }
 
 
@@ -164,11 +163,3 @@ def options(built: Sequence[Built]) -> dict[str, str]:
             if str(value) not in values[name]:
                 values[name].append(str(value))
     return {name: " or ".join(several) for name, several in values.items()}
-
-
-def merged(counts: Iterable[object]) -> dict[str, int]:
-    most: dict[str, int] = {}
-    for each in counts:
-        for name, number in dict(each).items():
-            most[name] = max(most.get(name, 0), number)
-    return most

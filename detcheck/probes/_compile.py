@@ -1,18 +1,16 @@
-"""Triton kernels compiled without a GPU, in every form in which a launch could ask for them, and what is in the binaries."""
+"""Triton kernels compiled without a GPU, in every form in which a launch could ask for them."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import re
-import subprocess
 import tempfile
-from collections import Counter
 from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from detcheck.bits import content_hash
@@ -32,7 +30,6 @@ SHARED = {
 }  # bytes a block may have (CUDA guide, CDNA 3 ISA)
 DIVISIBLE = [["tt.divisibility", 16]]
 TRIED = (1, 2, 7, 16, 33, 64, 128, 1024, 4096)  # values of a batch argument that heuristics are asked about
-MATRIX = r"\b(?:HMMA|HGMMA|IMMA|QGMMA|DMMA|UTC\w*MMA)\b|v_mfma_\w+|v_wmma_\w+"
 # Set for every compilation, whatever the environment says, since they change bits: and recorded.
 FLAGS = {"enable_fp_fusion": True}
 
@@ -58,9 +55,14 @@ class Built:
 
     form: Form
     ttir: str
-    digest: str
-    """of the binary, without the lines of source"""
-    facts: Mapping[str, object] = field(default_factory=dict)
+    shared_bytes: int
+    binary: bytes
+    assembly: str
+    """AMD's; NVIDIA's is in the binary"""
+
+    @functools.cached_property
+    def digest(self) -> str:
+        return content_hash(self.binary)
 
 
 @dataclass(frozen=True)
@@ -208,10 +210,7 @@ def heuristic_values(
 
 def build(wrapped: Wrapped, forms: Sequence[Form], target: str, lines: bool = False) -> list[Built]:
     """`lines`: with the lines of source in the intermediate code, and so in the binary. Raises whatever Triton dies of."""
-    with (
-        settings(lines),
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-    ):  # compilers leave Python's lock, and ptxas is a process
+    with settings(lines), ThreadPoolExecutor(os.cpu_count()) as pool:  # Triton lets go of Python's lock
         return list(pool.map(lambda form: _build(wrapped, form, target), forms))
 
 
@@ -224,12 +223,13 @@ def _build(wrapped: Wrapped, form: Form, target: str) -> Built:
     names = list(kernel.arg_names)
     signature = {n: form.types.get(n, "constexpr") for n in names}
     constants = {(names.index(n),): v for n, v in form.constexprs.items() if n in names}
-    attributes = {(names.index(n),): DIVISIBLE for n in form.divisible if n in form.types}
+    # In one order, since Triton's cache goes by their text, and a set has another order in every process.
+    attributes = {(i,): DIVISIBLE for i, n in enumerate(names) if n in form.divisible and n in form.types}
     options = FLAGS | dict(form.options)
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
     made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
     binary = made.asm.get("cubin") or made.asm["hsaco"]
-    return Built(form, made.asm["ttir"], content_hash(binary), facts(made, binary))
+    return Built(form, made.asm["ttir"], int(made.metadata.shared), binary, made.asm.get("amdgcn", ""))
 
 
 @contextlib.contextmanager
@@ -251,42 +251,6 @@ def settings(lines: bool) -> Iterator[None]:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
-
-
-def facts(made: Any, binary: bytes) -> dict[str, object]:
-    """Registers, spills, shared memory and matrix instructions of one binary. Numbers that a tool did not give are left out."""
-    found: dict[str, object] = {"shared_bytes": int(made.metadata.shared)}
-    if "amdgcn" in made.asm:
-        text = made.asm["amdgcn"]
-        for name, key in (("registers", r"\.vgpr_count:"), ("spills", r"\.vgpr_spill_count:")):
-            if number := re.search(rf"{key}\s+(\d+)", text):
-                found[name] = int(number.group(1))
-        found["instructions"] = count(text)
-        return found
-    tools = Path(__import__("triton").__file__).parent / "backends" / "nvidia" / "bin"
-    with tempfile.TemporaryDirectory(prefix="detcheck-") as folder:
-        file = Path(folder) / "kernel.cubin"
-        file.write_bytes(binary)
-        usage = output(tools / "cuobjdump", "-res-usage", str(file))
-        if number := re.search(r"REG:(\d+)", usage):
-            found["registers"] = int(number.group(1))
-        # Local memory and stack hold what did not fit into registers.
-        if numbers := re.search(r"STACK:(\d+).*?LOCAL:(\d+)", usage):
-            found["spills"] = sum(map(int, numbers.groups()))
-        found["instructions"] = count(output(tools / "nvdisasm", "-c", str(file)))
-    return found
-
-
-def count(assembly: str) -> dict[str, int]:
-    found = Counter(re.sub(r"_\d+x.*", "", word) for word in re.findall(MATRIX, assembly))
-    return dict(sorted(found.items()))
-
-
-def output(tool: Path, *arguments: str) -> str:
-    try:
-        return subprocess.run([str(tool), *arguments], capture_output=True, text=True, timeout=60).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 def digests(built: Sequence[Built]) -> dict[str, dict[str, list[str]]]:
