@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -71,7 +72,8 @@ def panel(name: str, help: str, *flags: str, metavar: str | None = None) -> Any:
     return typer.Option(*flags, help=help, rich_help_panel=name, metavar=metavar)
 
 
-MODEL, OP, PROMPTS, SCHEDULE, VERDICT = "Model", "Op", "Prompts", "Schedule", "Verdict and output"
+MODEL, OP, SERVER, PROMPTS, SCHEDULE = "Model", "Op", "Server", "Prompts", "Schedule"
+VERDICT = "Verdict and output"
 
 KernelsOption = Annotated[
     Kernels, panel(MODEL, "Whose run: stock, batch-invariant, both; engine: vLLM's own.", metavar="NAME")
@@ -106,6 +108,24 @@ def completions(
     ] = None,
     prompt_file: Annotated[str | None, panel(PROMPTS, "One a line, or .jsonl with `prompt` or `messages`.")] = None,
     chat: Annotated[bool, panel(PROMPTS, "Put prompts through the tokenizer's chat template.", "--chat")] = False,
+    base_url: Annotated[
+        list[str] | None, panel(SERVER, "Ask this server instead. Again for each of several replicas.", metavar="URL")
+    ] = None,
+    header: Annotated[
+        list[str] | None,
+        panel(SERVER, "A header whose value is in an environment variable.", metavar="NAME=VARIABLE"),
+    ] = None,
+    ca_bundle: Annotated[str | None, panel(SERVER, "Certificates that TLS is verified by.", metavar="FILE")] = None,
+    timeout: Annotated[float, panel(SERVER, "Seconds that a request may take.")] = 300.0,
+    max_concurrency: Annotated[int, panel(SERVER, "Requests in flight at once.")] = 64,
+    max_requests: Annotated[int | None, panel(SERVER, "Requests to send in all. Default: no limit.")] = None,
+    load_rate: Annotated[float | None, panel(SERVER, "Add a steady load of so many requests a second.")] = None,
+    allow_unseen_batch: Annotated[
+        bool, panel(SERVER, "Accept a pass where the server does not show its batches.", "--allow-unseen-batch")
+    ] = False,
+    dry_run: Annotated[
+        bool, panel(SERVER, "Say how many requests and tokens it would send, and send none.", "--dry-run")
+    ] = False,
     max_tokens: Annotated[int, panel(PROMPTS, "Tokens per completion.")] = 128,
     ignore_eos: Annotated[bool, panel(PROMPTS, "Go on to --max-tokens past an end token.", "--ignore-eos")] = False,
     samples: Annotated[int, panel(SCHEDULE, "Completions per prompt.", "--samples", "-n")] = 100,
@@ -130,8 +150,13 @@ def completions(
         logging.getLogger("detcheck").setLevel(logging.INFO)
     named = tuple(word.strip() for word in conditions.split(",")) if conditions else None
     asked = samples, max_tokens, ignore_eos, prompt, prompt_file, chat, attn, trust_remote_code
-    own = lookup.find("probes", "completions").Options(*asked, engine, tuple(engine_arg or ()), named)
+    part = lookup.find("probes", "completions")
+    servers = tuple(base_url or ()), tuple(header or ()), ca_bundle, timeout, max_concurrency, max_requests, load_rate
+    own = part.Options(*asked, engine, tuple(engine_arg or ()), named, *servers, allow_unseen_batch)
     spec = Spec("completions", own, model, kernels, dtype, device, seed, trials, batch_sizes(sizes), fail_on, fail_fast)
+    if dry_run:
+        print(part.estimate(spec), end="")
+        return
     probe(context, spec, format, output_dir, resume, quiet)
 
 
@@ -258,8 +283,8 @@ def probe(
 
 
 def typed() -> str:
-    """The command line, as it was given."""
-    return shlex.join(["detcheck", *sys.argv[1:]])
+    """The command line, as it was given, but for who is named in a URL."""
+    return re.sub(r"//[^/@\s]*@", "//***@", shlex.join(["detcheck", *sys.argv[1:]]))
 
 
 def refuse_other_options(context: typer.Context, given: Spec, stored: Spec) -> None:

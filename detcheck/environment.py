@@ -38,6 +38,21 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def observe_client(device: str, flags: Mapping[str, str]) -> Environment:
+    """The environment of a run whose model runs elsewhere: nothing of this machine reaches the bits. Needs no torch."""
+    return Environment(
+        detcheck=__version__,
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        processor="",
+        cores=0,
+        threads=0,
+        device=device,
+        packages={name: found for name in ("httpx",) if (found := version(name))},
+        flags=dict(flags),
+    )
+
+
 def observe_environment(device: str, flags: Mapping[str, str] | None = None, threads: int | None = None) -> Environment:
     """Look around. `device` is torch's name of it, or a description; `flags` what the engine adds of its own.
 

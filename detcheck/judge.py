@@ -13,12 +13,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
-from detcheck import certificates
+import numpy as np
+
+from detcheck import certificates, served
 from detcheck.figures import NUMBERS, describe
 from detcheck.records import Case, Finding, Observation, Outcome, Role, Schedule, Step, Verdict
 from detcheck.tally import Tally, absent, batch_arm, by_size, count_conditions, first_variant, repeat_arm, varies_with
 
 WITHOUT_BATCH = {"matmul": "products"}  # probes whose results are of no batch -> what they are
+LEVELS = {
+    "bits": "bits",
+    "digits": "tokens, and log-probabilities as they were printed",
+    "tokens": "tokens",
+    "text": "text",
+}
 DIVERGENCES = (Verdict.RUN_VARIANT, Verdict.BATCH_VARIANT, Verdict.DIVERGENT)
 
 
@@ -44,7 +52,7 @@ def judge(
         steps = None if schedule is None else [s for s in schedule.steps if is_of(s, case, cases)]
         finding = judge_case(case, steps, schedule.not_tried if schedule else (), tally, outcomes, allow_unseen_batch)
         findings.append(replace(finding, role=(roles or {}).get(case, Role.GATES)))
-    return after_controls(findings)
+    return after_controls(findings + served.between(tallies, outcomes))
 
 
 def is_of(step: Step, case: Case, cases: Sequence[Case]) -> bool:
@@ -97,11 +105,13 @@ def judge_case(
         "missing": reasons if missing else {},
         "first_variant_condition": first_variant(steps, tally),
         "arms": {"repeat": repeat_arm(tally), "batch": batch_arm(tally)},
-        "compared": level(outcomes[o] for o in counts),
+        "compared": level((outcomes[o] for o in counts), served.of_server(steps)),
         "coverage": coverage(tally.calls),
         "unit": unit(outcomes[o] for o in counts),
         "finish_reasons": finish_reasons(counts, outcomes),
     }
+    if served.of_server(steps):
+        evidence |= {"concurrency": tally.in_flight, "resent": tally.resent}
     if tally.metrics or (evidence["unit"] == "element" and len(evidence["batch_sizes"]) > 1):
         evidence["sizes"] = by_size(tally)
     # Which samples shared a batch that was not seen is not known, so nothing bounds the rate then.
@@ -109,7 +119,7 @@ def judge_case(
     draft = describe(case, counts, batches, outcomes)
     draft = replace(draft, missing=missing, evidence=evidence, metrics=measured(tally) | draft.metrics)
     if len(counts) > 1:
-        verdict, note = why_they_differ(draft, tally)
+        verdict, note = (served.why_they_differ if served.of_server(steps) else why_they_differ)(draft, tally)
     elif counts and not tally.unreadable <= set(counts):
         verdict = Verdict.DIVERGENT
         note = "some samples had other bits, which cannot be read any more: their part of the run is torn"
@@ -121,9 +131,11 @@ def judge_case(
     else:
         met = "" if tally.unseen or case.probe in WITHOUT_BATCH else f", in {batches_met(evidence)}"
         unseen = "; what batches they rode in could not be seen" if tally.unseen else ""
+        if unseen and tally.in_flight:
+            unseen += f", with up to {tally.in_flight} requests in flight"
         verdict, note = (
             Verdict.IDENTICAL,
-            f"all {draft.samples} {samples_word(case, evidence)} have the same {evidence['compared']}{met}{unseen}",
+            f"all {draft.samples} {samples_word(case, evidence)} have the same {LEVELS[evidence['compared']]}{met}{unseen}",
         )
     wrong = too_inaccurate(tally)
     if wrong and verdict in DIVERGENCES:
@@ -179,6 +191,8 @@ def doubts_about(finding: Finding, tally: Tally, allow_unseen: bool, all_tried: 
         yield f"batches were not formed as asked in {', '.join(unformed)}"
     if finding.samples < 2:
         yield "there is nothing to compare with"
+    elif finding.evidence["unit"] not in NUMBERS and not finding.common_prefix:
+        yield "every completion is empty, so nothing was compared"
     elif finding.evidence["batch_sizes"] and tally.kinds_of_batch < 2 and not all_tried:
         yield "only one kind of batch was met, so nothing is known of others"
 
@@ -205,11 +219,16 @@ def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
     return Verdict.DIVERGENT, f"bits differ, and whether by the run or by the batch cannot be told: {why}"
 
 
-def level(outcomes: Iterable[Outcome]) -> str:
-    """How deep a comparison goes: "bits" where every outcome has log-probabilities, else "tokens", or "text" where that is all."""
+def level(outcomes: Iterable[Outcome], by_server: bool = False) -> str:
+    """How deep a comparison goes: "bits" where every outcome has log-probabilities, else "tokens", or "text" where that is all.
+
+    "digits" where a server printed log-probabilities that are no float32 numbers: it has rounded them.
+    """
     compared = list(outcomes)
     if any(o.unit == "character" for o in compared):
         return "text"
+    if by_server and any(o.logprobs is not None and o.logprobs.dtype == np.float64 for o in compared):
+        return "digits"
     return "bits" if all(o.logprobs is not None or o.unit in NUMBERS for o in compared) else "tokens"
 
 

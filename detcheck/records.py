@@ -111,8 +111,9 @@ class Spec:
 
     @property
     def subject(self) -> str:
-        """What is asked about, as far as it is known before anything is opened: an op, else a model."""
-        return getattr(self.options, "op", None) or self.model or "amplifier"
+        """What is asked about, as far as it is known before anything is opened: an op, else a model, else a server."""
+        servers = getattr(self.options, "base_url", ())
+        return getattr(self.options, "op", None) or self.model or (servers[0] if servers else "amplifier")
 
     def flat(self) -> dict[str, object]:
         """All knobs by name, shared ones and the probe's, as JSON values."""
@@ -167,6 +168,8 @@ class Case:
     """torch's name, or "" where it is not known"""
     input: str
     """index and hash of the input: "0:5f1c9a02" """
+    replica: int = 0
+    """which of several servers, from 1; 0: there is one"""
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,16 @@ class Traffic:
 
 
 @dataclass(frozen=True)
+class Load:
+    """When the requests of a step are sent to a server, whose batches are its own matter."""
+
+    arrivals_s: tuple[float, ...]
+    """seconds after the first, a request each"""
+    new_tokens: tuple[int, ...]
+    """tokens that a request asks for; 0: as many as a sample does"""
+
+
+@dataclass(frozen=True)
 class Step:
     """One batch of the schedule, to be formed and observed once."""
 
@@ -225,6 +238,8 @@ class Step:
     """index in `Subject.cases` of the case that it observes; None: the case with that input"""
     traffic: Traffic | None = None
     """None: the rows are one batch from its beginning to its end"""
+    load: Load | None = None
+    """of a server: the rows are requests, sent at these times"""
 
     @property
     def samples(self) -> int:

@@ -251,7 +251,8 @@ def judged(run: Run, folder: RunFolder) -> Run:
         Case(run.spec.probe, subject.name, run.spec.kernels, subject.dtype, p.name) for p in subject.inputs
     ]
     outcomes = folder.outcomes()
-    findings = judge(cases, subject.schedule, folder.observations(), outcomes, roles=roles)
+    unseen = getattr(run.spec.options, "allow_unseen_batch", False)
+    findings = judge(cases, subject.schedule, folder.observations(), outcomes, unseen, roles)
     if not outcomes and run.warnings and not run.interrupted:
         findings = (failed(run.spec, run.warnings[0]),)
     return replace(run, findings=findings, warnings=(*run.warnings, *folder.warnings))

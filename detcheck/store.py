@@ -31,6 +31,7 @@ from detcheck.records import (
     Environment,
     FailOn,
     Kernels,
+    Load,
     Observation,
     Outcome,
     Prompt,
@@ -245,8 +246,11 @@ def read_subject(head: dict[str, object]) -> Subject:
         )
 
     try:
-        traffic = [s.get("traffic") and record(Traffic, s["traffic"]) for s in head["schedule"]["steps"]]
-        steps = tuple(record(Step, s | {"traffic": t}) for s, t in zip(head["schedule"]["steps"], traffic, strict=True))
+        kinds = {"traffic": Traffic, "load": Load}
+        steps = tuple(
+            record(Step, s | {name: record(kind, s[name]) for name, kind in kinds.items() if s.get(name)})
+            for s in head["schedule"]["steps"]
+        )
         schedule = Schedule(steps, tuple(head["schedule"]["not_tried"]), head["schedule"].get("max_rows"))
         inputs = tuple(record(Prompt, p) for p in head["inputs"])
         environment = record(Environment, head["environment"])

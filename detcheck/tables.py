@@ -34,7 +34,9 @@ def schema(kind: str) -> pyarrow.Schema:
         columns = dict.fromkeys(
             ("probe", "subject", "kernels", "dtype", "input", "condition", "composition", "outcome", "missing"), text
         )
-        columns |= dict.fromkeys(("batch_size", "slot", "threads", "trial", "batch", "sample", "process"), number)
+        columns |= dict.fromkeys(
+            ("batch_size", "slot", "threads", "trial", "batch", "sample", "process", "replica"), number
+        )
         columns |= {"batch_sizes": pa.list_(number), "wall_s": pa.float64(), "fed": text}
         metric = pa.struct([("name", pa.string()), ("value", pa.float64())])
         call = pa.struct([("name", pa.string()), ("calls", pa.int64())])
@@ -43,10 +45,11 @@ def schema(kind: str) -> pyarrow.Schema:
         columns |= {"trace": text, "as_asked": pa.bool_(), "steps": pa.list_(step), "preemptions": number}
     else:
         # Floats are stored as their bits: a parquet dictionary may merge NaNs, and -0.0 with 0.0.
-        bits = pa.list_(pa.uint32())
-        columns = {"id": pa.string(), "tokens": pa.list_(pa.int64()), "logprob_bits": bits, "margin_bits": bits}
+        bits, wide = pa.list_(pa.uint32()), pa.list_(pa.uint64())
+        columns = {"id": pa.string(), "tokens": pa.list_(pa.int64()), "logprob_bits": wide, "margin_bits": bits}
         columns |= {"runners_up": pa.list_(pa.int64()), "finish_reason": pa.string(), "text": pa.string()}
         columns |= {"unit": pa.string(), "dtype": pa.string()}
+        columns |= {"words": pa.list_(pa.string()), "logprob_dtype": pa.string()}
     return pa.schema(list(columns.items()))
 
 
@@ -62,7 +65,7 @@ def observation_row(o: Observation) -> dict[str, object]:
 
 
 def read_observation(row: Mapping[str, object]) -> Observation:
-    case = Case(*(row[name] for name in ("probe", "subject", "kernels", "dtype", "input")))
+    case = Case(*(row[name] for name in ("probe", "subject", "kernels", "dtype", "input")), row.get("replica") or 0)
     where = (row["batch_size"], row["slot"], row["composition"], row["threads"])
     condition = Condition(row["condition"], *where, row.get("fed") or "", row.get("trace") or "")
     metrics = tuple((m["name"], m["value"]) for m in row.get("metrics") or ())
@@ -79,6 +82,8 @@ def outcome_row(o: Outcome) -> dict[str, object]:
         "id": o.id,
         "tokens": o.tokens,
         "logprob_bits": None if o.logprobs is None else as_integers(o.logprobs),
+        "logprob_dtype": None if o.logprobs is None else o.logprobs.dtype.name,
+        "words": o.words,
         "margin_bits": None if o.margins is None else as_integers(o.margins),
         "runners_up": o.runners_up,
         "finish_reason": o.finish_reason,
@@ -91,16 +96,18 @@ def outcome_row(o: Outcome) -> dict[str, object]:
 def read_outcome(row: Mapping[str, object]) -> Outcome:
     """The outcome, named anew by what was read."""
 
-    def floats(bits: list[int] | None) -> np.ndarray | None:
-        return None if bits is None else np.asarray(bits, np.uint32).view(np.float32)
+    def floats(bits: list[int] | None, dtype: str = "float32") -> np.ndarray | None:
+        kind = np.dtype(dtype)
+        return None if bits is None else np.asarray(bits, f"u{kind.itemsize}").view(kind)
 
     return outcome(
         np.asarray(row["tokens"], np.int64),
-        logprobs=floats(row["logprob_bits"]),
+        logprobs=floats(row["logprob_bits"], row.get("logprob_dtype") or "float32"),
         finish_reason=row["finish_reason"],
         margins=floats(row["margin_bits"]),
         runners_up=None if row["runners_up"] is None else np.asarray(row["runners_up"], np.int64),
         text=row["text"],
+        words=None if row.get("words") is None else tuple(row["words"]),
         unit=row.get("unit") or "token",
         dtype=row.get("dtype") or "",
     )

@@ -52,6 +52,10 @@ class Tally:
     inaccurate: tuple[float, float] | None = None
     """(error, error allowed) where the first most exceeds the second, or else comes nearest to it"""
     preemptions: int = 0
+    in_flight: int = 0
+    """the most requests that were sent to a server at once"""
+    resent: int = 0
+    """requests that had to be sent again, since the server was busy and said when"""
     traced: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """condition name -> engine steps, and the most requests and tokens in one"""
     unreadable: set[str] = field(default_factory=set)
@@ -62,6 +66,9 @@ class Tally:
         self._measure(o)
         self.calls.update(dict(o.calls))
         self.preemptions += o.preemptions
+        if o.batch_sizes and o.condition.batch_size is None:
+            seen = self.traced[o.condition.name]
+            seen["requests"] = max(seen["requests"], *o.batch_sizes)
         if o.steps:
             seen = self.traced[o.condition.name]
             seen["steps"] += len(o.steps)
@@ -90,9 +97,11 @@ class Tally:
             batch.as_asked = o.condition.name
 
     def _measure(self, o: Observation) -> None:
-        for name, value in o.metrics:
-            self.metrics[o.condition.batch_size][name].append(value)
         found = dict(o.metrics)
+        self.in_flight = max(self.in_flight, int(found.pop("in_flight", 0)))
+        self.resent += int(found.pop("resent", 0))
+        for name, value in found.items():
+            self.metrics[o.condition.batch_size][name].append(value)
         if "error" in found and "error_allowed" in found:
             pair = found["error"], found["error_allowed"]
             if self.inaccurate is None or pair[0] - pair[1] > self.inaccurate[0] - self.inaccurate[1]:

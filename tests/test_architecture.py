@@ -16,6 +16,7 @@ HELPERS = {
     "files",
     "forks",
     "outcomes",
+    "served",
     "tables",
     "tally",
 }  # pure: no torch, no engine
@@ -36,6 +37,7 @@ ALLOWED = {
     "environment": {"records"},
     "lookup": {"errors"},
     "records": set(),
+    "served": {"records", "figures", "tally"},
     "bits": set(),
     "certificates": {"records", "tally"},
     "errors": set(),
@@ -58,6 +60,9 @@ HEAVY = {
     "psutil",
     "filelock",
     "safetensors",
+    "httpx",
+    "prometheus_client",
+    "certifi",
 }
 # Loaded by vLLM alone, by name: they are made of its classes. And for a tensor on a GPU alone: Triton kernels are defined at the top.
 HOOKS = {

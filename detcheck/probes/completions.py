@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,12 +14,16 @@ from detcheck.engines.base import Completion, Decoded, Engine, Row
 from detcheck.environment import observe_environment
 from detcheck.errors import OutOfMemoryError, UsageError
 from detcheck.outcomes import outcome
+from detcheck.probes import _server_options as server_options
 from detcheck.probes import traffic
 from detcheck.probes._arms import cases, check_kernels, in_arms, kernel_flags
 from detcheck.probes._engine import chosen, open_engine
 from detcheck.probes.prompts import Question, read_prompts
 from detcheck.probes.schedule import fit, schedule
 from detcheck.records import Condition, Observation, Outcome, Prompt, Schedule, Spec, Step, Subject
+
+if TYPE_CHECKING:
+    from detcheck.probes._served import Served
 
 DEFAULT_PROMPT = "Tell me about Richard Feynman"
 
@@ -46,12 +51,38 @@ class Options:
     """ "key=value" each, for vLLM"""
     conditions: tuple[str, ...] | None = None
     """names or kinds of conditions; None: as many as the samples pay for"""
+    base_url: tuple[str, ...] = field(default=(), metadata={"repeated": True})
+    """of servers that are asked; (): the model runs here"""
+    header: tuple[str, ...] = field(default=(), metadata={"repeated": True})
+    """ "NAME=VARIABLE" each: headers whose values are in the environment"""
+    ca_bundle: str | None = None
+    """file of certificates that TLS is verified by; None: the system's"""
+    timeout: float = 300.0
+    """seconds that a request may take"""
+    max_concurrency: int = 64
+    """requests in flight at once"""
+    max_requests: int | None = None
+    """that may be sent in all; None: no limit"""
+    load_rate: float | None = None
+    """requests a second of a steady load; None: there is none"""
+    allow_unseen_batch: bool = False
+    """let a pass stand where the server does not show its batches"""
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for what is no URL. Whoever is named in one is kept apart from what is shown and stored."""
+        if self.base_url:
+            from detcheck.engines._server_client import Url
+
+            object.__setattr__(
+                self, "base_url", tuple(url if isinstance(url, Url) else Url(url) for url in self.base_url)
+            )
 
 
 def check(spec: Spec) -> None:
     """What can be known before anything is loaded. Raises UsageError."""
     own: Options = spec.options
-    engine = chosen(spec)
+    server_options.check(spec)
+    engine = "server" if own.base_url else chosen(spec)
     if engine == "transformers":
         check_kernels(spec.kernels, spec.device)
     for option, value in (("--samples", own.samples), ("--max-tokens", own.max_tokens), ("--trials", spec.trials)):
@@ -65,10 +96,22 @@ def check(spec: Spec) -> None:
         raise UsageError("--model is empty. Give a folder or a hub id, or leave it out for the embedded amplifier")
     if engine == "transformers":
         fit(own.samples, spec.trials, spec.batch_sizes, own.conditions, max_rows=2**31)
-    else:
+    elif engine == "vllm":
         traffic.check(own.conditions)
     if own.prompt_file is not None and not Path(own.prompt_file).is_file():
         raise UsageError(f"--prompt-file {own.prompt_file}: no such file")
+
+
+def asked_questions(spec: Spec) -> list[Question]:
+    """The prompts. Raises UsageError where the file cannot be read."""
+    own: Options = spec.options
+    if own.prompt_file is not None:
+        return read_prompts(Path(own.prompt_file))
+    if own.prompt is None and spec.model is None and not own.base_url:
+        from detcheck.engines.amplifier import PROMPT
+
+        return [Question(text=PROMPT)]
+    return [Question(text=DEFAULT_PROMPT if own.prompt is None else own.prompt)]
 
 
 class Completions:
@@ -84,7 +127,7 @@ class Completions:
         self.check(spec)
         own: Options = spec.options
         self._spec, self._own = spec, own
-        questions = self._questions()
+        questions = asked_questions(spec)
         self._engine = engine = engine or open_engine(spec)
         try:
             self._open(questions, planned)
@@ -126,15 +169,6 @@ class Completions:
         room = min(engine.context - own.max_tokens, 2 * longest)
         most = engine.max_rows(room + own.max_tokens)
         return schedule(lengths, own.samples, spec.trials, spec.batch_sizes, own.conditions, spec.seed, most, room)
-
-    def _questions(self) -> list[Question]:
-        if self._own.prompt_file is not None:
-            return read_prompts(Path(self._own.prompt_file))
-        if self._own.prompt is None and self._spec.model is None:
-            from detcheck.engines.amplifier import PROMPT
-
-            return [Question(text=PROMPT)]
-        return [Question(text=DEFAULT_PROMPT if self._own.prompt is None else self._own.prompt)]
 
     def _tokenize(self, index: int, question: Question) -> Prompt:
         where = f"prompt {index} ({question.shown[:40]!a})"
@@ -251,4 +285,22 @@ class Completions:
         return ordinary[picks].tolist()
 
 
-PROBE = Completions
+def opened(spec: Spec, planned: Schedule | None = None) -> Completions | Served:
+    """The probe of a model that runs here, or of servers. Raises UsageError, FailedError."""
+    if not spec.options.base_url:
+        return Completions(spec, planned=planned)
+    from detcheck.probes._served import Served
+
+    check(spec)
+    return Served(spec, asked_questions(spec), planned)
+
+
+def estimate(spec: Spec) -> str:
+    """What asking servers would cost, in words. Nothing is sent. Raises UsageError."""
+    if not spec.options.base_url:
+        raise UsageError("--dry-run is for servers: give --base-url too, or leave it out")
+    check(spec)
+    return server_options.estimate(spec, asked_questions(spec))
+
+
+PROBE = opened

@@ -9,6 +9,7 @@ so that a condition can be repeated exactly.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from detcheck.engines.base import Decoded
@@ -80,40 +81,76 @@ def schedule(
     limits: Limits,
 ) -> Schedule:
     """The steps for each input (name -> its length in tokens). Raises UsageError where what was asked for cannot be had."""
-    length = max(inputs.values())
+    shortest, length = min(inputs.values()), max(inputs.values())
+    asked = conditions is not None or sizes is not None
+    names = candidates(conditions, sizes)
+    plans, not_tried = affordable(
+        names, samples, trials, asked, lambda plan: impossible(plan, shortest, length, max_tokens, limits)
+    )
+    refuse_lost(plans, not_tried, conditions, sizes)
+    check_samples(plans, samples, trials, asked)
+    share_out(plans, samples, trials)
+    return Schedule(tuple(steps(inputs, plans, trials, max_tokens, seed, limits)), tuple(not_tried), limits.max_rows)
+
+
+def affordable(
+    names: Sequence[str],
+    samples: int,
+    trials: int,
+    asked: bool,
+    impossible: Callable[[Plan], str],
+    filler_rows: int = FILLER_ROWS,
+) -> tuple[list[Plan], list[str]]:
+    """The conditions that can be had and paid for, in order, and what was left out, with the reason.
+
+    `asked`: what was asked for by name costs what it costs. `filler_rows`: requests beyond the samples that the default may send.
+    """
     plans: list[Plan] = []
     not_tried: list[str] = []
-    rows_left = samples + FILLER_ROWS
-    asked = conditions is not None or sizes is not None
-    for name in candidates(conditions, sizes):
+    rows_left = samples + filler_rows
+    for name in names:
         size = int(name.partition("-")[2] or 1)
         mixed = kind_of(name) in ("ragged", "edges")
         plan = Plan(name, size, mixed, trials, company=max(1, size // 2))
-        if why := impossible(plan, min(inputs.values()), length, max_tokens, limits):
+        if why := impossible(plan):
             not_tried.append(f"{name}: {why}")
         elif not asked and (len(plans) + 1) * trials > samples:
             not_tried.append(f"{name}: {samples} samples are used up")
         elif not asked and plan.size * trials > rows_left:
-            not_tried.append(f"{name}: would cost more than {FILLER_ROWS} requests beyond the samples")
+            not_tried.append(f"{name}: would cost more than {filler_rows} requests beyond the samples")
         else:
             plans.append(plan)
             rows_left -= plan.size * trials
+    return plans, not_tried
+
+
+def refuse_lost(
+    plans: Sequence[Plan], not_tried: Sequence[str], conditions: tuple[str, ...] | None, sizes: tuple[int, ...] | None
+) -> None:
+    """Raises UsageError where something that was asked for by name cannot be had."""
     for name in conditions or ():
         if not any(name in (plan.name, kind_of(plan.name)) for plan in plans):
             why = [line for line in not_tried if name in (line.split(":")[0], kind_of(line.split(":")[0]))]
             raise UsageError(f"--conditions: cannot have {why[0]}")
     if sizes is not None and (lost := [n for n in not_tried if n.startswith("wave-")]):
         raise UsageError(f"--batch-sizes: cannot have {'; '.join(lost)}. Ask for smaller sizes, or fewer --max-tokens")
+
+
+def check_samples(plans: Sequence[Plan], samples: int, trials: int, asked: bool) -> None:
+    """Raises UsageError where the samples do not suffice for what was asked for by name."""
     if asked and len(plans) * trials > samples:
         raise UsageError(
             f"{len(plans)} conditions repeated {trials} times need at least {len(plans) * trials} samples; got --samples {samples}. "
             "Ask for more samples or fewer conditions"
         )
-    if not plans:  # fewer samples than trials: nothing can be repeated, and the judge will say so
-        plans = [Plan("alone", 1, False, samples)]
-    else:
+
+
+def share_out(plans: list[Plan], samples: int, trials: int) -> None:
+    """Gives every sample a place, in place."""
+    if plans:
         spread(plans, samples - len(plans) * trials)
-    return Schedule(tuple(steps(inputs, plans, trials, max_tokens, seed, limits)), tuple(not_tried), limits.max_rows)
+    else:  # fewer samples than trials: nothing can be repeated, and the judge will say so
+        plans.append(Plan("alone", 1, False, samples))
 
 
 def impossible(plan: Plan, shortest: int, length: int, max_tokens: int, limits: Limits) -> str:

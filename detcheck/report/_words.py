@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from detcheck.certificates import NOT_PROVEN, in_words, summary
-from detcheck.records import SEVERITY, Finding, Fork, Role, Run, Verdict
+from detcheck.records import SEVERITY, Case, Environment, Finding, Fork, Role, Run, Verdict
 from detcheck.report._visible import visible
 
 BINS = 12  # lines of a histogram
@@ -70,10 +70,23 @@ def subject_line(finding: Finding) -> str:
     case = finding.case
     return (
         " · ".join(
-            part for part in (case.probe, visible(case.subject), case.kernels, case.dtype, visible(case.input)) if part
+            part
+            for part in (
+                case.probe,
+                visible(case.subject),
+                replica(case),
+                case.kernels,
+                case.dtype,
+                visible(case.input),
+            )
+            if part
         )
         + ROLES[finding.role]
     )
+
+
+def replica(case: Case) -> str:
+    return f"replica {case.replica}" if case.replica else ""
 
 
 def totals(finding: Finding) -> str:
@@ -94,9 +107,10 @@ def figures(finding: Finding) -> list[str]:
     lines = [f"the most common came {finding.mode_count} times"]
     if finding.evidence.get("unit") != "word":
         lines[0] += f"; the first {finding.common_prefix} {unit} are common to all"
-    if compared == "bits" and not numbers:
+    if compared in ("bits", "digits") and not numbers:
+        with_them = "log-probability bits" if compared == "bits" else "log-probabilities as they were printed"
         lines.append(
-            f"with log-probability bits: {finding.distinct_bits} distinct, equal up to token {finding.common_prefix_bits}"
+            f"with {with_them}: {finding.distinct_bits} distinct, equal up to token {finding.common_prefix_bits}"
         )
     if finding.latent and "max_ulp" in finding.metrics:
         lines.append("the divergence is latent: tokens are equal, log-probability bits are not")
@@ -110,9 +124,15 @@ def figures(finding: Finding) -> list[str]:
     elif "max_abs" in finding.metrics:
         ulp, nats = finding.metrics["max_ulp"], finding.metrics["max_abs"]
         lines.append(f"log-probabilities of shared tokens are up to {nats:.3g} nats ({ulp:.0f} ulp) apart")
+    if requests := finding.evidence.get("concurrency"):
+        again = finding.evidence.get("resent")
+        lines.append(
+            f"up to {requests} requests were in flight at once"
+            + (f"; {again} were sent again, since the server was busy" if again else "")
+        )
     if times := finding.evidence.get("preemptions"):
         lines.append(f"the engine put samples aside and computed them again {times} times")
-    low, high = finding.interval_bits if finding.latent or compared == "bits" else finding.interval
+    low, high = finding.interval_bits if finding.latent or compared in ("bits", "digits") else finding.interval
     if n is None:
         lines.append("which samples shared a batch is not known, so nothing bounds how often they differ")
     elif low == 0.0:
@@ -251,3 +271,12 @@ def not_tried(finding: Finding) -> list[str]:
         name, _, reason = line.partition(": ")
         names.setdefault(reason, []).append(name)
     return [f"{', '.join(group)}: {reason}" for reason, group in names.items()]
+
+
+def server_lines(environment: Environment) -> list[str]:
+    """What each server is, and what it was found to do, a line a server."""
+    lines: dict[str, list[str]] = {}
+    for name, said in environment.flags.items():
+        server, _, what = name.partition(".")
+        lines.setdefault(server, []).append(f"{what}: {said}" if what else said)
+    return [f"{server}: {'; '.join(said)}" for server, said in lines.items()]

@@ -116,7 +116,7 @@ def facts(run: Run) -> dict[str, str]:
         env = run.subject.environment
         rows |= {"subject": run.subject.name, "dtype": run.subject.dtype, "device": env.device}
         rows |= {
-            "processor": f"{env.processor}, {env.cores} cores, {env.threads} threads",
+            "processor": f"{env.processor}, {env.cores} cores, {env.threads} threads" if env.threads else "",
             "platform": f"{env.platform}, Python {env.python}",
         }
         rows |= {f"SHA-256 of {name}": digest for name, digest in run.subject.digests.items()}

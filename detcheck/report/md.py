@@ -20,6 +20,7 @@ from detcheck.report._words import (
     histogram_bins,
     likely_cause,
     not_tried,
+    server_lines,
     size_table,
     subject_line,
     tally_line,
@@ -50,7 +51,10 @@ def render(run: Run) -> str:
         env = run.subject.environment
         packages = ", ".join(f"{name} {version}" for name, version in env.packages.items())
         parts += ["| | |", "|---|---|"]
-        rows = {"device": env.device, "processor": f"{env.processor}, {env.threads} threads", "packages": packages}
+        if env.threads:
+            rows = {"device": env.device, "processor": f"{env.processor}, {env.threads} threads", "packages": packages}
+        else:
+            rows = dict(line.split(": ", 1) for line in server_lines(env))
         rows |= {f"{name} SHA-256": digest for name, digest in run.subject.digests.items()}
         parts += [f"| {name} | {inert(value)} |" for name, value in rows.items()] + [""]
     return "\n".join(parts)

@@ -28,6 +28,7 @@ from detcheck.report._words import (
     histogram_bins,
     likely_cause,
     not_tried,
+    server_lines,
     size_table,
     subject_line,
     tally_line,
@@ -77,10 +78,12 @@ def whole(run: Run) -> RenderableType:
         env = run.subject.environment
         packages = ", ".join(f"{name} {v}" for name, v in env.packages.items() if name in ("torch", "transformers"))
         packages += f", {env.flags['engine']}" if "engine" in env.flags else ""
-        parts.append(Text(f"on {visible(env.device)}, {env.processor}, {env.threads} threads; {packages}", style="dim"))
-        parts.append(
-            Text(", ".join(f"{name} {digest[:12]}" for name, digest in run.subject.digests.items()), style="dim")
-        )
+        if env.threads:
+            where = f"on {visible(env.device)}, {env.processor}, {env.threads} threads; {packages}"
+            digests = ", ".join(f"{name} {digest[:12]}" for name, digest in run.subject.digests.items())
+            parts += [Text(where, style="dim"), Text(digests, style="dim")]
+        else:  # a server
+            parts += [Text(visible(line), style="dim") for line in server_lines(env)]
     parts.append(Text(f"reproduce: {visible(run.spec.command())}", style="dim"))
     if run.path:
         parts.append(Text(f"run: {visible(str(run.path))}", style="dim"))

@@ -1,0 +1,151 @@
+"""A server's answer to a completion request -> what can be compared, or the reason why it is not one. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+NAMED_ID = re.compile(r"token_id:(\d+)")  # vLLM's spelling of a token, where ids are asked for
+NO_LOGPROB = -9999.0  # servers say this for a log-probability that they do not have
+UNFINISHED = (None, "", "abort", "error", "cancelled")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What an answer holds. What the server does not give is None."""
+
+    text: str
+    finish_reason: str
+    model: str
+    id: str
+    """the answer's own name; "" where it has none"""
+    tokens: tuple[int, ...] | None = None
+    words: tuple[str, ...] | None = None
+    """the tokens, spelled"""
+    logprobs: tuple[float, ...] | None = None
+    margins: tuple[float, ...] | None = None
+    runners_up: tuple[int, ...] | None = None
+    prompt_tokens: tuple[int, ...] | None = None
+    made: int | None = None
+    """tokens that the server says it made"""
+    fingerprint: str = ""
+    resent: int = 0
+    """times it had to be asked for again, since the server was busy"""
+
+    @property
+    def exact(self) -> bool:
+        """Whether every log-probability is the decimal form of one float32: then its bits are known."""
+        numbers = np.asarray(self.logprobs or (), np.float64)
+        return len(numbers) > 0 and bool((numbers.astype(np.float32).astype(np.float64) == numbers).all())
+
+
+class BadAnswerError(Exception):
+    """Not an answer to what was asked. The text is the reason."""
+
+
+def read(body: Any) -> Said:
+    """Of /v1/completions or /v1/chat/completions. Raises BadAnswerError."""
+    if not isinstance(body, Mapping):
+        raise BadAnswerError("the answer is not a JSON object")
+    choices = body.get("choices")
+    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], Mapping):
+        found = f"{len(choices)} choices" if isinstance(choices, list) else "no choices"
+        raise BadAnswerError(f"the answer has {found}, and one was asked for")
+    choice = choices[0]
+    message = choice.get("message")
+    text = choice.get("text") if message is None else message.get("content") if isinstance(message, Mapping) else None
+    if text is None and isinstance(message, Mapping) and "content" in message:
+        text = ""  # a message without content is one of no tokens
+    if not isinstance(text, str):
+        raise BadAnswerError("the answer has no text")
+    reason = choice.get("finish_reason")
+    if reason in UNFINISHED or not isinstance(reason, str):
+        raise BadAnswerError(f"the completion is not finished: finish reason {reason!r}")
+    usage = body.get("usage")
+    made = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
+    said = Said(
+        text,
+        reason,
+        str(body.get("model") or ""),
+        str(body.get("id") or ""),
+        ids(choice.get("token_ids")),
+        prompt_tokens=ids(choice.get("prompt_token_ids")) or ids(body.get("prompt_token_ids")),
+        made=made if type(made) is int else None,
+        fingerprint=str(body.get("system_fingerprint") or ""),
+    )
+    said = with_logprobs(said, choice.get("logprobs"))
+    counted = said.tokens if said.tokens is not None else said.words
+    if counted is not None and said.text and not counted:
+        raise BadAnswerError("the answer has a text and no tokens")
+    if said.tokens is not None and said.words is not None and len(said.tokens) != len(said.words):
+        raise BadAnswerError(f"the answer has {len(said.tokens)} token ids and {len(said.words)} tokens")
+    if reason == "length" and not said.text and not counted:
+        raise BadAnswerError("the answer is empty, and says that it is as long as was asked for")
+    return said
+
+
+def ids(value: Any) -> tuple[int, ...] | None:
+    """A list of token ids, or None."""
+    if isinstance(value, list) and all(type(v) is int and 0 <= v < 2**62 for v in value):
+        return tuple(value)
+    return None
+
+
+def with_logprobs(said: Said, logprobs: Any) -> Said:
+    """Both forms: lists side by side, or an entry a token. Raises BadAnswerError for one that is half there."""
+    if not isinstance(logprobs, Mapping):
+        return said
+    if isinstance(entries := logprobs.get("content"), list):
+        if not all(isinstance(e, Mapping) and isinstance(e.get("token"), str) for e in entries):
+            raise BadAnswerError("its log-probabilities name no tokens")
+        words = [e["token"] for e in entries]
+        own = [e.get("logprob") for e in entries]
+        tops = [[(t.get("token"), t.get("logprob")) for t in e.get("top_logprobs") or ()] for e in entries]
+        named = ids([e.get("id") for e in entries])
+    elif isinstance(words := logprobs.get("tokens"), list):
+        if not all(isinstance(w, str) for w in words):
+            raise BadAnswerError("its log-probabilities name no tokens")
+        own = logprobs.get("token_logprobs")
+        listed = logprobs.get("top_logprobs")
+        tops = [list(t.items()) if isinstance(t, Mapping) else [] for t in listed] if isinstance(listed, list) else []
+        named = None
+    else:
+        return said
+    if words and all(NAMED_ID.fullmatch(w) for w in words):
+        named, words = tuple(int(NAMED_ID.fullmatch(w)[1]) for w in words), None
+    said = replace(said, tokens=named if said.tokens is None else said.tokens, words=words and tuple(words))
+    if own is None:
+        return said
+    count = len(own) if isinstance(own, list) else 0
+    if count != len(words if words is not None else said.tokens or ()):
+        raise BadAnswerError(f"{count} log-probabilities for {len(words or said.tokens or ())} tokens")
+    for place, value in enumerate(own):
+        if type(value) not in (int, float) or value != value or value in (float("inf"), float("-inf")):
+            raise BadAnswerError(f"the log-probability of token {place} is {str(value)[:20]!r}, not a number")
+        if value == NO_LOGPROB:
+            raise BadAnswerError(
+                f"the log-probability of token {place} is {value:g}, which stands for one that is not known"
+            )
+    margins, others = runners_up(words, said.tokens, own, tops)
+    return replace(said, logprobs=tuple(map(float, own)), margins=margins, runners_up=others)
+
+
+def runners_up(
+    words: Sequence[str] | None, tokens: Sequence[int] | None, own: Sequence[float], tops: Sequence[Any]
+) -> tuple[tuple[float, ...] | None, tuple[int, ...] | None]:
+    """(how far the runner-up of each token was behind, its id), where the server gives two candidates a token."""
+    if len(tops) != len(own):
+        return None, None
+    margins, others = [], []
+    for place, (value, candidates) in enumerate(zip(own, tops, strict=True)):
+        name = words[place] if words is not None else f"token_id:{tokens[place]}"
+        rest = [(lp, w) for w, lp in candidates if w != name and isinstance(w, str) and type(lp) in (int, float)]
+        best = max(rest, default=(float("nan"), ""))
+        margins.append(float(value - best[0]))
+        found = NAMED_ID.fullmatch(best[1])
+        others.append(int(found[1]) if found else -1)
+    return tuple(margins), tuple(others)

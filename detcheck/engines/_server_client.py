@@ -1,0 +1,239 @@
+"""Requests to a server over HTTP: no secret leaves but in a header, no answer is trusted, whatever goes wrong is said in words.
+
+Redirects are not followed, so that a key never goes to another host. An answer is read up to a limit, unpacked, so that a small
+one cannot fill memory. Only 429 and 503 with Retry-After are waited for and sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detcheck import __version__
+from detcheck.errors import FailedError, UsageError
+
+if TYPE_CHECKING:
+    pass
+
+KEYS = ("DETCHECK_API_KEY", "OPENAI_API_KEY")  # the first that is set is sent as a bearer token
+HIDDEN = "***"
+LARGEST_BYTES = 32 << 20  # of an answer, unpacked
+SHOWN = 120  # characters of an answer that an error quotes
+
+
+class Url(str):
+    """A base URL as it may be shown. What stood before an @ in it is kept apart, and never shown or stored."""
+
+    credentials: tuple[str, str] | None
+
+    def __new__(cls, text: str) -> Url:
+        """Raises UsageError where it is no URL of a server."""
+        import httpx
+
+        shown = re.sub(r"//[^/@]*@", f"//{HIDDEN}@", text)
+        try:
+            parsed = httpx.URL(text.strip())
+        except (httpx.InvalidURL, ValueError) as error:
+            raise UsageError(f"--base-url {shown}: not a URL: {error}. Give one like http://localhost:8000") from None
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise UsageError(f"--base-url {shown}: wants http:// or https:// and a host, like http://localhost:8000")
+        if parsed.query or parsed.fragment:
+            raise UsageError(f"--base-url {shown.split('?')[0]}: leave out what follows ? or #")
+        made = super().__new__(cls, shown.strip().rstrip("/"))
+        hidden = parsed.userinfo == HIDDEN.encode()  # it was stored: what stood there is gone
+        made.credentials = (parsed.username, parsed.password) if parsed.userinfo and not hidden else None
+        return made
+
+    def bare(self) -> str:
+        """Without credentials and without /v1: where /metrics is."""
+        return self.replace(f"//{HIDDEN}@", "//").removesuffix("/v1")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server said to one request."""
+
+    status: int
+    body: Any
+    """JSON, or text where that was asked for"""
+    resent: int = 0
+    """times it had to be sent again, since the server was busy and said when"""
+
+
+class NoAnswerError(Exception):
+    """There is none, or none that can be read. The text is the reason, and `status` the server's, where it gave one."""
+
+    def __init__(self, reason: str, status: int | None = None, resent: int = 0) -> None:
+        super().__init__(reason)
+        self.status, self.resent = status, resent
+
+
+@dataclass
+class Secrets:
+    """What must not be seen: the values of headers that were made of environment variables."""
+
+    headers: dict[str, str] = field(default_factory=dict)
+    values: set[str] = field(default_factory=set)
+
+    @classmethod
+    def read(cls, named: Sequence[str], credentials: tuple[str, str] | None) -> Secrets:
+        """`named`: "NAME=VARIABLE" each. Raises UsageError, without any value in it."""
+        made = cls()
+        key = next((os.environ[name] for name in KEYS if os.environ.get(name)), None)
+        if key and not credentials:
+            made.add("Authorization", f"Bearer {key.strip()}", key.strip(), "the key in the environment")
+        if credentials:
+            made.values |= {part for part in credentials if part}
+        for one in named:
+            name, equals, variable = one.partition("=")
+            if not equals or not re.fullmatch(r"[A-Za-z_]\w*", variable) or not re.fullmatch(r"[\w-]+", name):
+                raise UsageError(
+                    f"--header {name.split(':')[0][:40]}: wants NAME=VARIABLE, the header's name and an environment variable that holds "
+                    "its value, like X-Api-Key=GATEWAY_KEY: a value on the command line could be seen in the list of processes"
+                )
+            if variable not in os.environ:
+                raise UsageError(f"--header {one}: there is no environment variable {variable}")
+            made.add(name, os.environ[variable].strip(), os.environ[variable].strip(), variable)
+        return made
+
+    def add(self, name: str, value: str, secret: str, source: str) -> None:
+        if not value.isprintable() or not value.isascii():
+            raise UsageError(f"{source} holds what no header can: write it in printable ASCII, on one line")
+        self.headers[name] = value
+        if secret:
+            self.values.add(secret)
+
+    def hide(self, text: str) -> str:
+        """The text, with every secret in it blotted out: servers quote what they were sent."""
+        for value in sorted(self.values, key=len, reverse=True):
+            text = text.replace(value, HIDDEN)
+        return text
+
+
+class Client:
+    """One server. Use it inside one event loop, and close it there."""
+
+    def __init__(self, url: Url, secrets: Secrets, timeout_s: float, ca_bundle: str | None = None) -> None:
+        import httpx
+
+        self.url, self._secrets, self._timeout_s = url, secrets, timeout_s
+        self._http = httpx.AsyncClient(
+            auth=url.credentials,
+            headers={"User-Agent": f"detcheck/{__version__}", "Accept": "application/json", **secrets.headers},
+            verify=context(ca_bundle) if url.startswith("https") else True,
+            follow_redirects=False,
+            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0), pool=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+        """Raises NoAnswerError for everything but an answer of status 200 that holds one JSON object or list."""
+        started, resent = time.monotonic(), 0
+        while True:
+            left = self._timeout_s - (time.monotonic() - started)
+            try:
+                async with asyncio.timeout(left):
+                    status, headers, raw = await self._exchange(method, path, body)
+            except TimeoutError:
+                raise NoAnswerError(f"no answer within {self._timeout_s:g} s (--timeout)", resent=resent) from None
+            except NoAnswerError as error:
+                error.resent = resent
+                raise
+            if status == 200:
+                return Answer(status, self._read(raw, headers.get("content-type", "")), resent)
+            wait = retry_after(headers.get("retry-after")) if status in (429, 503) else None
+            if wait is None or wait >= self._timeout_s - (time.monotonic() - started):
+                raise NoAnswerError(self._refusal(status, headers, raw, wait), status, resent)
+            await asyncio.sleep(wait)
+            resent += 1
+
+    async def text(self, path: str) -> str:
+        """A page of plain text, like /metrics. Raises NoAnswerError."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                status, headers, raw = await self._exchange("GET", path, None)
+        except TimeoutError:
+            raise NoAnswerError(f"no answer within {self._timeout_s:g} s (--timeout)") from None
+        if status != 200:
+            raise NoAnswerError(self._refusal(status, headers, raw, None), status)
+        return raw.decode("utf-8", "replace")
+
+    async def _exchange(
+        self, method: str, path: str, body: Mapping[str, Any] | None
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        import httpx
+
+        try:
+            async with self._http.stream(method, self.url.bare() + path, json=body) as response:
+                parts, size = [], 0
+                async for part in response.aiter_bytes(1 << 16):
+                    size += len(part)
+                    if size > LARGEST_BYTES:
+                        raise NoAnswerError(
+                            f"the answer is larger than {LARGEST_BYTES >> 20} MiB", response.status_code
+                        )
+                    parts.append(part)
+                return response.status_code, response.headers, b"".join(parts)
+        except httpx.HTTPError as error:
+            what = self._secrets.hide(str(error)) or "the connection broke"
+            raise NoAnswerError(f"{type(error).__name__}: {what}") from None
+
+    def _read(self, raw: bytes, content_type: str) -> Any:
+        try:
+            body = json.loads(raw)
+        except (ValueError, RecursionError):
+            begins = self._secrets.hide(raw[:SHOWN].decode("utf-8", "replace"))
+            raise NoAnswerError(
+                f"the answer is not JSON ({content_type or 'no content type'}): {begins!r}", 200
+            ) from None
+        if not isinstance(body, dict | list):
+            raise NoAnswerError(f"the answer is not a JSON object: {self._secrets.hide(str(body)[:SHOWN])!r}", 200)
+        return body
+
+    def _refusal(self, status: int, headers: Mapping[str, str], raw: bytes, wait: float | None) -> str:
+        """What a status other than 200 says."""
+        if 300 <= status < 400:
+            return f"status {status}: it points to {self._secrets.hide(headers.get('location', 'nowhere'))[:SHOWN]!r}. Give that as --base-url"
+        said = raw[:4096].decode("utf-8", "replace")
+        try:
+            found = json.loads(raw)
+            found = found.get("error", found.get("detail", found.get("message", found)))
+            said = found.get("message", found) if isinstance(found, dict) else found
+        except (ValueError, AttributeError, RecursionError):
+            pass
+        later = "" if wait is None else f" (Retry-After {wait:g} s, longer than --timeout leaves)"
+        return f"status {status}{later}: {self._secrets.hide(' '.join(str(said).split()))[:SHOWN]!r}"
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds. A date is not understood: a server that is busy gives seconds."""
+    return float(value) if value and re.fullmatch(r"\s*\d{1,6}(\.\d+)?\s*", value) else None
+
+
+def context(ca_bundle: str | None) -> ssl.SSLContext:
+    """Verifies, always: by the system's authorities, or by those of a file. Raises UsageError."""
+    if ca_bundle is None:
+        import certifi
+
+        return ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
+    if not Path(ca_bundle).is_file():
+        raise UsageError(f"--ca-bundle {ca_bundle}: no such file")
+    try:
+        return ssl.create_default_context(cafile=ca_bundle)
+    except (ssl.SSLError, OSError) as error:
+        raise UsageError(f"--ca-bundle {ca_bundle}: holds no certificates in PEM form: {error}") from None
+
+
+def unreachable(url: Url, error: NoAnswerError) -> FailedError:
+    return FailedError(f"{url} cannot be asked: {error}. Is the server up, and is that its address?")

@@ -1,0 +1,152 @@
+"""A server whose every answer, and every fault, we wrote. It speaks OpenAI's API on loopback, and exports vLLM's metrics if told."""
+
+import contextlib
+import hashlib
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+
+WORDS = ("one ", "two ", "three ", "four ", "five ", "six ", "seven ", "eight ")
+
+
+def good(prompt, count=8, flip=False):
+    """(token ids, log-probabilities) of a prompt. `flip`: the fourth token is another one."""
+    seed = hashlib.sha256(json.dumps(prompt).encode()).digest()
+    tokens = [seed[n % 32] % len(WORDS) for n in range(count)]
+    if flip and count > 3:
+        tokens[3] = (tokens[3] + 1) % len(WORDS)
+    return tokens, [float(np.float32(-0.1 * (t + 1))) for t in tokens]
+
+
+def completion(server, body, number, **changes):
+    """A whole, right answer. `changes` go into it."""
+    asked_ids = isinstance(body.get("prompt"), list)
+    prompt = body.get("prompt") or body.get("messages")
+    text_prompt = " ".join(map(str, prompt)) if asked_ids else str(prompt)
+    tokens, logprobs = good(text_prompt, body.get("max_tokens", 16), changes.pop("flip", False))
+    words = [WORDS[t] for t in tokens]
+    choice = {"index": 0, "text": "".join(words), "finish_reason": "length"}
+    if body.get("messages"):
+        choice["message"] = {"role": "assistant", "content": choice.pop("text")}
+    if server.ids and body.get("return_token_ids"):
+        choice["token_ids"] = tokens
+        choice["prompt_token_ids"] = prompt if asked_ids else ids_of(text_prompt)
+    if server.logprobs and body.get("logprobs"):
+        names = [f"token_id:{t}" for t in tokens] if server.ids else words
+        if body.get("messages"):
+            content = [{"token": n, "logprob": v, "top_logprobs": []} for n, v in zip(names, logprobs, strict=True)]
+            choice["logprobs"] = {"content": content}
+        else:
+            choice["logprobs"] = {"tokens": names, "token_logprobs": logprobs}
+    choice |= changes.pop("choice", {})
+    made = {"id": f"cmpl-{number}", "model": server.model, "choices": [choice]}
+    return made | {"usage": {"prompt_tokens": 4, "completion_tokens": len(tokens)}} | changes
+
+
+def ids_of(text):
+    return [ord(c) for c in text]
+
+
+class Server(ThreadingHTTPServer):
+    """`answer(handler, body, number, together)` -> a JSON value, or None where it has written something of its own.
+
+    `together`: requests that are being served, this one included. Requests that open the run (tokens <= 4) are always served well.
+    """
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(
+        self, answer=None, *, metrics=False, ids=True, logprobs=True, model="m", takes_s=0.05, spoil_all=False
+    ):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answer, self.metrics, self.ids, self.logprobs, self.model = answer, metrics, ids, logprobs, model
+        self.takes_s, self.spoil_all = takes_s, spoil_all
+        self.lock, self.running, self.number, self.finished, self.made = threading.Lock(), 0, 0, 0, 0
+        self.requests, self.headers_seen = [], []
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request, client_address):
+        """Clients that hang up are part of the tests."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments):
+        pass
+
+    def send(self, value, status=200, content_type="application/json", **headers):
+        raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(raw)))
+        for name, text in headers.items():
+            self.send_header(name.replace("_", "-"), text)
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def do_GET(self):
+        server = self.server
+        server.headers_seen.append(dict(self.headers))
+        if self.path == "/v1/models":
+            self.send({"data": [{"id": server.model}]})
+        elif self.path == "/version":
+            self.send({"version": "0.0"})
+        elif self.path == "/metrics" and server.metrics:
+            with server.lock:
+                numbers = {
+                    "vllm:num_requests_running": server.running,
+                    "vllm:request_success_total": server.finished,
+                    "vllm:generation_tokens_total": server.made,
+                }
+            lines = [f'{name}{{engine="0"}} {float(value)}' for name, value in numbers.items()]
+            self.send("\n".join([*lines, ""]).encode(), content_type="text/plain")
+        else:
+            self.send({"error": "not found"}, 404)
+
+    def do_POST(self):
+        server = self.server
+        server.headers_seen.append(dict(self.headers))
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if not self.path.endswith("/completions"):
+            self.send({"error": "not found"}, 404)
+            return
+        with server.lock:
+            server.running += 1
+            server.number += 1
+            number = server.number
+            server.requests.append(body)
+        try:
+            time.sleep(server.takes_s if body["max_tokens"] > 4 else 0)
+            opening = body["max_tokens"] <= 4 and not server.spoil_all
+            if server.answer is None or opening:
+                made = completion(server, body, number)
+            else:
+                made = server.answer(self, body, number, server.running)
+            if made is not None:
+                self.send(made)
+        finally:
+            with server.lock:
+                server.running -= 1
+                server.finished += 1
+                server.made += body["max_tokens"]
+
+
+@contextlib.contextmanager
+def serving(answer=None, **how):
+    server = Server(answer, **how)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
