@@ -78,6 +78,7 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer leaves in one piece, without waiting for the other side to acknowledge its head
 
     def log_message(self, *arguments):
         pass
@@ -91,6 +92,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), text)
         self.end_headers()
         self.wfile.write(raw)
+        self.wfile.flush()
 
     def do_GET(self):
         server = self.server

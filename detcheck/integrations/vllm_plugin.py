@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 
+from detcheck.integrations import vllm_evidence
+
 VARIABLE = "DETCHECK_KERNELS"
 calls: Counter[str] = Counter()  # of this process: "ours OP" and "stock OP"
 installed = False
@@ -31,6 +33,14 @@ def register() -> None:
     except CannotInstallError as error:
         raise SystemExit(f"detcheck: {VARIABLE}={asked}: {error}") from error
     installed = True
+    vllm_evidence.share(counted)
+
+
+def counted() -> dict[str, int]:
+    """Calls in this process so far, ours and stock."""
+    from detcheck.integrations.vllm_kernels import counted as leaf_ops
+
+    return dict(calls) | leaf_ops()
 
 
 class Report:
@@ -39,14 +49,9 @@ class Report:
     def detcheck_report(self) -> dict[str, object]:
         import torch
 
-        coverage = {}
-        if installed:
-            from detcheck.integrations.vllm_kernels import counted
-
-            coverage = counted()
         return {
             "process": os.getpid(),
             "kernels": "batch-invariant" if installed else "stock",
-            "calls": dict(calls) | coverage,
+            "calls": counted() if installed else {},
             "threads": torch.get_num_threads(),
         }
