@@ -137,6 +137,9 @@ def completions(
     ] = None,
     trials: Annotated[int, panel(SCHEDULE, "Repeats of every condition, at least.")] = 2,
     seed: Annotated[int, panel(SCHEDULE, "Of filler tokens and their places.")] = 0,
+    baseline: Annotated[
+        str | None, panel(VERDICT, "A run, or the baseline.json of one, that this one must be equal to.", metavar="RUN")
+    ] = None,
     fail_on: FailOnOption = FailOn.ANY,
     fail_fast: Annotated[bool, panel(VERDICT, "Stop at the first divergence.", "--fail-fast")] = False,
     format: FormatOption = Format.TERMINAL,
@@ -152,7 +155,7 @@ def completions(
     asked = samples, max_tokens, ignore_eos, prompt, prompt_file, chat, attn, trust_remote_code
     part = lookup.find("probes", "completions")
     servers = tuple(base_url or ()), tuple(header or ()), ca_bundle, timeout, max_concurrency, max_requests, load_rate
-    own = part.Options(*asked, engine, tuple(engine_arg or ()), named, *servers, allow_unseen_batch)
+    own = part.Options(*asked, engine, tuple(engine_arg or ()), named, *servers, allow_unseen_batch, baseline)
     spec = Spec("completions", own, model, kernels, dtype, device, seed, trials, batch_sizes(sizes), fail_on, fail_fast)
     if dry_run:
         print(part.estimate(spec), end="")
@@ -316,6 +319,22 @@ def judge(
     from detcheck import runner
 
     finish(runner.judge_file(file, allow_unseen_batch, fail_on, command=typed()), format)
+
+
+@command
+def compare(
+    a: Annotated[Path, typer.Argument(help="A run's folder, or the baseline.json of one.")],
+    b: Annotated[Path, typer.Argument(help="The run that may have changed.")],
+    format: FormatOption = Format.TERMINAL,
+    fail_on: FailOnOption = FailOn.ANY,
+) -> None:
+    """Two runs, of two versions or machines: may they be compared, what changed, and do they give the same?
+
+    Exit codes: 0 the same, 1 not the same, 3 not comparable.
+    """
+    from detcheck import runner
+
+    finish(runner.compare(a, b, fail_on, command=typed()), format)
 
 
 @command

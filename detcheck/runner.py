@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from collections import Counter
@@ -12,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from detcheck import lookup, readers
+from detcheck import baselines, comparisons, lookup, readers
+from detcheck.baselines import Baseline
 from detcheck.errors import DetcheckError, FailedError, UsageError
 from detcheck.judge import judge
 from detcheck.outcomes import token_key
@@ -31,6 +33,8 @@ from detcheck.records import (
     Verdict,
 )
 from detcheck.store import RunFolder, read_head, read_spec, read_subject
+
+COMPARED = "compared.json"  # in a run's folder: the baseline that it was asked to be compared with
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,10 @@ def run(
                     f"--output-dir {output_dir}: cannot write there: {error.strerror}. Give a folder with room"
                 ) from None
             head = replace(head, subject=opened.subject, path=folder.path)
+            if named := getattr(
+                spec.options, "baseline", None
+            ):  # kept with the run, which can be judged again without it then
+                baselines.write(folder.path / COMPARED, baseline_of(Path(named)))
             return execute(head, opened, folder, on_progress, Before())
 
 
@@ -130,6 +138,32 @@ def judge_file(
     collected = readers.Collected(Path(path))
     findings = judge((), None, collected.observations(), collected.outcomes, allow_unseen_batch)
     return Run(spec, command or spec.command(), now(), findings)
+
+
+def compare(a: Path | str, b: Path | str, fail_on: FailOn = FailOn.ANY, command: str | None = None) -> Run:
+    """Two runs, or baselines of runs, against each other. Raises UsageError where one cannot be read."""
+    spec = Spec("compare", comparisons.Options(str(a), str(b)), fail_on=fail_on)
+    findings = comparisons.compare(baseline_of(Path(a)), baseline_of(Path(b)))
+    return Run(spec, command or spec.command(), now(), findings)
+
+
+def baseline_of(path: Path) -> Baseline:
+    """Of a run's folder, judged again, or of a baseline's file. Raises UsageError."""
+    if not path.is_dir():
+        return baselines.read(path)
+    run, folder = load(path), RunFolder(path)
+    return summary(run, folder)
+
+
+def summary(run: Run, folder: RunFolder) -> Baseline:
+    """What of a run can be compared with another's."""
+    samples: dict[Case, Counter[str]] = {}
+    outcomes = folder.outcomes()
+    for o in folder.observations():
+        counts = samples.setdefault(o.case, Counter())
+        if o.outcome in outcomes:
+            counts[o.outcome] += 1
+    return baselines.of_run(run.path.name, run.spec, run.subject, run.findings, samples, outcomes)
 
 
 def read(path: Path) -> tuple[dict[str, object], Spec, Subject]:
@@ -198,7 +232,10 @@ def execute(run: Run, opened: Opened, folder: RunFolder, on_progress: OnProgress
         write(folder.write_end, run)
     except CannotWriteError as error:
         run = replace(run, warnings=(*dict.fromkeys((*run.warnings, f"cannot write to {folder.path}: {error}")),))
-    return judged(run, folder)
+    run = judged(run, folder)
+    with contextlib.suppress(OSError):  # the reports that are written next say so
+        baselines.write(folder.path / baselines.FILE, summary(run, folder))
+    return run
 
 
 class CannotWriteError(Exception):
@@ -255,6 +292,9 @@ def judged(run: Run, folder: RunFolder) -> Run:
     findings = judge(cases, subject.schedule, folder.observations(), outcomes, unseen, roles)
     if not outcomes and run.warnings and not run.interrupted:
         findings = (failed(run.spec, run.warnings[0]),)
+    run = replace(run, findings=findings)
+    if (folder.path / COMPARED).is_file():
+        findings += comparisons.compare(baselines.read(folder.path / COMPARED), summary(run, folder))
     return replace(run, findings=findings, warnings=(*run.warnings, *folder.warnings))
 
 

@@ -79,17 +79,19 @@ def judge_replicas(group: Mapping[int, tuple[Case, Tally]], outcomes: Mapping[st
             alike[next(iter(found))].append(replica)
     counts = sum((found for found in said.values() if len(found) == 1), Counter())
     draft = describe(case, counts, Counter(), outcomes)
-    doubts = [f"{named(silent)} gave nothing to a lone request"] * bool(silent)
-    doubts += [
-        f"{named(noisy)} {'does' if len(noisy) == 1 else 'do'} not agree with {'itself' if len(noisy) == 1 else 'themselves'}"
-    ] * bool(noisy)
+    doubts = []
+    if silent:
+        doubts.append(f"{named(silent)} gave nothing to a lone request")
+    if noisy:
+        doubts.append(f"{named(noisy)} gave several answers to a lone request")
     parts = sorted(alike.values(), key=lambda some: (-len(some), some))
-    if len(parts) > 1:
+    if len({depth(outcomes[o]) for o in counts}) > 1:
+        verdict = Verdict.INCONCLUSIVE
+        doubts.insert(0, "what they give cannot be compared: some give token ids or log-probabilities and some do not")
+    elif len(parts) > 1:
         verdict = Verdict.DIVERGENT
-        doubts = [
-            f"{' and '.join(named(part) for part in parts[1:])} {'differs' if len(parts) == 2 and len(parts[1]) == 1 else 'differ'} from {numbers(parts[0])}",
-            *doubts,
-        ]
+        differ = "differs" if len(parts) == 2 and len(parts[1]) == 1 else "differ"
+        doubts.insert(0, f"{' and '.join(map(named, parts[1:]))} {differ} from {numbers(parts[0])}")
     elif doubts:
         verdict = Verdict.INCONCLUSIVE
     else:
@@ -103,6 +105,11 @@ def judge_replicas(group: Mapping[int, tuple[Case, Tally]], outcomes: Mapping[st
         "unit": next((outcomes[o].unit for o in counts), "token"),
     }
     return replace(draft, verdict=verdict, note="; ".join(doubts), evidence=evidence)
+
+
+def depth(outcome: Outcome) -> object:
+    """What of it can be compared with another's."""
+    return outcome.unit, outcome.words is None, None if outcome.logprobs is None else outcome.logprobs.dtype.name
 
 
 def named(replicas: Sequence[int]) -> str:

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 
 WORDS = ("one ", "two ", "three ", "four ", "five ", "six ", "seven ", "eight ")
+PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 
 
 def good(prompt, count=8, flip=False):
@@ -27,6 +28,8 @@ def completion(server, body, number, **changes):
     prompt = body.get("prompt") or body.get("messages")
     text_prompt = " ".join(map(str, prompt)) if asked_ids else str(prompt)
     tokens, logprobs = good(text_prompt, body.get("max_tokens", 16), changes.pop("flip", False))
+    if (digits := changes.pop("round_to", server.round_to)) is not None:
+        logprobs = [round(v + 0.0123456, digits) for v in logprobs]
     words = [WORDS[t] for t in tokens]
     choice = {"index": 0, "text": "".join(words), "finish_reason": "length"}
     if body.get("messages"):
@@ -60,11 +63,20 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 256
 
     def __init__(
-        self, answer=None, *, metrics=False, ids=True, logprobs=True, model="m", takes_s=0.05, spoil_all=False
+        self,
+        answer=None,
+        *,
+        metrics=False,
+        ids=True,
+        logprobs=True,
+        model="m",
+        takes_s=0.05,
+        round_to=None,
+        endpoints=("completions", "chat"),
     ):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer, self.metrics, self.ids, self.logprobs, self.model = answer, metrics, ids, logprobs, model
-        self.takes_s, self.spoil_all = takes_s, spoil_all
+        self.takes_s, self.round_to, self.endpoints = takes_s, round_to, endpoints
         self.lock, self.running, self.number, self.finished, self.made = threading.Lock(), 0, 0, 0, 0
         self.requests, self.headers_seen = [], []
 
@@ -117,7 +129,7 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         server.headers_seen.append(dict(self.headers))
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if not self.path.endswith("/completions"):
+        if self.path not in [PATHS[name] for name in server.endpoints]:
             self.send({"error": "not found"}, 404)
             return
         with server.lock:
@@ -127,8 +139,7 @@ class Handler(BaseHTTPRequestHandler):
             server.requests.append(body)
         try:
             time.sleep(server.takes_s if body["max_tokens"] > 4 else 0)
-            opening = body["max_tokens"] <= 4 and not server.spoil_all
-            if server.answer is None or opening:
+            if server.answer is None or body["max_tokens"] <= 4:
                 made = completion(server, body, number)
             else:
                 made = server.answer(self, body, number, server.running)

@@ -9,8 +9,10 @@ import detcheck
 
 ROOT = Path(detcheck.__file__).parent
 HELPERS = {
+    "baselines",
     "bits",
     "certificates",
+    "comparisons",
     "errors",
     "figures",
     "files",
@@ -37,6 +39,8 @@ ALLOWED = {
     "environment": {"records"},
     "lookup": {"errors"},
     "records": set(),
+    "baselines": {"records", "bits", "errors", "files", "outcomes"},
+    "comparisons": {"records", "baselines"},
     "served": {"records", "figures", "tally"},
     "bits": set(),
     "certificates": {"records", "tally"},
@@ -88,7 +92,12 @@ def imports(tree):
         if isinstance(i, ast.If) and "TYPE_CHECKING" in ast.dump(i.test)
         for n in ast.walk(i)
     }
-    inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.Lambda) for n in ast.walk(f)}
+    inside = {
+        id(n)
+        for f in ast.walk(tree)
+        if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for n in ast.walk(f)
+    }
     for node in ast.walk(tree):
         if id(node) in for_types:
             continue

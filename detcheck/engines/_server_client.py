@@ -15,13 +15,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from detcheck import __version__
 from detcheck.errors import FailedError, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 KEYS = ("DETCHECK_API_KEY", "OPENAI_API_KEY")  # the first that is set is sent as a bearer token
 HIDDEN = "***"

@@ -338,8 +338,8 @@ class Served:
         # A request can be over between two looks: then what was seen in its step is all that is known of it.
         sizes = {n for _, n, _ in looks if n} or {n for _, n, _ in polled.looks if n}
         finished = polled.after.since(polled.before, "finished")
-        answered = sum(1 for each in sent if each.said)
-        foreign = any(running > ours for _, running, ours in looks) or (finished is not None and finished > answered)
+        ours_finished = len(sent) + sum(each.resent for each in sent)
+        foreign = any(n > ours for _, n, ours in looks) or (finished is not None and finished > ours_finished)
         fed = "cache" if polled.after.since(polled.before, "cache_hits") else ""
         seen = polled.before.sees_batches
         if step.condition != "alone":

@@ -67,6 +67,8 @@ class Options:
     """requests a second of a steady load; None: there is none"""
     allow_unseen_batch: bool = False
     """let a pass stand where the server does not show its batches"""
+    baseline: str | None = None
+    """run or baseline that this one must be equal to; None: there is none"""
 
     def __post_init__(self) -> None:
         """Raises UsageError for what is no URL. Whoever is named in one is kept apart from what is shown and stored."""
@@ -98,6 +100,8 @@ def check(spec: Spec) -> None:
         fit(own.samples, spec.trials, spec.batch_sizes, own.conditions, max_rows=2**31)
     elif engine == "vllm":
         traffic.check(own.conditions)
+    if own.baseline is not None and not Path(own.baseline).exists():
+        raise UsageError(f"--baseline {own.baseline}: no such file. Give a run's folder, or the baseline.json in it")
     if own.prompt_file is not None and not Path(own.prompt_file).is_file():
         raise UsageError(f"--prompt-file {own.prompt_file}: no such file")
 

@@ -130,6 +130,10 @@ def figures(finding: Finding) -> list[str]:
             f"up to {requests} requests were in flight at once"
             + (f"; {again} were sent again, since the server was busy" if again else "")
         )
+    if changed := finding.evidence.get("changed"):
+        lines.append(f"changed around it: {visible('; '.join(changed))}")
+    if finding.case.probe == "compare":
+        return lines
     if times := finding.evidence.get("preemptions"):
         lines.append(f"the engine put samples aside and computed them again {times} times")
     low, high = finding.interval_bits if finding.latent or compared in ("bits", "digits") else finding.interval

@@ -1,0 +1,163 @@
+"""detcheck compare, and --baseline: the same, not the same, or not to be compared. Through the command, with runs that were made."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from misbehaving import completion, serving
+
+ASK = ("completions", "-n", "8", "--max-tokens", "8", "--format", "json", "-q", "--conditions", "alone,wave-2")
+
+
+def flipped(handler, body, number, together):
+    return completion(handler.server, body, number, flip=True)
+
+
+def latent(handler, body, number, together):
+    return completion(handler.server, body, number, round_to=3)
+
+
+@pytest.fixture
+def run(detcheck):
+    """A server's answer, and more words of the command -> its exit code, the folder of its run."""
+
+    def make(answer=None, *more, **how):
+        before = set(Path("runs").glob("*"))
+        with serving(answer, metrics=True, **how) as server:
+            result = detcheck(*ASK, "--base-url", server.url, *more)
+        (folder,) = set(Path("runs").glob("*")) - before
+        return result, folder
+
+    return make
+
+
+@pytest.fixture
+def compare(detcheck):
+    def call(a, b, *more):
+        result = detcheck("compare", a, b, "--format", "json", *more)
+        return result.code, json.loads(result.out) if result.out else result.err
+
+    return call
+
+
+def test_the_same_answers_are_the_same_from_the_folder_and_from_the_baseline(run, compare, tmp_path):
+    (_, a), (_, b) = run(), run()
+    kept = shutil.copy(a / "baseline.json", tmp_path / "kept.json")
+    assert kept.stat().st_size < 8000
+    for first in (a, kept):
+        code, report = compare(first, b)
+        (finding,) = report["findings"]
+        assert (code, finding["verdict"]) == (0, "identical") and finding[
+            "note"
+        ] == "the same bits as before: 8 samples then, 8 now"
+        assert (finding["samples"], finding["distinct_bits"]) == (16, 1)
+
+
+def test_another_token_is_named_by_its_place_without_the_text(run, compare):
+    (_, a), (_, b) = run(), run(flipped)
+    shutil.rmtree(a / "outcomes")
+    code, report = compare(a / "baseline.json", b)
+    (finding,) = report["findings"]
+    assert (code, finding["verdict"], finding["common_prefix"]) == (1, "divergent", 3)
+    assert "parts from the one before at token 3" in finding["note"]
+    assert finding["histogram"] == [[3, 8]] and finding["distinct"] == 2
+
+
+def test_other_log_probabilities_alone_are_latent(run, compare):
+    (_, a), (_, b) = run(round_to=5), run(latent)
+    code, report = compare(a, b)
+    assert (
+        code == 1
+        and report["findings"][0]["latent"]
+        and "its log-probabilities part at token 0" in report["findings"][0]["note"]
+    )
+    assert compare(a, b, "--fail-on", "tokens")[0] == 0
+
+
+def test_one_sample_in_many_is_not_the_same(run, compare):
+    def once(handler, body, number, together):
+        return completion(handler.server, body, number, flip=number == 12)
+
+    (_, a), (_, b) = run(), run(once)
+    code, report = compare(a, b)
+    assert code == 1 and "not even equal among themselves: 2 different ones now" in report["findings"][0]["note"]
+
+
+OBSTACLES = {
+    "another model": ({"model": "n"}, (), "the subject was m and is n"),
+    "other tokens": ({}, ("--max-tokens", "6"), "--max-tokens was 8 and is 6"),
+    "another prompt": ({}, ("--prompt", "Something else"), "no prompt (or other input) in common"),
+    "another level": ({"logprobs": False}, (), "the first was compared by bits, the second by tokens"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OBSTACLES)
+def test_what_cannot_be_compared_is_said_with_the_reason(run, compare, name):
+    how, more, reason = OBSTACLES[name]
+    (_, a), (_, b) = run(), run(None, *more, **how)
+    code, report = compare(a, b)
+    assert (code, report["verdict"]) == (3, "inconclusive") and reason in report["findings"][0]["note"]
+
+
+def test_samples_that_are_missing_are_no_sameness(run, compare):
+    def failing(handler, body, number, together):
+        return handler.send({}, 500) if number == 12 else completion(handler.server, body, number)
+
+    (_, a), (_, b) = run(), run(failing)
+    code, report = compare(a, b)
+    assert code == 3 and "0 samples are missing in the first run, 1 in the second" in report["findings"][0]["note"]
+
+
+def test_a_baseline_in_one_go_and_its_verdict_stays_with_the_run(run, detcheck, tmp_path):
+    _, a = run()
+    kept = shutil.copy(a / "baseline.json", tmp_path / "kept.json")
+    same, _ = run(None, "--baseline", kept)
+    assert same.code == 0 and [f["case"]["probe"] for f in json.loads(same.out)["findings"]] == [
+        "completions",
+        "compare",
+    ]
+    other, folder = run(flipped, "--baseline", kept)
+    found = {f["case"]["probe"]: f["verdict"] for f in json.loads(other.out)["findings"]}
+    assert other.code == 1 and found == {"completions": "identical", "compare": "divergent"}
+    kept.unlink()
+    again = detcheck("report", folder, "--format", "json")
+    assert again.code == 1 and json.loads(again.out)["findings"] == json.loads(other.out)["findings"]
+
+
+def test_what_changed_around_it_is_said(run, compare, detcheck):
+    (_, a), (_, b) = run(), run()
+    head = json.loads((b / "run.json").read_text())
+    head["environment"]["packages"]["httpx"] = "99"
+    (b / "run.json").write_text(json.dumps(head))
+    code, report = compare(a, b)
+    changed = report["findings"][0]["evidence"]["changed"]
+    assert code == 0 and any(line.startswith("packages.httpx: ") and line.endswith("99 now") for line in changed)
+    assert "changed around it" in detcheck("compare", a, b).out
+
+
+def test_what_is_no_baseline_is_refused_in_words(run, compare, detcheck, tmp_path):
+    _, a = run()
+    bad = tmp_path / "bad.json"
+    for content, said in (
+        ("{", "not a baseline"),
+        ('{"baseline_version": 9}', "of version 9"),
+        ("[]", "not a baseline"),
+    ):
+        bad.write_text(content)
+        code, err = compare(bad, a)
+        assert code == 2 and said in err
+    assert compare(tmp_path / "nowhere", a)[0] == 2
+    result = detcheck("completions", "--baseline", tmp_path / "nowhere", "-q")
+    assert result.code == 2 and "--baseline" in result.err
+
+
+def test_the_real_model_on_two_kernels(detcheck, compare):
+    for kernels in ("batch-invariant", "stock"):
+        detcheck(
+            "completions", "-n", "4", "--max-tokens", "24", "--kernels", kernels, "-q", "--conditions", "alone,batch"
+        )
+    a, b = sorted(Path("runs").iterdir())
+    code, report = compare(a, b)
+    assert code == 1 and report["findings"][0]["verdict"] == "divergent"
+    assert compare(a, a)[0] == 0
