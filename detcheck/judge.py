@@ -184,7 +184,9 @@ def doubts_about(finding: Finding, tally: Tally, allow_unseen: bool, all_tried: 
     if finding.missing:
         reasons = "; ".join(f"{n}: {why}" for why, n in finding.evidence["missing"].items())
         yield f"{finding.missing} of {finding.missing + finding.samples} samples are missing ({reasons})"
-    unformed = [name for name, c in finding.evidence["conditions"].items() if c["formed"] < c["asked"]]
+    # A server's load need not form each time: its trials are no repeats of each other, and once is enough to have tried it.
+    enough = 1 if "concurrency" in finding.evidence else math.inf
+    unformed = [name for name, c in finding.evidence["conditions"].items() if c["formed"] < min(c["asked"], enough)]
     if tally.unseen and not allow_unseen:
         yield f"the batches of {tally.unseen} samples could not be seen (--allow-unseen-batch accepts that)"
     elif unformed and not tally.unseen and not finding.missing:

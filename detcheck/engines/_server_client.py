@@ -15,10 +15,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detcheck import __version__
 from detcheck.errors import FailedError, UsageError
+
+if TYPE_CHECKING:
+    import httpx
 
 KEYS = ("DETCHECK_API_KEY", "OPENAI_API_KEY")  # the first that is set is sent as a bearer token
 HIDDEN = "***"
@@ -119,20 +122,27 @@ class Client:
     """One server. Use it inside one event loop, and close it there."""
 
     def __init__(self, url: Url, secrets: Secrets, timeout_s: float, ca_bundle: str | None = None) -> None:
+        self.url, self._secrets, self._timeout_s = url, secrets, timeout_s
+        self._verify = context(ca_bundle) if url.startswith("https") else False  # False: there is no TLS
+        # One a request in flight, kept for the next: httpx's own pool looks through all its connections for each request.
+        self._idle: list[httpx.AsyncClient] = []
+
+    def _take(self) -> httpx.AsyncClient:
         import httpx
 
-        self.url, self._secrets, self._timeout_s = url, secrets, timeout_s
-        self._http = httpx.AsyncClient(
-            auth=url.credentials,
-            headers={"User-Agent": f"detcheck/{__version__}", "Accept": "application/json", **secrets.headers},
-            verify=context(ca_bundle) if url.startswith("https") else True,
+        if self._idle:
+            return self._idle.pop()
+        return httpx.AsyncClient(
+            auth=self.url.credentials,
+            headers={"User-Agent": f"detcheck/{__version__}", "Accept": "application/json", **self._secrets.headers},
+            verify=self._verify,
             follow_redirects=False,
-            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0), pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+            timeout=httpx.Timeout(self._timeout_s, connect=min(self._timeout_s, 10.0)),
         )
 
     async def close(self) -> None:
-        await self._http.aclose()
+        while self._idle:
+            await self._idle.pop().aclose()
 
     async def json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
         """Raises NoAnswerError for everything but an answer of status 200 that holds one JSON object or list."""
@@ -171,8 +181,9 @@ class Client:
     ) -> tuple[int, Mapping[str, str], bytes]:
         import httpx
 
+        http = self._take()
         try:
-            async with self._http.stream(method, self.url.bare() + path, json=body) as response:
+            async with http.stream(method, self.url.bare() + path, json=body) as response:
                 parts, size = [], 0
                 async for part in response.aiter_bytes(1 << 16):
                     size += len(part)
@@ -185,6 +196,8 @@ class Client:
         except httpx.HTTPError as error:
             what = self._secrets.hide(str(error)) or "the connection broke"
             raise NoAnswerError(f"{type(error).__name__}: {what}") from None
+        finally:
+            self._idle.append(http)
 
     def _read(self, raw: bytes, content_type: str) -> Any:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -343,7 +344,11 @@ class Served:
         fed = "cache" if polled.after.since(polled.before, "cache_hits") else ""
         seen = polled.before.sees_batches
         if step.condition != "alone":
-            together = max((running for _, running, _ in polled.looks), default=0)
+            # A step makes at most one token of a request: more tokens than steps are proof that requests were computed together.
+            steps, made = (polled.after.since(polled.before, name) for name in ("steps", "made"))
+            if steps and made and made > steps and max(sizes, default=0) < 2:
+                sizes = sizes | {math.ceil(made / steps)}
+            together = max((sizes | {n for _, n, _ in polled.looks}), default=0)
             met = {"batch_sizes": tuple(sorted(sizes)), "as_asked": together > 1}
             return Condition(step.condition, None, slot), met if seen else {}
         here = content_hash(step.input.encode())[:12]
