@@ -58,13 +58,14 @@ def test_every_command_is_one_that_is_taken(command, detcheck, monkeypatch):
         asked.append(given)
         raise KeyboardInterrupt
 
-    for name in ("run", "load", "resume", "judge_file"):
+    for name in ("run", "load", "resume", "judge_file", "compare"):
         monkeypatch.setattr(f"detcheck.runner.{name}", stop)
     monkeypatch.setattr("detcheck.cli.refuse_other_options", lambda *_: None)
     monkeypatch.setattr("detcheck.runner.read", lambda path: (None, None, None))
     result = detcheck(*arguments)
-    assert result.code in ((0,) if "--help" in arguments else (130,)), result.err
-    assert asked or "--help" in arguments
+    says_only = {"--help", "--dry-run"} & set(arguments)
+    assert result.code == (0 if says_only else 130), result.err
+    assert asked or says_only
 
 
 def test_the_python_examples_run(tmp_path):
@@ -111,6 +112,19 @@ def test_conditions_of_vllm_are_all_described():
 
     described = (ROOT / "docs/vllm.md").read_text("utf-8")
     assert set(re.findall(r"^\| `(\w+)(?:-N)?` \|", described.split("## Kernels")[0], re.M)) == set(KINDS)
+
+
+def test_conditions_and_levels_of_servers_are_all_described():
+    from detcheck.judge import LEVELS
+    from detcheck.probes.load import KINDS
+
+    described = (ROOT / "docs/servers.md").read_text("utf-8")
+    assert set(
+        re.findall(r"^\| `(\w+)(?:-N)?` \|", described.split("## Loads")[1].split("## Verdicts")[0], re.M)
+    ) == set(KINDS)
+    assert set(
+        re.findall(r"^\| `(\w+)` \|", described.split("## What each level proves")[1].split("## Loads")[0], re.M)
+    ) == set(LEVELS)
 
 
 def test_columns_of_a_file_are_all_described():

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from misbehaving import completion, serving
 
-SMALL = ("-n", "16", "--max-tokens", "8", "--format", "json", "-q")
+SMALL = ("-n", "16", "--max-tokens", "8", "--conditions", "alone,wave-2,staggered-4,wave-8", "--format", "json", "-q")
 
 
 @pytest.fixture
