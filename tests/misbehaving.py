@@ -3,9 +3,11 @@
 import contextlib
 import hashlib
 import json
+import ssl
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 
@@ -73,16 +75,22 @@ class Server(ThreadingHTTPServer):
         takes_s=0.05,
         round_to=None,
         endpoints=("completions", "chat"),
+        tls=False,
     ):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer, self.metrics, self.ids, self.logprobs, self.model = answer, metrics, ids, logprobs, model
         self.takes_s, self.round_to, self.endpoints = takes_s, round_to, endpoints
         self.lock, self.running, self.number, self.finished, self.made = threading.Lock(), 0, 0, 0, 0
         self.requests, self.headers_seen = [], []
+        self.scheme = "https" if tls else "http"
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(Path(__file__).with_name("loopback.pem"))  # signed by itself, for 127.0.0.1 alone
+            self.socket = context.wrap_socket(self.socket, server_side=True)
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"{self.scheme}://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request, client_address):
         """Clients that hang up are part of the tests."""

@@ -333,6 +333,15 @@ def test_a_key_does_not_follow_a_redirect(ask, monkeypatch):
     assert not other.headers_seen
 
 
+def test_tls_is_verified(detcheck):
+    authority = Path(__file__).with_name("loopback-ca.pem")
+    with serving(metrics=True, tls=True) as server:
+        unknown = detcheck("completions", "--base-url", server.url, *SMALL)
+        known = detcheck("completions", "--base-url", server.url, *SMALL, "--ca-bundle", authority)
+    assert unknown.code == 4 and "CERTIFICATE_VERIFY_FAILED" in unknown.err
+    assert known.code == 0, known.err
+
+
 REFUSED = {
     ("--kernels", "batch-invariant"): "DETCHECK_KERNELS=batch-invariant vllm serve",
     ("--kernels", "engine"): "VLLM_BATCH_INVARIANT=1 vllm serve",
