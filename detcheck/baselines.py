@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,8 @@ from detcheck.records import Case, Finding, Outcome, Role, Spec, Subject
 
 FILE = "baseline.json"  # in a run's folder
 VERSION = 1
-ASKED = (
-    "max_tokens",
-    "ignore_eos",
-    "chat",
-    "prompt",
-    "shape",
-    "shapes",
-)  # knobs that must be equal where both have them
+ASKED = ("max_tokens", "ignore_eos", "chat")  # knobs that must be equal where both have them
+NUMBERS = ("element", "word")  # units without an order that a prefix would follow
 HEX = 8  # characters of a prefix's hash
 
 
@@ -43,14 +37,21 @@ class Known:
     missing: int
     compared: str
     """the level at which outcomes were compared: bits, digits, tokens or text"""
+    unit: str
+    """what an outcome is made of: token (ids), spelled token, character, element, word"""
     outcomes: Mapping[str, int]
     """hash of an outcome -> samples"""
     tokens: Mapping[str, str]
     """hash of an outcome -> hash of its tokens alone"""
-    prefixes: tuple[str, ...]
-    """of the commonest outcome: a hash of its first token, of its first two ..."""
-    prefixes_bits: tuple[str, ...]
+    prefixes: str
+    """of the commonest outcome: HEX characters of a hash of its first token, then of its first two ...; "" of a tensor's row"""
+    prefixes_bits: str
     """the same with the bits of log-probabilities"""
+
+    @property
+    def length(self) -> int:
+        """Tokens of the commonest outcome."""
+        return len(self.prefixes) // HEX
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def of_run(
     """`samples`: case -> outcome -> how often it came."""
     flat = spec.flat()
     asked = {key: flat[key] for key in ASKED if key in flat}
-    asked.pop("prompt", None)  # a case's input names it, by its tokens
+    if not subject.inputs:  # an op's inputs are made up of it; a prompt is named by its own hash
+        asked["seed"] = spec.seed
     cases = []
     for finding in findings:
         if finding.role is not Role.GATES or finding.case not in samples:
@@ -90,24 +92,31 @@ def of_run(
                 str(finding.verdict),
                 finding.missing,
                 str(finding.evidence.get("compared", "")),
+                unit_of(mode) if mode else "",
                 dict(sorted(counts.items())),
                 {o: content_hash(repr(token_key(outcomes[o])).encode())[:HEX] for o in sorted(counts)},
-                prefixes(mode, bits=False) if mode else (),
-                prefixes(mode, bits=True) if mode else (),
+                prefixes(mode, bits=False) if mode else "",
+                prefixes(mode, bits=True) if mode else "",
             )
         )
     return Baseline(name, spec.probe, asked, dict(subject.digests), asdict(subject.environment), tuple(cases))
 
 
-def prefixes(outcome: Outcome, bits: bool) -> tuple[str, ...]:
+def unit_of(outcome: Outcome) -> str:
+    return "spelled token" if outcome.words is not None else outcome.unit
+
+
+def prefixes(outcome: Outcome, bits: bool) -> str:
     """A hash of every prefix, each made of the one before and the next token (and the bits of its log-probability)."""
+    if outcome.unit in NUMBERS:
+        return ""
     names = outcome.words if outcome.words is not None else outcome.tokens.tolist()
     numbers = None if outcome.logprobs is None or not bits else as_integers(outcome.logprobs).astype(np.uint64).tolist()
     made, last = [], ""
     for place, name in enumerate(names):
         last = content_hash(f"{last}/{name}/{numbers[place] if numbers else ''}".encode())
         made.append(last[:HEX])
-    return tuple(made)
+    return "".join(made)
 
 
 def write(path: Path, baseline: Baseline) -> None:
@@ -119,21 +128,15 @@ def read(path: Path) -> Baseline:
     """Raises UsageError where it is none."""
     try:
         document = json.loads(path.read_text("utf-8"))
+        require(isinstance(document, dict) and "baseline_version" in document, "it has no baseline_version")
         if document["baseline_version"] != VERSION:
             raise UsageError(
                 f"{path} is a baseline of version {document['baseline_version']}; this is detcheck for {VERSION}. Make it anew"
             )
-        cases = tuple(
-            Known(
-                **{
-                    **known,
-                    "case": Case(**known["case"]),
-                    "prefixes": tuple(known["prefixes"]),
-                    "prefixes_bits": tuple(known["prefixes_bits"]),
-                }
-            )
-            for known in document["cases"]
-        )
+        for name, kind in (("probe", str), ("asked", dict), ("digests", dict), ("environment", dict), ("cases", list)):
+            require(isinstance(document[name], kind), f"{name} is no {kind.__name__}")
+        require(all(isinstance(d, str) for d in document["digests"].values()), "a digest is no text")
+        cases = tuple(read_case(known) for known in document["cases"])
         fields = (document[name] for name in ("probe", "asked", "digests", "environment"))
         return Baseline(str(path), *fields, cases)
     except UsageError:
@@ -142,3 +145,23 @@ def read(path: Path) -> Baseline:
         raise UsageError(
             f"{path}: not a baseline ({type(error).__name__}: {error}). Give a run's folder, or the {FILE} in it"
         ) from None
+
+
+def read_case(known: Mapping[str, Any]) -> Known:
+    case, made = known["case"], Known(**known)
+    texts = (
+        *(case[name] for name in ("probe", "subject", "kernels", "dtype", "input")),
+        made.verdict,
+        made.compared,
+        made.unit,
+    )
+    require(all(isinstance(text, str) for text in (*texts, made.prefixes, made.prefixes_bits)), "a case's text is none")
+    require(type(made.missing) is int and type(case.get("replica", 0)) is int, "a case's number is none")
+    require(all(type(n) is int and n > 0 for n in made.outcomes.values()), "a count of outcomes is none")
+    require(set(made.tokens) == set(made.outcomes), "its outcomes and their tokens do not go together")
+    return replace(made, case=Case(**case))
+
+
+def require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)

@@ -286,8 +286,9 @@ def probe(
 
 
 def typed() -> str:
-    """The command line, as it was given, but for who is named in a URL."""
-    return re.sub(r"//[^/@\s]*@", "//***@", shlex.join(["detcheck", *sys.argv[1:]]))
+    """The command line, as it was given, but for who is named in a URL: between // and the last @."""
+    words = [re.sub(r"//.*@", "//***@", word, flags=re.DOTALL) if "://" in word else word for word in sys.argv[1:]]
+    return shlex.join(["detcheck", *words])
 
 
 def refuse_other_options(context: typer.Context, given: Spec, stored: Spec) -> None:

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from detcheck.baselines import Baseline, Known
+from detcheck.baselines import HEX, NUMBERS, Baseline, Known
 from detcheck.records import Case, Finding, Verdict
+
+OF_A_MODEL = ("completions", "batch")  # probes whose subject is a model, which its digests name
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,11 @@ def compare(a: Baseline, b: Baseline) -> tuple[Finding, ...]:
         first = b.cases[0].case if b.cases else Case(b.probe, b.name, "user", "", "")
         note = f"not comparable: {'; '.join(why)}"
         return (Finding(of_comparison(first), Verdict.INCONCLUSIVE, note, evidence=evidence | {"obstacles": why}),)
-    findings = [compare_case(partner(known, a.cases), known, evidence) for known in b.cases]
-    asked = {known.case.input for known in b.cases}
+    pairs = [(partner(known, a.cases), known) for known in b.cases]
+    findings = [compare_case(first, known, evidence) for first, known in pairs]
+    compared = {first.case for first, _ in pairs if first}
     for known in a.cases:
-        if known.case.input not in asked:
+        if known.case not in compared:
             why = "not comparable: the second run does not have this case"
             findings.append(Finding(of_comparison(known.case), Verdict.INCONCLUSIVE, why, evidence=evidence))
     return tuple(findings)
@@ -65,7 +68,12 @@ def obstacles(a: Baseline, b: Baseline) -> Iterator[str]:
 
 def partner(known: Known, others: Sequence[Known]) -> Known | None:
     """The case of the first run that this one of the second is compared with: of the same input, and as like it as there is."""
-    same = [o for o in others if o.case.input == known.case.input]
+    case = known.case
+    same = [o for o in others if (o.case.input, o.case.dtype) == (case.input, case.dtype)]
+    named = [o for o in same if o.case.subject == case.subject]
+    if not named and case.probe not in OF_A_MODEL:  # another op is no partner; a model may have moved to another folder
+        return None
+    same = named or same
     alike = lambda o: (o.case.replica == known.case.replica, o.case.kernels == known.case.kernels)  # noqa: E731
     return max(same, key=alike, default=None)
 
@@ -80,6 +88,9 @@ def compare_case(a: Known | None, b: Known, evidence: Mapping[str, Any]) -> Find
     if a.compared != b.compared and a.outcomes and b.outcomes:
         why = f"not comparable: the first was compared by {a.compared}, the second by {b.compared}"
         return Finding(case, Verdict.INCONCLUSIVE, why, evidence=evidence | {"compared": "tokens"})
+    if a.unit != b.unit and a.outcomes and b.outcomes:
+        why = f"not comparable: the first is made of {a.unit}s, the second of {b.unit}s"
+        return Finding(case, Verdict.INCONCLUSIVE, why, evidence=evidence)
     together = {o: a.outcomes.get(o, 0) + b.outcomes.get(o, 0) for o in (*a.outcomes, *b.outcomes)}
     tokens = {**a.tokens, **b.tokens}
     index, index_bits = parts(a.prefixes, b.prefixes), parts(a.prefixes_bits, b.prefixes_bits)
@@ -93,8 +104,8 @@ def compare_case(a: Known | None, b: Known, evidence: Mapping[str, Any]) -> Find
         distinct=len(set(tokens.values())),
         distinct_bits=len(together),
         mode_count=max(together.values(), default=0),
-        common_prefix=len(a.prefixes) if index is None else index,
-        common_prefix_bits=len(a.prefixes_bits) if index_bits is None else index_bits,
+        common_prefix=a.length if index is None else index,
+        common_prefix_bits=a.length if index_bits is None else index_bits,
         histogram=() if index is None else ((index, modes[1][1]),),
         histogram_bits=() if index_bits is None else ((index_bits, modes[1][1]),),
         evidence=evidence,
@@ -108,19 +119,29 @@ def judged(a: Known, b: Known, distinct: int, index: int | None, index_bits: int
     if not a.outcomes or not b.outcomes:
         which = "the first" if not a.outcomes else "the second"
         return {"verdict": Verdict.INCONCLUSIVE, "note": f"{which} run has no sample of this case"}
+    if distinct == 1 and not a.length and a.unit not in NUMBERS:
+        return {"verdict": Verdict.INCONCLUSIVE, "note": "every completion is empty, so nothing was compared"}
     if distinct == 1 and not a.missing and not b.missing:
-        return {"verdict": Verdict.IDENTICAL, "note": f"the same {b.compared or 'outcome'} as before: {around}"}
+        note = f"the same {b.compared or 'outcome'} as before: {around}"
+        if {a.verdict, b.verdict} - {"identical", "certified"}:
+            note += f"; by itself the first was {a.verdict}, the second is {b.verdict}"
+        return {"verdict": Verdict.IDENTICAL, "note": note}
     if distinct == 1:
         missing = f"{a.missing} samples are missing in the first run, {b.missing} in the second"
         return {"verdict": Verdict.INCONCLUSIVE, "note": f"what there is is the same ({around}), but {missing}"}
+    unit = "character" if a.unit == "character" else "token"
+    commonest = [max(known.outcomes, key=lambda o: (known.outcomes[o], o)) for known in (a, b)]
     if index is not None:
-        where = f"the commonest completion parts from the one before at token {index}"
+        where = f"the commonest completion parts from the one before at {unit} {index}"
     elif index_bits is not None:
-        where = (
-            f"the tokens of the commonest completion are as before, its log-probabilities part at token {index_bits}"
-        )
+        same = f"the {unit}s of the commonest completion are as before"
+        where = f"{same}, its log-probabilities part at {unit} {index_bits}"
+    elif commonest[0] == commonest[1]:
+        where = "the commonest outcome is as before"
+    elif a.unit in NUMBERS:
+        where = "it is not what it was before"
     else:
-        where = "the commonest completion is as before"
+        where = "the commonest completion is as before, but it ends for another reason"
     inner = [
         f"{len(known.outcomes)} different ones {when}"
         for known, when in ((a, "then"), (b, "now"))
@@ -130,12 +151,13 @@ def judged(a: Known, b: Known, distinct: int, index: int | None, index_bits: int
     return {"verdict": Verdict.DIVERGENT, "note": f"{where} ({around}){within}"}
 
 
-def parts(a: Sequence[str], b: Sequence[str]) -> int | None:
+def parts(a: str, b: str) -> int | None:
     """The first place at which two rows of hashes differ, or one of them ends; None: they do not."""
-    for place, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return place
-    return None if len(a) == len(b) else min(len(a), len(b))
+    if a == b:
+        return None
+    shared = min(len(a), len(b)) // HEX
+    differ = (n for n in range(shared) if a[n * HEX : (n + 1) * HEX] != b[n * HEX : (n + 1) * HEX])
+    return next(differ, shared)
 
 
 def changes(a: Mapping[str, Any], b: Mapping[str, Any], above: str = "") -> Iterator[str]:
@@ -143,7 +165,7 @@ def changes(a: Mapping[str, Any], b: Mapping[str, Any], above: str = "") -> Iter
     for name in sorted({*a, *b}):
         old, new = a.get(name), b.get(name)
         where = f"{above}{name}"
-        if isinstance(old, Mapping) or isinstance(new, Mapping):
-            yield from changes(old or {}, new or {}, f"{where}.")
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from changes(old, new, f"{where}.")
         elif old != new:
             yield f"{where}: {'not there' if old is None else old} then, {'not there' if new is None else new} now"

@@ -54,6 +54,9 @@ def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
             Verdict.DIVERGENT,
             f"{what}; the server does not show its batches, so whether the batch did it cannot be told",
         )
+    left = {c.name for c, n in tally.conditions.items() if not set(n) <= set(alone)}
+    if not any(tally.formed[name] for name in left):
+        return Verdict.DIVERGENT, f"{what}; but the server was not seen to run requests together there"
     return Verdict.BATCH_VARIANT, what
 
 

@@ -76,12 +76,16 @@ class Server(ThreadingHTTPServer):
         round_to=None,
         endpoints=("completions", "chat"),
         tls=False,
+        gauge=lambda running: running,
+        counts=True,
+        version="0.0",
     ):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer, self.metrics, self.ids, self.logprobs, self.model = answer, metrics, ids, logprobs, model
         self.takes_s, self.round_to, self.endpoints = takes_s, round_to, endpoints
         self.lock, self.running, self.number, self.finished, self.made = threading.Lock(), 0, 0, 0, 0
-        self.requests, self.headers_seen = [], []
+        self.requests, self.headers_seen, self.models = [], [], ()
+        self.gauge, self.counts, self.version = gauge, counts, version
         self.scheme = "https" if tls else "http"
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -118,17 +122,18 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         server.headers_seen.append(dict(self.headers))
         if self.path == "/v1/models":
-            self.send({"data": [{"id": server.model}]})
+            self.send({"data": [{"id": name} for name in server.models or (server.model,)]})
         elif self.path == "/version":
-            self.send({"version": "0.0"})
+            self.send({"version": server.version})
         elif self.path == "/metrics" and server.metrics:
             with server.lock:
-                numbers = {
-                    "vllm:num_requests_running": server.running,
-                    "vllm:request_success_total": server.finished,
-                    "vllm:generation_tokens_total": server.made,
-                }
-            lines = [f'{name}{{engine="0"}} {float(value)}' for name, value in numbers.items()]
+                numbers = {"vllm:num_requests_running": server.gauge(server.running)}
+                if server.counts:
+                    numbers |= {
+                        "vllm:request_success_total": server.finished,
+                        "vllm:generation_tokens_total": server.made,
+                    }
+            lines = [f'{name}{{engine="0"}} {value}' for name, value in numbers.items()]
             self.send("\n".join([*lines, ""]).encode(), content_type="text/plain")
         else:
             self.send({"error": "not found"}, 404)

@@ -161,3 +161,58 @@ def test_the_real_model_on_two_kernels(detcheck, compare):
     code, report = compare(a, b)
     assert code == 1 and report["findings"][0]["verdict"] == "divergent"
     assert compare(a, a)[0] == 0
+
+
+def test_every_probe_is_the_same_as_itself_and_another_seed_is_another_question(detcheck, compare):
+    asked = (
+        ("kernels", "--op", "rmsnorm", "--shapes", "67", "--dtype", "float32,bf16", "--batch-sizes", "1,2"),
+        ("kernels", "--op", "silu_mul", "--shapes", "67", "--dtype", "float32", "--batch-sizes", "1,2", "--seed", "3"),
+        ("matmul", "--shape", "4,8,8", "--trials", "3"),
+        ("batch", "--batch-sizes", "1,2", "--kernels", "batch-invariant"),
+    )
+    runs = []
+    for words in asked:
+        before = set(Path("runs").glob("*"))
+        assert detcheck(*words, "-q").code == 0
+        runs += set(Path("runs").glob("*")) - before
+        assert compare(runs[-1], runs[-1])[0] == 0 and (runs[-1] / "baseline.json").stat().st_size < 60_000
+        assert compare(runs[-1] / "baseline.json", runs[-1])[0] == 0
+    detcheck("matmul", "--shape", "4,8,8", "--trials", "3", "--seed", "5", "-q")
+    (other,) = set(Path("runs").glob("*")) - set(runs)
+    code, report = compare(runs[2], other)
+    assert code == 3 and "--seed was 0 and is 5" in report["findings"][0]["note"]
+    assert compare(runs[0], runs[1])[0] == 3
+
+
+def test_a_replica_that_is_gone_is_named(detcheck, compare):
+    with serving(metrics=True) as a, serving(flipped, metrics=True) as b:
+        for servers in ((a, b), (a,)):
+            detcheck(*ASK, *(word for server in servers for word in ("--base-url", server.url)))
+    first, second = sorted(Path("runs").iterdir())
+    code, report = compare(first, second)
+    assert code == 3 and {f["verdict"] for f in report["findings"]} == {"identical", "inconclusive"}
+
+
+def test_completions_that_are_empty_are_no_sameness(run, compare):
+    empty = {"text": "", "token_ids": [], "logprobs": {"tokens": [], "token_logprobs": []}, "finish_reason": "stop"}
+    (_, a), (_, b) = (run(lambda h, body, n, t: completion(h.server, body, n, choice=empty)) for _ in range(2))
+    code, report = compare(a, b)
+    assert code == 3 and "nothing was compared" in report["findings"][0]["note"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"asked": []}, {"digests": []}, {"digests": {"model": 1}}, {"environment": None}, {"cases": {}}, {"cases": [3]}, {"probe": 1},
+        {"missing": None}, {"outcomes": {"h": "x"}}, {"outcomes": []}, {"tokens": {}}, {"case": {"input": [1]}}, {"prefixes": [1]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_damaged_baseline_is_refused_in_words(run, compare, damage, tmp_path):
+    _, a = run()
+    whole = json.loads((a / "baseline.json").read_text())
+    (whole if set(damage) <= set(whole) else whole["cases"][0]).update(damage)
+    bad = tmp_path / "bad.json"
+    bad.write_text(json.dumps(whole))
+    code, err = compare(bad, a)
+    assert code == 2 and "not a baseline" in err

@@ -11,6 +11,8 @@ import numpy as np
 
 NAMED_ID = re.compile(r"token_id:(\d+)")  # vLLM's spelling of a token, where ids are asked for
 NO_LOGPROB = -9999.0  # servers say this for a log-probability that they do not have
+LARGEST = 1e30  # of a log-probability's size
+DIGITS = 9  # that no number has which was rounded for people
 UNFINISHED = (None, "", "abort", "error", "cancelled")
 
 
@@ -40,21 +42,25 @@ class Said:
     def exact(self) -> bool:
         """Whether every log-probability is the decimal form of one float32: then its bits are known."""
         numbers = np.asarray(self.logprobs or (), np.float64)
-        return len(numbers) > 0 and bool((numbers.astype(np.float32).astype(np.float64) == numbers).all())
+        # Short decimals like 0.0 or -0.5 are float32 numbers too, and could as well be rounded ones.
+        long = any(len(repr(value).lstrip("-0.").replace(".", "")) > DIGITS for value in self.logprobs or ())
+        return long and bool((numbers.astype(np.float32).astype(np.float64) == numbers).all())
 
 
 class BadAnswerError(Exception):
     """Not an answer to what was asked. The text is the reason."""
 
 
-def read(body: Any) -> Said:
-    """Of /v1/completions or /v1/chat/completions. Raises BadAnswerError."""
+def read(body: Any, trial: bool = False) -> Said:
+    """Of /v1/completions or /v1/chat/completions. `trial`: it may be too short for a text. Raises BadAnswerError."""
     if not isinstance(body, Mapping):
         raise BadAnswerError("the answer is not a JSON object")
     choices = body.get("choices")
-    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], Mapping):
+    if not isinstance(choices, list) or len(choices) != 1:
         found = f"{len(choices)} choices" if isinstance(choices, list) else "no choices"
         raise BadAnswerError(f"the answer has {found}, and one was asked for")
+    if not isinstance(choices[0], Mapping):
+        raise BadAnswerError("the answer's choice is not a JSON object")
     choice = choices[0]
     message = choice.get("message")
     text = choice.get("text") if message is None else message.get("content") if isinstance(message, Mapping) else None
@@ -64,7 +70,9 @@ def read(body: Any) -> Said:
         raise BadAnswerError("the answer has no text")
     reason = choice.get("finish_reason")
     if reason in UNFINISHED or not isinstance(reason, str):
-        raise BadAnswerError(f"the completion is not finished: finish reason {reason!r}")
+        raise BadAnswerError(f"the completion is not finished: finish reason {str(reason)[:40]!r}")
+    if not reason.isprintable() or len(reason) > 40:
+        raise BadAnswerError(f"the finish reason is none: {reason[:40]!r}")
     usage = body.get("usage")
     made = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
     said = Said(
@@ -72,8 +80,8 @@ def read(body: Any) -> Said:
         reason,
         str(body.get("model") or ""),
         str(body.get("id") or ""),
-        ids(choice.get("token_ids")),
-        prompt_tokens=ids(choice.get("prompt_token_ids")) or ids(body.get("prompt_token_ids")),
+        ids(choice["token_ids"], "token ids") if choice.get("token_ids") is not None else None,
+        prompt_tokens=some_ids(choice.get("prompt_token_ids")) or some_ids(body.get("prompt_token_ids")),
         made=made if type(made) is int else None,
         fingerprint=str(body.get("system_fingerprint") or ""),
     )
@@ -83,16 +91,24 @@ def read(body: Any) -> Said:
         raise BadAnswerError("the answer has a text and no tokens")
     if said.tokens is not None and said.words is not None and len(said.tokens) != len(said.words):
         raise BadAnswerError(f"the answer has {len(said.tokens)} token ids and {len(said.words)} tokens")
-    if reason == "length" and not said.text and not counted:
+    if reason == "length" and not said.text and not counted and not trial:
         raise BadAnswerError("the answer is empty, and says that it is as long as was asked for")
     return said
 
 
-def ids(value: Any) -> tuple[int, ...] | None:
+def some_ids(value: Any) -> tuple[int, ...] | None:
     """A list of token ids, or None."""
-    if isinstance(value, list) and all(type(v) is int and 0 <= v < 2**62 for v in value):
+    if isinstance(value, list) and all(type(v) is int and 0 <= v < 2**31 for v in value):
         return tuple(value)
     return None
+
+
+def ids(value: Any, what: str) -> tuple[int, ...]:
+    """Raises BadAnswerError where it is no list of token ids."""
+    found = some_ids(value)
+    if found is None:
+        raise BadAnswerError(f"the {what} are none: {str(value)[:40]!r}")
+    return found
 
 
 def with_logprobs(said: Said, logprobs: Any) -> Said:
@@ -104,8 +120,12 @@ def with_logprobs(said: Said, logprobs: Any) -> Said:
             raise BadAnswerError("its log-probabilities name no tokens")
         words = [e["token"] for e in entries]
         own = [e.get("logprob") for e in entries]
-        tops = [[(t.get("token"), t.get("logprob")) for t in e.get("top_logprobs") or ()] for e in entries]
-        named = ids([e.get("id") for e in entries])
+        tops = [
+            [(t.get("token"), t.get("logprob")) for t in e.get("top_logprobs") or () if isinstance(t, Mapping)]
+            for e in entries
+            if isinstance(e.get("top_logprobs") or [], list)
+        ]
+        named = some_ids([e.get("id") for e in entries])
     elif isinstance(words := logprobs.get("tokens"), list):
         if not all(isinstance(w, str) for w in words):
             raise BadAnswerError("its log-probabilities name no tokens")
@@ -116,7 +136,9 @@ def with_logprobs(said: Said, logprobs: Any) -> Said:
     else:
         return said
     if words and all(NAMED_ID.fullmatch(w) for w in words):
-        named, words = tuple(int(NAMED_ID.fullmatch(w)[1]) for w in words), None
+        named, words = ids([int(NAMED_ID.fullmatch(w)[1][:20]) for w in words], "names of tokens"), None
+        if said.tokens is not None and said.tokens != named:
+            raise BadAnswerError("its token ids are not those that its log-probabilities name")
     said = replace(said, tokens=named if said.tokens is None else said.tokens, words=words and tuple(words))
     if own is None:
         return said
@@ -124,7 +146,7 @@ def with_logprobs(said: Said, logprobs: Any) -> Said:
     if count != len(words if words is not None else said.tokens or ()):
         raise BadAnswerError(f"{count} log-probabilities for {len(words or said.tokens or ())} tokens")
     for place, value in enumerate(own):
-        if type(value) not in (int, float) or value != value or value in (float("inf"), float("-inf")):
+        if not is_number(value):
             raise BadAnswerError(f"the log-probability of token {place} is {str(value)[:20]!r}, not a number")
         if value == NO_LOGPROB:
             raise BadAnswerError(
@@ -132,6 +154,10 @@ def with_logprobs(said: Said, logprobs: Any) -> Said:
             )
     margins, others = runners_up(words, said.tokens, own, tops)
     return replace(said, logprobs=tuple(map(float, own)), margins=margins, runners_up=others)
+
+
+def is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -LARGEST < value < LARGEST
 
 
 def runners_up(
@@ -143,9 +169,9 @@ def runners_up(
     margins, others = [], []
     for place, (value, candidates) in enumerate(zip(own, tops, strict=True)):
         name = words[place] if words is not None else f"token_id:{tokens[place]}"
-        rest = [(lp, w) for w, lp in candidates if w != name and isinstance(w, str) and type(lp) in (int, float)]
+        rest = [(lp, w) for w, lp in candidates if isinstance(w, str) and w != name and is_number(lp)]
         best = max(rest, default=(float("nan"), ""))
         margins.append(float(value - best[0]))
         found = NAMED_ID.fullmatch(best[1])
-        others.append(int(found[1]) if found else -1)
+        others.append(int(found[1]) if found and len(found[1]) < 11 else -1)
     return tuple(margins), tuple(others)

@@ -7,15 +7,17 @@ one cannot fill memory. Only 429 and 503 with Retry-After are waited for and sen
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import re
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from detcheck import __version__
 from detcheck.errors import FailedError, UsageError
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 KEYS = ("DETCHECK_API_KEY", "OPENAI_API_KEY")  # the first that is set is sent as a bearer token
 HIDDEN = "***"
 LARGEST_BYTES = 32 << 20  # of an answer, unpacked
+SHORTEST = 6  # characters of a secret that is blotted out of answers
+METRICS_S = 5.0  # that a look at metrics may take
+WAIT_S, WAITS = 0.5, 10  # the least wait before a request is sent again, and how often it is, at most
 SHOWN = 120  # characters of an answer that an error quotes
 
 
@@ -38,16 +43,19 @@ class Url(str):
         """Raises UsageError where it is no URL of a server."""
         import httpx
 
-        shown = re.sub(r"//[^/@]*@", f"//{HIDDEN}@", text)
+        shown = hide_user(text)
         try:
             parsed = httpx.URL(text.strip())
         except (httpx.InvalidURL, ValueError) as error:
             raise UsageError(f"--base-url {shown}: not a URL: {error}. Give one like http://localhost:8000") from None
-        if parsed.scheme not in ("http", "https") or not parsed.host:
+        if parsed.scheme not in ("http", "https") or not parsed.host or "@" in parsed.host:
             raise UsageError(f"--base-url {shown}: wants http:// or https:// and a host, like http://localhost:8000")
         if parsed.query or parsed.fragment:
             raise UsageError(f"--base-url {shown.split('?')[0]}: leave out what follows ? or #")
-        made = super().__new__(cls, shown.strip().rstrip("/"))
+        user = f"{HIDDEN}@" if parsed.userinfo else ""
+        port = "" if parsed.port is None else f":{parsed.port}"
+        host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
+        made = super().__new__(cls, f"{parsed.scheme}://{user}{host}{port}{parsed.path}".rstrip("/"))
         hidden = parsed.userinfo == HIDDEN.encode()  # it was stored: what stood there is gone
         made.credentials = (parsed.username, parsed.password) if parsed.userinfo and not hidden else None
         return made
@@ -55,6 +63,11 @@ class Url(str):
     def bare(self) -> str:
         """Without credentials and without /v1: where /metrics is."""
         return self.replace(f"//{HIDDEN}@", "//").removesuffix("/v1")
+
+
+def hide_user(text: str) -> str:
+    """Whatever stands between // and the last @ may be a name and a password."""
+    return re.sub(r"//.*@", f"//{HIDDEN}@", text, flags=re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,8 @@ class Secrets:
         if key and not credentials:
             made.add("Authorization", f"Bearer {key.strip()}", key.strip(), "the key in the environment")
         if credentials:
-            made.values |= {part for part in credentials if part}
+            named_and_key = ":".join(credentials).encode()
+            made.values |= {part for part in credentials if part} | {base64.b64encode(named_and_key).decode()}
         for one in named:
             name, equals, variable = one.partition("=")
             if not equals or not re.fullmatch(r"[A-Za-z_]\w*", variable) or not re.fullmatch(r"[\w-]+", name):
@@ -107,6 +121,8 @@ class Secrets:
     def add(self, name: str, value: str, secret: str, source: str) -> None:
         if not value.isprintable() or not value.isascii():
             raise UsageError(f"{source} holds what no header can: write it in printable ASCII, on one line")
+        for other in [other for other in self.headers if other.lower() == name.lower()]:
+            del self.headers[other]  # a header that is named goes before the key
         self.headers[name] = value
         if secret:
             self.values.add(secret)
@@ -116,6 +132,14 @@ class Secrets:
         for value in sorted(self.values, key=len, reverse=True):
             text = text.replace(value, HIDDEN)
         return text
+
+    def hide_in(self, raw: bytes) -> bytes:
+        """The same of an answer as it came, before anything is made of it. What is short could be any word of it, and stays."""
+        for value in sorted(self.values, key=len, reverse=True):
+            if len(value) >= SHORTEST:
+                for form in {value, json.dumps(value)[1:-1], quote(value, safe=""), value.replace("/", "\\/")}:
+                    raw = raw.replace(form.encode(), HIDDEN.encode())
+        return raw
 
 
 class Client:
@@ -144,8 +168,17 @@ class Client:
         while self._idle:
             await self._idle.pop().aclose()
 
-    async def json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
-        """Raises NoAnswerError for everything but an answer of status 200 that holds one JSON object or list."""
+    async def json(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        before_resending: Callable[[], None] = lambda: None,
+    ) -> Answer:
+        """`before_resending` may raise NoAnswerError where no more may be sent.
+
+        Raises NoAnswerError for everything but an answer of status 200 that holds one JSON object or list.
+        """
         started, resent = time.monotonic(), 0
         while True:
             left = self._timeout_s - (time.monotonic() - started)
@@ -160,18 +193,24 @@ class Client:
             if status == 200:
                 return Answer(status, self._read(raw, headers.get("content-type", "")), resent)
             wait = retry_after(headers.get("retry-after")) if status in (429, 503) else None
-            if wait is None or wait >= self._timeout_s - (time.monotonic() - started):
-                raise NoAnswerError(self._refusal(status, headers, raw, wait), status, resent)
-            await asyncio.sleep(wait)
+            too_long = wait is not None and max(wait, WAIT_S) >= self._timeout_s - (time.monotonic() - started)
+            if wait is None or too_long or resent >= WAITS:
+                raise NoAnswerError(self._refusal(status, headers, raw, wait if too_long else None), status, resent)
+            await asyncio.sleep(max(wait, WAIT_S))
+            try:
+                before_resending()
+            except NoAnswerError as error:
+                error.resent = resent
+                raise
             resent += 1
 
     async def text(self, path: str) -> str:
         """A page of plain text, like /metrics. Raises NoAnswerError."""
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(min(self._timeout_s, METRICS_S)):
                 status, headers, raw = await self._exchange("GET", path, None)
         except TimeoutError:
-            raise NoAnswerError(f"no answer within {self._timeout_s:g} s (--timeout)") from None
+            raise NoAnswerError(f"no answer within {min(self._timeout_s, METRICS_S):g} s") from None
         if status != 200:
             raise NoAnswerError(self._refusal(status, headers, raw, None), status)
         return raw.decode("utf-8", "replace")
@@ -192,7 +231,7 @@ class Client:
                             f"the answer is larger than {LARGEST_BYTES >> 20} MiB", response.status_code
                         )
                     parts.append(part)
-                return response.status_code, response.headers, b"".join(parts)
+                return response.status_code, response.headers, self._secrets.hide_in(b"".join(parts))
         except httpx.HTTPError as error:
             what = self._secrets.hide(str(error)) or "the connection broke"
             raise NoAnswerError(f"{type(error).__name__}: {what}") from None
@@ -203,19 +242,19 @@ class Client:
         try:
             body = json.loads(raw)
         except (ValueError, RecursionError):
-            begins = self._secrets.hide(raw[:SHOWN].decode("utf-8", "replace"))
+            begins = self._secrets.hide(raw.decode("utf-8", "replace"))[:SHOWN]
             raise NoAnswerError(
                 f"the answer is not JSON ({content_type or 'no content type'}): {begins!r}", 200
             ) from None
         if not isinstance(body, dict | list):
-            raise NoAnswerError(f"the answer is not a JSON object: {self._secrets.hide(str(body)[:SHOWN])!r}", 200)
+            raise NoAnswerError(f"the answer is not a JSON object: {self._secrets.hide(str(body))[:SHOWN]!r}", 200)
         return body
 
     def _refusal(self, status: int, headers: Mapping[str, str], raw: bytes, wait: float | None) -> str:
         """What a status other than 200 says."""
         if 300 <= status < 400:
             return f"status {status}: it points to {self._secrets.hide(headers.get('location', 'nowhere'))[:SHOWN]!r}. Give that as --base-url"
-        said = raw[:4096].decode("utf-8", "replace")
+        said = raw.decode("utf-8", "replace")
         try:
             found = json.loads(raw)
             found = found.get("error", found.get("detail", found.get("message", found)))
@@ -246,4 +285,6 @@ def context(ca_bundle: str | None) -> ssl.SSLContext:
 
 
 def unreachable(url: Url, error: NoAnswerError) -> FailedError:
+    if error.status in (401, 403):
+        return FailedError(f"{url} does not let us in: {error}. Set {KEYS[0]} or {KEYS[1]}, or name a --header")
     return FailedError(f"{url} cannot be asked: {error}. Is the server up, and is that its address?")

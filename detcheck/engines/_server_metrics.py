@@ -23,6 +23,8 @@ COUNTERS = {
 }
 CALLS = "detcheck_kernel_calls_total"  # of detcheck's plugin in vLLM, a line an op
 KINDS = {"vllm:": "vLLM", "sglang:": "SGLang", "llamacpp:": "llama.cpp"}
+MOST_AT_ONCE, MOST = 2**31, 2**53  # larger numbers are no counts
+ALL_GAUGES = tuple(name for names in GAUGES.values() for name in names)
 NAMES = tuple(name for names in (*GAUGES.values(), *COUNTERS.values()) for name in names)
 
 
@@ -63,6 +65,7 @@ def read(text: str) -> Reading:
             samples += [s for family in text_string_to_metric_families(line + "\n") for s in family.samples]
         except ValueError:
             continue  # a line that is none: what it would have told is not seen
+    samples = [s for s in samples if 0 <= s.value < (MOST_AT_ONCE if s.name in ALL_GAUGES else MOST)]  # and NaN is none
     numbers: dict[str, float] = {}
     for name, theirs in GAUGES.items():
         if found := [s.value for s in samples if s.name in theirs]:

@@ -6,6 +6,7 @@ tokens, by id or spelled, tokens; else text.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -112,7 +113,7 @@ class Server:
         """What can be known without a completion. Raises UsageError where no model is named, FailedError if it is down."""
         try:
             listed = (await self._client.json("GET", "/v1/models")).body
-            names = [str(m["id"]) for m in listed["data"]] if isinstance(listed, dict) else []
+            names = [m["id"] for m in listed["data"] if isinstance(m["id"], str)] if isinstance(listed, dict) else []
         except NoAnswerError as error:
             if error.status not in NOT_THERE or not self.name:
                 raise unreachable(self.url, error) from None
@@ -150,7 +151,7 @@ class Server:
             except NoAnswerError:
                 continue
             found = answer.get("tokens") if isinstance(answer, dict) else None
-            if isinstance(found, list) and found and all(type(t) is int for t in found):
+            if isinstance(found, list) and found and all(type(t) is int and 0 <= t < 2**31 for t in found):
                 return tuple(found)
         return ()
 
@@ -176,12 +177,15 @@ class Server:
                 raise FailedError(f"{self.url} does not answer as OpenAI's API does: {error}") from None
             way, taken = bare, dict.fromkeys(wanted, True) | {"log-probabilities": False}
         self.served = said.model or self.name
-        if said.model and not (said.model == self.name or said.model.startswith(self.name)):
+        dated = rf"{re.escape(self.name)}[-@:]\d[\d.-]*"  # a name that stands for the newest of several versions
+        if said.model and said.model != self.name and not re.fullmatch(dated, said.model):
             raise FailedError(
                 f"{self.url} was asked for {self.name} and answered as {said.model}. Say --model {said.model}, if that is the one meant"
             )
         spelled = said.words is None or "".join(said.words) == said.text
         exact = "none" if said.logprobs is None else "exact" if said.exact else "as printed"
+        if said.tokens is None and not spelled and exact != "none":
+            exact = "not compared, since its tokens do not spell its text"
         can = {
             "endpoint": PATHS[endpoint],
             "token ids": "yes"
@@ -247,9 +251,8 @@ class Server:
             body["messages"] = list(asked.messages) or [{"role": "user", "content": asked.text}]
         else:
             body["prompt"] = list(asked.tokens) if asked.tokens else asked.text
-        answer = await self._client.json("POST", PATHS[way.endpoint], body)
-        self._budget.sent += answer.resent
-        said = read(answer.body)
+        answer = await self._client.json("POST", PATHS[way.endpoint], body, self._budget.spend)
+        said = read(answer.body, trial=max_tokens <= TRIAL_TOKENS)
         if self.served and said.model and said.model != self.served:
             raise BadAnswerError(f"it was answered by the model {said.model!r}, and before by {self.served!r}")
         return replace(said, resent=answer.resent)

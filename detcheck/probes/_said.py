@@ -29,7 +29,7 @@ def outcome_of(said: Said, way: Way, before: Before) -> tuple[Outcome | None, st
         return None, "its id is that of an earlier answer: it comes from a cache, or the server names all alike"
     before.ids.add(said.id)
     logprobs = None if said.logprobs is None else np.asarray(said.logprobs, np.float32 if said.exact else np.float64)
-    if logprobs is None and way.can["log-probabilities"] != "none":
+    if logprobs is None and way.can["log-probabilities"] in ("exact", "as printed"):
         return None, "it has no log-probabilities, which earlier answers had"
     shared = {"logprobs": logprobs, "finish_reason": said.finish_reason, "text": said.text}
     if said.margins is not None and said.runners_up is not None:
@@ -42,9 +42,10 @@ def outcome_of(said: Said, way: Way, before: Before) -> tuple[Outcome | None, st
             return None, "its text is not that of an earlier answer with the same tokens"
         return outcome(np.asarray(said.tokens, np.int64), **shared), ""
     if way.can["token ids"] == "spelled":
-        if said.words is None or "".join(said.words) != said.text:
-            return None, "its tokens do not spell its text, as those of earlier answers did"
-        return outcome(np.asarray([number(word) for word in said.words], np.int64), words=said.words, **shared), ""
+        if said.words is None:
+            return None, "it has no tokens, which earlier answers had"
+        if "".join(said.words) == said.text:  # else (half a letter, say) the text is all that can be relied on
+            return outcome(np.asarray([number(word) for word in said.words], np.int64), words=said.words, **shared), ""
     points = np.asarray([ord(c) for c in said.text], np.int64)
     return outcome(points, finish_reason=said.finish_reason, text=said.text, unit="character"), ""
 

@@ -53,6 +53,8 @@ class Seen:
     """the most requests of ours at once"""
     flying: int = 0
     """now"""
+    interrupted: bool = False
+    """by Ctrl-C"""
 
     def grown(self, name: str) -> float | None:
         """How much a counter of the server grew; None where it does not tell."""
@@ -67,12 +69,20 @@ async def send(server: Server, way: Way, requests: Sequence[Request]) -> Seen:
         seen.before = seen.after = await server.metrics()
     done = asyncio.Event()
     watcher = asyncio.create_task(watch(server, seen, done)) if watches else None
+    tasks = [asyncio.create_task(one(server, way, request, seen)) for request in requests]
     try:
-        seen.sent = await asyncio.gather(*(one(server, way, request, seen) for request in requests))
+        await asyncio.wait(tasks)
+    except asyncio.CancelledError:  # Ctrl-C: what has come counts
+        seen.interrupted = True
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
     finally:
         done.set()
         if watcher:
-            await watcher
+            watcher.cancel()
+    gone = Sent(0.0, 0.0, None, "interrupted before it was answered")
+    seen.sent = [gone if task.cancelled() else task.result() for task in tasks]
     if watches:
         seen.after = await settled(server, seen.before, sum(each.said is not None for each in seen.sent))
     return seen
@@ -91,6 +101,8 @@ async def one(server: Server, way: Way, request: Request, seen: Seen) -> Sent:
         why, resent = str(error), error.resent
     except BadAnswerError as error:
         why = str(error)
+    except Exception as error:  # noqa: BLE001  the boundary: an answer may hold anything, and costs its own sample at most
+        why = f"the answer cannot be read ({type(error).__name__})"
     finally:
         seen.flying -= 1
     return Sent(began, time.perf_counter(), said, why, resent)
@@ -117,8 +129,11 @@ async def settled(server: Server, before: Reading, finished: int) -> Reading:
         await asyncio.sleep(POLL_S)
 
 
-def condition(step: Step, slot: int, seen: Seen) -> tuple[Condition, dict[str, object]]:
-    """The condition that a sample was under, as far as it was seen, and what its observation says of that."""
+def condition(step: Step, slot: int, seen: Seen, strict: bool) -> tuple[Condition, dict[str, object]]:
+    """The condition that a sample was under, as far as it was seen, and what its observation says of that.
+
+    `strict`: a wave must have run together whole, since its size was asked for; else two of it suffice.
+    """
     one = seen.sent[slot]
     looks = [look for look in seen.looks if one.began <= look[0] <= one.ended]
     # A request can be over between two looks: then what was seen in its step is all that is known of it.
@@ -130,7 +145,10 @@ def condition(step: Step, slot: int, seen: Seen) -> tuple[Condition, dict[str, o
         if steps and made and made > steps and max(sizes, default=0) < 2:
             sizes = sizes | {math.ceil(made / steps)}
         together = max((sizes | {n for _, n, _ in seen.looks}), default=0)
-        met = {"batch_sizes": tuple(sorted(sizes)), "as_asked": together > 1}
+        met = {
+            "batch_sizes": tuple(sorted(sizes)),
+            "as_asked": together >= (len(step.rows) if strict and step.condition.startswith("wave") else 2),
+        }
         return Condition(step.condition, None, slot), met if visible else {}
     here = content_hash(step.input.encode())[:12]
     if not visible:

@@ -70,6 +70,7 @@ class Served:
         self._spec, self._own = spec, spec.options
         self._loop = asyncio.Runner()
         self._servers: list[Server] = []
+        self._interrupted = False
         self._lost = 0  # steps in a row of which nothing came
         self._before: list[Before] = []  # what each server has said
         try:
@@ -201,7 +202,12 @@ class Served:
         return found
 
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
-        """Send the step's requests at their times. A sample that did not come is missing, with the reason."""
+        """Send the step's requests at their times. A sample that did not come is missing, with the reason.
+
+        Raises KeyboardInterrupt at the step after the one that Ctrl-C cut short, whose answers are kept.
+        """
+        if self._interrupted:
+            raise KeyboardInterrupt
         return self._loop.run(self._observe(step))
 
     async def _observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
@@ -216,6 +222,7 @@ class Served:
         ]
         seen = await send(server, way, requests)
         wall_s = time.perf_counter() - started
+        self._interrupted = seen.interrupted
         await self._give_up_on(server, seen.sent)
         observations, outcomes = [], {}
         for sample, slot in enumerate(slot for slot, length in enumerate(step.rows) if length == 0):
@@ -223,7 +230,7 @@ class Served:
             found, why = outcome_of(one.said, way, self._before[replica]) if one.said else (None, one.missing)
             if found:
                 outcomes[found.id] = found
-            under, how = condition(step, slot, seen)
+            under, how = condition(step, slot, seen, strict=self._spec.batch_sizes is not None)
             first = {}
             if not sample:
                 resent = sum(each.resent for each in seen.sent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,9 +33,9 @@ TOKENS_A_WORD = 1.4  # of English, about: for an estimate
 def check(spec: Spec) -> None:
     """Raises UsageError."""
     own = spec.options
-    if not own.base_url:
+    if not getattr(own, "base_url", ()):
         for option, name, default in SERVERS:
-            if getattr(own, name) != default:
+            if getattr(own, name, default) != default:
                 raise UsageError(f"{option} is for servers: give --base-url too, or leave it out")
         return
     if spec.kernels is not Kernels.STOCK:
@@ -60,8 +61,8 @@ def check(spec: Spec) -> None:
         ("--load-rate", own.load_rate),
     )
     for option, value in wanted:
-        if value is not None and not value > 0:
-            raise UsageError(f"{option} must be more than 0; got {value}")
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"{option} must be a number above 0; got {value}")
     if own.ca_bundle is not None and not Path(own.ca_bundle).is_file():
         raise UsageError(f"--ca-bundle {own.ca_bundle}: no such file")
     load.check(own.conditions, own.load_rate)
@@ -84,7 +85,7 @@ def estimate(spec: Spec, questions: Sequence[Question]) -> str:
     """What a run would send, in words; nothing is sent. Raises UsageError as the run would."""
     own, servers = spec.options, len(spec.options.base_url)
     names = {str(n): max(1, len(q.shown.split())) for n, q in enumerate(questions)}
-    opening = OPENING + len(questions)
+    opening = OPENING + 2 * len(questions)
     left = None if own.max_requests is None else own.max_requests // servers - opening
     limits = load.Limits(own.max_concurrency, left, own.load_rate, 1.0)
     asked = own.samples, own.max_tokens, spec.trials, own.conditions, spec.batch_sizes, spec.seed

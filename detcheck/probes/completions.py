@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from detcheck import baselines
 from detcheck.bits import content_hash
 from detcheck.engines.base import Completion, Decoded, Engine, Row
 from detcheck.environment import observe_environment
@@ -84,7 +85,7 @@ def check(spec: Spec) -> None:
     """What can be known before anything is loaded. Raises UsageError."""
     own: Options = spec.options
     server_options.check(spec)
-    engine = "server" if own.base_url else chosen(spec)
+    engine = "server" if getattr(own, "base_url", ()) else chosen(spec)
     if engine == "transformers":
         check_kernels(spec.kernels, spec.device)
     for option, value in (("--samples", own.samples), ("--max-tokens", own.max_tokens), ("--trials", spec.trials)):
@@ -100,8 +101,11 @@ def check(spec: Spec) -> None:
         fit(own.samples, spec.trials, spec.batch_sizes, own.conditions, max_rows=2**31)
     elif engine == "vllm":
         traffic.check(own.conditions)
-    if own.baseline is not None and not Path(own.baseline).exists():
-        raise UsageError(f"--baseline {own.baseline}: no such file. Give a run's folder, or the baseline.json in it")
+    if (named := getattr(own, "baseline", None)) is not None:
+        if not Path(named).exists():
+            raise UsageError(f"--baseline {named}: no such file. Give a run's folder, or the baseline.json in it")
+        if Path(named).is_file():
+            baselines.read(Path(named))
     if own.prompt_file is not None and not Path(own.prompt_file).is_file():
         raise UsageError(f"--prompt-file {own.prompt_file}: no such file")
 
@@ -111,7 +115,7 @@ def asked_questions(spec: Spec) -> list[Question]:
     own: Options = spec.options
     if own.prompt_file is not None:
         return read_prompts(Path(own.prompt_file))
-    if own.prompt is None and spec.model is None and not own.base_url:
+    if own.prompt is None and spec.model is None and not getattr(own, "base_url", ()):
         from detcheck.engines.amplifier import PROMPT
 
         return [Question(text=PROMPT)]

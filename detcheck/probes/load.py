@@ -135,9 +135,13 @@ def steps(
             rng = random.Random(f"{seed}/{plan.name}")
             rows, load = requests(plan, length, max_tokens, limits, rng)
             for trial in range(plan.trials):
-                (late if trial >= trials else first).append(Step(0, name, plan.name, trial, rows, load=load))
+                # The last lone request comes at the end, so that a change of the server during the run is not blamed on the load.
+                last_lone = plan.name == "alone" and trial == plan.trials - 1 and trial
+                (late if trial >= trials or last_lone else first).append(
+                    Step(0, name, plan.name, trial, rows, load=load)
+                )
         # Repeats beyond the asked ones come at the end, so that a drift over the run would show in them.
-        made += first + late
+        made += first + sorted(late, key=lambda step: step.condition == "alone")
     return [replace(step, index=index) for index, step in enumerate(made)]
 
 
