@@ -11,6 +11,7 @@ ROOT = Path(detcheck.__file__).parent
 HELPERS = {
     "bits",
     "certificates",
+    "culprits",
     "errors",
     "figures",
     "files",
@@ -38,6 +39,7 @@ ALLOWED = {
     "records": set(),
     "bits": set(),
     "certificates": {"records", "tally"},
+    "culprits": {"records", "tally"},
     "errors": set(),
     "files": set(),
     "figures": {"records", "bits", "forks", "outcomes"},

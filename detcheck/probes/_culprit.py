@@ -1,0 +1,226 @@
+"""Two arms on one call, with exactly the inputs that it has in the batch: again, and the prompt's rows alone.
+
+The rows alone are laid out as the call had them when the prompt really ran alone: its strides, its distance from an aligned
+address. Only a call that can be cut like that is accused: its other arguments and its integers (indices, routes, ids) must be
+those of the lone run, and what comes out must hold the batch if what goes in does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from detcheck.bits import furthest, patterns
+from detcheck.kernels._switch import uncounted
+from detcheck.probes._rows import Part
+from detcheck.probes._seen import Seen, digest
+from detcheck.probes._trace import Call, Key, same_form
+
+if TYPE_CHECKING:
+    import torch
+
+RANDOM = "nondeterministic_seeded"  # torch's tag: asking again would draw other numbers
+
+
+@dataclass
+class Tested:
+    """What came of the two arms on a call: a hash of the bits each time."""
+
+    key: Key
+    alone: list[int]
+    batch: list[int]
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def differs(self) -> bool:
+        return len({*self.alone, *self.batch}) > 1
+
+
+class TwoArms:
+    """Tests every call of a batch's trace whose parts are known. `repeats`: calls of each arm."""
+
+    def __init__(self, rows: int, slot: int, repeats: int) -> None:
+        self._rows, self._slot, self._repeats = rows, slot, repeats
+        self._done: set[Any] = set()
+        self.tested: dict[Key, Tested] = {}
+        self.untested: dict[str, int] = {}
+        """why a call could not be cut -> calls"""
+
+    def __call__(
+        self,
+        call: Call,
+        alone: Call,
+        function: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        kept: dict[int, torch.Tensor],
+        outputs: Sequence[torch.Tensor],
+        where: Callable[[], str],
+    ) -> None:
+        from torch.utils._pytree import tree_flatten
+
+        leaves, form = tree_flatten((args, kwargs))
+        form_of = (call.key[1:], tuple((s.shape, s.dtype) for s in call.inputs.values()))
+        if form_of in self._done:
+            return
+        self._done.add(form_of)
+        given = Given(call, alone, function, [kept.get(n, leaf) for n, leaf in enumerate(leaves)], form)
+        if why := given.cannot_be_cut():
+            self.untested[why] = self.untested.get(why, 0) + 1
+            return
+        places = list(call.outputs)
+        own = [call.outputs[n].part.take(outputs[n]) for n in places]
+        batch = [digests(own)] + [digests(given.again()) for _ in range(self._repeats - 1)]
+        lone = []
+        for _ in range(self._repeats):
+            made = given.alone()
+            if [tuple(t.shape) for t in made] != [tuple(t.shape) for t in own]:
+                self.untested["it gives another shape alone"] = self.untested.get("it gives another shape alone", 0) + 1
+                return
+            lone.append(digests(made))
+        found = Tested(call.key, lone, batch)
+        if found.differs:
+            found.details = describe(call, alone, own[0], made[0]) | {"source": where()}
+            if len(set(lone)) == 1 == len(set(batch)):
+                found.details["starts_at"] = self._starts_at(given, lone[0])
+        self.tested[call.key] = found
+
+    def _starts_at(self, given: Given, lone: int) -> int | None:
+        """The smallest batch that gives other bits than the row alone, if larger ones do too. By bisection; None: it cannot be cut."""
+        if not given.by_slot():
+            return None
+        equal, differs = 1, self._rows
+        while differs - equal > 1:
+            size = (equal + differs) // 2
+            first = min(self._slot, self._rows - size)
+            if digests(given.window(first, first + size)) == lone:
+                equal = size
+            else:
+                differs = size
+        return differs
+
+
+@dataclass
+class Given:
+    """A call's arguments in the batch, and how to cut them."""
+
+    call: Call
+    lone: Call
+    function: Callable[..., Any]
+    leaves: list[Any]
+    form: Any
+
+    def cannot_be_cut(self) -> str:
+        """Why, in words; "" where it can."""
+        tags = getattr(self.function, "tags", ())
+        if not self.call.attention and any(RANDOM in str(tag) for tag in tags):
+            return "it draws random numbers"
+        seen, outputs = self.call.inputs, self.call.outputs
+        if any(s.part is None for s in (*seen.values(), *outputs.values())):
+            return "the prompt's own rows are not known"
+        if all(s.weight or s.part.whole for s in seen.values()):
+            return "it holds no batch"
+        if any(s.part.whole for s in outputs.values()):
+            return "it mixes the rows"
+        if not self.call.attention and self.call.plain != self.lone.plain:
+            return "its other arguments follow the batch"
+        for place, s in seen.items():
+            before = self.lone.inputs.get(place)
+            if before is None:
+                if not self.call.attention:
+                    return "it has other arguments alone"
+            elif not s.floats and s.digest != before.digest and place not in self.offsets():
+                return "its indices follow the batch"
+        return ""
+
+    def offsets(self) -> list[int]:
+        """Places of the ends of groups of rows, in a product of groups: they are counted anew for fewer rows."""
+        if "grouped_mm" not in self.call.op:
+            return []
+        return [place for place, s in self.call.inputs.items() if not s.floats]
+
+    def by_slot(self) -> bool:
+        return any(s.part.by_slot for s in self.call.inputs.values() if not s.weight) and all(
+            s.part.picked is None for s in (*self.call.inputs.values(), *self.call.outputs.values())
+        )
+
+    def again(self) -> list[torch.Tensor]:
+        leaves = list(self.leaves)
+        if schema_writes(self.function):
+            leaves = [same_form(leaf) if n in self.call.inputs else leaf for n, leaf in enumerate(leaves)]
+        return self._run(leaves, {n: s.part for n, s in self.call.outputs.items()})
+
+    def alone(self) -> list[torch.Tensor]:
+        leaves = list(self.leaves)
+        for place, s in self.call.inputs.items():
+            if s.weight:
+                continue
+            if place in self.offsets():
+                picked = next(x.part.picked for x in self.call.inputs.values() if x.part.picked)
+                ends = leaves[place].tolist()
+                leaves[place] = leaves[place].new_tensor([sum(row < end for row in picked) for end in ends])
+                continue
+            before: Seen | None = self.lone.inputs.get(place)
+            cut = s.part.take(leaves[place])
+            same = before is not None and tuple(cut.shape) == before.shape
+            leaves[place] = same_form(cut, before if same else None)
+        return self._run(leaves, {})
+
+    def window(self, first: int, last: int) -> list[torch.Tensor]:
+        leaves = list(self.leaves)
+        for place, s in self.call.inputs.items():
+            if not s.weight:
+                cut = s.part.window(leaves[place], first, last)
+                leaves[place] = cut.clone() if schema_writes(self.function) or s.part.by_slot else cut
+        return self._run(leaves, {n: s.part.within(first) for n, s in self.call.outputs.items()})
+
+    def _run(self, leaves: list[Any], parts: dict[int, Part]) -> list[torch.Tensor]:
+        import torch
+        from torch.utils._pytree import tree_leaves, tree_unflatten
+
+        args, kwargs = tree_unflatten(leaves, self.form)
+        with uncounted():
+            made = [t for t in tree_leaves(self.function(*args, **kwargs)) if isinstance(t, torch.Tensor)]
+        made = made or [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        return [parts[n].take(made[n]) if parts else made[n] for n in self.call.outputs]
+
+
+def schema_writes(function: Any) -> bool:
+    schema = getattr(function, "_schema", None)
+    return schema is not None and schema.is_mutable
+
+
+def digests(tensors: Sequence[torch.Tensor]) -> int:
+    return hash(tuple(map(digest, tensors)))
+
+
+def integers(tensor: torch.Tensor) -> torch.Tensor:
+    """The bit patterns, flat."""
+    import torch
+
+    flat = tensor.detach().contiguous().cpu().reshape(-1)
+    flat = torch.view_as_real(flat).reshape(-1) if flat.is_complex() else flat
+    return flat.view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()])
+
+
+def describe(call: Call, alone: Call, together: torch.Tensor, lone: torch.Tensor) -> dict[str, Any]:
+    """Forms of what went in, and how far apart what came out is."""
+    a, b = integers(together).numpy(), integers(lone).numpy()
+    ulp, apart = (None, None)
+    if together.dtype.itemsize > 1 and not together.is_complex():
+        ulp, apart = furthest(patterns(a), patterns(b), str(together.dtype).removeprefix("torch."))
+    return {
+        "inputs": {"alone": forms(alone), "batch": forms(call)},
+        "elements": int(a.size),
+        "differing": int((a != b).sum()),
+        "max_ulp": ulp,
+        "max_abs": apart,
+    }
+
+
+def forms(call: Call) -> list[dict[str, Any]]:
+    return [
+        {"shape": list(s.shape), "dtype": s.dtype, "strides": list(s.strides), "weight": s.weight.split("@")[0]}
+        for s in call.inputs.values()
+    ]
