@@ -88,11 +88,11 @@ class Bisection:
                 self.seen[key].setdefault(call.before, {}).setdefault(name, []).append(call.after)
 
     def control(self) -> dict[str, Any]:
-        """One call's last element comes out one ulp off: is that call named, and what becomes of it at the logits?"""
+        """One call's last row comes out one ulp off: is that call named, and what becomes of it at the logits?"""
         weighed = [k for k, c in self.alone.items() if k[0] == 0 and k[4] and c.after and not c.module]
         if not weighed:
             return {}
-        key = weighed[len(weighed) // 3]
+        key = weighed[0]
         plain = last_logits(self.engine, [self.prompt], [0], self.decoded)[0][0]
         tracer = Tracer(self.engine._model, self.alone, None, nudge=key)
         with tracer.running():

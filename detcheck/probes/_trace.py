@@ -75,7 +75,7 @@ class Tracer:
     ) -> None:
         """`test(call, alone, function, arguments, options, kept, outputs, source)` is called for every op whose parts are known.
 
-        `nudge`: the call of which one element comes out moved by one ulp: the detector's own test subject.
+        `nudge`: the call of which the last row comes out moved by one ulp: the detector's own test subject.
         """
         self._model, self._alone, self._layout, self._test, self._nudge = model, alone, layout, test, nudge
         self._names = weights(model)
@@ -234,7 +234,8 @@ class Tracer:
             elif not floats_only or leaf.is_floating_point():
                 before = None if alone is None else alone.inputs.get(place)
                 call.inputs[place] = look(leaf, self._names, self._tokens, before, self._layout)
-                if self._layout and before is None:
+                # A mask is not there alone; and where it is, keys and values may come a head each instead of a group each.
+                if self._layout and (before is None or (call.attention and call.inputs[place].part is None)):
                     late.append(place)
         for place in late:
             known = [(seen.shape, seen.part) for seen in call.inputs.values() if seen.part and seen.part.dims]
@@ -305,9 +306,9 @@ def same_form(tensor: torch.Tensor, like: Seen | None = None) -> torch.Tensor:
 
 
 def nudge(tensor: torch.Tensor) -> None:
-    """Move the last element by one representable number."""
-    flat = tensor.view(-1) if tensor.is_contiguous() else tensor[(-1,) * tensor.ndim].view(1)
-    flat[-1:] = flat[-1:].nextafter(flat.new_full((1,), float("inf")))
+    """Move the last row by one representable number each."""
+    row = tensor[(-1,) * (tensor.ndim - 1)]
+    row.copy_(row.nextafter(row.new_full((), float("inf"))))
 
 
 def source() -> str:
