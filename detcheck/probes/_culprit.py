@@ -15,11 +15,13 @@ from detcheck.bits import furthest, patterns
 from detcheck.kernels._switch import uncounted
 from detcheck.probes._rows import Part
 from detcheck.probes._seen import Seen, digest
-from detcheck.probes._trace import Call, Key, same_form
+from detcheck.probes._trace import Call, Key, same_form, unseen
 
 if TYPE_CHECKING:
     import torch
 
+# Products, of which every row of the first factor is one of its own.
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::_grouped_mm", "transformers::grouped_mm_fallback")
 RANDOM = "nondeterministic_seeded"  # torch's tag: asking again would draw other numbers
 
 
@@ -66,6 +68,7 @@ class TwoArms:
             return
         self._done.add(form_of)
         given = Given(call, alone, function, [kept.get(n, leaf) for n, leaf in enumerate(leaves)], form)
+        given.pick_any()
         if why := given.cannot_be_cut():
             self.untested[why] = self.untested.get(why, 0) + 1
             return
@@ -127,6 +130,8 @@ class Given:
             return "it mixes the rows"
         if not self.call.attention and self.call.plain != self.lone.plain:
             return "its other arguments follow the batch"
+        if self.offsets() and not any(s.part.picked for s in seen.values()):
+            return "the prompt's own rows are not known"
         for place, s in seen.items():
             before = self.lone.inputs.get(place)
             if before is None:
@@ -135,6 +140,22 @@ class Given:
             elif not s.floats and s.digest != before.digest and place not in self.offsets():
                 return "its indices follow the batch"
         return ""
+
+    def pick_any(self) -> None:
+        """Rows that a router handed to an expert, and that their bytes do not find: for a product any of them will do."""
+        seen = [s for s in (*self.call.inputs.values(), *self.call.outputs.values()) if not s.weight]
+        if self.call.op not in PRODUCTS or any(s.part and s.part.picked for s in seen):
+            return
+        together, lone = next(iter(self.call.outputs.values())), next(iter(self.lone.outputs.values()))
+        if together.part is not None and not self.offsets():
+            return
+        rows, count = together.shape[0], lone.shape[0]
+        if not 0 < count < rows:
+            return
+        picked = tuple(range(0, rows, rows // count))[:count]
+        for s in seen:
+            if s.floats and s.shape[:1] == (rows,):
+                s.part = Part((), 0, picked)
 
     def offsets(self) -> list[int]:
         """Places of the ends of groups of rows, in a product of groups: they are counted anew for fewer rows."""
@@ -159,7 +180,7 @@ class Given:
             if s.weight:
                 continue
             if place in self.offsets():
-                picked = next(x.part.picked for x in self.call.inputs.values() if x.part.picked)
+                picked = next((x.part.picked for x in self.call.inputs.values() if x.part.picked), ())
                 ends = leaves[place].tolist()
                 leaves[place] = leaves[place].new_tensor([sum(row < end for row in picked) for end in ends])
                 continue
@@ -194,7 +215,8 @@ def schema_writes(function: Any) -> bool:
 
 
 def digests(tensors: Sequence[torch.Tensor]) -> int:
-    return hash(tuple(map(digest, tensors)))
+    with unseen():
+        return hash(tuple(map(digest, tensors)))
 
 
 def integers(tensor: torch.Tensor) -> torch.Tensor:

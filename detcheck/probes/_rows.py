@@ -9,6 +9,7 @@ not compared, and counted.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -76,6 +77,7 @@ class Part:
         return Part(self.dims, self.slot - first)
 
 
+@functools.lru_cache(maxsize=4096)  # a model has few shapes, and many calls of each
 def part(alone: Sequence[int], together: Sequence[int], layout: Layout) -> Part | None:
     """The part of a tensor of shape `together` that has shape `alone` when the prompt runs alone. None: not explained."""
     if len(alone) != len(together):

@@ -133,23 +133,23 @@ class Tracer:
         open_calls: list[Call] = []
 
         def enter(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-            with _below(self._mode):
-                if not name:
-                    self._step += 1
-                    ids = kwargs.get("input_ids", args[0] if args else None)
-                    self._tokens = ids.shape[1]
-                visit = self._visits[self._step, name]
-                self._visits[self._step, name] += 1
-                self._path.append((name, visit))
-                call = self._open(f"module {type(module).__name__}", None)
+            if not name:
+                self._step += 1
+                ids = kwargs.get("input_ids", args[0] if args else None)
+                self._tokens = ids.shape[1]
+            visit = self._visits[self._step, name]
+            self._visits[self._step, name] += 1
+            self._path.append((name, visit))
+            call = self._open(f"module {type(module).__name__}", None)
+            with unseen():
                 self._look_at(call, [leaf for leaf in tree_leaves((args, kwargs)) if name], floats_only=True)
-                open_calls.append(call)
+            open_calls.append(call)
 
         def leave(module: torch.nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-            with _below(self._mode):
-                call = open_calls.pop()
-                self._path.pop()
-                if name:
+            call = open_calls.pop()
+            self._path.pop()
+            if name:
+                with unseen():
                     self._finish(call, tree_leaves(out))
 
         return [
@@ -192,21 +192,21 @@ class Tracer:
             if alone is None:
                 self.unmatched[op] += 1
             return self._run(op, function, args, kwargs)
-        with uncounted():
+        with unseen():
             self._look_at(call, leaves)
             kept = None
             if self._test is not None and alone is not None:
                 kept = written(function, leaves)
         made = self._run(op, function, args, kwargs)
-        with uncounted():
+        with unseen():
             outputs = [t for t in tree_leaves(made) if isinstance(t, torch.Tensor)] or tensors[:1]
             if call.attention:
                 outputs = outputs[:1]  # what comes beside it is for a backward pass
             if call.key == self._nudge:
                 nudge(outputs[0])
             self._finish(call, outputs)
-            if kept is not None and call.after is not None:
-                self._test(call, alone, function, args, kwargs, kept, outputs, source)
+        if kept is not None and call.after is not None:
+            self._test(call, alone, function, args, kwargs, kept, outputs, source)
         return made
 
     def _run(self, op: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -237,21 +237,36 @@ class Tracer:
                 # A mask is not there alone; and where it is, keys and values may come a head each instead of a group each.
                 if self._layout and (before is None or (call.attention and call.inputs[place].part is None)):
                     late.append(place)
+        self._agree_on_rows(call, alone, leaves)
         for place in late:
             known = [(seen.shape, seen.part) for seen in call.inputs.values() if seen.part and seen.part.dims]
             call.inputs[place].part = like_the_others(call.inputs[place].shape, known)
+        if self._layout and points_into_the_batch(call):
+            for seen in call.inputs.values():
+                seen.part = seen.digest = None
         counted = call.inputs.values() if not call.attention else list(call.inputs.values())[:3]
         plain = () if floats_only or call.attention else tuple(call.plain.items())
         digests = [seen.digest for seen in counted]
         if None not in digests and (self._alone is None or alone is not None) and digests:
             call.before = hash((tuple(digests), plain))
 
+    def _agree_on_rows(self, call: Call, alone: Call | None, leaves: list[Any]) -> None:
+        """Where the rows of one input were found by their bytes, those beside it are the same ones: the widest decides."""
+        picked = [s for s in call.inputs.values() if s.part and s.part.picked]
+        if not picked:
+            return
+        best = max(picked, key=lambda s: s.shape[1])
+        for place, s in call.inputs.items():
+            if s is not best and s.floats and not s.weight and s.shape[:1] == best.shape[:1]:
+                before = alone.inputs.get(place) if alone else None
+                call.inputs[place] = look(leaves[place], self._names, self._tokens, before, self._layout, best.part)
+
     def _finish(self, call: Call, outputs: list[Any]) -> None:
         import torch
 
         alone = None if self._alone is None else self._alone.get(call.key)
         sliced = self._layout is not None and any(s.part and s.part.dims and not s.part.whole for s in call.inputs.values())
-        picked = next((s for s in call.inputs.values() if s.part and s.part.picked), None)
+        picked = max((s for s in call.inputs.values() if s.part and s.part.picked), key=lambda s: s.shape[1:], default=None)
         digests: list[int | None] = []
         for place, out in enumerate(outputs):
             if not isinstance(out, torch.Tensor) or not out.is_floating_point() and not out.is_complex():
@@ -271,6 +286,13 @@ class Tracer:
         self.calls[call.key] = call
 
 
+def points_into_the_batch(call: Call) -> bool:
+    """Whether it has indices, and numbers of the batch that they may point to: other rows than the prompt's, whatever they say."""
+    whole = [s for s in call.inputs.values() if not s.weight]
+    indices = any(s.dtype.startswith(("int", "uint")) and s.shape for s in whole)
+    return indices and any(s.floats for s in whole) and "grouped_mm" not in call.op and not call.attention
+
+
 @contextlib.contextmanager
 def _below(mode: Any) -> Iterator[None]:
     """Inside, the mode does not see what runs; those beneath it do."""
@@ -280,6 +302,15 @@ def _below(mode: Any) -> Iterator[None]:
         yield
         return
     with _pop_mode_temporarily():
+        yield
+
+
+@contextlib.contextmanager
+def unseen() -> Iterator[None]:
+    """What runs inside is our own looking: no mode sees it, nothing counts it."""
+    import torch
+
+    with uncounted(), torch._C._DisableTorchDispatch():
         yield
 
 
