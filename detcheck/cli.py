@@ -221,6 +221,9 @@ def batch(
 @command
 def bisect(
     context: typer.Context,
+    run: Annotated[
+        Path | None, typer.Argument(help="A run of completions or batch that found a difference.", show_default=False)
+    ] = None,
     model: Annotated[str | None, panel(MODEL, "Hub id or folder. Default: the embedded amplifier.")] = None,
     kernels: KernelsOption = Kernels.STOCK,
     apply: Annotated[
@@ -246,8 +249,17 @@ def bisect(
     quiet: QuietOption = False,
 ) -> None:
     """Which module and which op gives a prompt other bits in a batch than alone, and is it the run or the batch?"""
-    own = lookup.find("probes", "bisect").Options(prompt, prompt_file, chat, attn, trust_remote_code, decode, apply)
+    part = lookup.find("probes", "bisect")
+    own = part.Options(None, prompt, prompt_file, chat, attn, trust_remote_code, decode, apply)
     spec = Spec("bisect", own, model, kernels, dtype, device, seed, trials, batch_sizes(sizes), fail_on)
+    if run:
+        from detcheck import runner
+
+        given = [n for n in context.params if str(context.get_parameter_source(n)).endswith("COMMANDLINE")]
+        names = {"batch_sizes": "sizes"}
+        if said := next((n for n in part.Options.FROM_RUN if names.get(n, n) in given), None):
+            raise UsageError(f"--{said.replace('_', '-')} is the run's own where a run is given. Leave one of them out")
+        spec = part.of_run(str(run), spec, *runner.differing(run))
     probe(context, spec, format, output_dir, resume, quiet)
 
 

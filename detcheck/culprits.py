@@ -102,6 +102,8 @@ def nobody(facts: Mapping[str, Any]) -> tuple[Verdict, str]:
         if run or batch:
             verdict = Verdict.RUN_VARIANT if run else Verdict.BATCH_VARIANT
             return verdict, f"the logits differ in {name}, and no call that could be compared is guilty: {not_compared(facts)}"
+    if control.get("untraced") not in (None, lone[0]):
+        return Verdict.INCONCLUSIVE, "the prompt has other logits under the trace than without it: what was traced is not what runs"
     tested = sum(kind["tested"] for kind in facts["kinds"])
     if not control.get("named"):
         return Verdict.INCONCLUSIVE, "a call that was made to differ on purpose was not named: the bisection is blind here"

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoTokenizer
 
 from detcheck.engines import amplifier
+from detcheck.engines.logits import forward
 from detcheck.engines.transformers import TransformersEngine
 from detcheck.judge import judge
 from detcheck.kernels import attention
@@ -59,11 +60,6 @@ class Planted(TorchDispatchMode):
         self.places = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
-            with self:
-                made = func.decompose(*args, **(kwargs or {}))
-                if made is not NotImplemented:
-                    return made
         made = func(*args, **(kwargs or {}))
         if not func.is_view and not func._schema.is_mutable and any(isinstance(a, torch.Tensor) for a in args):
             self.strike(func._schema.name, made)
@@ -106,10 +102,8 @@ class Planted(TorchDispatchMode):
 
 def places(engine):
     """Where faults can be planted: ops that compute something."""
-    from detcheck.engines.logits import last_logits
-
-    with engine.running("batch-invariant"), torch.inference_mode(), Planted(engine._model).planted() as seen:
-        last_logits(engine, [engine.encode(PROMPT)], [0], 1)
+    with engine.running("batch-invariant"), torch.no_grad(), Planted(engine._model).planted() as seen:
+        forward(engine, [engine.encode(PROMPT)], 1)
     skipped = ("aten::_unsafe_view", "aten::copy_", "aten::clone", "aten::empty", "aten::_to_copy", "aten::new_", "aten::cat", "aten::full", "aten::where")
     return [p for p in seen.places.values() if not p.op.startswith(skipped) and p.path and "rotary" not in p.path]
 

@@ -12,10 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from detcheck.bits import content_hash, furthest, patterns
-from detcheck.engines.logits import last_logits
-from detcheck.engines.transformers import TransformersEngine
-from detcheck.probes._culprit import Tested, TwoArms, forms
+from detcheck.engines.checkpoint import first_line
+from detcheck.engines.logits import forward, last_logits
+from detcheck.engines.transformers import TransformersEngine, out_of_memory
+from detcheck.errors import OutOfMemoryError
+from detcheck.probes._culprit import Tested, TwoArms, forms, integers
 from detcheck.probes._rows import Layout
 from detcheck.probes._trace import Call, Key, Tracer
 
@@ -77,10 +81,9 @@ class Bisection:
                     self.only_alone |= Counter(c.op for k, c in self.alone.items() if c.after and k not in tracer.calls)
 
     def _forward(self, tracer: Tracer, name: str, rows: Sequence[Tokens], slot: int) -> Any:
-        with tracer.running():
-            bits, self.dtype, seen = last_logits(self.engine, rows, [slot], self.decoded)
-        self.logits[name].append(content_hash(bits[0].tobytes())[:16])
-        return bits[0]
+        bits = traced(self.engine, tracer, rows, slot, self.decoded)
+        self.logits[name].append(content_hash(bits.tobytes())[:16])
+        return bits
 
     def _note(self, tracer: Tracer, name: str) -> None:
         for key, call in tracer.calls.items():
@@ -93,19 +96,19 @@ class Bisection:
         if not weighed:
             return {}
         key = weighed[0]
-        plain = last_logits(self.engine, [self.prompt], [0], self.decoded)[0][0]
+        plain, dtype, _ = last_logits(self.engine, [self.prompt], [0], self.decoded)
         tracer = Tracer(self.engine._model, self.alone, None, nudge=key)
-        with tracer.running():
-            moved, dtype, _ = last_logits(self.engine, [self.prompt], [0], self.decoded)
+        moved = traced(self.engine, tracer, [self.prompt], 0, self.decoded)
         guilty = [
             (c.order, k)
             for k, c in tracer.calls.items()
             if c.before is not None and c.before == self.alone[k].before and c.after != self.alone[k].after
         ]
-        a, b = patterns(plain), patterns(moved[0])
+        a, b = patterns(plain[0]), patterns(moved)
         return {
             "op": key[3],
             "path": key[1],
+            "untraced": content_hash(plain[0].tobytes())[:16],
             "named": bool(guilty) and min(guilty)[1] == key,
             "elements": len(a),
             "changed": int((a != b).sum()),
@@ -152,7 +155,6 @@ class Bisection:
             "only_alone": dict(self.only_alone),
             "only_in_batches": dict(self.unmatched),
             "logits": {"alone": self.logits[LONE], **{b.name: self.logits[b.name] for b in self.batches}},
-            "logits_dtype": self.dtype,
         }
 
     def _place(self, key: Key, call: Call) -> dict[str, Any]:
@@ -174,6 +176,20 @@ class Bisection:
                 if name != LONE and len({*lone, *outcomes}) > 1:
                     found.append(evidence(call, name, "in the run", lone, outcomes, {}))
         return found
+
+
+def traced(engine: TransformersEngine, tracer: Tracer, rows: Sequence[Tokens], slot: int, decoded: int) -> np.ndarray:
+    """The bit patterns of the logits of that row. Raises OutOfMemoryError, FailedError where an op raised."""
+    import torch
+
+    try:
+        with tracer.running(), torch.no_grad():
+            logits = forward(engine, rows, decoded)[slot]
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise OutOfMemoryError(f"out of memory with {len(rows)} rows under the trace: {first_line(error)}") from None
+    return integers(logits).numpy()
 
 
 def evidence(

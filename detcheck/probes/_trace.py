@@ -63,7 +63,7 @@ class Call:
 
 
 class Tracer:
-    """Traces forward passes of a model. `alone`: the calls of the prompt's lone run, which a batch of that layout is read by."""
+    """Traces forward passes of a model, under no_grad: in inference mode composite ops would come in one piece. `alone`: the calls of the prompt's lone run, which a batch of that layout is read by."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Tracer:
 
         class Mode(TorchDispatchMode):
             def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-                return tracer.dispatch(self, func, args, kwargs or {})
+                return tracer.dispatch(func, args, kwargs or {})
 
         with contextlib.ExitStack() as undo:
             for name, module in self._model.named_modules():
@@ -157,14 +157,7 @@ class Tracer:
             module.register_forward_hook(leave, with_kwargs=True),
         ]
 
-    def dispatch(self, mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        import torch
-
-        if func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
-            with mode:  # its parts are what is of interest
-                made = func.decompose(*args, **kwargs)
-                if made is not NotImplemented:
-                    return made
+    def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = func._schema.name
         if func.is_view or name.endswith(("::_unsafe_view", "::detach", "::alias", "::lift_fresh")):
             return func(*args, **kwargs)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import random
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from detcheck.differing import Differing
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
 from detcheck.outcomes import digest_outcome
 from detcheck.probes import _apply, completions
 from detcheck.probes._bisection import Batch, Bisection
+from detcheck.probes.prompts import Question
 from detcheck.probes.schedule import compose, conditions
 from detcheck.records import Condition, Kernels, Observation, Outcome, Schedule, Spec, Step
 
@@ -28,6 +30,8 @@ DECODED = 2  # tokens fed one by one: the first step after a prefill, and one on
 class Options:
     """The knobs of this probe."""
 
+    run: str | None = field(default=None, metadata={"argument": True})
+    """folder of a run that found a difference; it gives what else is asked"""
     prompt: str | None = None
     """None: the default prompt, unless there is a file"""
     prompt_file: str | None = None
@@ -41,7 +45,33 @@ class Options:
     apply: bool = False
     """replace the guilty by kernels of ours, one kind at a time"""
 
-    max_tokens: ClassVar[int] = 1
+    question: int | None = None
+    """of a run: which of its prompts; None: all"""
+    condition: str | None = None
+    """of a run: the batch that differs"""
+    company: tuple[int, ...] = ()
+    """of a run: that batch's rows"""
+    fed: tuple[int, ...] = ()
+    """of a run: tokens that came before the first that differs; they are fed one by one"""
+    max_tokens: int = 1
+    """of a run: what its fillers were given beyond their prompt"""
+
+    FROM_RUN: ClassVar[tuple[str, ...]] = (
+        "model", "kernels", "dtype", "device", "seed", "batch_sizes", "prompt", "prompt_file", "chat", "attn", "trust_remote_code",
+        "decode", "question", "condition", "company", "fed", "max_tokens",
+    )  # fmt: skip
+
+
+def of_run(path: str, spec: Spec, asked: Spec, found: Differing) -> Spec:
+    """The question that a run leaves open: its own model, prompt and batch."""
+    theirs, same = asked.options, {"decode": max(len(found.fed), 0 if found.fed else DECODED)}
+    same |= {name: getattr(theirs, name) for name in ("prompt", "prompt_file", "chat", "attn", "trust_remote_code", "max_tokens")}
+    place = {"question": found.prompt, "condition": found.condition, "company": found.rows, "fed": found.fed}
+    if asked.probe == "batch" or not found.fed:
+        same["decode"] = 0
+    options = replace(spec.options, run=path, **same, **place)
+    knobs = {name: getattr(asked, name) for name in ("model", "dtype", "device", "seed")}
+    return replace(spec, options=options, kernels=found.kernels, **knobs)
 
 
 def check(spec: Spec) -> None:
@@ -70,8 +100,21 @@ class Bisect(completions.Completions):
         steps = [Step(n, name, "bisect", 0, (0,)) for n, name in enumerate(lengths)]
         return Schedule(tuple(steps), (), self._engine.max_rows(self._longest(max(lengths.values()))))
 
+    def _questions(self) -> list[Question]:
+        asked, only = super()._questions(), self._own.question
+        return asked if only is None else asked[only : only + 1]
+
+    def _filler_seed(self, step: Step) -> str:
+        """As the run's own probe has it: `batch` takes the same fillers however many there are."""
+        return f"{self._spec.seed}/{'batch' if self._own.run and self._own.max_tokens == 1 else step.condition}"
+
     def _batches(self, name: str) -> tuple[Batch, ...]:
         spec, prompt = self._spec, self._prompts[name].token_ids
+        if self._own.run:
+            fed = self._own.fed
+            formed, _ = self._batch(Step(0, name, self._own.condition, 0, self._own.company))
+            rows = [r.prompt + (fed if r.continuation is None else r.continuation[: len(fed)]) for r in formed]
+            return (Batch(self._own.condition, tuple(rows), self._own.company.index(0)),)
         sizes = tuple(size for size in spec.batch_sizes or SIZES if size > 1)
         room = min(self._engine.context - 1, 2 * len(prompt))
         ragged = (max(sizes),) if room > len(prompt) > 1 else ()
@@ -102,7 +145,7 @@ class Bisect(completions.Completions):
         return [seen], made
 
     def _facts(self, step: Step) -> dict[str, Any]:
-        prompt = self._prompts[step.input].token_ids
+        prompt = self._prompts[step.input].token_ids + self._own.fed
         decoded = min(self._own.decode, len(prompt) - 1)
         asked = self._engine, prompt, self._batches(step.input), decoded, self._spec.trials
         bisection = Bisection(*asked, max(REPEATS, self._spec.trials))
