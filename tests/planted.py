@@ -61,7 +61,7 @@ class Planted(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         made = func(*args, **(kwargs or {}))
-        if not func.is_view and not func._schema.is_mutable and any(isinstance(a, torch.Tensor) for a in args):
+        if not func.is_view and any(isinstance(a, torch.Tensor) for a in args):
             self.strike(func._schema.name, made)
         return made
 
@@ -72,7 +72,7 @@ class Planted(TorchDispatchMode):
         self.places.setdefault((op, self._path[-1]), Place(op, self._path[-1], out.shape[0]))
         for fault in self._faults:
             if (fault.place.op, fault.place.path) == (op, self._path[-1]) and fault.strikes(out):
-                part = out[..., ::3] if out.shape[-1] > 1 else out
+                part = out[..., (fault.kind == "run") :: 3] if out.shape[-1] > 1 else out
                 part.copy_(torch.where(part.isfinite(), part.nextafter(part.new_full((), float("inf"))), part))
 
     @contextlib.contextmanager
@@ -105,7 +105,7 @@ def places(engine):
     with engine.running("batch-invariant"), torch.no_grad(), Planted(engine._model).planted() as seen:
         forward(engine, [engine.encode(PROMPT)], 1)
     skipped = ("aten::_unsafe_view", "aten::copy_", "aten::clone", "aten::empty", "aten::_to_copy", "aten::new_", "aten::cat", "aten::full", "aten::where")
-    return [p for p in seen.places.values() if not p.op.startswith(skipped) and p.path and "rotary" not in p.path]
+    return [p for p in seen.places.values() if not p.op.startswith(skipped) and not p.op.endswith("_") and p.path and "rotary" not in p.path]
 
 
 def bisected(engine, faults, trials=8, sizes=(ROWS,), kernels=Kernels.BATCH_INVARIANT, **options):

@@ -70,24 +70,31 @@ class TwoArms:
         given = Given(call, alone, function, [kept.get(n, leaf) for n, leaf in enumerate(leaves)], form)
         given.pick_any()
         if why := given.cannot_be_cut():
-            self.untested[why] = self.untested.get(why, 0) + 1
+            self._leave(why)
             return
         places = list(call.outputs)
         own = [call.outputs[n].part.take(outputs[n]) for n in places]
-        batch = [digests(own)] + [digests(given.again()) for _ in range(self._repeats - 1)]
-        lone = []
-        for _ in range(self._repeats):
-            made = given.alone()
-            if [tuple(t.shape) for t in made] != [tuple(t.shape) for t in own]:
-                self.untested["it gives another shape alone"] = self.untested.get("it gives another shape alone", 0) + 1
-                return
-            lone.append(digests(made))
-        found = Tested(call.key, lone, batch)
-        if found.differs:
-            found.details = describe(call, alone, own[0], made[0]) | {"source": where()}
-            if len(set(lone)) == 1 == len(set(batch)):
-                found.details["starts_at"] = self._starts_at(given, lone[0])
+        arms: dict[str, list[int]] = {"batch": [digests(own)], "alone": []}
+        other = None  # the first result with other bits
+        for arm, count, ask in (("batch", self._repeats - 1, given.again), ("alone", self._repeats, given.alone)):
+            for _ in range(count):
+                made = ask()
+                if [t.shape for t in made] != [t.shape for t in own]:
+                    self._leave("it gives another shape alone")
+                    return
+                arms[arm].append(digests(made))
+                if other is None and arms[arm][-1] != arms["batch"][0]:
+                    other = made
+        found = Tested(call.key, arms["alone"], arms["batch"])
+        if other is not None:
+            n = next(n for n, (a, b) in enumerate(zip(own, other, strict=True)) if digests([a]) != digests([b]))
+            found.details = describe(call, alone, own[n], other[n]) | {"source": where()}
+            if len(set(found.alone)) == 1 == len(set(found.batch)):
+                found.details["starts_at"] = self._starts_at(given, found.alone[0])
         self.tested[call.key] = found
+
+    def _leave(self, why: str) -> None:
+        self.untested[why] = self.untested.get(why, 0) + 1
 
     def _starts_at(self, given: Given, lone: int) -> int | None:
         """The smallest batch that gives other bits than the row alone, if larger ones do too. By bisection; None: it cannot be cut."""

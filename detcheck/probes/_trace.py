@@ -19,7 +19,7 @@ from detcheck.engines.transformers import out_of_memory
 from detcheck.errors import FailedError
 from detcheck.kernels._checks import NotInvariantError
 from detcheck.kernels._switch import transformers_attention, uncounted
-from detcheck.probes._rows import Layout, Part, like_the_others
+from detcheck.probes._rows import SAME, Layout, Part, dimension, like_the_others
 from detcheck.probes._seen import ALIGNED, Seen, look, weights
 
 if TYPE_CHECKING:
@@ -227,13 +227,14 @@ class Tracer:
             elif not floats_only or leaf.is_floating_point():
                 before = None if alone is None else alone.inputs.get(place)
                 call.inputs[place] = look(leaf, self._names, self._tokens, before, self._layout)
-                # A mask is not there alone; and where it is, keys and values may come a head each instead of a group each.
-                if self._layout and (before is None or (call.attention and call.inputs[place].part is None)):
+                if self._layout and before is None:
                     late.append(place)
         self._agree_on_rows(call, alone, leaves)
         for place in late:
             known = [(seen.shape, seen.part) for seen in call.inputs.values() if seen.part and seen.part.dims]
             call.inputs[place].part = like_the_others(call.inputs[place].shape, known)
+        if self._layout and call.attention and alone:
+            of_attention(call, alone, self._layout)
         if self._layout and points_into_the_batch(call):
             for seen in call.inputs.values():
                 seen.part = seen.digest = None
@@ -277,6 +278,22 @@ class Tracer:
             call.after = hash(tuple(digests))
         call.order = len(self.calls)
         self.calls[call.key] = call
+
+
+def of_attention(call: Call, alone: Call, layout: Layout) -> None:
+    """query, key, value [batch, heads, length, width] and a mask over lengths. The mask is not there alone; and where it is, keys
+    and values may come a head each instead of a group each."""
+    (query, key, value, *others), before = call.inputs.values(), list(alone.inputs.values())
+    if query.part is None or not query.part.dims or query.part.picked or len(query.shape) != 4:
+        return
+    rows, _, length, _ = query.part.dims
+    keys = dimension(before[1].shape[2], key.shape[2], layout)
+    for seen in (key, value):
+        seen.part = None if keys is None else Part((rows, SAME, keys, SAME), layout.slot)
+    for seen in others:
+        if len(seen.shape) == 4 and keys is not None:
+            sized = zip(seen.shape, query.shape[:1] + (0,) + query.shape[2:3] + key.shape[2:3], (rows, SAME, length, keys), strict=True)
+            seen.part = Part(tuple(dim if size == whole else SAME for size, whole, dim in sized), layout.slot)
 
 
 def points_into_the_batch(call: Call) -> bool:
