@@ -1,6 +1,6 @@
 """Faults planted at random places of four small models on our kernels: is the right op named, with the right kind, and nobody else?
 
-    python benchmarks/culprits.py [plants] [model,model]
+python benchmarks/culprits.py [plants] [model,model]
 """
 
 import os
@@ -21,7 +21,13 @@ def faults(rng, there):
     """One op that follows the batch from a random size on, or a noisy one, or two ops at once."""
     many = 2 if rng.random() < 0.2 else 1
     return [
-        Fault(place, rng.choice(("batch", "run")), rng.randint(2, ROWS), rng.uniform(0.5, 0.9), random.Random(rng.random()))
+        Fault(
+            place,
+            rng.choice(("batch", "run")),
+            rng.randint(2, ROWS),
+            rng.uniform(0.5, 0.9),
+            random.Random(rng.random()),
+        )
         for place in rng.sample(there, many)
     ]
 
@@ -46,8 +52,12 @@ def main() -> None:
                     print(name, [(f.place.op, f.place.path, f.kind, f.size, round(f.chance, 2)) for f in planted])
                     for f in found:
                         print("   ", f.verdict, f.case.subject, f.case.input, "|", f.note[:200])
-        print(f"{name}: {len(there)} places, {done} plants so far, {right} right, {accused} innocents accused", flush=True)
-    print(f"{right} of {done} plants: right op and right kind; {accused} innocents accused; {time.perf_counter() - started:.0f} s")
+        print(
+            f"{name}: {len(there)} places, {done} plants so far, {right} right, {accused} innocents accused", flush=True
+        )
+    print(
+        f"{right} of {done} plants: right op and right kind; {accused} innocents accused; {time.perf_counter() - started:.0f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -37,7 +37,9 @@ def convict(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
             continue
         run, batch = any(r for _, r, _ in told), any(b for _, _, b in told)
         conditions = list(dict.fromkeys(e["condition"] for e, _, _ in told))
-        guilty.append(kind | {"run": run, "batch": batch, "conditions": conditions, "order": min(e["order"] for e, _, _ in told)})
+        guilty.append(
+            kind | {"run": run, "batch": batch, "conditions": conditions, "order": min(e["order"] for e, _, _ in told)}
+        )
     guilty.sort(key=lambda kind: kind["order"])
     if guilty and guilty[0]["module"]:  # nothing that the dispatcher saw inside it did
         return [guilty[0], *(kind for kind in guilty[1:] if not kind["module"])]
@@ -69,7 +71,11 @@ def findings(case: Case, tally: Tally, outcomes: Mapping[str, Outcome]) -> list[
         where = replace(case, subject=kind["op"], input=kind["first"].get("path") or "the model")
         verdict = Verdict.RUN_VARIANT if kind["run"] else Verdict.BATCH_VARIANT
         ulp = {name: kind["first"][name] for name in ("max_ulp", "max_abs") if kind["first"].get(name) is not None}
-        made.append(replace(head, case=where, verdict=verdict, note=note_on(kind, facts, n == 0), evidence=evidence, metrics=ulp))
+        made.append(
+            replace(
+                head, case=where, verdict=verdict, note=note_on(kind, facts, n == 0), evidence=evidence, metrics=ulp
+            )
+        )
     return made
 
 
@@ -88,7 +94,11 @@ def note_on(kind: Mapping[str, Any], facts: Mapping[str, Any], first: bool) -> s
     if kind["module"]:
         ways = [*facts["only_alone"], *facts["only_in_batches"]]
         other = "; no op inside it explains that: "
-        other += f"it takes another way ({', '.join(ways[:4])})" if ways else "it runs something that torch's dispatcher does not see"
+        other += (
+            f"it takes another way ({', '.join(ways[:4])})"
+            if ways
+            else "it runs something that torch's dispatcher does not see"
+        )
     return f"{lead}, in {when}: {' and '.join(said)}{other}"
 
 
@@ -101,14 +111,26 @@ def nobody(facts: Mapping[str, Any]) -> tuple[Verdict, str]:
         run, batch = arms([numbers[b] for b in lone], [numbers[b] for b in facts["logits"][name]])
         if run or batch:
             verdict = Verdict.RUN_VARIANT if run else Verdict.BATCH_VARIANT
-            return verdict, f"the logits differ in {name}, and no call that could be compared is guilty: {not_compared(facts)}"
+            return (
+                verdict,
+                f"the logits differ in {name}, and no call that could be compared is guilty: {not_compared(facts)}",
+            )
     if control.get("untraced") not in (None, lone[0]):
-        return Verdict.INCONCLUSIVE, "the prompt has other logits under the trace than without it: what was traced is not what runs"
+        return (
+            Verdict.INCONCLUSIVE,
+            "the prompt has other logits under the trace than without it: what was traced is not what runs",
+        )
     tested = sum(kind["tested"] for kind in facts["kinds"])
     if not control.get("named"):
-        return Verdict.INCONCLUSIVE, "a call that was made to differ on purpose was not named: the bisection is blind here"
-    if not tested or facts["trials"] < 2 and facts["repeats"] < 2:
-        return Verdict.INCONCLUSIVE, "nothing was asked again: --trials 2 does" if tested else "no call could be cut to the prompt's rows"
+        return (
+            Verdict.INCONCLUSIVE,
+            "a call that was made to differ on purpose was not named: the bisection is blind here",
+        )
+    if not tested or (facts["trials"] < 2 and facts["repeats"] < 2):
+        return (
+            Verdict.INCONCLUSIVE,
+            "nothing was asked again: --trials 2 does" if tested else "no call could be cut to the prompt's rows",
+        )
     gain = f"a row of {control['op']} moved by one ulp changes {control['changed']} of {control['elements']} logits"
     return Verdict.IDENTICAL, (
         f"nothing is guilty: {tested} calls gave the same bits again and alone, and so did the logits, in {', '.join(names)}; "
@@ -124,7 +146,18 @@ def not_compared(facts: Mapping[str, Any]) -> str:
 
 
 def sensitivity(facts: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("batches", "tokens", "decoded", "trials", "repeats", "untested", "only_alone", "only_in_batches", "control", "logits")
+    names = (
+        "batches",
+        "tokens",
+        "decoded",
+        "trials",
+        "repeats",
+        "untested",
+        "only_alone",
+        "only_in_batches",
+        "control",
+        "logits",
+    )
     return {name: facts.get(name) for name in names}
 
 
@@ -149,13 +182,20 @@ def remedy(op: str, run: bool) -> str:
     """What to do: the flag, the kernel, the override."""
     name, said = bare(op), []
     if run:
-        said.append("torch.use_deterministic_algorithms(True)" + (" with CUBLAS_WORKSPACE_CONFIG=:4096:8" if name in PRODUCTS else ""))
+        said.append(
+            "torch.use_deterministic_algorithms(True)"
+            + (" with CUBLAS_WORKSPACE_CONFIG=:4096:8" if name in PRODUCTS else "")
+        )
     if name in REPLACED or "attention" in name or name in PRODUCTS[-2:]:
         said.append(f"override {op}: {OURS}")
     elif op.startswith("module "):
-        said.append(f"replace the kernel that {op.removeprefix('module ')} runs by one that adds in one order for every batch")
+        said.append(
+            f"replace the kernel that {op.removeprefix('module ')} runs by one that adds in one order for every batch"
+        )
     else:
-        said.append(f"there is no kernel of ours for {op}: write one whose order follows the row alone, and test it with detcheck kernels --op")
+        said.append(
+            f"there is no kernel of ours for {op}: write one whose order follows the row alone, and test it with detcheck kernels --op"
+        )
     return "; ".join(said)
 
 
@@ -170,8 +210,12 @@ def table(facts: Mapping[str, Any], guilty: Sequence[Mapping[str, Any]]) -> list
         line = {name: kind[name] for name in ("op", "pattern", "calls", "tested", "guilty_calls")}
         known = found.get(key)
         line |= {"guilty_in": known["conditions"] if known else [], "innocent": known is None and kind["compared"] > 0}
-        lines.append(line | {"kind": kinds_of(known) if known else "", "starts_at": kind["first"].get("starts_at") if known else None})
-    return sorted(lines, key=lambda line: not line["guilty_in"])
+        lines.append(
+            line
+            | {"kind": kinds_of(known) if known else "", "starts_at": kind["first"].get("starts_at") if known else None}
+        )
+    first = {key: n for n, key in enumerate(found)}
+    return sorted(lines, key=lambda line: first.get((line["op"], line["pattern"]), len(first)))
 
 
 def kinds_of(kind: Mapping[str, Any]) -> str:
@@ -193,30 +237,48 @@ def lines(evidence: Mapping[str, Any]) -> list[str]:
     if found := evidence.get("culprit"):
         said.append(f"like it: {found['pattern'] or 'the model'}; guilty in {', '.join(found['conditions'])}")
         for arm in ("alone", "batch"):
-            said.append(f"takes {'in the batch' if arm == 'batch' else arm}: {'; '.join(map(form, found['inputs'][arm]))}")
+            said.append(
+                f"takes {'in the batch' if arm == 'batch' else arm}: {'; '.join(map(form, found['inputs'][arm]))}"
+            )
         if "differing" in found:
-            ulp = f", up to {found['max_ulp']:.0f} ulp ({found['max_abs']:.3g}) apart" if found["max_ulp"] is not None else ""
+            ulp = (
+                f", up to {found['max_ulp']:.0f} ulp ({found['max_abs']:.3g}) apart"
+                if found["max_ulp"] is not None
+                else ""
+            )
             said.append(f"{found['differing']} of {found['elements']} elements differ{ulp}")
         if found.get("starts_at") == 1:
             said.append("it starts with its padding: the row alone, padded as in the batch, has other bits already")
         elif found.get("starts_at"):
-            said.append(f"it starts at {found['starts_at']} rows; with {found['starts_at'] - 1} the bits are those of the row alone")
-        said += [f"order of additions {where}: {tree}" for where, tree in (found.get("order_of_additions") or {}).items()]
+            said.append(
+                f"it starts at {found['starts_at']} rows; with {found['starts_at'] - 1} the bits are those of the row alone"
+            )
+        said += [
+            f"order of additions {where}: {tree}" for where, tree in (found.get("order_of_additions") or {}).items()
+        ]
         said.append(f"what to do: {found['remedy']}")
     for n, stage in enumerate(evidence.get("stages") or ()):
         what = f"with {', '.join(stage['replaced'])} replaced" if n else "with nothing replaced"
         first = stage["first"]
-        where = f"the first difference is {first['op']} in {first['path']}, pass {first['step']}" if first else "nothing is guilty"
+        where = (
+            f"the first difference is {first['op']} in {first['path']}, pass {first['step']}"
+            if first
+            else "nothing is guilty"
+        )
         said.append(f"{what}: {where}; the logits are {'equal' if stage['logits_equal'] else 'not equal'}")
     stages = evidence.get("stages") or ()
     if stages and stages[-1]["guilty"]:
         said.append(f"no kernel of ours replaces: {', '.join(stages[-1]['guilty'])}")
     about = evidence.get("bisection") or {}
     if not found and (control := about.get("control")):
-        said.append(f"gain: a row of {control['op']} in {control['path']} moved by one ulp moves the logits by up to {control['max_ulp']:.3g} ulp")
+        said.append(
+            f"gain: a row of {control['op']} in {control['path']} moved by one ulp moves the logits by up to {control['max_ulp']:.3g} ulp"
+        )
     ways = Counter(about.get("only_alone") or {}) + Counter(about.get("only_in_batches") or {})
     if ways:
-        said.append(f"not compared, since they have no counterpart: {', '.join(f'{op} {n}' for op, n in sorted(ways.items()))}")
+        said.append(
+            f"not compared, since they have no counterpart: {', '.join(f'{op} {n}' for op, n in sorted(ways.items()))}"
+        )
     if about.get("untested"):
         said.append("not asked again: " + "; ".join(f"{n} calls, {why}" for why, n in about["untested"].items()))
     return said

@@ -104,8 +104,22 @@ def places(engine):
     """Where faults can be planted: ops that compute something."""
     with engine.running("batch-invariant"), torch.no_grad(), Planted(engine._model).planted() as seen:
         forward(engine, [engine.encode(PROMPT)], 1)
-    skipped = ("aten::_unsafe_view", "aten::copy_", "aten::clone", "aten::empty", "aten::_to_copy", "aten::new_", "aten::cat", "aten::full", "aten::where")
-    return [p for p in seen.places.values() if not p.op.startswith(skipped) and not p.op.endswith("_") and p.path and "rotary" not in p.path]
+    skipped = (
+        "aten::_unsafe_view",
+        "aten::copy_",
+        "aten::clone",
+        "aten::empty",
+        "aten::_to_copy",
+        "aten::new_",
+        "aten::cat",
+        "aten::full",
+        "aten::where",
+    )
+    return [
+        p
+        for p in seen.places.values()
+        if not p.op.startswith(skipped) and not p.op.endswith("_") and p.path and "rotary" not in p.path
+    ]
 
 
 def bisected(engine, faults, trials=8, sizes=(ROWS,), kernels=Kernels.BATCH_INVARIANT, **options):
@@ -122,7 +136,13 @@ def bisected(engine, faults, trials=8, sizes=(ROWS,), kernels=Kernels.BATCH_INVA
 
 def gpt2_like(folder):
     config = transformers.GPT2Config(
-        vocab_size=amplifier.VOCABULARY, n_positions=256, n_embd=64, n_layer=2, n_head=4, bos_token_id=None, eos_token_id=None
+        vocab_size=amplifier.VOCABULARY,
+        n_positions=256,
+        n_embd=64,
+        n_layer=2,
+        n_head=4,
+        bos_token_id=None,
+        eos_token_id=None,
     )
     return saved(transformers.GPT2LMHeadModel, config, folder)
 

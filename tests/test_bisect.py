@@ -220,7 +220,9 @@ def test_applied_until_the_logits_are_equal_and_shown_in_every_format(detcheck, 
     folder = only_run(tmp_path / "runs")
     for form in ("terminal", "md", "html", "junit"):
         shown = detcheck("report", folder, "--format", form)
-        assert shown.code == 1 and "lm_head" in shown.out and "detcheck.batch_invariant()" in " ".join(shown.out.split())
+        assert (
+            shown.code == 1 and "lm_head" in shown.out and "detcheck.batch_invariant()" in " ".join(shown.out.split())
+        )
 
 
 def test_a_run_that_found_a_difference_is_followed(detcheck, tmp_path, monkeypatch, amplifier):

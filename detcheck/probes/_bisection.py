@@ -144,7 +144,8 @@ class Bisection:
             untested += Counter(test.untested)
         return {
             "batches": [
-                {"name": b.name, "rows": b.layout.rows, "slot": b.slot, "padding": b.layout.padding} for b in self.batches
+                {"name": b.name, "rows": b.layout.rows, "slot": b.slot, "padding": b.layout.padding}
+                for b in self.batches
             ],
             "tokens": len(self.prompt),
             "decoded": self.decoded,
@@ -159,7 +160,13 @@ class Bisection:
 
     def _place(self, key: Key, call: Call) -> dict[str, Any]:
         together = self.calls.get(key, call)
-        place = {"order": call.order, "op": call.op, "path": call.path, "step": call.step, "weight": (key[4] or "").split("[")[0]}
+        place = {
+            "order": call.order,
+            "op": call.op,
+            "path": call.path,
+            "step": call.step,
+            "weight": (key[4] or "").split("[")[0],
+        }
         return place | {"inputs": {"alone": forms(call), "batch": forms(together)}}
 
     def _evidence(self, key: Key, call: Call, tests: dict[str, Tested]) -> list[dict[str, Any]]:

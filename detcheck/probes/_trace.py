@@ -259,15 +259,25 @@ class Tracer:
         import torch
 
         alone = None if self._alone is None else self._alone.get(call.key)
-        sliced = self._layout is not None and any(s.part and s.part.dims and not s.part.whole for s in call.inputs.values())
-        picked = max((s for s in call.inputs.values() if s.part and s.part.picked), key=lambda s: s.shape[1:], default=None)
+        sliced = self._layout is not None and any(
+            s.part and s.part.dims and not s.part.whole for s in call.inputs.values()
+        )
+        picked = max(
+            (s for s in call.inputs.values() if s.part and s.part.picked), key=lambda s: s.shape[1:], default=None
+        )
         digests: list[int | None] = []
         for place, out in enumerate(outputs):
-            if not isinstance(out, torch.Tensor) or not out.is_floating_point() and not out.is_complex():
+            if not isinstance(out, torch.Tensor) or (not out.is_floating_point() and not out.is_complex()):
                 continue
             before = None if alone is None else alone.outputs.get(place)
             known = None
-            if picked and before and out.ndim and out.shape[0] == picked.shape[0] and before.shape[0] == len(picked.part.picked):
+            if (
+                picked
+                and before
+                and out.ndim
+                and out.shape[0] == picked.shape[0]
+                and before.shape[0] == len(picked.part.picked)
+            ):
                 known = Part((*picked.part.dims,), 0, picked.part.picked)
             seen = look(out, self._names, self._tokens, before, self._layout, known)
             # A result that holds no batch, of inputs that do, mixes the rows: nothing in it is the prompt's own.
@@ -292,7 +302,12 @@ def of_attention(call: Call, alone: Call, layout: Layout) -> None:
         seen.part = None if keys is None else Part((rows, SAME, keys, SAME), layout.slot)
     for seen in others:
         if len(seen.shape) == 4 and keys is not None:
-            sized = zip(seen.shape, query.shape[:1] + (0,) + query.shape[2:3] + key.shape[2:3], (rows, SAME, length, keys), strict=True)
+            sized = zip(
+                seen.shape,
+                (query.shape[0], 0, query.shape[2], key.shape[2]),
+                (rows, SAME, length, keys),
+                strict=True,
+            )
             seen.part = Part(tuple(dim if size == whole else SAME for size, whole, dim in sized), layout.slot)
 
 

@@ -65,7 +65,10 @@ class Options:
 def of_run(path: str, spec: Spec, asked: Spec, found: Differing) -> Spec:
     """The question that a run leaves open: its own model, prompt and batch."""
     theirs, same = asked.options, {"decode": max(len(found.fed), 0 if found.fed else DECODED)}
-    same |= {name: getattr(theirs, name) for name in ("prompt", "prompt_file", "chat", "attn", "trust_remote_code", "max_tokens")}
+    same |= {
+        name: getattr(theirs, name)
+        for name in ("prompt", "prompt_file", "chat", "attn", "trust_remote_code", "max_tokens")
+    }
     place = {"question": found.prompt, "condition": found.condition, "company": found.rows, "fed": found.fed}
     if asked.probe == "batch" or not found.fed:
         same["decode"] = 0
@@ -141,7 +144,9 @@ class Bisect(completions.Completions):
         condition = Condition(step.condition, 1, 0, threads=self.subject.environment.threads)
         found = made[0].id if made else None
         wall_s = time.perf_counter() - started
-        seen = Observation(case, condition, 0, step.index, 0, found, (1,), wall_s=wall_s, missing=why, calls=tuple(calls))
+        seen = Observation(
+            case, condition, 0, step.index, 0, found, (1,), wall_s=wall_s, missing=why, calls=tuple(calls)
+        )
         return [seen], made
 
     def _facts(self, step: Step) -> dict[str, Any]:

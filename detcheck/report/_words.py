@@ -12,7 +12,7 @@ from detcheck.report._visible import visible
 BINS = 12  # lines of a histogram
 SHOWN_FORKS = 12  # of the tree in human reports; report.json has all
 SHOWN_FINDINGS = 8
-SHOWN_OPS = 40  # of a bisection's table; report.json has all
+SHOWN_OPS = 24  # of a bisection's table; report.json has all
 MARGIN = "margin: how far the runner-up was behind, in nats"
 
 MEANING = {
