@@ -115,16 +115,16 @@ def nobody(facts: Mapping[str, Any]) -> tuple[Verdict, str]:
                 verdict,
                 f"the logits differ in {name}, and no call that could be compared is guilty: {not_compared(facts)}",
             )
-    if control.get("untraced") not in (None, lone[0]):
-        return (
-            Verdict.INCONCLUSIVE,
-            "the prompt has other logits under the trace than without it: what was traced is not what runs",
-        )
     tested = sum(kind["tested"] for kind in facts["kinds"])
     if not control.get("named"):
         return (
             Verdict.INCONCLUSIVE,
             "a call that was made to differ on purpose was not named: the bisection is blind here",
+        )
+    if any(bits not in facts["logits"][name] for name, bits in control["untraced"].items()):
+        return (
+            Verdict.INCONCLUSIVE,
+            "the prompt has other logits under the trace than without it: what was traced is not what runs",
         )
     if not tested or (facts["trials"] < 2 and facts["repeats"] < 2):
         return (

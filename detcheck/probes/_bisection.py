@@ -82,7 +82,7 @@ class Bisection:
 
     def _forward(self, tracer: Tracer, name: str, rows: Sequence[Tokens], slot: int) -> Any:
         bits = traced(self.engine, tracer, rows, slot, self.decoded)
-        self.logits[name].append(content_hash(bits.tobytes())[:16])
+        self.logits[name].append(named(bits))
         return bits
 
     def _note(self, tracer: Tracer, name: str) -> None:
@@ -91,7 +91,10 @@ class Bisection:
                 self.seen[key].setdefault(call.before, {}).setdefault(name, []).append(call.after)
 
     def control(self) -> dict[str, Any]:
-        """One call's last row comes out one ulp off: is that call named, and what becomes of it at the logits?"""
+        """One call's last row comes out one ulp off: is that call named, and what becomes of it at the logits?
+
+        And what are the logits without a trace?
+        """
         weighed = [k for k, c in self.alone.items() if k[0] == 0 and k[4] and c.after and not c.module]
         if not weighed:
             return {}
@@ -104,11 +107,13 @@ class Bisection:
             for k, c in tracer.calls.items()
             if c.before is not None and c.before == self.alone[k].before and c.after != self.alone[k].after
         ]
+        last = self.batches[-1]
+        together, _, _ = last_logits(self.engine, last.rows, [last.slot], self.decoded)
         a, b = patterns(plain[0]), patterns(moved)
         return {
             "op": key[3],
             "path": key[1],
-            "untraced": content_hash(plain[0].tobytes())[:16],
+            "untraced": {LONE: named(plain[0]), last.name: named(together[0])},
             "named": bool(guilty) and min(guilty)[1] == key,
             "elements": len(a),
             "changed": int((a != b).sum()),
@@ -183,6 +188,10 @@ class Bisection:
                 if name != LONE and len({*lone, *outcomes}) > 1:
                     found.append(evidence(call, name, "in the run", lone, outcomes, {}))
         return found
+
+
+def named(bits: np.ndarray) -> str:
+    return content_hash(bits.tobytes())[:16]
 
 
 def traced(engine: TransformersEngine, tracer: Tracer, rows: Sequence[Tokens], slot: int, decoded: int) -> np.ndarray:

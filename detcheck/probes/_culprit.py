@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from detcheck.bits import furthest, patterns
 from detcheck.kernels._switch import uncounted
+from detcheck.probes._arguments import flat, rebuilt
+from detcheck.probes._culprit_order import orders
 from detcheck.probes._rows import Part
 from detcheck.probes._seen import Seen, digest
 from detcheck.probes._trace import Call, Key, same_form, unseen
@@ -45,6 +47,7 @@ class TwoArms:
     def __init__(self, rows: int, slot: int, repeats: int) -> None:
         self._rows, self._slot, self._repeats = rows, slot, repeats
         self._done: set[Any] = set()
+        self._ordered: dict[Any, dict[str, str]] = {}
         self.tested: dict[Key, Tested] = {}
         self.untested: dict[str, int] = {}
         """why a call could not be cut -> calls"""
@@ -60,9 +63,8 @@ class TwoArms:
         outputs: Sequence[torch.Tensor],
         where: Callable[[], str],
     ) -> None:
-        from torch.utils._pytree import tree_flatten
-
-        leaves, form = tree_flatten((args, kwargs))
+        form = args, kwargs
+        leaves = flat(form)
         form_of = (call.key[1:], tuple((s.shape, s.dtype) for s in call.inputs.values()))
         if form_of in self._done:
             return
@@ -91,10 +93,23 @@ class TwoArms:
             found.details = describe(call, alone, own[n], other[n]) | {"source": where()}
             if len(set(found.alone)) == 1 == len(set(found.batch)):
                 found.details["starts_at"] = self._starts_at(given, found.alone[0])
+                if words := self._orders(given):
+                    found.details["order_of_additions"] = words
         self.tested[call.key] = found
 
     def _leave(self, why: str) -> None:
         self.untested[why] = self.untested.get(why, 0) + 1
+
+    def _orders(self, given: Given) -> dict[str, str]:
+        """Once for each form of a product: its layers add alike."""
+        form = (given.call.op, *(s.shape for s in given.call.inputs.values()))
+        if form not in self._ordered:
+            parts = [s.part for s in given.call.outputs.values()]
+            row = next((p.slot * d.block + d.skip for p in parts for d in p.dims[:1]), 0)
+            cut = [leaf for leaf in given.cut() if hasattr(leaf, "untyped_storage")]
+            whole = [same_form(leaf) for leaf in given.leaves if hasattr(leaf, "untyped_storage")]
+            self._ordered[form] = orders(given.call.op, given.function, list(map(same_form, cut)), whole, row)
+        return self._ordered[form]
 
     def _starts_at(self, given: Given, lone: int) -> int | None:
         """The smallest batch that gives other bits than the row alone, if larger ones do too. By bisection; None: it cannot be cut."""
@@ -182,6 +197,10 @@ class Given:
         return self._run(leaves, {n: s.part for n, s in self.call.outputs.items()})
 
     def alone(self) -> list[torch.Tensor]:
+        return self._run(self.cut(), {})
+
+    def cut(self) -> list[Any]:
+        """The arguments with the prompt's rows alone."""
         leaves = list(self.leaves)
         for place, s in self.call.inputs.items():
             if s.weight:
@@ -195,7 +214,7 @@ class Given:
             cut = s.part.take(leaves[place])
             same = before is not None and tuple(cut.shape) == before.shape
             leaves[place] = same_form(cut, before if same else None)
-        return self._run(leaves, {})
+        return leaves
 
     def window(self, first: int, last: int) -> list[torch.Tensor]:
         leaves = list(self.leaves)
@@ -207,11 +226,10 @@ class Given:
 
     def _run(self, leaves: list[Any], parts: dict[int, Part]) -> list[torch.Tensor]:
         import torch
-        from torch.utils._pytree import tree_leaves, tree_unflatten
 
-        args, kwargs = tree_unflatten(leaves, self.form)
+        args, kwargs = rebuilt(self.form, iter(leaves))
         with uncounted():
-            made = [t for t in tree_leaves(self.function(*args, **kwargs)) if isinstance(t, torch.Tensor)]
+            made = [t for t in flat(self.function(*args, **kwargs)) if isinstance(t, torch.Tensor)]
         made = made or [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         return [parts[n].take(made[n]) if parts else made[n] for n in self.call.outputs]
 

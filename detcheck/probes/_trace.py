@@ -19,6 +19,7 @@ from detcheck.engines.transformers import out_of_memory
 from detcheck.errors import FailedError
 from detcheck.kernels._checks import NotInvariantError
 from detcheck.kernels._switch import transformers_attention, uncounted
+from detcheck.probes._arguments import flat
 from detcheck.probes._rows import SAME, Layout, Part, dimension, like_the_others
 from detcheck.probes._seen import ALIGNED, Seen, look, weights
 
@@ -171,9 +172,8 @@ class Tracer:
 
     def _call(self, op: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         import torch
-        from torch.utils._pytree import tree_flatten, tree_leaves
 
-        leaves, _ = tree_flatten((args, kwargs))
+        leaves = flat((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         if not tensors or op.split("::")[1].startswith(UNSET):
             return self._run(op, function, args, kwargs)
@@ -192,7 +192,7 @@ class Tracer:
                 kept = written(function, leaves)
         made = self._run(op, function, args, kwargs)
         with unseen():
-            outputs = [t for t in tree_leaves(made) if isinstance(t, torch.Tensor)] or tensors[:1]
+            outputs = [t for t in flat(made) if isinstance(t, torch.Tensor)] or tensors[:1]
             if call.attention:
                 outputs = outputs[:1]  # what comes beside it is for a backward pass
             if call.key == self._nudge:

@@ -151,8 +151,11 @@ class Bisect(completions.Completions):
 
     def _facts(self, step: Step) -> dict[str, Any]:
         prompt = self._prompts[step.input].token_ids + self._own.fed
-        decoded = min(self._own.decode, len(prompt) - 1)
-        asked = self._engine, prompt, self._batches(step.input), decoded, self._spec.trials
+        batches = self._batches(step.input)
+        decoded = min(
+            self._own.decode, *(len(row) - 1 for batch in batches for row in batch.rows)
+        )  # a prefill comes first
+        asked = self._engine, prompt, batches, decoded, self._spec.trials
         bisection = Bisection(*asked, max(REPEATS, self._spec.trials))
         bisection.run()
         facts = bisection.facts() | {"control": bisection.control()}
