@@ -11,6 +11,7 @@ ROOT = Path(detcheck.__file__).parent
 HELPERS = {
     "bits",
     "certificates",
+    "culprit_words",
     "culprits",
     "differing",
     "errors",
@@ -40,7 +41,8 @@ ALLOWED = {
     "records": set(),
     "bits": set(),
     "certificates": {"records", "tally"},
-    "culprits": {"records", "tally"},
+    "culprit_words": set(),
+    "culprits": {"records", "tally", "culprit_words"},
     "differing": {"records", "bits", "errors"},
     "errors": set(),
     "files": set(),

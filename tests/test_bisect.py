@@ -10,7 +10,7 @@ from conftest import only_run
 from models import llama_like
 from planted import ATTENTION, PROMPT, ROWS, Fault, Place, bisected, engine, places, verdict_on
 
-from detcheck import culprits, runner
+from detcheck import culprit_words, culprits, runner
 from detcheck.engines.transformers import TransformersEngine
 from detcheck.probes import bisect
 from detcheck.probes._rows import Dim, Layout, Part, dimension, like_the_others, matching, part
@@ -227,7 +227,7 @@ def test_the_order_of_additions_is_asked_where_that_probe_is(llama, monkeypatch)
     assert ((1, 64), 0) in asked and any(shape == (ROWS, 64) for shape, _ in asked)
     assert any(
         "order of additions alone: a tree of 1 rows" in line
-        for line in culprits.lines(found[-1].evidence | {"culprit": told[0]})
+        for line in culprit_words.lines(found[-1].evidence | {"culprit": told[0]})
     )
 
 

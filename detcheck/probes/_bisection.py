@@ -19,9 +19,10 @@ from detcheck.engines.checkpoint import first_line
 from detcheck.engines.logits import forward, last_logits
 from detcheck.engines.transformers import TransformersEngine, out_of_memory
 from detcheck.errors import OutOfMemoryError
+from detcheck.probes._call import Call, Key
 from detcheck.probes._culprit import Tested, TwoArms, forms, integers
 from detcheck.probes._rows import Layout
-from detcheck.probes._trace import Call, Key, Tracer
+from detcheck.probes._trace import Tracer
 
 Tokens = Sequence[int]
 LONE = "alone"

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from detcheck.bits import furthest, patterns
 from detcheck.kernels._switch import uncounted
 from detcheck.probes._arguments import flat, rebuilt
+from detcheck.probes._call import Call, Key
 from detcheck.probes._culprit_order import orders
 from detcheck.probes._rows import Part
-from detcheck.probes._seen import Seen, digest
-from detcheck.probes._trace import Call, Key, same_form, unseen
+from detcheck.probes._seen import Seen, digest, same_form
+from detcheck.probes._trace import unseen
 
 if TYPE_CHECKING:
     import torch

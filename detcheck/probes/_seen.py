@@ -100,3 +100,17 @@ def look(
     elif known is not None:
         seen.digest = digest(known.take(tensor))
     return seen
+
+
+def same_form(tensor: torch.Tensor, like: Seen | None = None) -> torch.Tensor:
+    """A copy with the same strides, or those of `like`, beginning as far from an aligned address."""
+    import torch
+
+    strides = tensor.stride() if like is None else like.strides
+    offset = tensor.data_ptr() % ALIGNED if like is None else like.offset
+    if not tensor.numel() or 0 in strides or len(strides) != tensor.ndim:
+        return tensor.clone()
+    reach = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, strides, strict=True))
+    base = torch.empty(reach + ALIGNED, dtype=tensor.dtype, device=tensor.device)
+    start = ((offset - base.data_ptr()) % ALIGNED) // tensor.element_size()
+    return base.as_strided(tensor.shape, strides, start).copy_(tensor)

@@ -11,7 +11,6 @@ import contextlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from detcheck.engines.checkpoint import first_line
@@ -20,51 +19,20 @@ from detcheck.errors import FailedError
 from detcheck.kernels._checks import NotInvariantError
 from detcheck.kernels._switch import transformers_attention, uncounted
 from detcheck.probes._arguments import flat
-from detcheck.probes._rows import SAME, Layout, Part, dimension, like_the_others
-from detcheck.probes._seen import ALIGNED, Seen, look, weights
+from detcheck.probes._call import Call, Key, of_attention, points_into_the_batch
+from detcheck.probes._rows import Layout, Part, like_the_others
+from detcheck.probes._seen import look, same_form, weights
 
 if TYPE_CHECKING:
     import torch
 
-Key = tuple[Any, ...]
 ATTENTION = "transformers::attention"
 UNSET = ("empty", "new_empty")  # what they give holds nothing yet
 LIBRARIES = ("/torch/", "/detcheck/", "/contextlib.py", "/functools.py", "<")
 
 
-@dataclass(slots=True)
-class Call:
-    """One call of an op, or of a module, as a trace keeps it."""
-
-    key: Key
-    order: int
-    """in which order calls ended: what is inside a module comes before it"""
-    op: str
-    path: str
-    step: int
-    """which forward pass: 0 is the prefill"""
-    inputs: dict[int, Seen] = field(default_factory=dict)
-    """by place among the arguments, flattened"""
-    outputs: dict[int, Seen] = field(default_factory=dict)
-    plain: dict[int, str] = field(default_factory=dict)
-    """arguments that are no tensors, written out"""
-    before: int | None = None
-    """hash of all that went in; None: the prompt's own part of it is not known"""
-    after: int | None = None
-    """hash of the floating-point numbers that came out; None: there are none, or their own part is not known"""
-
-    @property
-    def attention(self) -> bool:
-        """Masks and causality may be said in another way where there is padding."""
-        return "attention" in self.op
-
-    @property
-    def module(self) -> bool:
-        return self.op.startswith("module ")
-
-
 class Tracer:
-    """Traces forward passes of a model, under no_grad: in inference mode composite ops would come in one piece. `alone`: the calls of the prompt's lone run, which a batch of that layout is read by."""
+    """Traces forward passes of a model, under no_grad: in inference mode composite ops would come in one piece."""
 
     def __init__(
         self,
@@ -74,7 +42,9 @@ class Tracer:
         test: Callable[..., None] | None = None,
         nudge: Key | None = None,
     ) -> None:
-        """`test(call, alone, function, arguments, options, kept, outputs, source)` is called for every op whose parts are known.
+        """`alone`: the calls of the prompt's lone run, which a batch of that layout is read by.
+
+        `test(call, alone, function, arguments, options, kept, outputs, source)` is called for every op whose parts are known.
 
         `nudge`: the call of which the last row comes out moved by one ulp: the detector's own test subject.
         """
@@ -290,34 +260,6 @@ class Tracer:
         self.calls[call.key] = call
 
 
-def of_attention(call: Call, alone: Call, layout: Layout) -> None:
-    """query, key, value [batch, heads, length, width] and a mask over lengths. The mask is not there alone; and where it is, keys
-    and values may come a head each instead of a group each."""
-    (query, key, value, *others), before = call.inputs.values(), list(alone.inputs.values())
-    if query.part is None or not query.part.dims or query.part.picked or len(query.shape) != 4:
-        return
-    rows, _, length, _ = query.part.dims
-    keys = dimension(before[1].shape[2], key.shape[2], layout)
-    for seen in (key, value):
-        seen.part = None if keys is None else Part((rows, SAME, keys, SAME), layout.slot)
-    for seen in others:
-        if len(seen.shape) == 4 and keys is not None:
-            sized = zip(
-                seen.shape,
-                (query.shape[0], 0, query.shape[2], key.shape[2]),
-                (rows, SAME, length, keys),
-                strict=True,
-            )
-            seen.part = Part(tuple(dim if size == whole else SAME for size, whole, dim in sized), layout.slot)
-
-
-def points_into_the_batch(call: Call) -> bool:
-    """Whether it has indices, and numbers of the batch that they may point to: other rows than the prompt's, whatever they say."""
-    whole = [s for s in call.inputs.values() if not s.weight]
-    indices = any(s.dtype.startswith(("int", "uint")) and s.shape for s in whole)
-    return indices and any(s.floats for s in whole) and "grouped_mm" not in call.op and not call.attention
-
-
 @contextlib.contextmanager
 def _below(mode: Any) -> Iterator[None]:
     """Inside, the mode does not see what runs; those beneath it do."""
@@ -345,20 +287,6 @@ def written(function: Any, leaves: list[Any]) -> dict[int, torch.Tensor]:
     if schema is None or not schema.is_mutable:
         return {}
     return {place: same_form(leaf) for place, leaf in enumerate(leaves) if hasattr(leaf, "untyped_storage")}
-
-
-def same_form(tensor: torch.Tensor, like: Seen | None = None) -> torch.Tensor:
-    """A copy with the same strides, or those of `like`, beginning as far from an aligned address."""
-    import torch
-
-    strides = tensor.stride() if like is None else like.strides
-    offset = tensor.data_ptr() % ALIGNED if like is None else like.offset
-    if not tensor.numel() or 0 in strides or len(strides) != tensor.ndim:
-        return tensor.clone()
-    reach = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, strides, strict=True))
-    base = torch.empty(reach + ALIGNED, dtype=tensor.dtype, device=tensor.device)
-    start = ((offset - base.data_ptr()) % ALIGNED) // tensor.element_size()
-    return base.as_strided(tensor.shape, strides, start).copy_(tensor)
 
 
 def nudge(tensor: torch.Tensor) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from detcheck import culprits
+from detcheck import culprit_words
 from detcheck.certificates import NOT_PROVEN, in_words, summary
 from detcheck.records import SEVERITY, Finding, Fork, Role, Run, Verdict
 from detcheck.report._visible import visible
@@ -83,7 +83,7 @@ def totals(finding: Finding) -> str:
     if certificate := finding.evidence.get("certificate"):
         return summary(certificate)
     if of_a_bisection(finding):
-        return visible(culprits.headline(finding.evidence))
+        return visible(culprit_words.headline(finding.evidence))
     return f"Total samples: {finding.samples}, Unique samples: {finding.distinct}"
 
 
@@ -94,7 +94,7 @@ def figures(finding: Finding) -> list[str]:
     if certificate := finding.evidence.get("certificate"):
         return certified(certificate)
     if of_a_bisection(finding):
-        return [visible(line) for line in culprits.lines(finding.evidence)]
+        return [visible(line) for line in culprit_words.lines(finding.evidence)]
     compared, n = finding.evidence.get("compared"), finding.evidence.get("batches")
     unit, numbers = unit_of(finding) + "s", of_numbers(finding)
     lines = [f"the most common came {finding.mode_count} times"]
@@ -188,7 +188,7 @@ def condition_table(finding: Finding) -> list[list[str]]:
     Of a bisection: one line per op.
     """
     if "calls" in finding.evidence:
-        return [list(map(visible, line)) for line in culprits.rows(finding.evidence, SHOWN_OPS)]
+        return [list(map(visible, line)) for line in culprit_words.rows(finding.evidence, SHOWN_OPS)]
     conditions = finding.evidence.get("conditions") or {}
     shown = [key for key in CONDITIONS if any(key in counts for counts in conditions.values())]
     table = [["condition", *(CONDITIONS[key] for key in shown)]]
