@@ -12,7 +12,7 @@ from planted import ATTENTION, PROMPT, ROWS, Fault, Place, bisected, engine, pla
 
 from detcheck import culprit_words, culprits, runner
 from detcheck.engines.transformers import TransformersEngine
-from detcheck.probes import bisect
+from detcheck.probes import _culprit_order, bisect
 from detcheck.probes._rows import Dim, Layout, Part, dimension, like_the_others, matching, part
 from detcheck.probes.bisect import Bisect, Options
 from detcheck.records import Kernels, Spec, Verdict
@@ -205,30 +205,21 @@ def test_stock_is_what_tests_of_every_leaf_find(llama):
     assert all("attention" in op for op, _ in named - expected), named - expected
 
 
-def test_the_order_of_additions_is_asked_where_that_probe_is(llama, monkeypatch):
-    from detcheck import lookup
-
+def test_the_order_of_additions_is_asked_where_it_can_be(llama, monkeypatch):
     asked = []
 
-    class Order:
-        @staticmethod
-        def of_call(function, arguments, row):
-            asked.append((tuple(arguments[0].shape), row))
-            assert function(*arguments).shape == (arguments[0].shape[0], arguments[1].shape[1])
-            arguments[1].zero_()  # as masks are: the model's own weight must not see it
-            return f"a tree of {arguments[0].shape[0]} rows"
+    def ask(function, a, b, row):
+        asked.append((tuple(a.shape), row))
+        assert function(a, b).shape == (a.shape[0], b.shape[1])
+        b.zero_()  # as masks are: the model's own weight must not see it
+        return f"a tree of {a.shape[0]} rows"
 
-    names, find = lookup.names, lookup.find
-    monkeypatch.setattr(lookup, "names", lambda kind: [*names(kind), "order"])
-    monkeypatch.setattr(lookup, "find", lambda kind, name: Order if name == "order" else find(kind, name))
+    monkeypatch.setattr(_culprit_order, "reader", lambda: ask)
     found = bisected(llama, [], trials=2, kernels=Kernels.STOCK)
-    told = [f.evidence["culprit"] for f in found if f.case.input == "lm_head"]
-    assert told[0]["order_of_additions"] == {"alone": "a tree of 1 rows", "batch": f"a tree of {ROWS} rows"}
+    (told,) = (f.evidence["culprit"] for f in found if f.case.input == "lm_head")
+    assert told["order_of_additions"] == {"alone": "a tree of 1 rows", "batch": f"a tree of {ROWS} rows"}
     assert ((1, 64), 0) in asked and any(shape == (ROWS, 64) for shape, _ in asked)
-    assert any(
-        "order of additions alone: a tree of 1 rows" in line
-        for line in culprit_words.lines(found[-1].evidence | {"culprit": told[0]})
-    )
+    assert "order of additions alone: a tree of 1 rows" in culprit_words.lines({"culprit": told})
 
 
 def test_applied_until_the_logits_are_equal_and_shown_in_every_format(detcheck, tmp_path, monkeypatch, amplifier):
