@@ -68,9 +68,10 @@ def lines(evidence: Mapping[str, Any]) -> list[str]:
             said.append(
                 f"it starts at {found['starts_at']} rows; with {found['starts_at'] - 1} the bits are those of the row alone"
             )
-        said += [
-            f"order of additions {where}: {tree}" for where, tree in (found.get("order_of_additions") or {}).items()
-        ]
+        trees = found.get("order_of_additions") or {}
+        said += [f"order of additions {where}: {tree}" for where, tree in trees.items()]
+        if len(trees) == 2 and len(set(trees.values())) == 1:
+            said.append("it is the same order: what differs is how an addition rounds (fused with the product or not)")
         said.append(f"what to do: {found['remedy']}")
     for n, stage in enumerate(evidence.get("stages") or ()):
         what = f"with {', '.join(stage['replaced'])} replaced" if n else "with nothing replaced"
