@@ -9,7 +9,7 @@ from detcheck.bits import as_integers, first_difference
 from detcheck.errors import UsageError
 from detcheck.records import Finding, Kernels, Observation, Outcome, Role, Run
 
-LONGEST = 256  # tokens that are fed one by one, at most: each is a forward pass, traced
+LONGEST = 64  # tokens that are fed one by one, at most: each is a forward pass, traced
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,31 @@ def test_an_exception_names_the_op(llama, monkeypatch):
     assert "aten::mm in model.layers.0.mlp.act_fn (tests/test_bisect.py:" in found.note and "raised" in found.note
 
 
+def test_an_op_that_cannot_be_asked_of_fewer_rows_is_not_judged(llama, monkeypatch):
+    known = [0]
+
+    @torch.library.custom_op("planted::picky", mutates_args=())
+    def picky(x: torch.Tensor) -> torch.Tensor:
+        if x.data_ptr() != known[0] and x.shape[0] == 1:  # none of the model's own
+            raise RuntimeError("wants more rows")
+        return x * 2
+
+    activation = llama._model.model.layers[0].mlp.act_fn
+    plain = activation.forward
+
+    def forward(x):
+        made = plain(x)
+        known[0] = made.data_ptr()
+        return picky(made)
+
+    monkeypatch.setattr(activation, "forward", forward)
+    (found,) = bisected(llama, [], trials=2)
+    untested = found.evidence["bisection"]["untested"]
+    assert any("raises RuntimeError when it is asked with the prompt's rows alone" in why for why in untested), (
+        found.note
+    )
+
+
 def test_a_model_under_torch_compile_is_refused(llama, monkeypatch, tmp_path):
     monkeypatch.setattr(llama._model.model.layers[1], "_compiled_call_impl", lambda *_: None)
     monkeypatch.setattr(bisect, "PROBE", lambda spec, planned=None: Bisect(spec, llama, planned))

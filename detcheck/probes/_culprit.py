@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from detcheck.bits import furthest, patterns
+from detcheck.engines.transformers import out_of_memory
 from detcheck.kernels._switch import uncounted
 from detcheck.probes._arguments import flat, rebuilt
 from detcheck.probes._call import Call, Key
@@ -81,7 +82,13 @@ class TwoArms:
         other = None  # the first result with other bits
         for arm, count, ask in (("batch", self._repeats - 1, given.again), ("alone", self._repeats, given.alone)):
             for _ in range(count):
-                made = ask()
+                try:
+                    made = ask()
+                except Exception as error:  # an op may refuse sizes or layouts that the model never gives it
+                    if out_of_memory(error):
+                        raise
+                    self._leave(f"it raises {type(error).__name__} when it is asked {arm_said(arm)}")
+                    return
                 if [t.shape for t in made] != [t.shape for t in own]:
                     self._leave("it gives another shape alone")
                     return
@@ -233,6 +240,10 @@ class Given:
             made = [t for t in flat(self.function(*args, **kwargs)) if isinstance(t, torch.Tensor)]
         made = made or [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         return [parts[n].take(made[n]) if parts else made[n] for n in self.call.outputs]
+
+
+def arm_said(arm: str) -> str:
+    return "again" if arm == "batch" else "with the prompt's rows alone"
 
 
 def schema_writes(function: Any) -> bool:
