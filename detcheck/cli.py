@@ -247,6 +247,51 @@ def batch(
 
 
 @command
+def bisect(
+    context: typer.Context,
+    run: Annotated[
+        Path | None, typer.Argument(help="A run of completions or batch that found a difference.", show_default=False)
+    ] = None,
+    model: Annotated[str | None, panel(MODEL, "Hub id or folder. Default: the embedded amplifier.")] = None,
+    kernels: KernelsOption = Kernels.STOCK,
+    apply: Annotated[
+        bool, panel(MODEL, "Then replace the guilty by kernels of ours, one kind at a time.", "--apply")
+    ] = False,
+    dtype: Annotated[str | None, panel(MODEL, "float32, bf16 ... Default: the model's own.")] = None,
+    device: Annotated[str, panel(MODEL, "auto, cpu or cuda.")] = "auto",
+    attn: Annotated[str | None, panel(MODEL, "Attention: sdpa, eager ... Default: the model's own.")] = None,
+    trust_remote_code: Annotated[
+        bool, panel(MODEL, "Run Python code that comes with the model.", "--trust-remote-code")
+    ] = False,
+    prompt: Annotated[str | None, panel(PROMPTS, "Default: that of completions.")] = None,
+    prompt_file: Annotated[str | None, panel(PROMPTS, "One a line, or .jsonl with `prompt` or `messages`.")] = None,
+    chat: Annotated[bool, panel(PROMPTS, "Put prompts through the tokenizer's chat template.", "--chat")] = False,
+    decode: Annotated[int, panel(PROMPTS, "Last tokens that are fed one by one.")] = 2,
+    sizes: Annotated[str | None, panel(SCHEDULE, "Like 2,8. Default: 2,8.", "--batch-sizes")] = None,
+    trials: Annotated[int, panel(SCHEDULE, "Runs of every condition, and calls of every op.")] = 2,
+    seed: Annotated[int, panel(SCHEDULE, "Of filler tokens and their places.")] = 0,
+    fail_on: FailOnOption = FailOn.ANY,
+    format: FormatOption = Format.TERMINAL,
+    output_dir: OutputOption = Path("runs"),
+    resume: ResumeOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Which module and which op gives a prompt other bits in a batch than alone, and is it the run or the batch?"""
+    part = lookup.find("probes", "bisect")
+    own = part.Options(None, prompt, prompt_file, chat, attn, trust_remote_code, decode, apply)
+    spec = Spec("bisect", own, model, kernels, dtype, device, seed, trials, batch_sizes(sizes), fail_on)
+    if run:
+        from detcheck import runner
+
+        given = [n for n in context.params if str(context.get_parameter_source(n)).endswith("COMMANDLINE")]
+        names = {"batch_sizes": "sizes"}
+        if said := next((n for n in part.Options.FROM_RUN if names.get(n, n) in given), None):
+            raise UsageError(f"--{said.replace('_', '-')} is the run's own where a run is given. Leave one of them out")
+        spec = part.of_run(str(run), spec, *runner.differing(run))
+    probe(context, spec, format, output_dir, resume, quiet)
+
+
+@command
 def certify(
     context: typer.Context,
     op: Annotated[str, panel(OP, "A bundled op, all, or your own Triton kernel: package.module:kernel.")] = "all",

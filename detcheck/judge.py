@@ -15,7 +15,7 @@ from statistics import median
 
 import numpy as np
 
-from detcheck import certificates, served
+from detcheck import certificates, culprits, served
 from detcheck.figures import NUMBERS, describe
 from detcheck.records import Case, Finding, Observation, Outcome, Role, Schedule, Step, Verdict
 from detcheck.tally import Tally, absent, batch_arm, by_size, count_conditions, first_variant, repeat_arm, varies_with
@@ -49,9 +49,13 @@ def judge(
     findings = []
     for case, tally in tallies.items():
         tally.close()
+        role = (roles or {}).get(case, Role.GATES)
+        if case.probe == "bisect":
+            findings += [replace(f, role=role) for f in culprits.findings(case, tally, outcomes)]
+            continue
         steps = None if schedule is None else [s for s in schedule.steps if is_of(s, case, cases)]
         finding = judge_case(case, steps, schedule.not_tried if schedule else (), tally, outcomes, allow_unseen_batch)
-        findings.append(replace(finding, role=(roles or {}).get(case, Role.GATES)))
+        findings.append(replace(finding, role=role))
     return after_controls(findings + served.between(tallies, outcomes))
 
 

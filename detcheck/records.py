@@ -127,10 +127,11 @@ class Spec:
         defaults = Spec(self.probe, type(self.options)(), **getattr(self.options, "DEFAULTS", {})).flat()
         arguments = [f.name for f in fields(self.options) if f.metadata.get("argument")]
         repeated = [f.name for f in fields(self.options) if f.metadata.get("repeated")]
-        words += [str(getattr(self.options, name)) for name in arguments]
+        words += [str(v) for name in arguments if (v := getattr(self.options, name)) is not None]
+        taken = getattr(self.options, "FROM_RUN", ()) if getattr(self.options, "run", None) else ()
         for name, value in self.flat().items():
             option = "--" + name.replace("_", "-")
-            if value == defaults[name] or name in arguments:
+            if value == defaults[name] or name in arguments or name in taken:
                 continue
             if value is True:
                 words.append(option)

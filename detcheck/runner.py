@@ -15,6 +15,7 @@ from typing import Protocol
 
 from detcheck import baselines, comparisons, lookup, readers
 from detcheck.baselines import Baseline
+from detcheck.differing import Differing, of
 from detcheck.errors import DetcheckError, FailedError, UsageError
 from detcheck.judge import judge
 from detcheck.outcomes import token_key
@@ -128,6 +129,14 @@ def load(path: Path | str) -> Run:
     interrupted, warnings = folder.read_end()
     run = Run(spec, head["command"], head["started"], (), subject, path, warnings, interrupted)
     return judged(run, folder)
+
+
+def differing(path: Path | str) -> tuple[Spec, Differing]:
+    """What a stored run asked, and two of its conditions that differ. Raises UsageError where there are none."""
+    run = load(path)
+    folder = RunFolder(Path(path))
+    outcomes = folder.outcomes()
+    return run.spec, of(run, folder.observations(), outcomes)
 
 
 def judge_file(

@@ -41,22 +41,35 @@ class Coverage:
     """matmul- or reduction-like aten op -> calls that ran as stock"""
 
 
+# Kinds that can be replaced by themselves -> the aten overloads of each.
+KINDS = {
+    "matmul": ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv"),
+    "softmax": ("_softmax",),
+    "log_softmax": ("_log_softmax",),
+    "mean": ("mean",),
+    "silu": ("silu",),
+    "gelu": ("gelu",),
+}
+ATTENTION = "attention"
+GROUPED = ("_grouped_mm", "grouped_mm_fallback")  # products made of products
+
 _active: list[Coverage] = []
 _silent = 0  # how many `uncounted` blocks we are in
 
 
 @contextlib.contextmanager
-def batch_invariant() -> Iterator[Coverage]:
+def batch_invariant(only: frozenset[str] | None = None) -> Iterator[Coverage]:
     """Batch-invariant kernels inside the block; the stock ones again behind it, whatever happens. Nests.
 
     Inside, an op that has no batch-invariant form for its arguments (dtype, device, mask) raises NotInvariantError.
+    `only`: kinds to replace (`replaceable` names them); None: all. What an outer block replaces stays replaced.
     """
     coverage = Coverage(description())
     _active.append(coverage)
     try:
         with contextlib.ExitStack() as undo:
             if len(_active) == 1:
-                _register(undo)
+                _register(undo, only)
             yield coverage
     finally:
         _active.remove(coverage)
@@ -87,7 +100,17 @@ def _count(name: str, kind: str = "overridden") -> None:
             getattr(coverage, kind)[name] += 1
 
 
-def _register(undo: contextlib.ExitStack) -> None:
+def replaceable(op: str) -> str | None:
+    """The kind by whose replacement an op becomes ours; None: there is no kernel of ours for it."""
+    name = op.split("::")[-1].split(".")[0]
+    if "attention" in name:
+        return ATTENTION
+    if name in GROUPED:
+        return "matmul"
+    return next((kind for kind, names in KINDS.items() if name in names), None)
+
+
+def _register(undo: contextlib.ExitStack, only: frozenset[str] | None = None) -> None:
     """Puts everything in place, and what takes it away again onto the stack."""
     import torch
 
@@ -97,15 +120,17 @@ def _register(undo: contextlib.ExitStack) -> None:
         warnings.simplefilter("ignore")  # torch warns that a kernel is overridden: that is what this is for
         for key in ("CPU", "CUDA") if torch.cuda.is_available() else ("CPU",):
             for name, function in (_overrides() | (SDPA_CPU if key == "CPU" else SDPA_GPU)).items():
-                library.impl(name, _counted(name, function), key)
+                if only is None or replaceable(name) in only:
+                    library.impl(name, _counted(name, function), key)
             for name in UNCOVERED:
                 try:
                     stock = torch.library.get_kernel(f"aten::{name}", key)
                 except RuntimeError:
                     continue  # composite here: its parts are leaf ops, and those are seen
                 library.impl(name, _let_through(name, stock), key, with_keyset=True)
-    with contextlib.suppress(ImportError):
-        _register_transformers(undo)
+    if only is None or ATTENTION in only:
+        with contextlib.suppress(ImportError):
+            _register_transformers(undo)
 
 
 def _counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from detcheck import culprit_words
 from detcheck.certificates import NOT_PROVEN, in_words, summary
 from detcheck.records import SEVERITY, Case, Environment, Finding, Fork, Role, Run, Verdict
 from detcheck.report._visible import visible
@@ -11,6 +12,7 @@ from detcheck.report._visible import visible
 BINS = 12  # lines of a histogram
 SHOWN_FORKS = 12  # of the tree in human reports; report.json has all
 SHOWN_FINDINGS = 8
+SHOWN_OPS = 24  # of a bisection's table; report.json has all
 MARGIN = "margin: how far the runner-up was behind, in nats"
 
 MEANING = {
@@ -93,6 +95,8 @@ def totals(finding: Finding) -> str:
     """The line that users paste into issues. Unique counts token sequences; of a compiled kernel, what it takes."""
     if certificate := finding.evidence.get("certificate"):
         return summary(certificate)
+    if of_a_bisection(finding):
+        return visible(culprit_words.headline(finding.evidence))
     return f"Total samples: {finding.samples}, Unique samples: {finding.distinct}"
 
 
@@ -102,6 +106,8 @@ def figures(finding: Finding) -> list[str]:
         return []
     if certificate := finding.evidence.get("certificate"):
         return certified(certificate)
+    if of_a_bisection(finding):
+        return [visible(line) for line in culprit_words.lines(finding.evidence)]
     compared, n = finding.evidence.get("compared"), finding.evidence.get("batches")
     unit, numbers = unit_of(finding) + "s", of_numbers(finding)
     lines = [f"the most common came {finding.mode_count} times"]
@@ -158,6 +164,10 @@ def certified(certificate: Mapping[str, object]) -> list[str]:
     ]
 
 
+def of_a_bisection(finding: Finding) -> bool:
+    return "culprit" in finding.evidence or "bisection" in finding.evidence
+
+
 def of_numbers(finding: Finding) -> bool:
     """Whether it is about a tensor's rows: elements that differ, not tokens that lead elsewhere."""
     return finding.evidence.get("unit") in ("element", "word")
@@ -197,7 +207,12 @@ def size_table(finding: Finding) -> list[list[str]]:
 
 
 def condition_table(finding: Finding) -> list[list[str]]:
-    """One line per condition, after a heading. What an engine that forms its batches itself computed in a step comes last."""
+    """One line per condition, after a heading. What an engine that forms its batches itself computed in a step comes last.
+
+    Of a bisection: one line per op.
+    """
+    if "calls" in finding.evidence:
+        return [list(map(visible, line)) for line in culprit_words.rows(finding.evidence, SHOWN_OPS)]
     conditions = finding.evidence.get("conditions") or {}
     shown = [key for key in CONDITIONS if any(key in counts for counts in conditions.values())]
     table = [["condition", *(CONDITIONS[key] for key in shown)]]
@@ -220,7 +235,7 @@ def histogram_bins(histogram: Sequence[tuple[int, int]], most: int = BINS) -> li
 
 def which_histogram(finding: Finding) -> tuple[str, Sequence[tuple[int, int]]]:
     """The histogram worth showing, with its title: of tokens, or of bits where tokens never leave the mode."""
-    if finding.evidence.get("unit") == "word":
+    if of_a_bisection(finding) or finding.evidence.get("unit") == "word":
         return "", ()
     unit = unit_of(finding)
     if finding.histogram or of_numbers(finding) or "max_ulp" not in finding.metrics:

@@ -79,8 +79,13 @@ def one(f: Finding) -> list[str]:
         parts += [f"| {' | '.join(line)} |" for line in sizes[1:]]
         parts += ["", *(f"- not tried: {inert(line)}" for line in not_tried(f)), ""]
     elif table := condition_table(f):
-        parts += ["### Conditions", "", f"| {' | '.join(table[0])} |", "|---" + "|---:" * (len(table[0]) - 1) + "|"]
-        parts += [f"| {inert(name)} | {' | '.join(counts)} |" for name, *counts in table[1:]]
+        parts += [
+            "### Conditions" if "calls" not in f.evidence else "### Ops",
+            "",
+            f"| {' | '.join(table[0])} |",
+            "|---" + "|---:" * (len(table[0]) - 1) + "|",
+        ]
+        parts += [f"| {inert(name)} | {' | '.join(map(inert, counts))} |" for name, *counts in table[1:]]
         parts += ["", *(f"- not tried: {line}" for line in not_tried(f)), ""]
     return parts + [line + "\n" for line in (*coverage_lines(f), likely_cause(f), ADVICE[f.verdict]) if line]
 

@@ -158,7 +158,7 @@ def tree(forks: tuple[Fork, ...]) -> Tree:
 def columns(lines: list[list[str]], first: Literal["left", "right"] = "right") -> Table:
     table = Table(box=None, pad_edge=False)
     for n, heading in enumerate(lines[0]):
-        table.add_column(heading, justify="right" if n else first)
+        table.add_column(heading, justify="right" if n else first, overflow="fold")
     for line in lines[1:]:
         table.add_row(*map(Text, line))
     return table

@@ -1,0 +1,121 @@
+"""What is said of a culprit: where it is, how it differs, and what to do. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+OURS = "detcheck.batch_invariant() runs ours in its place (--kernels batch-invariant; in vLLM DETCHECK_KERNELS=batch-invariant)"
+REPLACED = {"mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "_softmax", "_log_softmax", "mean", "silu", "gelu"}
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "_grouped_mm", "grouped_mm_fallback")
+
+
+def bare(op: str) -> str:
+    """aten::mm -> mm"""
+    return op.split("::")[-1]
+
+
+def remedy(op: str, run: bool) -> str:
+    """What to do: the flag, the kernel, the override."""
+    name, said = bare(op), []
+    if run:
+        said.append(
+            "torch.use_deterministic_algorithms(True)"
+            + (" with CUBLAS_WORKSPACE_CONFIG=:4096:8" if name in PRODUCTS else "")
+        )
+    if name in REPLACED or "attention" in name or name in PRODUCTS[-2:]:
+        said.append(f"override {op}: {OURS}")
+    elif op.startswith("module "):
+        said.append(
+            f"replace the kernel that {op.removeprefix('module ')} runs by one that adds in one order for every batch"
+        )
+    else:
+        said.append(
+            f"there is no kernel of ours for {op}: write one whose order follows the row alone, and test it with detcheck kernels --op"
+        )
+    return "; ".join(said)
+
+
+def headline(evidence: Mapping[str, Any]) -> str:
+    """Where it is, in a line; or how much was looked at."""
+    if found := evidence.get("culprit"):
+        line = f" ({found['source']})" if found.get("source") else ""
+        return f"{found['op']} in {found['path'] or 'the model'}{line}"
+    about = evidence["bisection"]
+    return f"{about['trials']} runs of each condition, {about['repeats']} calls of each arm"
+
+
+def lines(evidence: Mapping[str, Any]) -> list[str]:
+    """What was found of a culprit, a fact a line."""
+    said = []
+    if found := evidence.get("culprit"):
+        said.append(f"like it: {found['pattern'] or 'the model'}; guilty in {', '.join(found['conditions'])}")
+        for arm in ("alone", "batch"):
+            said.append(
+                f"takes {'in the batch' if arm == 'batch' else arm}: {'; '.join(map(form, found['inputs'][arm]))}"
+            )
+        if "differing" in found:
+            ulp = (
+                f", up to {found['max_ulp']:.0f} ulp ({found['max_abs']:.3g}) apart"
+                if found["max_ulp"] is not None
+                else ""
+            )
+            said.append(f"{found['differing']} of {found['elements']} elements differ{ulp}")
+        if found.get("starts_at") == 1:
+            said.append("it starts with its padding: the row alone, padded as in the batch, has other bits already")
+        elif found.get("starts_at"):
+            said.append(
+                f"it starts at {found['starts_at']} rows; with {found['starts_at'] - 1} the bits are those of the row alone"
+            )
+        trees = found.get("order_of_additions") or {}
+        said += [f"order of additions {where}: {tree}" for where, tree in trees.items()]
+        if len(trees) == 2 and len(set(trees.values())) == 1:
+            said.append("it is the same order: what differs is how an addition rounds (fused with the product or not)")
+        said.append(f"what to do: {found['remedy']}")
+    for n, stage in enumerate(evidence.get("stages") or ()):
+        what = f"with {', '.join(stage['replaced'])} replaced" if n else "with nothing replaced"
+        first = stage["first"]
+        where = (
+            f"the first difference is {first['op']} in {first['path']}, pass {first['step']}"
+            if first
+            else "nothing is guilty"
+        )
+        said.append(f"{what}: {where}; the logits are {'equal' if stage['logits_equal'] else 'not equal'}")
+    stages = evidence.get("stages") or ()
+    if stages and stages[-1]["guilty"]:
+        said.append(f"no kernel of ours replaces: {', '.join(stages[-1]['guilty'])}")
+    about = evidence.get("bisection") or {}
+    if not found and (control := about.get("control")):
+        said.append(
+            f"gain: a row of {control['op']} in {control['path']} moved by one ulp moves the logits by up to {control['max_ulp']:.3g} ulp"
+        )
+    ways = Counter(about.get("only_alone") or {}) + Counter(about.get("only_in_batches") or {})
+    if ways:
+        said.append(
+            f"not compared, since they have no counterpart: {', '.join(f'{op} {n}' for op, n in sorted(ways.items()))}"
+        )
+    if about.get("untested"):
+        said.append("not asked again: " + "; ".join(f"{n} calls, {why}" for why, n in about["untested"].items()))
+    return said
+
+
+def form(given: Mapping[str, Any]) -> str:
+    shape = "x".join(map(str, given["shape"])) or "a number"
+    return f"{shape} {given['dtype']}, strides {','.join(map(str, given['strides'])) or 'none'}" + (
+        f" ({given['weight']})" if given["weight"] else ""
+    )
+
+
+COLUMNS = ("calls", "tested", "guilty_calls")
+
+
+def rows(evidence: Mapping[str, Any], most: int) -> list[list[str]]:
+    """The table of ops, after a heading: the guilty, then as many of the innocent as there is room for."""
+    calls = evidence["calls"]
+    shown = [["op", "module", *(name.replace("_", " ") for name in COLUMNS), "guilty in", "by", "from rows"]]
+    for line in [*(c for c in calls if c["guilty_in"]), *(c for c in calls if not c["guilty_in"])][:most]:
+        verdict = ", ".join(line["guilty_in"]) or ("innocent" if line["innocent"] else "not compared")
+        numbers = [str(line[name]) for name in COLUMNS]
+        shown.append([line["op"], line["pattern"], *numbers, verdict, line["kind"], str(line["starts_at"] or "")])
+    return shown

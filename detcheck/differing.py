@@ -1,0 +1,81 @@
+"""What a stored run found to differ, as a question for `bisect`: which prompt, alone against in which batch, until which token. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from detcheck.bits import as_integers, first_difference
+from detcheck.errors import UsageError
+from detcheck.records import Finding, Kernels, Observation, Outcome, Role, Run
+
+LONGEST = 64  # tokens that are fed one by one, at most: each is a forward pass, traced
+
+
+@dataclass(frozen=True)
+class Differing:
+    """Two conditions of a run that differ, and where."""
+
+    prompt: int
+    """index among the run's prompts"""
+    kernels: Kernels
+    condition: str
+    rows: tuple[int, ...]
+    """of the batch, as its schedule has it"""
+    fed: tuple[int, ...]
+    """tokens that both gave before they differ"""
+
+
+def of(run: Run, observations: Iterable[Observation], outcomes: Mapping[str, Outcome]) -> Differing:
+    """The first condition whose text leaves the lone one, or else its bits. Raises UsageError where there is none, or none that bisect can form."""
+    where = str(run.path)
+    if run.spec.probe not in ("completions", "batch"):
+        raise UsageError(f"{where} is a run of {run.spec.probe}; bisect takes one of completions or batch")
+    if any(step.traffic for step in run.subject.schedule.steps):
+        raise UsageError(
+            f"{where} was made with vLLM, which forms its batches itself; bisect forms them in transformers. Ask with --model, or for completions with --engine transformers"
+        )
+    finding = chosen(run.findings)
+    if finding is None:
+        raise UsageError(
+            f"nothing differs in {where}, so there is nothing to look for. Ask with --model to look at every op all the same"
+        )
+    seen: dict[str, list[Outcome]] = {}
+    for o in observations:
+        if o.case == finding.case and o.outcome in outcomes:
+            seen.setdefault(o.condition.name, []).append(outcomes[o.outcome])
+    cases = [case for case, _ in run.subject.cases]
+    steps = [s for s in run.subject.schedule.steps if cases[s.case] == finding.case and s.condition in seen]
+    lone = next((seen[s.condition][0] for s in steps if len(s.rows) == 1), None)
+    pairs = [
+        (step, other)
+        for step in steps
+        if lone is not None and len(step.rows) > 1 and not step.condition.startswith("decode")
+        for other in seen[step.condition]
+        if other.id != lone.id
+    ]
+    if pairs:  # a fork in the text is what was seen; where there is none, bits are
+        step, other = next((p for p in pairs if forks_at(lone, p[1]) is not None), pairs[0])
+        names = [p.name for p in run.subject.inputs]
+        fed = () if run.spec.probe == "batch" else tuple(int(t) for t in lone.tokens[: parting(lone, other)][:LONGEST])
+        return Differing(names.index(finding.case.input), Kernels(finding.case.kernels), step.condition, step.rows, fed)
+    raise UsageError(f"in {where} no batch differs from the prompt alone; bisect compares these two. Ask with --model")
+
+
+def chosen(findings: Iterable[Finding]) -> Finding | None:
+    """The first that differs: of those that gate, else of the controls."""
+    differ = [f for f in findings if f.distinct_bits > 1]
+    return min(differ, key=lambda f: f.role is not Role.GATES, default=None)
+
+
+def forks_at(lone: Outcome, other: Outcome) -> int | None:
+    """Tokens before the first that differs; of a tensor, where indices are no tokens, None."""
+    return first_difference(lone.tokens, other.tokens) if lone.unit == "token" else None
+
+
+def parting(lone: Outcome, other: Outcome) -> int:
+    """Tokens before the first that differs; before the first of other bits, where none does."""
+    fork = forks_at(lone, other)
+    if fork is not None or lone.logprobs is None or other.logprobs is None:
+        return fork or 0
+    return first_difference(as_integers(lone.logprobs), as_integers(other.logprobs)) or 0

@@ -1,0 +1,121 @@
+"""Which part of a tensor is the prompt's own, in a batch whose layout is known.
+
+A tensor's shape is compared with the shape that the same call had when the prompt ran alone. Each dimension that differs must be
+explained by the layout: it holds the batch (by itself, or the batch times what the prompt has there), or it is padded in
+front, as left padding does it. A dimension that is equal holds no batch: weights, rotary tables, hidden sizes. Where nothing
+explains a dimension (tokens that a router handed to an expert), the rows are found by their bytes. What is not explained is
+not compared, and counted.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a batch is laid out: all that the shapes of a run in it may be explained by."""
+
+    rows: int
+    slot: int
+    """which row is the prompt's"""
+    padding: int
+    """columns before the prompt in its row"""
+
+
+@dataclass(frozen=True)
+class Dim:
+    """One dimension: `block` entries for each row of the batch (0: it holds no batch), of which the first `skip` are padding."""
+
+    block: int = 0
+    skip: int = 0
+
+
+SAME = Dim()
+
+
+@dataclass(frozen=True)
+class Part:
+    """The prompt's own part of a tensor."""
+
+    dims: tuple[Dim, ...]
+    slot: int = 0
+    picked: tuple[int, ...] | None = None
+    """rows along the first dimension, where these were found by their bytes"""
+
+    @property
+    def whole(self) -> bool:
+        return self.picked is None and all(dim == SAME for dim in self.dims)
+
+    @property
+    def by_slot(self) -> bool:
+        """Whether a smaller batch can be cut out of it."""
+        return self.picked is None and any(dim.block for dim in self.dims)
+
+    def take(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A view where it can be."""
+        if self.picked is not None:
+            tensor = tensor[list(self.picked)]
+        where = []
+        for dim in self.dims:
+            start = self.slot * dim.block + dim.skip
+            where.append(slice(start, start + dim.block - dim.skip) if dim.block else slice(dim.skip, None))
+        return tensor[tuple(where)]
+
+    def window(self, tensor: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        """The rows first to last - 1 of the batch, padding and all."""
+        return tensor[tuple(slice(first * d.block, last * d.block) if d.block else slice(None) for d in self.dims)]
+
+    def within(self, first: int) -> Part:
+        """The same part of a window that begins with that row."""
+        return Part(self.dims, self.slot - first)
+
+
+@functools.lru_cache(maxsize=4096)  # a model has few shapes, and many calls of each
+def part(alone: Sequence[int], together: Sequence[int], layout: Layout) -> Part | None:
+    """The part of a tensor of shape `together` that has shape `alone` when the prompt runs alone. None: not explained."""
+    if len(alone) != len(together):
+        return None
+    dims = [dimension(a, b, layout) for a, b in zip(alone, together, strict=True)]
+    return None if None in dims else Part(tuple(dims), layout.slot)
+
+
+def dimension(alone: int, together: int, layout: Layout) -> Dim | None:
+    if alone == together:
+        return SAME
+    if together == alone * layout.rows:
+        return Dim(alone)
+    if together == (alone + layout.padding) * layout.rows:
+        return Dim(alone + layout.padding, layout.padding)
+    return Dim(0, layout.padding) if together == alone + layout.padding else None
+
+
+def like_the_others(shape: Sequence[int], known: Sequence[tuple[Sequence[int], Part]]) -> Part | None:
+    """The part of a tensor that was not there when the prompt ran alone (a mask): dimensions as those of the same size beside it."""
+    by_size: dict[int, set[Dim]] = {}
+    for sizes, each in known:
+        for size, dim in zip(sizes, each.dims, strict=True):
+            by_size.setdefault(size, set()).add(dim)
+    found = [by_size.get(size, {SAME}) for size in shape]
+    if any(len(dims) > 1 for dims in found):
+        return None
+    return Part(tuple(next(iter(dims)) for dims in found), known[0][1].slot if known else 0)
+
+
+def matching(wanted: Sequence[int], rows: Sequence[int]) -> tuple[int, ...] | None:
+    """Places of the wanted rows (by their hashes) among others, in the same order. None: not all are there."""
+    places, at = [], 0
+    for row in wanted:
+        while at < len(rows) and rows[at] != row:
+            at += 1
+        if at == len(rows):
+            return None
+        places.append(at)
+        at += 1
+    return tuple(places)

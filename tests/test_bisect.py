@@ -1,0 +1,302 @@
+"""`detcheck bisect` on faults that we planted, on stock kernels, and on what it must withstand."""
+
+import json
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from conftest import only_run
+from models import llama_like
+from planted import ATTENTION, PROMPT, ROWS, Fault, Place, bisected, engine, places, verdict_on
+
+from detcheck import culprit_words, culprits, runner
+from detcheck.engines.transformers import TransformersEngine
+from detcheck.probes import _culprit_order, bisect
+from detcheck.probes._rows import Dim, Layout, Part, dimension, like_the_others, matching, part
+from detcheck.probes.bisect import Bisect, Options
+from detcheck.records import Kernels, Spec, Verdict
+
+MLP = "model.layers.1.mlp"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return engine("llama", tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def planted_in(tmp_path_factory, llama):
+    """Model by name, loaded once, with the places where faults can be."""
+    made = {"llama": llama}
+
+    def get(name):
+        if name not in made:
+            made[name] = engine(name, tmp_path_factory.mktemp(name))
+        return made[name], {(p.op, p.path): p for p in places(made[name])}
+
+    return get
+
+
+def at(there, op, path):
+    return there[op, path]
+
+
+@pytest.mark.parametrize(
+    ("alone", "batch", "found"),
+    [
+        ([0, 0], [0, 0], (False, False)),
+        ([0, 0], [1, 1], (False, True)),
+        ([0, 1], [0, 0], (True, False)),
+        ([0, 0, 1], [2, 2, 3], (True, True)),
+        ([0, 1, 2], [3, 4, 5], (True, False)),  # chance explains it
+        ([0, 1], [], (True, False)),
+        ([], [1, 1], (False, False)),
+    ],
+)
+def test_arms(alone, batch, found):
+    assert culprits.arms(alone, batch) == found
+
+
+def test_what_explains_a_dimension():
+    layout = Layout(rows=8, slot=3, padding=5)
+    assert dimension(64, 64, layout) == Dim()
+    assert dimension(1, 8, layout) == Dim(1)
+    assert dimension(20, 25, layout) == Dim(0, 5)
+    assert dimension(20, 200, layout) == Dim(25, 5)
+    assert dimension(7, 9, layout) is None and part((2, 3), (2, 3, 1), layout) is None
+    tensor = torch.arange(8 * 25 * 2).view(8 * 25, 2)
+    own = part((20, 2), (200, 2), layout)
+    assert torch.equal(own.take(tensor), tensor.view(8, 25, 2)[3, 5:])
+    assert torch.equal(own.within(2).take(own.window(tensor, 2, 6)), own.take(tensor))
+    mask = like_the_others((8, 1, 25, 25), [((8, 4, 25, 16), part((1, 4, 20, 16), (8, 4, 25, 16), layout))])
+    assert mask.take(torch.zeros(8, 1, 25, 25)).shape == (1, 1, 20, 20)
+    assert matching([5, 6, 6], [1, 5, 2, 6, 6]) == (1, 3, 4) and matching([6, 5], [5, 6]) is None
+    assert torch.equal(Part((), 0, (1, 3)).take(tensor), tensor[[1, 3]])
+
+
+PLANTS = [
+    ("llama", [("aten::mm", "model.layers.0.self_attn.v_proj", "batch", 5)]),
+    ("llama", [(ATTENTION, "model.layers.1.self_attn", "run", 2)]),
+    ("llama", [("aten::silu", "model.layers.0.mlp.act_fn", "run", 2), ("aten::mm", "lm_head", "batch", 3)]),
+    ("gpt2", [("aten::native_layer_norm", "transformer.h.1.ln_1", "batch", 8)]),
+    ("experts", [("aten::_grouped_mm", "model.layers.1.mlp.experts", "batch", 2)]),
+    ("amplifier", [("aten::mm", "model.layers.4.mlp.down_proj", "batch", 4)]),
+]
+
+
+@pytest.mark.parametrize(("model", "asked"), PLANTS)
+def test_planted(planted_in, model, asked):
+    loaded, there = planted_in(model)
+    faults = [Fault(at(there, op, path), kind, size) for op, path, kind, size in asked]
+    noisy = any(f.kind == "run" for f in faults)
+    found = bisected(loaded, faults, trials=8 if noisy else 2)
+    assert verdict_on(found, faults) == (True, []), [(f.case, f.note) for f in found]
+    for fault in faults:
+        (finding,) = (f for f in found if (f.case.subject, f.case.input) == (fault.place.op, fault.place.path))
+        told = finding.evidence["culprit"]
+        assert told["differing"] > 0 and told["remedy"] and told["inputs"]["batch"]
+        if fault.kind == "batch" and "experts" not in fault.place.path:
+            assert told["starts_at"] == fault.size
+
+
+def test_nothing_guilty_says_how_sensitive_it_was(llama):
+    (found,) = bisected(llama, [], trials=2)
+    assert found.verdict is Verdict.IDENTICAL and found.case.input.startswith("0:"), found.note
+    control = found.evidence["bisection"]["control"]
+    assert control["named"] and control["changed"] > 0 and "moved by one ulp changes" in found.note
+    assert not any(line["guilty_in"] for line in found.evidence["calls"])
+
+
+def test_noise_and_the_batch_at_once(planted_in):
+    loaded, there = planted_in("llama")
+    place = at(there, "aten::mm", f"{MLP}.up_proj")
+    (found,) = bisected(loaded, [Fault(place, "run"), Fault(place, "batch", 2)])
+    told = found.evidence["culprit"]
+    assert found.verdict is Verdict.RUN_VARIANT and told["run"] and told["batch"], found.note
+
+
+def test_ops_that_write_into_their_input(llama, monkeypatch):
+    """An in-place residual: the op is asked again on what was there before it."""
+    mlp = llama._model.model.layers[1].mlp
+    plain = mlp.forward
+    monkeypatch.setattr(mlp, "forward", lambda x: x.clone().add_(plain(x)).mul_(0.5))
+    (innocent,) = bisected(llama, [], trials=2)
+    assert innocent.verdict is Verdict.IDENTICAL, innocent.note
+    (found,) = bisected(llama, [Fault(Place("aten::add_", MLP, 1), "batch", 3)], trials=2)
+    assert (found.case.subject, found.case.input, found.verdict) == ("aten::add_", MLP, Verdict.BATCH_VARIANT)
+
+
+def test_tied_weights_and_numbers_that_are_not_finite(tmp_path):
+    tied = TransformersEngine(str(llama_like(tmp_path, tie_word_embeddings=True)))
+    tied.load()
+    with torch.no_grad():
+        tied._model.model.layers[0].mlp.up_proj.weight[3, 5] = float("inf")
+        tied._model.model.layers[0].mlp.down_proj.weight[7, 3] = float("nan")
+    (innocent,) = bisected(tied, [], trials=2)
+    assert innocent.verdict in (Verdict.IDENTICAL, Verdict.INCONCLUSIVE), innocent.note
+    assert not any(line["guilty_in"] for line in innocent.evidence["calls"])
+    fault = Fault(Place("aten::mm", "model.layers.0.self_attn.k_proj", len(tied.encode(PROMPT)) - 1), "batch", 2)
+    found = bisected(tied, [fault], trials=2)
+    assert verdict_on(found, [fault]) == (True, [])
+
+
+def test_an_exception_names_the_op(llama, monkeypatch):
+    monkeypatch.setattr(llama._model.model.layers[0].mlp.act_fn, "forward", lambda x: torch.mm(x[0], x[0]))
+    (found,) = bisected(llama, [], trials=2)
+    assert found.verdict is Verdict.FAILED
+    assert "aten::mm in model.layers.0.mlp.act_fn (tests/test_bisect.py:" in found.note and "raised" in found.note
+
+
+def test_an_op_that_cannot_be_asked_of_fewer_rows_is_not_judged(llama, monkeypatch):
+    known = [0]
+
+    @torch.library.custom_op("planted::picky", mutates_args=())
+    def picky(x: torch.Tensor) -> torch.Tensor:
+        if x.data_ptr() != known[0] and x.shape[0] == 1:  # none of the model's own
+            raise RuntimeError("wants more rows")
+        return x * 2
+
+    activation = llama._model.model.layers[0].mlp.act_fn
+    plain = activation.forward
+
+    def forward(x):
+        made = plain(x)
+        known[0] = made.data_ptr()
+        return picky(made)
+
+    monkeypatch.setattr(activation, "forward", forward)
+    (found,) = bisected(llama, [], trials=2)
+    untested = found.evidence["bisection"]["untested"]
+    assert any("raises RuntimeError when it is asked with the prompt's rows alone" in why for why in untested), (
+        found.note
+    )
+
+
+def test_a_model_under_torch_compile_is_refused(llama, monkeypatch, tmp_path):
+    monkeypatch.setattr(llama._model.model.layers[1], "_compiled_call_impl", lambda *_: None)
+    monkeypatch.setattr(bisect, "PROBE", lambda spec, planned=None: Bisect(spec, llama, planned))
+    ran = runner.run(Spec("bisect", Options(prompt=PROMPT)), tmp_path)
+    assert (ran.verdict, ran.exit_code) == (Verdict.FAILED, 4)
+    assert "model.layers.1 is compiled by torch.compile" in ran.findings[0].note
+
+
+def test_another_way_when_the_prompt_is_alone(llama, monkeypatch):
+    mlp = llama._model.model.layers[0].mlp
+    plain = mlp.forward
+    monkeypatch.setattr(mlp, "forward", lambda x: plain(x) * 0.3 if len(x) == 1 else plain(x) * 0.1 + plain(x) * 0.2)
+    (found,) = bisected(llama, [], trials=2)
+    assert (found.case.subject, found.case.input) == ("module LlamaMLP", "model.layers.0.mlp"), found.note
+    assert found.verdict is Verdict.BATCH_VARIANT and "it takes another way" in found.note
+
+
+def test_a_kernel_that_no_dispatcher_sees(llama, monkeypatch):
+    """Computed outside torch: the module is named."""
+    mlp = llama._model.model.layers[1].mlp
+    plain = mlp.forward
+
+    def forward(x):
+        out = plain(x)
+        if len(x) > 2:
+            numbers = out.numpy()
+            numbers[...] = np.nextafter(numbers, np.float32(np.inf))
+        return out
+
+    monkeypatch.setattr(mlp, "forward", forward)
+    (found,) = bisected(llama, [], trials=2)
+    assert (found.case.subject, found.case.input) == ("module LlamaMLP", MLP), found.note
+
+
+def test_stock_is_what_tests_of_every_leaf_find(llama):
+    """Each linear layer by itself, with eight rows and with one of them."""
+    found = bisected(llama, [], trials=2, kernels=Kernels.STOCK)
+    named = {(f.case.subject, f.evidence["culprit"]["pattern"]) for f in found if "culprit" in f.evidence}
+    x, expected = torch.Generator().manual_seed(0), set()
+    for name, module in llama._model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            rows = torch.randn(ROWS, module.in_features, generator=x)
+            with torch.no_grad():
+                if not torch.equal(module(rows[:, None])[3:4], module(rows[3:4, None])):
+                    expected.add(("aten::mm", name.replace(".0.", ".*.").replace(".1.", ".*.")))
+    assert {pair for pair in named if pair[0] == "aten::mm"} == expected
+    assert all("attention" in op for op, _ in named - expected), named - expected
+
+
+def test_the_order_of_additions_is_asked_where_it_can_be(llama, monkeypatch):
+    asked = []
+
+    def ask(function, a, b, row):
+        asked.append((tuple(a.shape), row))
+        assert function(a, b).shape == (a.shape[0], b.shape[1])
+        b.zero_()  # as masks are: the model's own weight must not see it
+        return f"a tree of {a.shape[0]} rows"
+
+    monkeypatch.setattr(_culprit_order, "reader", lambda: ask)
+    found = bisected(llama, [], trials=2, kernels=Kernels.STOCK)
+    (told,) = (f.evidence["culprit"] for f in found if f.case.input == "lm_head")
+    assert told["order_of_additions"] == {"alone": "a tree of 1 rows", "batch": f"a tree of {ROWS} rows"}
+    assert ((1, 64), 0) in asked and any(shape == (ROWS, 64) for shape, _ in asked)
+    assert "order of additions alone: a tree of 1 rows" in culprit_words.lines({"culprit": told})
+
+
+def test_applied_until_the_logits_are_equal_and_shown_in_every_format(detcheck, tmp_path, monkeypatch, amplifier):
+    monkeypatch.setattr(bisect, "PROBE", lambda spec, planned=None: Bisect(spec, amplifier, planned))
+    asked = "--prompt", PROMPT, "--batch-sizes", "4", "--decode", "1"
+    result = detcheck("bisect", *asked, "--apply", "--format", "json", "-q")
+    report = json.loads(result.out)
+    assert result.code == 1 and report["verdict"] == "batch-variant", result.err
+    first = report["findings"][0]
+    assert first["case"]["subject"].startswith("aten::") and first["case"]["input"].startswith("model.layers.0.")
+    stages = first["evidence"]["stages"]
+    assert len(stages) > 1 and not stages[0]["logits_equal"] and stages[-1]["logits_equal"] and not stages[-1]["guilty"]
+    with open(runner.__file__.replace("runner.py", "report/report.schema.json")) as schema:
+        jsonschema.validate(report, json.load(schema))
+    folder = only_run(tmp_path / "runs")
+    for form in ("terminal", "md", "html", "junit"):
+        shown = detcheck("report", folder, "--format", form)
+        assert (
+            shown.code == 1 and "lm_head" in shown.out and "detcheck.batch_invariant()" in " ".join(shown.out.split())
+        )
+
+
+def test_a_run_that_found_a_difference_is_followed(detcheck, tmp_path, monkeypatch, amplifier):
+    from detcheck.probes import completions
+
+    monkeypatch.setattr(
+        completions, "PROBE", lambda spec, planned=None: completions.Completions(spec, amplifier, planned)
+    )
+    monkeypatch.setattr(bisect, "PROBE", lambda spec, planned=None: Bisect(spec, amplifier, planned))
+    detcheck("completions", "-n", "6", "--max-tokens", "4", "--batch-sizes", "1,4", "--prompt", PROMPT, "-q")
+    folder = only_run(tmp_path / "runs")
+    result = detcheck("bisect", folder, "--format", "json", "-q", "--output-dir", "found")
+    report = json.loads(result.out)
+    assert result.code == 1 and report["findings"][0]["case"]["subject"].startswith("aten::"), result.err
+    assert report["reproduce"] == f"detcheck bisect {folder}"
+    assert [b["name"] for b in report["findings"][0]["evidence"]["bisection"]["batches"]] == ["batch-4"]
+    refused = detcheck("bisect", folder, "--model", "x")
+    assert refused.code == 2 and "--model is the run's own" in refused.err
+    calm = detcheck("bisect", only_run(tmp_path / "found"))
+    assert calm.code == 2 and "bisect takes one of completions or batch" in " ".join(calm.err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--decode", "-1"], "--decode must be at least 0"),
+        (["--apply", "--kernels", "batch-invariant"], "leave out --kernels"),
+        (["--batch-sizes", "1"], "name a size of 2 or more"),
+        (["--kernels", "engine"], "transformers has no batch-invariant mode"),
+        (["nowhere"], "no such run"),
+    ],
+)
+def test_usage_errors(detcheck, arguments, says):
+    result = detcheck("bisect", *arguments)
+    assert result.code == 2 and says in " ".join(result.err.split()) and "Traceback" not in result.err
