@@ -30,7 +30,7 @@ def phrase(f: Fold, depth: int) -> str:
     if f.kind == "leaf":
         return "one summand"
     if f.kind == "lanes":
-        return f"{f.count} lanes strided, then added {lanes_added(f, depth)}"
+        return f"{f.count} lanes strided, then added{lanes_added(f, depth)}"
     if f.kind == "halves":
         return "pairwise, cut in halves again and again"
     if f.kind == "mix":
@@ -49,7 +49,7 @@ def phrase(f: Fold, depth: int) -> str:
     if contiguous(f):
         inside = "" if plain(body) else phrase(body, depth + 1)
         if body.kind == "lanes":
-            return f"{body.count} lanes strided over blocks of {body.size} (lanes added {lanes_added(body, depth)}), then added {how(f)}"
+            return f"{body.count} lanes strided over blocks of {body.size} (lanes added{lanes_added(body, depth)}), then added {how(f)}"
         kind = f"split in {f.count} parts of {body.size}" if f.count <= min(SPLITS, body.size) else f"blocks of {body.size}"
         within = f" (each: {inside})" if inside else " (each in order)" if "split" in kind else ""
         return f"{kind}{within}, added {how(f)}"
@@ -93,8 +93,10 @@ def plain(f: Fold) -> bool:
 def lanes_added(f: Fold, depth: int) -> str:
     """How the lanes of a fold are added up."""
     between = f.body
-    simple = between.kind in ("chain", "pairs", "at once") and between.start is None and between.body.kind == "leaf"
-    return how(between) if simple and abs(between.stride) and between.terms == 1 else phrase(between, depth + 1)
+    if between.kind == "pairs" and between.body.kind == "leaf":
+        return f" {rounds(between)}"
+    simple = between.terms == 1 and between.kind in ("chain", "at once") and between.start is None and between.body.kind == "leaf"
+    return f" {how(between)}" if simple and abs(between.stride) == 1 else f": {phrase(between, depth + 1)}"
 
 
 def ordinal(n: int) -> str:
@@ -144,7 +146,7 @@ def title(f: Fold) -> str:
     if f.kind == "mix":
         return f"{f.size} summands in {len(f.parts)} unlike parts, added {'one after the other' if f.terms == 1 else 'in one node'}"
     if f.kind == "lanes":
-        return f"{f.size} summands in {f.count} lanes, lane j taking j, j + {f.count} ... in order; the lanes are added {lanes_added(f, 0)}"
+        return f"{f.size} summands in {f.count} lanes, lane j taking j, j + {f.count} ... in order; the lanes are added{lanes_added(f, 0)}"
     if f.kind == "halves":
         return f"{f.size} summands, cut in halves again and again"
     step = f", {f.stride:+d} each" if f.kind != "pairs" else f", first {f.stride} apart" + (f", last {f.apart}" if f.count > 2 else "")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Ask = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Ask = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 class NotATreeError(ValueError):
@@ -143,7 +143,7 @@ class Tree:
 def reveal(length: int, ask: Ask, seed: int = 0) -> Tree:
     """The tree behind the answers. Raises NotATreeError where they contradict each other.
 
-    `ask(i, j)` tells for each pair how many leaves the subtree has in which they meet. Seen from a pivot, the others fall into
+    `ask(i, j, most)` tells for each pair how many leaves the subtree has in which they meet; mostly at most `most`. Seen from a pivot, the others fall into
     groups that join its sum one after the other; each group is a tree by itself.
     """
     random = np.random.default_rng(seed)
@@ -164,7 +164,8 @@ def reveal(length: int, ask: Ask, seed: int = 0) -> Tree:
         if not asked:
             break
         i = np.concatenate([np.full(len(others), pivots[g]) for g, others in asked])
-        sizes = ask(i, np.concatenate([others for _, others in asked]))
+        most = np.concatenate([np.full(len(others), 1 + len(others)) for _, others in asked])
+        sizes = ask(i, np.concatenate([others for _, others in asked]), most)
         current, start = [], 0
         for g, others in asked:
             found = sizes[start : start + len(others)]
