@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
-from detcheck import certificates
+from detcheck import certificates, orders
 from detcheck.figures import NUMBERS, describe
 from detcheck.records import Case, Finding, Observation, Outcome, Role, Schedule, Step, Verdict
 from detcheck.tally import Tally, absent, batch_arm, by_size, count_conditions, first_variant, repeat_arm, varies_with
@@ -82,6 +82,8 @@ def judge_case(
 ) -> Finding:
     if case.probe == "certify":
         return certificates.finding(case, tally, outcomes)
+    if case.probe == "order":
+        return orders.finding(case, steps, tally, outcomes)
     counts: Counter[str] = sum(tally.conditions.values(), Counter())
     missing = tally.missing.total() if steps is None else absent(steps, tally)
     reasons = dict(tally.missing)

@@ -9,15 +9,20 @@ import detcheck
 
 ROOT = Path(detcheck.__file__).parent
 HELPERS = {
+    "adders",
     "bits",
     "certificates",
     "errors",
     "figures",
     "files",
     "forks",
+    "orders",
     "outcomes",
     "tables",
     "tally",
+    "tree_fold",
+    "tree_words",
+    "trees",
 }  # pure: no torch, no engine
 ALLOWED = {
     "__init__": {"records", "runner"},  # by name, lazily
@@ -38,6 +43,11 @@ ALLOWED = {
     "records": set(),
     "bits": set(),
     "certificates": {"records", "tally"},
+    "orders": {"records", "tally"},
+    "trees": set(),
+    "tree_fold": {"trees"},
+    "tree_words": {"tree_fold"},
+    "adders": {"trees"},
     "errors": set(),
     "files": set(),
     "figures": {"records", "bits", "forks", "outcomes"},

@@ -99,7 +99,7 @@ class Reader:
             guess = counts
         else:
             counts, guess = np.full(len(i), np.nan), self._sums.length - most / 2
-        exact = counts <= self._limit
+        exact = counts < self._limit  # the limit itself may be its neighbour, rounded
         for _ in range(GUESSES):
             left = np.flatnonzero(~exact)
             if not len(left):
@@ -108,7 +108,7 @@ class Reader:
             leaf = np.where(self._side[i[left]], self._other, self._pivot)
             rest = self._counts(i[left], j[left], extra=(leaf, -taken * self._unit))
             counts[left] = rest + taken + 1
-            exact[left] = np.abs(rest) <= self._limit
+            exact[left] = np.abs(rest) < self._limit
             guess = counts.copy()
             # Two that meet at the root swallow what was taken off too: nothing is left, whatever the count
             doubtful = left[rest == 0]
