@@ -27,6 +27,8 @@ class Adds:
     fused: str = ""
     """"" : products are rounded first; "low", "high": product and addition are rounded once, and of the two products that begin a sum
     the first or the last is rounded by itself"""
+    unfused: tuple[int, ...] = ()
+    """where products are fused: summands whose product is rounded first all the same, as where a tail is filled up with zeros"""
     scale: str = ""
     """"" : as it is; "over": the sum is divided by n; "times": multiplied by 1 / n; "first": each summand is multiplied by `factor`"""
     factor: float = 1.0
@@ -39,6 +41,7 @@ class Adds:
         """In words, behind "added in"."""
         text = self.accumulator
         text += " with fused multiply-add" if self.fused else ""
+        text += f" (but for {len(self.unfused)} products that are rounded first)" if self.unfused else ""
         if arity > 2:
             text += f", nodes of more than two aligned to the largest with {self.guard} guard bits and {'rounded' if self.nearest else 'cut'}"
         ends = {"over": ", then divided by n", "times": ", then multiplied by 1 / n"}
@@ -147,6 +150,8 @@ def whole(
     products = part if factors is None else part.astype(np.float64) * factors[:, None].astype(np.float64)
     exact = products if tree.arity > 2 else None  # what a matrix unit adds is not rounded before
     sums[:n] = rounded(products, adds.accumulator)
+    fusible = np.arange(n + len(tree.nodes)) < n
+    fusible[list(adds.unfused)] = False
     fma = fma32 if adds.accumulator == "float32" else fma64
     for level in levels:
         pairs = np.array([tree.nodes[k] for k in level if len(tree.nodes[k]) == 2]).reshape(-1, 2)
@@ -154,9 +159,9 @@ def whole(
         a, b = pairs[:, 0], pairs[:, 1]
         if adds.fused and factors is not None and len(pairs):
             # the fused one is a leaf; where both are, the rule says which
-            leaf = np.where(b < n, b, a) if adds.fused == "low" else np.where(a < n, a, b)
+            leaf = np.where(fusible[b], b, a) if adds.fused == "low" else np.where(fusible[a], a, b)
             other = np.where(leaf == a, b, a)
-            is_leaf = leaf < n
+            is_leaf = fusible[leaf]
             f, o, t = leaf[is_leaf], other[is_leaf], at[is_leaf]
             if len(f):
                 sums[t] = fma(np.broadcast_to(factors[f][:, None], (len(f), part.shape[1])), part[f], sums[o])

@@ -1,0 +1,190 @@
+"""order on kernels whose tree we wrote, through the command, and on this machine's own sums."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from detcheck import adders
+from detcheck.tree_fold import fold
+from detcheck.tree_words import outline, spelled, words
+from detcheck.trees import NotATreeError, Tree, reveal
+
+WORDS = {
+    "sequential": "sequential",
+    "backwards": "reversed: sequential from the last to the first",
+    "pairwise": "pairwise, neighbours first",
+    "halved": "pairwise, halves first",
+    "lanes_8": "8 lanes strided, then added in order",
+    "lanes_8_halved": "8 lanes strided, then added pairwise, halves first",
+    "lanes_4_backwards": "4 lanes strided, then added in reverse order",
+    "blocks_4": "blocks of 4 (in order)",
+    "blocks_backwards": "blocks of 4",
+    "split_4": "split in 4 parts of 16 (each in order), added in order",
+    "split_2": "split in 2 parts of 32 (each in order), added in one addition",
+    "lanes_over_blocks": "8 lanes strided over blocks of 32 (lanes added pairwise, halves first), then added in one addition",
+    "like_numpy": "4 lanes strided over blocks of 16 (lanes added pairwise, neighbours first), then added pairwise, neighbours first",
+    "scaled_inside": "sequential",
+    "in_float64": "sequential",
+}
+
+
+def asked(detcheck, op, *more, shape="64", form="sum"):
+    result = detcheck(
+        "order", "--op", op, "--form", form, "--shape", shape, "--format", "json", "-q", "--threads", 1, *more
+    )
+    return result, json.loads(result.out)["findings"][0]
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_an_order_we_wrote_is_found(name, detcheck):
+    result, finding = asked(detcheck, f"order_kernels:{name}", "--batch-sizes", "1,4")
+    assert (result.code, finding["verdict"], finding["distinct"]) == (0, "identical", 1), finding["note"]
+    (order,) = finding["evidence"]["orders"]
+    assert order["sure"] and order["checked"] == {"columns": 1024, "equal": 1024}
+    if name.startswith("blocks"):
+        assert order["words"].startswith("blocks of 4, added in")
+        assert order["words"].endswith("reverse order" if "backwards" in name else "in order")
+    else:
+        assert order["words"] == WORDS[name]
+    assert ("float64" in order["adds_in"]) == (name == "in_float64")
+
+
+def test_orders_we_wrote_have_hashes_of_their_own(detcheck):
+    found = {asked(detcheck, f"order_kernels:{n}", "--batch-sizes", "1,4")[1]["evidence"]["orders"][0]["tree"] for n in ("sequential", "backwards", "pairwise", "split_4", "scaled_inside")}
+    assert len(found) == 4  # scaled_inside is sequential too
+
+
+def test_split_by_the_batch_is_two_classes(detcheck):
+    result, finding = asked(detcheck, "order_kernels:split_by_batch", "--batch-sizes", "1,3,4,8")
+    assert (result.code, finding["verdict"], finding["distinct"]) == (1, "batch-variant", 2)
+    first, second = finding["evidence"]["orders"]
+    assert first["words"] == "sequential" and second["words"].startswith("split in 4 parts of 16")
+    assert [c.split()[0] for c in first["conditions"]] == ["1", "3"]
+
+
+def test_nodes_of_three(detcheck):
+    result, finding = asked(detcheck, "order_kernels:three_at_once", "--batch-sizes", "2,4", shape="17")
+    assert result.code == 0, finding["note"]
+    (order,) = finding["evidence"]["orders"]
+    assert order["words"] == "2 at a time added to the sum in one node of 3, in order"
+
+
+@pytest.mark.parametrize("name", ["fused", "unfused"])
+def test_what_is_fused_is_told(name, detcheck):
+    result, finding = asked(detcheck, f"order_kernels:{name}", "--batch-sizes", "1,4", shape="64,32", form="linear")
+    assert result.code == 0, finding["note"]
+    (order,) = finding["evidence"]["orders"]
+    assert order["words"] == "sequential" and ("fused" in order["adds_in"]) == (name == "fused")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("kahan", "re-adding does not give its bits"),
+        ("largest", "it is no plain sum"),
+        ("hashed", "it is no plain sum"),
+        ("flushed", "it is no plain sum"),
+        ("by_size", ""),
+    ],
+)
+def test_what_is_no_plain_sum_is_never_sure(name, says, detcheck):
+    result, finding = asked(detcheck, f"order_kernels:{name}", "--batch-sizes", "1,2")
+    assert (result.code, finding["verdict"]) == (3, "inconclusive"), finding["note"]
+    assert says in finding["note"]
+    assert not any(order["sure"] for order in finding["evidence"]["orders"])
+
+
+def test_an_order_that_changes_is_run_variant_and_how_often(detcheck):
+    result, finding = asked(detcheck, "order_kernels:shuffled", "--batch-sizes", "2,4", shape="24")
+    assert (result.code, finding["verdict"]) == (1, "run-variant")
+    assert re.search(r"\d+ of \d+ left the most common result", finding["note"])
+
+
+def test_skipped_zeros_change_nothing_where_none_is(detcheck):
+    result, finding = asked(detcheck, "order_kernels:skips_zeros", "--batch-sizes", "1,2", shape="16")
+    assert result.code == 0 and finding["evidence"]["orders"][0]["sure"], finding["note"]
+
+
+def test_an_op_that_raises_failed(detcheck):
+    result, finding = asked(detcheck, "order_kernels:raises", "--batch-sizes", "1,2")
+    assert (result.code, finding["verdict"]) == (4, "failed")
+    assert "no such kernel" in finding["note"]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 61])
+def test_short_and_prime_lengths(length, detcheck):
+    result, finding = asked(detcheck, "order_kernels:sequential", "--batch-sizes", "1,4", shape=str(length))
+    assert result.code == 0, finding["note"]
+    expected = {1: "one summand: nothing is added", 2: "one addition"}.get(length, "sequential")
+    assert finding["evidence"]["orders"][0]["words"] == expected
+
+
+@pytest.mark.parametrize(
+    ("op", "form", "shape", "dtype"),
+    [
+        ("numpy:sum", "vector", "256", "float32"),
+        ("torch:sum", "sum", "256", "float32"),
+        ("torch:mean", "sum", "256", "float32"),
+        ("torch:mv", "mv", "256,128", "float32"),
+        ("torch:mm", "mm", "256,128", "float32"),
+        ("torch.nn.functional:linear", "linear", "256,128", "float32"),
+        ("torch.nn.functional:linear", "linear", "256,128", "bfloat16"),
+        ("torch.nn.functional:linear", "linear", "1024,128", "bfloat16"),
+    ],
+)
+def test_this_machines_sums_are_read_and_added_again(op, form, shape, dtype, detcheck):
+    result, finding = asked(detcheck, op, "--batch-sizes", "1,4", "--dtype", dtype, shape=shape, form=form)
+    assert finding["verdict"] in ("identical", "batch-variant", "inconclusive")
+    assert all(order["sure"] and order["checked"]["equal"] == 1024 for order in finding["evidence"]["orders"]), finding
+
+
+@pytest.mark.parametrize(("op", "dtype"), [("matmul", "float32"), ("matmul", "bfloat16"), ("mean", "float32"), ("mean", "bfloat16")])
+def test_ours_adds_in_one_order(op, dtype, detcheck):
+    shape = "1100,64" if op == "matmul" else "130"
+    form = "linear" if op == "matmul" else "sum"
+    result, finding = asked(detcheck, op, "--kernels", "batch-invariant", "--dtype", dtype, "--batch-sizes", "1,2,4,17", shape=shape, form=form)
+    assert (result.code, finding["distinct"]) == (0, 1), finding["note"]
+
+
+def test_the_terminal_shows_the_tree_and_report_judges_again(detcheck):
+    result = detcheck("order", "--op", "order_kernels:split_by_batch", "--form", "sum", "--shape", 64, "--batch-sizes", "1,8", "-q")
+    assert result.code == 1 and "4 ×, in order, +16 each" in result.out
+    run = result.out.split("run: ")[1].strip()
+    for name in ("json", "md", "html", "junit", "terminal"):
+        assert detcheck("report", run, "--format", name).code == 1
+
+
+def test_answers_that_contradict_each_other_are_refused():
+    with pytest.raises(NotATreeError):
+        reveal(8, lambda i, j, most: np.full(len(i), 5))
+
+
+@pytest.mark.parametrize("arity", [2, 3, 5])
+def test_random_trees_are_revealed(arity):
+    random = np.random.default_rng(arity)
+    for length in (1, 2, 3, 17, 64):
+        left, children = list(range(length)), {}
+        while len(left) > 1:
+            take = min(len(left), int(random.integers(2, arity + 1)))
+            node = [left.pop(int(random.integers(len(left)))) for _ in range(take)]
+            children[length + len(children)] = node
+            left.append(length + len(children) - 1)
+        tree = Tree.of(length, children, left[0])
+        found = reveal(length, lambda i, j, most, tree=tree: tree.meets(i, j), seed=length)
+        assert found == tree and found.hash == tree.hash
+        assert words(fold(tree)) and outline(fold(tree)) and spelled(fold(tree))
+
+
+def test_fused_multiply_add_is_rounded_once():
+    from fractions import Fraction
+
+    random = np.random.default_rng(0)
+    for fma, kind in ((adders.fma32, np.float32), (adders.fma64, np.float64)):
+        a, b, c = ((random.standard_normal(500) * np.exp2(random.integers(-20, 20, 500))).astype(kind) for _ in range(3))
+        c[:200] = -(a[:200] * b[:200])
+        for x, y, z, r in zip(a, b, c, fma(a, b, c), strict=True):
+            exact = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
+            near = [abs(Fraction(float(n)) - exact) for n in (np.nextafter(r, kind(-np.inf)), r, np.nextafter(r, kind(np.inf)))]
+            assert near[1] == min(near)
