@@ -45,7 +45,11 @@ class Adds:
         if arity > 2:
             text += f", nodes of more than two aligned to the largest with {self.guard} guard bits and {'rounded' if self.nearest else 'cut'}"
         ends = {"over": ", then divided by n", "times": ", then multiplied by 1 / n"}
-        return text + (f", each summand multiplied by {self.factor:.6g} first" if self.scale == "first" else ends.get(self.scale, ""))
+        return text + (
+            f", each summand multiplied by {self.factor:.6g} first"
+            if self.scale == "first"
+            else ends.get(self.scale, "")
+        )
 
 
 def rounded(x: np.ndarray, dtype: str) -> np.ndarray:
@@ -56,7 +60,9 @@ def rounded(x: np.ndarray, dtype: str) -> np.ndarray:
         narrow = x.astype(np.float32)
         bits = narrow.view(np.uint32)
         up = ((bits >> 16) & 1) + np.uint32(0x7FFF)
-        return np.where(np.isfinite(narrow), (bits + up) & np.uint32(0xFFFF0000), bits).astype(np.uint32).view(np.float32)
+        return (
+            np.where(np.isfinite(narrow), (bits + up) & np.uint32(0xFFFF0000), bits).astype(np.uint32).view(np.float32)
+        )
 
 
 def two_sum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +136,9 @@ def readd(tree: Tree, values: np.ndarray, factors: np.ndarray | None, adds: Adds
             total = whole(tree, levels, np.ascontiguousarray(part), factors, adds, kept)
             if adds.scale in ("over", "times"):
                 n = total.dtype.type(tree.length)
-                total = rounded(total / n if adds.scale == "over" else total * (total.dtype.type(1) / n), adds.accumulator)
+                total = rounded(
+                    total / n if adds.scale == "over" else total * (total.dtype.type(1) / n), adds.accumulator
+                )
             found.append(rounded(total, out))
     return np.concatenate(found)
 

@@ -254,7 +254,9 @@ def order(
     shape: Annotated[str | None, panel(OP, "Like 4096,1024: K,N of a linear; K of a sum.")] = None,
     kernels: KernelsOption = Kernels.STOCK,
     dtype: Annotated[str | None, panel(OP, "float32, bf16 ... Default: float32.")] = None,
-    sizes: Annotated[str | None, panel(SCHEDULE, "Like 1,2,4,64. Default: thresholds up to 64.", "--batch-sizes")] = None,
+    sizes: Annotated[
+        str | None, panel(SCHEDULE, "Like 1,2,4,64. Default: thresholds up to 64.", "--batch-sizes")
+    ] = None,
     threads: Annotated[str | None, panel(SCHEDULE, "Like 1,2. Default: torch's own number.")] = None,
     trials: Annotated[int, panel(SCHEDULE, "How often each tree is revealed.")] = 2,
     seed: Annotated[int, panel(SCHEDULE, "Of data and pivots.")] = 0,

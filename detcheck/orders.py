@@ -78,13 +78,23 @@ def judged(
     if shaken:
         calls = sum(f["repeats"]["calls"] for f in shaken)
         left = sum(f["repeats"]["left"] for f in shaken)
-        return Verdict.RUN_VARIANT, f"equal calls gave different bits: {left} of {calls} left the most common result. No order is shown, since there is more than one"
+        return (
+            Verdict.RUN_VARIANT,
+            f"equal calls gave different bits: {left} of {calls} left the most common result. No order is shown, since there is more than one",
+        )
     if unsteady := [c for c, counts in found.items() if len(counts) > 1]:
-        return Verdict.RUN_VARIANT, f"revealed again under equal conditions, the order was another one, in {len(unsteady)} of {len(found)} conditions, first with {said(unsteady[0])}"
+        return (
+            Verdict.RUN_VARIANT,
+            f"revealed again under equal conditions, the order was another one, in {len(unsteady)} of {len(found)} conditions, first with {said(unsteady[0])}",
+        )
     doubts = list(dict.fromkeys(f"{f['why']}" for f in facts.values() if not f["sure"]))
     sure = [name for name in classes if facts[name]["sure"]]
     if len(sure) > 1 or len({f["bits"] for f in facts.values()}) > 1:
-        each = "; ".join(f"{facts[n]['words'] if facts[n]['sure'] else 'unread'}: {said(cs[0])}" + (f" and {len(cs) - 1} more" if len(cs) > 1 else "") for n, cs in classes.items())
+        each = "; ".join(
+            f"{facts[n]['words'] if facts[n]['sure'] else 'unread'}: {said(cs[0])}"
+            + (f" and {len(cs) - 1} more" if len(cs) > 1 else "")
+            for n, cs in classes.items()
+        )
         return Verdict.BATCH_VARIANT, f"{len(classes)} orders of addition. {each}"
     if doubts:
         return Verdict.INCONCLUSIVE, f"no order is shown: {'; '.join(doubts)}"
@@ -95,4 +105,7 @@ def judged(
     one = facts[sure[0]]
     if len(found) < 2:
         return Verdict.INCONCLUSIVE, f"there is nothing to compare with, only {said(next(iter(found)))}: {one['words']}"
-    return Verdict.IDENTICAL, f"one order of addition in all {len(found)} conditions: {one['words']} (tree {one['tree']}, added in {one['adds_in']})"
+    return (
+        Verdict.IDENTICAL,
+        f"one order of addition in all {len(found)} conditions: {one['words']} (tree {one['tree']}, added in {one['adds_in']})",
+    )

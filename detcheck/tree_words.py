@@ -41,16 +41,28 @@ def phrase(f: Fold, depth: int) -> str:
         of = "" if body.kind == "leaf" else f" of {body.size} ({phrase(body, depth + 1)})"
         return f"{begins}{f.terms} at a time{of} added to the sum in one node of {f.terms + 1}, {order(f)}"
     if f.kind == "chain" and f.start is not None:
-        rest = f"{f.count} more, each {steps(f)}" if body.kind == "leaf" else f"{f.count} parts like ({phrase(body, depth + 1)})"
+        rest = (
+            f"{f.count} more, each {steps(f)}"
+            if body.kind == "leaf"
+            else f"{f.count} parts like ({phrase(body, depth + 1)})"
+        )
         return f"{phrase(f.start, depth + 1)}, then {rest} added {order(f)}"
     if body.kind == "leaf":
-        every = f"every {ordinal(abs(f.stride))} of {f.count * abs(f.stride)}" if f.kind == "chain" and abs(f.stride) > 1 else f"{f.size}"
+        every = (
+            f"every {ordinal(abs(f.stride))} of {f.count * abs(f.stride)}"
+            if f.kind == "chain" and abs(f.stride) > 1
+            else f"{f.size}"
+        )
         return rounds(f) if f.kind == "pairs" and f.size > 2 else f"{every} {how(f)}"
     if contiguous(f):
         inside = "" if plain(body) else phrase(body, depth + 1)
         if body.kind == "lanes":
             return f"{body.count} lanes strided over blocks of {body.size} (lanes added{lanes_added(body, depth)}), then added {how(f)}"
-        kind = f"split in {f.count} parts of {body.size}" if f.count <= min(SPLITS, body.size) else f"blocks of {body.size}"
+        kind = (
+            f"split in {f.count} parts of {body.size}"
+            if f.count <= min(SPLITS, body.size)
+            else f"blocks of {body.size}"
+        )
         within = f" (each: {inside})" if inside else " (each in order)" if "split" in kind else ""
         return f"{kind}{within}, added {how(f)}"
     return f"{f.count} parts of {body.size}, {abs(f.stride)} apart (each: {phrase(body, depth + 1)}), added {how(f)}"
@@ -95,7 +107,12 @@ def lanes_added(f: Fold, depth: int) -> str:
     between = f.body
     if between.kind == "pairs" and between.body.kind == "leaf":
         return f" {rounds(between)}"
-    simple = between.terms == 1 and between.kind in ("chain", "at once") and between.start is None and between.body.kind == "leaf"
+    simple = (
+        between.terms == 1
+        and between.kind in ("chain", "at once")
+        and between.start is None
+        and between.body.kind == "leaf"
+    )
     return f" {how(between)}" if simple and abs(between.stride) == 1 else f": {phrase(between, depth + 1)}"
 
 
@@ -134,7 +151,9 @@ def outline(f: Fold, marked: frozenset[str] = frozenset(), mark: str = "  <- dif
         for n, (offset, part) in reversed(list(enumerate(shown))):
             end = n == len(shown) - 1
             said = f"+{offset}: " if len(shown) > 1 else ""
-            todo.append((part, depth + 1, f"{under}{'└─ ' if end else '├─ '}", f"{under}{'   ' if end else '│  '}", said))
+            todo.append(
+                (part, depth + 1, f"{under}{'└─ ' if end else '├─ '}", f"{under}{'   ' if end else '│  '}", said)
+            )
     return lines
 
 
@@ -149,7 +168,11 @@ def title(f: Fold) -> str:
         return f"{f.size} summands in {f.count} lanes, lane j taking j, j + {f.count} ... in order; the lanes are added{lanes_added(f, 0)}"
     if f.kind == "halves":
         return f"{f.size} summands, cut in halves again and again"
-    step = f", {f.stride:+d} each" if f.kind != "pairs" else f", first {f.stride} apart" + (f", last {f.apart}" if f.count > 2 else "")
+    step = (
+        f", {f.stride:+d} each"
+        if f.kind != "pairs"
+        else f", first {f.stride} apart" + (f", last {f.apart}" if f.count > 2 else "")
+    )
     begin = "from a start, " if f.start is not None else ""
     at = f", {f.terms} at once" if f.terms > 1 else ""
     return f"{begin}{f.count} {what}, {how(f)}{step}{at}"
@@ -167,9 +190,15 @@ def spelled(f: Fold) -> str:
             out.append(".")
         else:
             length = f"({g.size}" if g.kind in ("lanes", "halves") else f"({g.count}"
-            head = {"mix": f"({g.terms + 1} " if g.terms > 1 else "("}.get(g.kind) or f"{g.kind.replace(' ', '-')}{length}"
+            head = {"mix": f"({g.terms + 1} " if g.terms > 1 else "("}.get(
+                g.kind
+            ) or f"{g.kind.replace(' ', '-')}{length}"
             if g.kind in ("chain", "pairs", "at once"):
-                head += f"@{g.stride:+d}" + (f"x{g.terms}@{g.apart:+d}" if g.terms > 1 else f"..{g.apart}" if g.kind == "pairs" else "") + " "
+                head += (
+                    f"@{g.stride:+d}"
+                    + (f"x{g.terms}@{g.apart:+d}" if g.terms > 1 else f"..{g.apart}" if g.kind == "pairs" else "")
+                    + " "
+                )
             parts: list[Fold | str] = [head] if g.kind not in ("halves", "lanes") else [head + " "]
             for n, (offset, part) in enumerate(g.parts):
                 parts += [" + " if n else "", f"{offset}:" if len(g.parts) > 1 and offset else "", part]

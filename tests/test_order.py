@@ -52,7 +52,10 @@ def test_an_order_we_wrote_is_found(name, detcheck):
 
 
 def test_orders_we_wrote_have_hashes_of_their_own(detcheck):
-    found = {asked(detcheck, f"order_kernels:{n}", "--batch-sizes", "1,4")[1]["evidence"]["orders"][0]["tree"] for n in ("sequential", "backwards", "pairwise", "split_4", "scaled_inside")}
+    found = {
+        asked(detcheck, f"order_kernels:{n}", "--batch-sizes", "1,4")[1]["evidence"]["orders"][0]["tree"]
+        for n in ("sequential", "backwards", "pairwise", "split_4", "scaled_inside")
+    }
     assert len(found) == 4  # scaled_inside is sequential too
 
 
@@ -140,16 +143,31 @@ def test_this_machines_sums_are_read_and_added_again(op, form, shape, dtype, det
     assert all(order["sure"] and order["checked"]["equal"] == 1024 for order in finding["evidence"]["orders"]), finding
 
 
-@pytest.mark.parametrize(("op", "dtype"), [("matmul", "float32"), ("matmul", "bfloat16"), ("mean", "float32"), ("mean", "bfloat16")])
+@pytest.mark.parametrize(
+    ("op", "dtype"), [("matmul", "float32"), ("matmul", "bfloat16"), ("mean", "float32"), ("mean", "bfloat16")]
+)
 def test_ours_adds_in_one_order(op, dtype, detcheck):
     shape = "1100,64" if op == "matmul" else "130"
     form = "linear" if op == "matmul" else "sum"
-    result, finding = asked(detcheck, op, "--kernels", "batch-invariant", "--dtype", dtype, "--batch-sizes", "1,2,4,17", shape=shape, form=form)
+    result, finding = asked(
+        detcheck,
+        op,
+        "--kernels",
+        "batch-invariant",
+        "--dtype",
+        dtype,
+        "--batch-sizes",
+        "1,2,4,17",
+        shape=shape,
+        form=form,
+    )
     assert (result.code, finding["distinct"]) == (0, 1), finding["note"]
 
 
 def test_the_terminal_shows_the_tree_and_report_judges_again(detcheck):
-    result = detcheck("order", "--op", "order_kernels:split_by_batch", "--form", "sum", "--shape", 64, "--batch-sizes", "1,8", "-q")
+    result = detcheck(
+        "order", "--op", "order_kernels:split_by_batch", "--form", "sum", "--shape", 64, "--batch-sizes", "1,8", "-q"
+    )
     assert result.code == 1 and "4 ×, in order, +16 each" in result.out
     run = result.out.split("run: ")[1].strip()
     for name in ("json", "md", "html", "junit", "terminal"):
@@ -182,9 +200,14 @@ def test_fused_multiply_add_is_rounded_once():
 
     random = np.random.default_rng(0)
     for fma, kind in ((adders.fma32, np.float32), (adders.fma64, np.float64)):
-        a, b, c = ((random.standard_normal(500) * np.exp2(random.integers(-20, 20, 500))).astype(kind) for _ in range(3))
+        a, b, c = (
+            (random.standard_normal(500) * np.exp2(random.integers(-20, 20, 500))).astype(kind) for _ in range(3)
+        )
         c[:200] = -(a[:200] * b[:200])
         for x, y, z, r in zip(a, b, c, fma(a, b, c), strict=True):
             exact = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
-            near = [abs(Fraction(float(n)) - exact) for n in (np.nextafter(r, kind(-np.inf)), r, np.nextafter(r, kind(np.inf)))]
+            near = [
+                abs(Fraction(float(n)) - exact)
+                for n in (np.nextafter(r, kind(-np.inf)), r, np.nextafter(r, kind(np.inf)))
+            ]
             assert near[1] == min(near)

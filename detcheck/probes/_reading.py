@@ -45,18 +45,28 @@ class Reader:
         """of each summand: whether it met the first pivot before the root"""
         self._pivot = self._other = 0
         bits = MANTISSA[sums.dtype]
-        self._limit = 2 ** (bits if sums.scale in (1.0, 1 / sums.length) and is_power_of_two(sums.length) or sums.scale == 1.0 else bits - 3)
+        self._limit = 2 ** (
+            bits
+            if sums.scale in (1.0, 1 / sums.length) and is_power_of_two(sums.length) or sums.scale == 1.0
+            else bits - 3
+        )
         self._block = max(1, 2 ** (bits - 2))
 
     def ask(self, i: np.ndarray, j: np.ndarray, most: np.ndarray) -> np.ndarray:
         """Leaves of the subtree in which i[n] and j[n] meet."""
-        counts = {"plain": self._counts, "blocks": self._in_blocks}[self._how](i, j) if self._how != "rest" else self._by_rest(i, j, most)
+        counts = (
+            {"plain": self._counts, "blocks": self._in_blocks}[self._how](i, j)
+            if self._how != "rest"
+            else self._by_rest(i, j, most)
+        )
         nearest = np.round(counts)
         with np.errstate(invalid="ignore"):
             odd = ~(np.abs(counts - nearest) <= EXACT) | (nearest < 0) | (nearest > self._sums.length - 2)
         if odd.any():
             n = int(np.flatnonzero(odd)[0])
-            raise NotATreeError(f"with summands {i[n]} and {j[n]} masked the result counts {counts[n]:.6g} of the others")
+            raise NotATreeError(
+                f"with summands {i[n]} and {j[n]} masked the result counts {counts[n]:.6g} of the others"
+            )
         return self._sums.length - nearest.astype(np.int64)
 
     def _counts(
@@ -114,7 +124,9 @@ class Reader:
             doubtful = left[rest == 0]
             if len(doubtful):
                 counts[doubtful] = np.where(self._counts(i[doubtful], j[doubtful]) == 0, 0, counts[doubtful])
-        raise NotATreeError(f"with summands {i[left[0]]} and {j[left[0]]} masked the count cannot be read to the last unit")
+        raise NotATreeError(
+            f"with summands {i[left[0]]} and {j[left[0]]} masked the count cannot be read to the last unit"
+        )
 
     def _in_blocks(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         total = np.zeros(len(i))
@@ -123,7 +135,9 @@ class Reader:
             base[begin : begin + self._block] = 1
             counts = self._counts(i, j, base)
             if not (np.abs(counts - np.round(counts)) <= EXACT).all():
-                raise NotATreeError(f"units at summands {begin} to {begin + self._block - 1} come out as {counts[0]:.6g}")
+                raise NotATreeError(
+                    f"units at summands {begin} to {begin + self._block - 1} come out as {counts[0]:.6g}"
+                )
             total += np.round(counts)
         return total
 
@@ -168,11 +182,17 @@ def calibrate(sums: Sums, place: Place, unit: float, huge: float, seed: int) -> 
         # A rounding for the result and one for the scale; a sum that is kept too narrow stops counting, which `blocks` is for.
         allowed = abs(expected) * 2.0 ** (2 - MANTISSA[sums.dtype])
         saturates = count > 2 ** (MANTISSA[sums.dtype] - 4) and 0 < came / (scale * unit) <= count
-        if abs(came - expected) > allowed and not (saturates and came / (scale * unit) >= 2 ** (MANTISSA[sums.dtype] - 1)):
+        if abs(came - expected) > allowed and not (
+            saturates and came / (scale * unit) >= 2 ** (MANTISSA[sums.dtype] - 1)
+        ):
             raise NotASumError(
                 f"{count} equal summands give {came / unit:.6g} where one gives {one:.6g}: it does not add them up"
             )
-    if swallow and not found[-1] == scale * huge and not abs(found[-1] / (scale * huge) - 1) < 2.0 ** (2 - MANTISSA[sums.dtype]):
+    if (
+        swallow
+        and not found[-1] == scale * huge
+        and not abs(found[-1] / (scale * huge) - 1) < 2.0 ** (2 - MANTISSA[sums.dtype])
+    ):
         raise NotASumError(f"a summand of {huge:.3g} among units gives {found[-1]:.6g}")
     return scale
 

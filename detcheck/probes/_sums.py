@@ -160,7 +160,9 @@ class Sums:
         return result[slots, place.columns[0]][None]
 
 
-def make(form: str, function: Callable[..., object], shape: Sequence[int], rows: int, dtype: torch.dtype, fed: str = "") -> Sums:
+def make(
+    form: str, function: Callable[..., object], shape: Sequence[int], rows: int, dtype: torch.dtype, fed: str = ""
+) -> Sums:
     """The op in that form with `rows` rows in the batch; `fed` as in `kernels._batches.form`."""
     import torch
 
@@ -202,7 +204,9 @@ def from_arguments(form: str, function: Callable[..., object], arguments: Sequen
     given = list(arguments)
     first, rows = given[0], given[0].shape[0]
     if form == "sum":
-        return Sums(lambda: function(*given), first.reshape(rows, -1) if first.ndim > 2 else first, None, rows, 1, "rows")
+        return Sums(
+            lambda: function(*given), first.reshape(rows, -1) if first.ndim > 2 else first, None, rows, 1, "rows"
+        )
     second = given[1]
     w = second if form == "linear" else second.t()
     return Sums(lambda: function(*given), w, first, rows, w.shape[0], "columns")
@@ -233,5 +237,7 @@ def sizes(form: str, shape: Sequence[int] | None) -> tuple[int, ...]:
     if shape is None:
         return default
     if len(shape) != len(default) or min(shape) < 1 or math.prod(shape) > 1 << 31:
-        raise UsageError(f"--shape {','.join(map(str, shape))}: {form} wants {said}, like {','.join(map(str, default))}")
+        raise UsageError(
+            f"--shape {','.join(map(str, shape))}: {form} wants {said}, like {','.join(map(str, default))}"
+        )
     return tuple(shape)

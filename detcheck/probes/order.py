@@ -104,7 +104,9 @@ class Order:
         asked = [(name, m, trial) for name, m in names for trial in range(spec.trials)]
         steps = tuple(Step(n, case.input, name, trial, (0,), 0) for n, (name, m, trial) in enumerate(asked))
         environment = observe_environment("cpu")
-        self.subject = Subject(own.op, self._dtype, {}, (), planned or Schedule(steps), environment, ((case, Role.GATES),))
+        self.subject = Subject(
+            own.op, self._dtype, {}, (), planned or Schedule(steps), environment, ((case, Role.GATES),)
+        )
         self._data: tuple[np.ndarray, np.ndarray] | None = None
         self._expected: dict[tuple[str, object], np.ndarray] = {}
 
@@ -152,12 +154,24 @@ class Order:
                     measured = ("calls", float(sums.calls - (before if n else 0))), ("op_s", sums.op_s)
                     wall_s = time.perf_counter() - started
                     observations.append(
-                        Observation(case, condition, step.trial, step.index, n, made[-1].id, (rows,), wall_s=wall_s, metrics=measured)
+                        Observation(
+                            case,
+                            condition,
+                            step.trial,
+                            step.index,
+                            n,
+                            made[-1].id,
+                            (rows,),
+                            wall_s=wall_s,
+                            metrics=measured,
+                        )
                     )
             except OpError as error:
                 condition = Condition(step.condition, rows, 0, "", count)
                 missing = f"the op {error}"
-                observations.append(Observation(case, condition, step.trial, step.index, len(made), None, (rows,), missing=missing))
+                observations.append(
+                    Observation(case, condition, step.trial, step.index, len(made), None, (rows,), missing=missing)
+                )
         return observations, made
 
     def _places(self, sums: Sums) -> list[Place]:
@@ -178,7 +192,9 @@ class Order:
             alike = [r for r in np.flatnonzero(at.any(1)) if at[r, columns].all()]
             places.append(Place(tuple(map(int, alike)), tuple(map(int, columns))))
         if len(places) > PLACES:
-            raise OpError(f"adds in more than {PLACES} orders within one call of {sums.rows} rows, or in none that stays")
+            raise OpError(
+                f"adds in more than {PLACES} orders within one call of {sums.rows} rows, or in none that stays"
+            )
         return places
 
     def _facts(self, sums: Sums, place: Place, repeats: dict[str, int]) -> dict[str, object]:
@@ -187,7 +203,13 @@ class Order:
         sums.multiply_by(factors)
         came = through(sums, place, values)
         facts: dict[str, object] = dict.fromkeys(("tree", "words", "spelled", "adds_in", "why"), "")
-        facts |= {"outline": [], "sure": False, "length": sums.length, "children": [], "checked": {"columns": 0, "equal": 0}}
+        facts |= {
+            "outline": [],
+            "sure": False,
+            "length": sums.length,
+            "children": [],
+            "checked": {"columns": 0, "equal": 0},
+        }
         facts["bits"] = content_hash(came[0].tobytes())
         facts["repeats"] = repeats if repeats["distinct"] > 1 else self._repeats(sums)
         if facts["repeats"]["distinct"] > 1:
@@ -250,7 +272,10 @@ class Order:
             adds_in = way.said(tree.arity)
             told = 1 - same(readd(mirrored(tree), values[:SCREEN], factors, way, self._dtype), came[:1, :SCREEN]).mean()
             if tree.length > 2 and told < TOLD:
-                return {"adds_in": adds_in, "why": f"sums in {way.accumulator} are exact on all data that {self._dtype} can hold here: another order would give the same bits"}
+                return {
+                    "adds_in": adds_in,
+                    "why": f"sums in {way.accumulator} are exact on all data that {self._dtype} can hold here: another order would give the same bits",
+                }
             return {"adds_in": adds_in, "sure": True, "checked": {"columns": len(values), "equal": equal}}
         return {
             "checked": {"columns": len(values), "equal": best},
@@ -265,15 +290,12 @@ def same(expected: np.ndarray, came: np.ndarray) -> np.ndarray:
 
 
 def mirrored(tree: Tree) -> Tree:
-    """A wrong order: that of the summands from last to first; where it is the same order, they are shifted by one."""
+    """A wrong order: that of the summands from last to first; where that is the same one, a sequential sum."""
     n = tree.length
-
-    def moved(leaf: Callable[[int], int]) -> Tree:
-        children = {n + k: [c if c >= n else leaf(c) for c in node] for k, node in enumerate(tree.nodes)}
-        return Tree.of(n, children, tree.root)
-
-    other = moved(lambda c: n - 1 - c)
-    return other if other != tree else moved(lambda c: (c + 1) % n)
+    children = {n + k: [c if c >= n else n - 1 - c for c in node] for k, node in enumerate(tree.nodes)}
+    other = Tree.of(n, children, tree.root)
+    sequential = {n + k: [n + k - 1 if k else 0, k + 1] for k in range(n - 1)}
+    return other if other != tree else Tree.of(n, sequential, tree.root if n == 1 else 2 * n - 2)
 
 
 PROBE = Order

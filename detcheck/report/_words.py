@@ -130,10 +130,20 @@ def revealed(orders: Sequence[Mapping[str, object]]) -> list[str]:
     lines = []
     for n, order in enumerate(orders):
         checked = order["checked"]
-        proof = f"re-added in {order['adds_in']}: {checked['equal']} of {checked['columns']} columns equal" if order["sure"] else f"not sure: {order['why']}"
-        lines.append(f"order {n + 1} {order['tree']}: {order['words']}; {proof}".replace("  ", " ") if order["sure"] else f"order {n + 1}: {visible(str(proof))}")
+        proof = (
+            f"re-added in {order['adds_in']}: {checked['equal']} of {checked['columns']} columns equal"
+            if order["sure"]
+            else f"not sure: {order['why']}"
+        )
+        lines.append(
+            f"order {n + 1} {order['tree']}: {order['words']}; {proof}".replace("  ", " ")
+            if order["sure"]
+            else f"order {n + 1}: {visible(str(proof))}"
+        )
         shown = order["conditions"]
-        lines.append(f"   with {'; '.join(map(str, shown[:4]))}" + (f" and {len(shown) - 4} more" if len(shown) > 4 else ""))
+        lines.append(
+            f"   with {'; '.join(map(str, shown[:4]))}" + (f" and {len(shown) - 4} more" if len(shown) > 4 else "")
+        )
         lines += [f"   {line}" for line in order["outline"]] if order["sure"] else []
     return lines
 
