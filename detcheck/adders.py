@@ -199,18 +199,21 @@ def ways(dtype: str, factors: bool, scale: float, tree: Tree) -> list[Adds]:
 
 
 def cancelling(columns: int, length: int, dtype: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(values[columns, length], factors[length]) on which a wrong order shows: numbers and their negatives, at random places.
+    """(values[columns, length], factors[length]) on which a wrong order shows: triples a, b, -(a + b), at random places.
 
-    What is left of such a sum is rounding error, and that tells orders apart even where the result keeps 8 bits. Half of the
-    columns span so many binades that sums kept in float64 are inexact too. No value is zero.
+    What is left of such a sum is rounding error, and that tells orders apart even where the result keeps 8 bits. Triples, not
+    pairs: an op that sorts by size would put the numbers of a pair together, and lose nothing. Half of the columns span so many
+    binades that sums kept in float64 are inexact too. No value is zero.
     """
     random = np.random.default_rng([seed, length])
-    half = length // 2
+    if length < 6:  # one triple is nothing but exact
+        return rounded(random.standard_normal((columns, length)), dtype).astype(np.float64), np.full(length, 1.25)
+    third, bits = length // 3, MANTISSA[dtype] - 2
     reach = {"float16": (5, 12)}.get(dtype, (8, 45))
     spread = np.where(np.arange(columns) % 2, *reach[::-1])[:, None]
-    numbers = random.standard_normal((columns, half)) * np.exp2(random.uniform(-spread, spread, (columns, half)))
-    numbers = rounded(np.where(numbers == 0, 1.0, numbers), dtype).astype(np.float64)
-    numbers = np.where(numbers == 0, 2.0 ** -reach[0], numbers)
-    whole = np.concatenate([numbers, -numbers, np.full((columns, length - 2 * half), 0.625)], axis=1)
+    a, b = random.integers(1, 2**bits, (2, columns, third)).astype(np.float64)
+    exponents = np.floor(random.uniform(-spread, spread + 1, (columns, third)))
+    step = np.where(random.random((columns, third)) < 0.5, -1.0, 1.0) * np.exp2(exponents - bits)
+    whole = np.concatenate([a * step, b * step, -(a + b) * step, np.full((columns, length - 3 * third), 0.625)], axis=1)
     places = np.argsort(random.random((columns, length)), axis=1)
     return np.take_along_axis(whole, places, axis=1), np.full(length, 1.25)

@@ -14,6 +14,7 @@ Kinds of fold:
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass
 
 from detcheck.trees import Tree
@@ -211,17 +212,17 @@ class Folder:
         rest = [c for c in children if c != heavy]
         if len(children) == 2 and stride is not None and self._shape[heavy] == shape:
             # two equal parts begin the sum: either may be the one that joins
-            if self._low(above) - self._low(heavy) == stride and self._low(above) - self._low(rest[0]) != stride:
-                heavy, rest = rest[0], [heavy]
+            fits = [self._low(above) - self._low(c) == stride for c in (heavy, rest[0])]
+            heavy, rest = (rest[0], [heavy]) if fits == [True, False] else (heavy, rest)
         shapes = {self._shape[c] for c in rest}
-        gaps = {self._low(b) - self._low(a) for a, b in zip(rest, rest[1:], strict=False)}
+        gaps = {self._low(b) - self._low(a) for a, b in itertools.pairwise(rest)}
         if len(shapes) != 1 or len(gaps) > 1 or (shape is not None and shapes != {shape}):
             return None
         return heavy, rest, gaps.pop() if gaps else 0
 
     def _at_once(self, v: int) -> tuple[dict[str, object], list[int]] | None:
         children = self._children(v)
-        gaps = {self._low(b) - self._low(a) for a, b in zip(children, children[1:], strict=False)}
+        gaps = {self._low(b) - self._low(a) for a, b in itertools.pairwise(children)}
         if len(children) < 3 or len(gaps) != 1 or len({self._shape[c] for c in children}) != 1:
             return None
         return {"kind": "at once", "count": len(children), "stride": gaps.pop()}, [children[0]]

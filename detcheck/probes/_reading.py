@@ -47,7 +47,7 @@ class Reader:
         bits = MANTISSA[sums.dtype]
         self._limit = 2 ** (
             bits
-            if sums.scale in (1.0, 1 / sums.length) and is_power_of_two(sums.length) or sums.scale == 1.0
+            if (sums.scale in (1.0, 1 / sums.length) and is_power_of_two(sums.length)) or sums.scale == 1.0
             else bits - 3
         )
         self._block = max(1, 2 ** (bits - 2))

@@ -35,6 +35,7 @@ COLUMNS = 1024  # of data that the revealed order is re-added on
 SCREEN = 64  # of them tell which way of adding is worth trying on all
 TOLD = 0.05  # of them, at least, on which a wrong order must show
 REPEATS, MORE = 3, 20  # equal calls, and how many where those differed
+AT_ONCE = 65  # children of a node, at most: no matrix unit adds more
 PLACES = 6  # orders within one call that are revealed
 SIZES = (1, 2, 3, 4, 7, 8, 16, 33, 64)
 BUNDLED = {"matmul": "linear", "mean": "sum", "attention": "attention", "control": "sum"}
@@ -220,6 +221,10 @@ class Order:
             return facts | {"why": f"it is no plain sum: {error}"}
         except NotATreeError as error:
             return facts | {"why": f"what was read is no order of additions: {error}"}
+        if tree.arity > AT_ONCE:
+            return facts | {
+                "why": f"{tree.arity} summands seem to be added at once, as where an order depends on the data"
+            }
         folded = fold(tree)
         facts |= {"tree": tree.hash, "words": words(folded), "spelled": spelled(folded), "outline": outline(folded)}
         facts["children"] = [list(children) for children in tree.nodes]
@@ -270,7 +275,8 @@ class Order:
             if equal < len(values):
                 continue
             adds_in = way.said(tree.arity)
-            told = 1 - same(readd(mirrored(tree), values[:SCREEN], factors, way, self._dtype), came[:1, :SCREEN]).mean()
+            wrong = [readd(t, values[:SCREEN], factors, way, self._dtype) for t in wrong_orders(tree)]
+            told = max((1 - same(w, came[:1, :SCREEN]).mean() for w in wrong), default=0.0)
             if tree.length > 2 and told < TOLD:
                 return {
                     "adds_in": adds_in,
@@ -289,13 +295,15 @@ def same(expected: np.ndarray, came: np.ndarray) -> np.ndarray:
     return expected.astype(np.float64).view(np.int64) == came.astype(np.float64).view(np.int64)
 
 
-def mirrored(tree: Tree) -> Tree:
-    """A wrong order: that of the summands from last to first; where that is the same one, a sequential sum."""
+def wrong_orders(tree: Tree) -> list[Tree]:
+    """Others: from the last summand to the first, and a sequential sum."""
     n = tree.length
+    if n < 3:
+        return []
     children = {n + k: [c if c >= n else n - 1 - c for c in node] for k, node in enumerate(tree.nodes)}
-    other = Tree.of(n, children, tree.root)
     sequential = {n + k: [n + k - 1 if k else 0, k + 1] for k in range(n - 1)}
-    return other if other != tree else Tree.of(n, sequential, tree.root if n == 1 else 2 * n - 2)
+    found = Tree.of(n, children, tree.root), Tree.of(n, sequential, 2 * n - 2)
+    return [other for other in found if other != tree]
 
 
 PROBE = Order
