@@ -246,7 +246,7 @@ def certify(
 def order(
     context: typer.Context,
     op: Annotated[
-        str, panel(OP, "matmul, mean, attention, control, or any by import path: package.module:function.")
+        str, panel(OP, "A bundled op, all, or any by import path: package.module:function.")
     ] = "torch.nn.functional:linear",
     form: Annotated[
         str | None, panel(OP, "linear, mm, bmm, mv, dot, sum, vector, attention. Default: by its name.", metavar="NAME")

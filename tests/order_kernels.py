@@ -137,6 +137,29 @@ def unfused(x, w):
     return chain([x[:, k : k + 1] * w[:, k] for k in range(x.shape[1])])
 
 
+def blocks_of_matmul(x, w):
+    """Blocks of 16, summed in float32, whatever the dtype."""
+    products = [x[:, k : k + 1].float() * w[:, k].float() for k in range(x.shape[1])]
+    return chain([chain(block) for block in cut(products, 16)]).to(x.dtype)
+
+
+def halved_of_matmul(x, w):
+    return halves([x[:, k : k + 1].float() * w[:, k].float() for k in range(x.shape[1])]).to(x.dtype)
+
+
+def by_column(x, w):
+    """The left half of the columns from the first summand on, the right half from the last on."""
+    half = len(w) // 2
+    products = [x[:, k : k + 1] * w[:, k] for k in range(x.shape[1])]
+    return torch.cat([chain(products)[:, :half], chain(products[::-1])[:, half:]], dim=1)
+
+
+def by_row(x, w):
+    """Rows from the third on are added from the last summand on."""
+    products = [x[:, k : k + 1] * w[:, k] for k in range(x.shape[1])]
+    return torch.cat([chain(products)[:2], chain(products[::-1])[2:]])
+
+
 # None of these may ever be called sure.
 
 

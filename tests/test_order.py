@@ -196,8 +196,9 @@ def test_random_trees_are_revealed(arity):
             children[length + len(children)] = node
             left.append(length + len(children) - 1)
         tree = Tree.of(length, children, left[0])
-        found = reveal(length, lambda i, j, most, tree=tree: tree.meets(i, j), seed=length)
-        assert found == tree and found.hash == tree.hash
+        for room in (0, 100):
+            found = reveal(length, lambda i, j, most, tree=tree: tree.meets(i, j), seed=length, room=room)
+            assert found == tree and found.hash == tree.hash
         assert words(fold(tree)) and outline(fold(tree)) and spelled(fold(tree))
 
 
@@ -217,3 +218,143 @@ def test_fused_multiply_add_is_rounded_once():
                 for n in (np.nextafter(r, kind(-np.inf)), r, np.nextafter(r, kind(np.inf)))
             ]
             assert near[1] == min(near)
+
+
+def test_every_bundled_op_is_read_or_says_why_not():
+    from detcheck import lookup
+    from detcheck.probes.order import BUNDLED, UNREADABLE
+
+    assert sorted({*BUNDLED, *UNREADABLE}) == lookup.names("kernels") and not set(BUNDLED) & set(UNREADABLE)
+
+
+@pytest.mark.parametrize(
+    ("op", "says"),
+    [
+        ("rmsnorm", "a sum of squares behind a square root"),
+        ("softmax", "its denominator is a sum of exponentials"),
+        ("log_softmax", "the logarithm of a sum of exponentials"),
+        ("silu_mul", "it adds nothing up"),
+        ("gelu_mul", "it adds nothing up"),
+    ],
+)
+def test_what_cannot_be_read_says_why(op, says, detcheck):
+    result = detcheck("order", "--op", op, "--batch-sizes", "1,2", "--format", "json", "-q")
+    (finding,) = json.loads(result.out)["findings"]
+    assert (result.code, finding["verdict"]) == (3, "inconclusive") and says in finding["note"]
+    assert not any(order["sure"] for order in finding["evidence"]["orders"])
+    assert detcheck("order", "--op", op, "--shape", "64").code == 2
+
+
+def test_all_of_ours_add_in_one_order_or_say_why_not(detcheck):
+    result = detcheck(
+        "order", "--op", "all", "--kernels", "batch-invariant", "--batch-sizes", "1,2,17", "--format", "json", "-q"
+    )
+    found = {f["case"]["subject"]: f for f in json.loads(result.out)["findings"]}
+    for op, expected in {
+        "matmul": "8 lanes strided, then added pairwise, halves first",
+        "mean": "16 lanes strided, then added",
+        "attention": "sequential",
+    }.items():
+        (order,) = found[op]["evidence"]["orders"]
+        assert (found[op]["verdict"], found[op]["distinct"], order["sure"]) == ("identical", 1, True)
+        assert order["words"].startswith(expected)
+    assert len(found) == 8 and result.code == 3
+
+
+def test_columns_that_add_otherwise_in_every_batch_are_no_fault_of_the_batch(detcheck):
+    result, finding = asked(detcheck, "order_kernels:by_column", "--batch-sizes", "1,4", shape="32,16", form="linear")
+    assert (result.code, finding["verdict"], finding["distinct"]) == (0, "identical", 1), finding["note"]
+    assert {order["words"] for order in finding["evidence"]["orders"]} == {"sequential", WORDS["backwards"]}
+
+
+def test_rows_that_add_otherwise_are(detcheck):
+    result, finding = asked(detcheck, "order_kernels:by_row", "--batch-sizes", "1,4", shape="32,16", form="linear")
+    assert (result.code, finding["verdict"], finding["distinct"]) == (1, "batch-variant", 2), finding["note"]
+
+
+def test_resume_notices_another_source(tmp_path, monkeypatch):
+    from detcheck import runner
+    from detcheck.errors import UsageError
+    from detcheck.probes.order import Options
+    from detcheck.records import FailOn, Kernels, Spec
+
+    monkeypatch.chdir(tmp_path)
+    text = "def op(x): return x.sum(1) * 2\n"
+    (tmp_path / "theirs_added.py").write_text(text)
+    own = Options("theirs_added:op", "sum", (8,), (1,))
+    ran = runner.run(Spec("order", own, None, Kernels.STOCK, None, "cpu", 0, 2, (1, 2), FailOn.ANY), tmp_path)
+    (tmp_path / "theirs_added.py").write_text(text.replace("2", "4"))
+    with pytest.raises(UsageError, match="digest of module"):
+        runner.resume(ran.path)
+
+
+@pytest.mark.parametrize("function", ["blocks_of_matmul", "halved_of_matmul"])
+def test_a_wrong_guess_at_an_order_costs_calls_and_nothing_else(function):
+    import order_kernels
+    import torch
+
+    from detcheck.probes._reading import read
+    from detcheck.probes._sums import Place, make
+
+    length = 512
+    sums = make("linear", getattr(order_kernels, function), (length, 128), 1, torch.bfloat16)
+    place = Place((0,), tuple(range(128)))
+    truth, how = read(sums, place, 0)
+    wrong = Tree.of(
+        length, {length + k: [length + k - 1 if k else 0, k + 1] for k in range(length - 1)}, 2 * length - 2
+    )
+    assert how == "rest" and truth != wrong
+    before = sums.calls
+    assert read(sums, place, 1, truth)[0] == truth
+    guided = sums.calls - before
+    assert read(sums, place, 1, wrong)[0] == truth
+    assert guided <= sums.calls - before - guided
+
+
+def test_calls_are_few():
+    import torch
+
+    from detcheck.probes.order import Options, Order
+    from detcheck.records import FailOn, Kernels, Spec
+
+    for dtype, most in (("float32", 20), ("bfloat16", 40)):
+        own = Options("order_kernels:blocks_of_matmul", "linear", (1024, 256), (torch.get_num_threads(),))
+        probe = Order(Spec("order", own, None, Kernels.STOCK, dtype, "cpu", 0, 2, (1, 2), FailOn.ANY))
+        for step in probe.subject.schedule.steps:
+            ((seen,), (outcome,)) = probe.observe(step)
+            assert json.loads(outcome.text)["sure"] and dict(seen.metrics)["calls"] <= most
+
+
+def order_of(*outline, sure=True):
+    return {"sure": sure, "tree": "abc", "outline": list(outline)}
+
+
+def test_the_picture_has_a_box_a_line_and_marks_what_the_other_has_not():
+    from xml.etree import ElementTree
+
+    from detcheck.report._tree_svg import picture
+
+    first = order_of("64 summands", "├─ +0: 4 ×, in order", "│  └─ 16 summands", "└─ +60: <b>&\u202e")
+    second = order_of("64 summands", "└─ +0: 2 ×, in order")
+    svg = picture([first, order_of("no", sure=False), second])
+    boxes = [g for g in ElementTree.fromstring(svg).iter("g") if g.find("rect") is not None]
+    told = [(g.find("title").text, "stroke-dasharray" in g.find("rect").attrib) for g in boxes]
+    assert told == [
+        ("64 summands", False),
+        ("+0: 4 ×, in order", True),
+        ("16 summands", True),
+        ("+60: <b>&\\u202e", True),
+        ("64 summands", False),
+        ("+0: 2 ×, in order", True),
+    ]
+    assert float(boxes[2].find("rect").attrib["x"]) > float(boxes[1].find("rect").attrib["x"])
+    assert "order 3" in svg and "order 2" not in svg
+    assert picture([order_of(sure=False)]) == "" and "dasharray" not in picture([first])
+
+
+def test_4096_summands_are_a_few_boxes_in_the_html_report(detcheck):
+    result = detcheck(
+        *("order", "--op", "torch.nn.functional:linear", "--shape", "4096,1024", "--batch-sizes", "1,4", "-q"),
+        *("--threads", 1, "--format", "html"),
+    )
+    assert result.out.count("<svg") == 1 and 1 <= result.out.count("<rect") <= 64

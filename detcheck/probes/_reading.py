@@ -38,9 +38,13 @@ class NotASumError(Exception):
 class Reader:
     """Counts of one place of an op, by one pair of masks and one way to read."""
 
-    def __init__(self, sums: Sums, place: Place, unit: float, huge: float, how: str) -> None:
+    def __init__(
+        self, sums: Sums, place: Place, unit: float, huge: float, how: str, likely: Tree | None = None
+    ) -> None:
+        """`likely`: an order that was found before; counts are guessed by it, and read to the last unit all the same."""
         self._sums, self._place, self._unit, self._huge, self._how = sums, place, unit, huge, how
         self._slots = sums.slots_of(place)
+        self._likely = likely
         self._side: np.ndarray | None = None
         """of each summand: whether it met the first pivot before the root"""
         self._pivot = self._other = 0
@@ -98,32 +102,41 @@ class Reader:
         return found / (sums.scale * self._unit)
 
     def _by_rest(self, i: np.ndarray, j: np.ndarray, most: np.ndarray) -> np.ndarray:
+        n, dtype = self._sums.length, self._sums.dtype
         if self._side is None:  # the first round: one pivot against all others
             counts = self._counts(i, j)
             met_at_root = counts == 0
             if not met_at_root.any():
                 raise NotATreeError(f"no summand joins summand {i[0]} last")
-            self._side = np.ones(self._sums.length, bool)
+            self._side = np.ones(n, bool)
             self._side[j[met_at_root]] = False
             self._pivot, self._other = int(i[0]), int(j[met_at_root][0])
-            guess = counts
+            guess, vague = counts, np.zeros(len(i), bool)
         else:
-            counts, guess = np.full(len(i), np.nan), self._sums.length - most / 2
+            # Without a likely one: fewer than come in if all of their group do, so that what is left is never nothing.
+            fewest = np.maximum(0, (n - most - 2) * (1 - 2.0 ** (1 - MANTISSA[dtype])))
+            guess = n - self._likely.meets(i, j) if self._likely else fewest
+            counts, vague = np.full(len(i), np.nan), np.ones(len(i), bool)
+        emptied = np.full(len(i), -1.0)  # what was taken off when nothing was left
         exact = counts < self._limit  # the limit itself may be its neighbour, rounded
         for _ in range(GUESSES):
             left = np.flatnonzero(~exact)
             if not len(left):
                 return counts
-            taken = in_dtype(np.round(guess[left]), self._sums.dtype)
+            hoped = np.round(guess[left])
+            taken = in_dtype(hoped, dtype)
+            taken = np.where(taken + 1 == hoped, in_dtype(taken * 1.01 + 1, dtype), taken)
             leaf = np.where(self._side[i[left]], self._other, self._pivot)
             rest = self._counts(i[left], j[left], extra=(leaf, -taken * self._unit))
             counts[left] = rest + taken + 1
-            exact[left] = np.abs(rest) < self._limit
+            # Two that meet at the root swallow what is taken off too. So nothing left means that, or a guess that is right by chance:
+            # the next one takes off another number, and nothing left again means the root.
+            nothing = (rest == 0) & vague[left]
+            at_root = nothing & (emptied[left] >= 0) & (emptied[left] != taken)
+            counts[left[at_root]] = 0
+            exact[left] = (np.abs(rest) < self._limit) & (~nothing | at_root)
+            emptied[left] = np.where(nothing, taken, -1)
             guess = counts.copy()
-            # Two that meet at the root swallow what was taken off too: nothing is left, whatever the count
-            doubtful = left[rest == 0]
-            if len(doubtful):
-                counts[doubtful] = np.where(self._counts(i[doubtful], j[doubtful]) == 0, 0, counts[doubtful])
         raise NotATreeError(
             f"with summands {i[left[0]]} and {j[left[0]]} masked the count cannot be read to the last unit"
         )
@@ -208,8 +221,8 @@ def through(sums: Sums, place: Place, values: np.ndarray) -> np.ndarray:
     return np.concatenate(found, axis=1)
 
 
-def read(sums: Sums, place: Place, seed: int) -> tuple[Tree, str]:
-    """The tree of the place's sums, and how it was read. Raises NotASumError, NotATreeError."""
+def read(sums: Sums, place: Place, seed: int, likely: Tree | None = None) -> tuple[Tree, str]:
+    """The tree of the place's sums, and how it was read. A `likely` one saves calls. Raises NotASumError, NotATreeError."""
     trouble: Exception = NotASumError("nothing is known to read it by")
     for unit, huge in MASKS[sums.dtype]:
         try:
@@ -220,7 +233,8 @@ def read(sums: Sums, place: Place, seed: int) -> tuple[Tree, str]:
         narrow = sums.length > 2 ** (MANTISSA[sums.dtype] - 3)
         for how in ("rest", "blocks") if narrow else ("plain",):
             try:
-                return reveal(sums.length, Reader(sums, place, unit, huge, how).ask, seed), how
+                reader = Reader(sums, place, unit, huge, how, likely)
+                return reveal(sums.length, reader.ask, seed, len(sums.slots_of(place))), how
             except NotATreeError as error:
                 trouble = error
     raise trouble

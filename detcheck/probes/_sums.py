@@ -57,15 +57,14 @@ class Place:
 
 
 def runs(numbers: Sequence[int]) -> str:
-    """Like "0-3, 7"."""
+    """Like "0-3, 7". In full: `orders.py` reads it back."""
     found: list[list[int]] = []
     for n in numbers:
         if found and found[-1][1] == n - 1:
             found[-1][1] = n
         else:
             found.append([n, n])
-    shown = [f"{a}-{b}" if a != b else str(a) for a, b in found]
-    return ", ".join(shown if len(shown) <= 6 else [*shown[:5], "...", shown[-1]])
+    return ", ".join(f"{a}-{b}" if a != b else str(a) for a, b in found)
 
 
 @dataclass
@@ -179,7 +178,10 @@ def make(
     if form == "bmm":
         b, k, n = shape
         x, w = tensor(b, rows, k), tensor(b, k, n)
-        return Sums(lambda: function(x, w), w.transpose(1, 2), x, b * rows, n, "columns")
+        # Its result as [M, B, N]: what one row of the batch gives stands together, as in every other form.
+        return Sums(
+            lambda: torch.as_tensor(function(x, w)).transpose(0, 1), w.transpose(1, 2), x, b * rows, n, "columns"
+        )
     if form == "mv":
         k, n = shape
         w, x = tensor(n, k), tensor(k)
@@ -197,38 +199,6 @@ def make(
     q, k, v = tensor(rows, heads, 1, width), tensor(rows, kv_heads, keys, width), tensor(rows, kv_heads, keys, width)
     q.zero_()  # every key gets the same weight
     return Sums(lambda: function(q, k, v), v.transpose(2, 3), None, rows * heads, width, "columns")
-
-
-def from_arguments(form: str, function: Callable[..., object], arguments: Sequence[torch.Tensor]) -> Sums:
-    """The op in that form with tensors that somebody made: sizes, strides and alignment stay as they are."""
-    given = list(arguments)
-    first, rows = given[0], given[0].shape[0]
-    if form == "sum":
-        return Sums(
-            lambda: function(*given), first.reshape(rows, -1) if first.ndim > 2 else first, None, rows, 1, "rows"
-        )
-    second = given[1]
-    w = second if form == "linear" else second.t()
-    return Sums(lambda: function(*given), w, first, rows, w.shape[0], "columns")
-
-
-def form_of_arguments(path: str, arguments: Sequence[object]) -> str:
-    """Which form arguments of these sizes have. Raises UsageError where none is known."""
-    import torch
-
-    tensors = [a for a in arguments if isinstance(a, torch.Tensor)]
-    shapes = [tuple(a.shape) for a in tensors]
-    if len(tensors) == len(arguments):
-        if len(shapes) == 1 and len(shapes[0]) == 2:
-            return "sum"
-        if len(shapes) == 2 and len(shapes[0]) == len(shapes[1]) == 2:
-            if shapes[1][1] == shapes[0][1]:
-                return "linear"
-            if shapes[1][0] == shapes[0][1]:
-                return "mm"
-    raise UsageError(
-        f"--op {path}: make_inputs gives {shapes}; order knows x[M, K], x[M, K] with w[N, K], and a[M, K] with b[K, N]"
-    )
 
 
 def sizes(form: str, shape: Sequence[int] | None) -> tuple[int, ...]:
