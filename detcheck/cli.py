@@ -258,6 +258,9 @@ def order(
         str | None, panel(SCHEDULE, "Like 1,2,4,64. Default: thresholds up to 64.", "--batch-sizes")
     ] = None,
     threads: Annotated[str | None, panel(SCHEDULE, "Like 1,2. Default: torch's own number.")] = None,
+    layout: Annotated[
+        str | None, panel(SCHEDULE, "strides: rows with room between them; alignment: one element off.", metavar="NAME")
+    ] = None,
     trials: Annotated[int, panel(SCHEDULE, "How often each tree is revealed.")] = 2,
     seed: Annotated[int, panel(SCHEDULE, "Of data and pivots.")] = 0,
     fail_on: FailOnOption = FailOn.ANY,
@@ -273,7 +276,7 @@ def order(
             numbers.append(tuple(int(word) for word in text.split(",")) if text else None)
         except ValueError:
             raise typer.BadParameter(f"wants whole numbers, like 1,2; got {text}", param_hint=name) from None
-    own = lookup.find("probes", "order").Options(op, form, *numbers)
+    own = lookup.find("probes", "order").Options(op, form, *numbers, layout)
     spec = Spec("order", own, None, kernels, dtype, "cpu", seed, trials, batch_sizes(sizes), fail_on)
     probe(context, spec, format, output_dir, resume, quiet)
 

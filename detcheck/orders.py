@@ -104,7 +104,8 @@ def batch_classes(found: Mapping[Condition, Mapping[str, int]]) -> int:
 def said(condition: Condition) -> str:
     parts = condition.composition.split(", ")
     where = condition.composition if len(parts) <= 9 else ", ".join([*parts[:8], "...", parts[-1]])
-    return f"{condition.batch_size} in the batch ({where}; threads {condition.threads})"
+    fed = f"; other {condition.fed}" if condition.fed else ""
+    return f"{condition.batch_size} in the batch ({where}; threads {condition.threads}{fed})"
 
 
 def entry(facts: Mapping[str, object], conditions: Sequence[Condition]) -> dict[str, object]:

@@ -147,6 +147,20 @@ def halved_of_matmul(x, w):
     return halves([x[:, k : k + 1].float() * w[:, k].float() for k in range(x.shape[1])]).to(x.dtype)
 
 
+def bmm_by_matrix(x, w):
+    """a[2, M, K], b[2, K, N]: the first matrix from the first summand on, the second from the last on."""
+    products = [x[:, :, k, None] * w[:, None, k] for k in range(x.shape[2])]
+    return torch.stack([chain(products)[0], chain(products[::-1])[1]])
+
+
+def bmm_by_batch(x, w):
+    return bmm_by_matrix(x, w) if x.shape[1] < 4 else bmm_by_matrix(x.flip(0), w.flip(0)).flip(0)
+
+
+def adds_otherwise_in_strides(x):
+    return sequential(x) if x.is_contiguous() and x.data_ptr() % 16 == 0 else backwards(x)
+
+
 def by_column(x, w):
     """The left half of the columns from the first summand on, the right half from the last on."""
     half = len(w) // 2

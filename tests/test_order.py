@@ -358,3 +358,27 @@ def test_4096_summands_are_a_few_boxes_in_the_html_report(detcheck):
         *("--threads", 1, "--format", "html"),
     )
     assert result.out.count("<svg") == 1 and 1 <= result.out.count("<rect") <= 64
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict", "distinct"), [("bmm_by_matrix", "identical", 1), ("bmm_by_batch", "batch-variant", 2)]
+)
+def test_matrices_of_a_bmm_may_differ_and_batches_may_not(name, verdict, distinct, detcheck):
+    _, finding = asked(detcheck, f"order_kernels:{name}", "--batch-sizes", "1,4", shape="2,32,16", form="bmm")
+    assert (finding["verdict"], finding["distinct"]) == (verdict, distinct), finding["note"]
+    assert {order["words"] for order in finding["evidence"]["orders"]} == {"sequential", WORDS["backwards"]}
+
+
+@pytest.mark.parametrize("layout", [None, "strides", "alignment"])
+def test_another_layout_is_asked_about(layout, detcheck):
+    more = ("--layout", layout) if layout else ()
+    result, finding = asked(
+        detcheck, "order_kernels:adds_otherwise_in_strides", "--batch-sizes", "2,4", *more, shape="32"
+    )
+    (order,) = finding["evidence"]["orders"]
+    assert result.code == 0 and order["words"] == (WORDS["backwards"] if layout else "sequential"), finding["note"]
+    assert ("other" in order["conditions"][0]) == bool(layout)
+
+
+def test_a_layout_that_there_is_not_is_refused(detcheck):
+    assert detcheck("order", "--layout", "diagonal").code == 2

@@ -39,6 +39,7 @@ UNSTEADY = "equal calls gave different bits"
 AT_ONCE = 65  # children of a node, at most: no matrix unit adds more
 PLACES = 6  # orders within one call that are revealed
 SIZES = (1, 2, 3, 4, 7, 8, 16, 33, 64)
+LAYOUTS = ("strides", "alignment")
 ALL, PLANTED = "all", "control"
 BUNDLED = {"matmul": "linear", "mean": "sum", "attention": "attention", PLANTED: "sum"}
 # Bundled ops whose order cannot be read, and why.
@@ -62,6 +63,8 @@ class Options:
     shape: tuple[int, ...] | None = None
     threads: tuple[int, ...] | None = None
     """None: torch's own number"""
+    layout: str | None = None
+    """None: tensors as torch makes them; else what is otherwise about them: "strides" or "alignment" """
 
     DEFAULTS: ClassVar[dict[str, object]] = {"trials": 2, "device": "cpu"}
 
@@ -96,6 +99,8 @@ def check(spec: Spec) -> None:
         raise UsageError(f"--kernels {spec.kernels}: order takes stock or batch-invariant")
     if spec.trials < 1:
         raise UsageError(f"--trials must be at least 1; got {spec.trials}")
+    if own.layout not in (None, *LAYOUTS):
+        raise UsageError(f"--layout {own.layout}: order knows {', '.join(LAYOUTS)}")
     if own.threads and min(own.threads) < 1:
         raise UsageError("--threads wants whole numbers from 1 up, like 1,2")
     for op in ops(own):
@@ -195,7 +200,7 @@ class Order:
             text = json.dumps(facts, sort_keys=True)
             made.append(replace(digest_outcome(text.encode()), text=text))
             slot, where = (place.rows[0], place.said()) if place else (0, "")
-            condition = Condition(step.condition, rows, slot, where, count)
+            condition = Condition(step.condition, rows, slot, where, count, fed=self._spec.options.layout or "")
             metrics = ("calls", float(calls)), ("op_s", op_s)
             wall_s = time.perf_counter() - started
             n = len(observations)
@@ -225,7 +230,8 @@ class Order:
         """Every order within one call. Raises OpError."""
         import torch
 
-        sums = make(arm.form, arm.function, arm.shape, rows, getattr(torch, self._dtype))
+        fed = self._spec.options.layout or ""
+        sums = make(arm.form, arm.function, arm.shape, rows, getattr(torch, self._dtype), fed)
         values, factors, _ = self._data_of(sums.length)
         sums.multiply_by(factors)
         sums.base(values[0])
