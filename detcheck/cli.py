@@ -315,6 +315,45 @@ def certify(
     probe(context, spec, format, output_dir, resume, quiet)
 
 
+@command
+def order(
+    context: typer.Context,
+    op: Annotated[
+        str, panel(OP, "A bundled op, all, or any by import path: package.module:function.")
+    ] = "torch.nn.functional:linear",
+    form: Annotated[
+        str | None, panel(OP, "linear, mm, bmm, mv, dot, sum, vector, attention. Default: by its name.", metavar="NAME")
+    ] = None,
+    shape: Annotated[str | None, panel(OP, "Like 4096,1024: K,N of a linear; K of a sum.")] = None,
+    kernels: KernelsOption = Kernels.STOCK,
+    dtype: Annotated[str | None, panel(OP, "float32, bf16 ... Default: float32.")] = None,
+    sizes: Annotated[
+        str | None, panel(SCHEDULE, "Like 1,2,4,64. Default: thresholds up to 64.", "--batch-sizes")
+    ] = None,
+    threads: Annotated[str | None, panel(SCHEDULE, "Like 1,2. Default: torch's own number.")] = None,
+    layout: Annotated[
+        str | None, panel(SCHEDULE, "strides: rows with room between them; alignment: one element off.", metavar="NAME")
+    ] = None,
+    trials: Annotated[int, panel(SCHEDULE, "How often each tree is revealed.")] = 2,
+    seed: Annotated[int, panel(SCHEDULE, "Of data and pivots.")] = 0,
+    fail_on: FailOnOption = FailOn.ANY,
+    format: FormatOption = Format.TERMINAL,
+    output_dir: OutputOption = Path("runs"),
+    resume: ResumeOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """In which order does an op add, at each batch size? The tree itself, revealed, and re-added to the bit."""
+    numbers = []
+    for text, name in ((shape, "--shape"), (threads, "--threads")):
+        try:
+            numbers.append(tuple(int(word) for word in text.split(",")) if text else None)
+        except ValueError:
+            raise typer.BadParameter(f"wants whole numbers, like 1,2; got {text}", param_hint=name) from None
+    own = lookup.find("probes", "order").Options(op, form, *numbers, layout)
+    spec = Spec("order", own, None, kernels, dtype, "cpu", seed, trials, batch_sizes(sizes), fail_on)
+    probe(context, spec, format, output_dir, resume, quiet)
+
+
 def probe(
     context: typer.Context, spec: Spec, format: Format, output_dir: Path, resume: Path | None, quiet: bool
 ) -> None:

@@ -15,7 +15,7 @@ from statistics import median
 
 import numpy as np
 
-from detcheck import certificates, culprits, served
+from detcheck import certificates, culprits, orders, served
 from detcheck.figures import NUMBERS, describe
 from detcheck.records import Case, Finding, Observation, Outcome, Role, Schedule, Step, Verdict
 from detcheck.tally import Tally, absent, batch_arm, by_size, count_conditions, first_variant, repeat_arm, varies_with
@@ -94,6 +94,8 @@ def judge_case(
 ) -> Finding:
     if case.probe == "certify":
         return certificates.finding(case, tally, outcomes)
+    if case.probe == "order":
+        return orders.finding(case, steps, tally, outcomes)
     counts: Counter[str] = sum(tally.conditions.values(), Counter())
     missing = tally.missing.total() if steps is None else absent(steps, tally)
     reasons = dict(tally.missing)

@@ -10,6 +10,7 @@ import detcheck
 ROOT = Path(detcheck.__file__).parent
 HELPERS = {
     "baselines",
+    "adders",
     "bits",
     "certificates",
     "comparisons",
@@ -20,10 +21,14 @@ HELPERS = {
     "figures",
     "files",
     "forks",
+    "orders",
     "outcomes",
     "served",
     "tables",
     "tally",
+    "tree_fold",
+    "tree_words",
+    "trees",
 }  # pure: no torch, no engine
 ALLOWED = {
     "__init__": {"records", "runner"},  # by name, lazily
@@ -50,6 +55,11 @@ ALLOWED = {
     "culprit_words": set(),
     "culprits": {"records", "tally", "culprit_words"},
     "differing": {"records", "bits", "errors"},
+    "orders": {"records", "tally"},
+    "trees": set(),
+    "tree_fold": {"trees"},
+    "tree_words": {"tree_fold"},
+    "adders": {"trees"},
     "errors": set(),
     "files": set(),
     "figures": {"records", "bits", "forks", "outcomes"},

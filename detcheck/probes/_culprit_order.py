@@ -45,7 +45,7 @@ def reader() -> Ask | None:
     )
 
     def ask(function: Callable[..., Any], a: torch.Tensor, b: torch.Tensor, row: int) -> str:
-        asked = sums.from_arguments("mm", function, (a, b))
+        asked = sums.Sums(lambda: function(a, b), b.t(), a, a.shape[0], b.shape[1], "columns")
         try:
             tree, _ = reading.read(asked, sums.Place((row,), tuple(range(asked.columns))), 0)
         except (reading.NotASumError, trees.NotATreeError, sums.OpError):

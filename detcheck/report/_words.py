@@ -108,6 +108,8 @@ def figures(finding: Finding) -> list[str]:
         return certified(certificate)
     if of_a_bisection(finding):
         return [visible(line) for line in culprit_words.lines(finding.evidence)]
+    if orders := finding.evidence.get("orders"):
+        return revealed(orders)
     compared, n = finding.evidence.get("compared"), finding.evidence.get("batches")
     unit, numbers = unit_of(finding) + "s", of_numbers(finding)
     lines = [f"the most common came {finding.mode_count} times"]
@@ -150,6 +152,29 @@ def figures(finding: Finding) -> list[str]:
     else:
         rates = f"{percent(low)} to {percent(high)}"
         lines.append(f"of batches under this schedule {rates} hold a sample that leaves the mode (95%, {n} batches)")
+    return lines
+
+
+def revealed(orders: Sequence[Mapping[str, object]]) -> list[str]:
+    """Each order of addition that was seen, where, and its tree as an outline."""
+    lines = []
+    for n, order in enumerate(orders):
+        checked = order["checked"]
+        proof = (
+            f"re-added in {order['adds_in']}: {checked['equal']} of {checked['columns']} columns equal"
+            if order["sure"]
+            else f"not sure: {order['why']}"
+        )
+        lines.append(
+            f"order {n + 1} {order['tree']}: {order['words']}; {proof}".replace("  ", " ")
+            if order["sure"]
+            else f"order {n + 1}: {visible(str(proof))}"
+        )
+        shown = order["conditions"]
+        lines.append(
+            f"   with {'; '.join(map(str, shown[:4]))}" + (f" and {len(shown) - 4} more" if len(shown) > 4 else "")
+        )
+        lines += [f"   {line}" for line in order["outline"]] if order["sure"] else []
     return lines
 
 

@@ -9,6 +9,7 @@ import io
 
 from detcheck import __version__
 from detcheck.records import Finding, Fork, Run
+from detcheck.report import _tree_svg
 from detcheck.report import _words as words
 from detcheck.report._visible import visible
 
@@ -53,6 +54,7 @@ def section(f: Finding, n: int) -> dict[str, object]:
         "title": title,
         "bins": words.histogram_bins(histogram, BINS),
         "plot": plot(words.histogram_bins(histogram, BINS), title, n) if histogram else "",
+        "orders": _tree_svg.picture(f.evidence.get("orders", ())),
         "tree": nested(f.forks[:MOST_FORKS]),
         "forks_left_out": max(0, len(f.forks) - MOST_FORKS),
         "sizes": words.size_table(f),

@@ -1,0 +1,94 @@
+"""A revealed order, re-added in software in every way in which such an op may add, against the op's own bits.
+
+Sure is an order whose sums are the op's on all `COLUMNS` columns of data that cancels, where a wrong order would have shown on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from detcheck.adders import MANTISSA, Adds, readd, rounded, ways
+from detcheck.probes._reading import through
+from detcheck.probes._sums import Place, Sums
+from detcheck.trees import Tree
+
+SCREEN = 64  # columns that tell which way of adding is worth trying on all
+TOLD = 0.05  # of them, at least, on which a wrong order must show
+
+
+class Confirmation:
+    """Re-adding on one set of data. It remembers what software gave, since another condition often has the same order."""
+
+    def __init__(self, values: np.ndarray, factors: np.ndarray, dtype: str) -> None:
+        """values[columns, length], factors[length]"""
+        self._values, self._factors, self._dtype = values, factors, dtype
+        self._expected: dict[tuple[str, Adds], np.ndarray] = {}
+
+    def _ways(self, tree: Tree, sums: Sums, place: Place, factors: np.ndarray | None) -> Iterator[Adds]:
+        """Ways of adding, the plain ones first; then with what is fused looked at summand by summand."""
+        yield from [way for name, way in self._expected if name == tree.hash]  # how it added under another condition
+        found = ways(self._dtype, factors is not None, sums.scale, tree)
+        yield from found
+        if not any(way.fused for way in found) or tree.length < 2:
+            return
+        # a * a is inexact. Beside it only its neighbour in the tree is not zero, and takes a off: what is left shows a rounding.
+        a = 1 + 2.0 ** -(MANTISSA[self._dtype] // 2)
+        values = np.zeros((tree.length, tree.length))
+        for leaf in range(tree.length):
+            siblings = tree.nodes[tree.parents[leaf] - tree.length]
+            values[leaf, leaf] = a
+            values[leaf, tree.lows[next(c for c in siblings if c != leaf)]] = -1.0
+        sums.multiply_by(a)
+        left = through(sums, place, values)[0]
+        product = float(rounded(np.array([a * a]), self._dtype)[0])
+        unfused = tuple(np.flatnonzero(left == product - a).tolist())
+        yield from (replace(way, unfused=unfused) for way in found if way.fused)
+
+    def checked(self, tree: Tree, sums: Sums, place: Place, came: np.ndarray) -> dict[str, object]:
+        """Facts: `sure`, `checked`, `adds_in`, and `why` where it is not sure. `came`: the op's sums, [rows, columns of data]."""
+        values, best = self._values, 0
+        factors = self._factors if sums.factors is not None else None
+        for way in self._ways(tree, sums, place, factors):
+            few = readd(tree, values[:SCREEN], factors, way, self._dtype)
+            if not same(few, came[:, :SCREEN]).all():
+                continue
+            key = tree.hash, way
+            if key not in self._expected:
+                self._expected[key] = readd(tree, values, factors, way, self._dtype)
+            equal = int(same(self._expected[key], came).all(0).sum())
+            best = max(best, equal)
+            if equal < len(values):
+                continue
+            adds_in = way.said(tree.arity)
+            wrong = [readd(t, values[:SCREEN], factors, way, self._dtype) for t in wrong_orders(tree)]
+            told = max((1 - same(w, came[:1, :SCREEN]).mean() for w in wrong), default=0.0)
+            if tree.length > 2 and told < TOLD:
+                return {
+                    "adds_in": adds_in,
+                    "why": f"sums in {way.accumulator} are exact on all data that {self._dtype} can hold here: another order would give the same bits",
+                }
+            return {"adds_in": adds_in, "sure": True, "checked": {"columns": len(values), "equal": equal}}
+        return {
+            "checked": {"columns": len(values), "equal": best},
+            "why": f"the order that masks show ({tree.hash}) is not how it adds: re-adding does not give its bits (a compensated sum, "
+            "a wider accumulator, or an order that depends on the data)",
+        }
+
+
+def same(expected: np.ndarray, came: np.ndarray) -> np.ndarray:
+    """Whether numbers have equal bits; both are exact in float64."""
+    return expected.astype(np.float64).view(np.int64) == came.astype(np.float64).view(np.int64)
+
+
+def wrong_orders(tree: Tree) -> list[Tree]:
+    """Others: from the last summand to the first, and a sequential sum."""
+    n = tree.length
+    if n < 3:
+        return []
+    children = {n + k: [c if c >= n else n - 1 - c for c in node] for k, node in enumerate(tree.nodes)}
+    sequential = {n + k: [n + k - 1 if k else 0, k + 1] for k in range(n - 1)}
+    found = Tree.of(n, children, tree.root), Tree.of(n, sequential, 2 * n - 2)
+    return [other for other in found if other != tree]

@@ -1,0 +1,215 @@
+"""Sums whose order we wrote, and ops that are none. Each takes x[M, K] and returns [M]; those of two arguments, a product."""
+
+import numpy as np
+import torch
+
+from detcheck.adders import fma32
+
+
+def columns(x):
+    return list(x.unbind(1))
+
+
+def chain(parts):
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def pairs(parts):
+    if len(parts) == 1:
+        return parts[0]
+    half = len(parts) // 2
+    return pairs(parts[:half]) + pairs(parts[half:])
+
+
+def halves(parts):
+    while len(parts) > 1:
+        half = len(parts) // 2
+        parts = [parts[i] + parts[i + half] for i in range(half)]
+    return parts[0]
+
+
+def cut(parts, size):
+    return [parts[i : i + size] for i in range(0, len(parts), size)]
+
+
+def lanes(parts, count, join):
+    return join([chain(parts[j::count]) for j in range(count)])
+
+
+def sequential(x):
+    return chain(columns(x))
+
+
+def backwards(x):
+    return chain(columns(x)[::-1])
+
+
+def pairwise(x):
+    return pairs(columns(x))
+
+
+def halved(x):
+    return halves(columns(x))
+
+
+def lanes_8(x):
+    return lanes(columns(x), 8, chain)
+
+
+def lanes_8_halved(x):
+    return lanes(columns(x), 8, halves)
+
+
+def lanes_4_backwards(x):
+    return lanes(columns(x), 4, lambda parts: chain(parts[::-1]))
+
+
+def blocks_4(x):
+    return chain([chain(block) for block in cut(columns(x), 4)])
+
+
+def blocks_backwards(x):
+    return chain([chain(block) for block in cut(columns(x), 4)][::-1])
+
+
+def split_4(x):
+    return chain([chain(part) for part in cut(columns(x), 16)])
+
+
+def split_2(x):
+    return chain([chain(part) for part in cut(columns(x), 32)])
+
+
+def lanes_over_blocks(x):
+    return chain([lanes(block, 8, halves) for block in cut(columns(x), 32)])
+
+
+def like_numpy(x):
+    return pairs([lanes(block, 4, pairs) for block in cut(columns(x), 16)])
+
+
+def scaled_inside(x):
+    return chain([c * 3.0 for c in columns(x)])
+
+
+def split_by_batch(x):
+    return sequential(x) if len(x) < 4 else split_4(x)
+
+
+def in_float64(x):
+    return chain(columns(x.double())).float()
+
+
+def three_at_once(x):
+    """Nodes of three, as a matrix unit adds: aligned to the largest, cut below its last bit, summed, cut."""
+
+    def node(*parts):
+        wide = torch.stack([p.double() for p in parts])
+        _, exponent = torch.frexp(wide.abs().max(0).values)
+        unit = torch.ldexp(torch.ones((), dtype=torch.float64), exponent - 24)
+        total = torch.trunc(wide / unit).sum(0) * unit
+        _, exponent = torch.frexp(total.abs())
+        step = torch.ldexp(torch.ones((), dtype=torch.float64), exponent - 24)
+        return (torch.trunc(total / step) * step).float()
+
+    parts = columns(x)
+    total = parts[0]
+    for i in range(1, len(parts), 2):
+        total = node(total, *parts[i : i + 2])
+    return total
+
+
+def fused(x, w):
+    """x[M, K], w[N, K]: one fused multiply-add after the other. One rounding each."""
+    out = np.zeros((len(x), len(w)), np.float64)
+    a, b = x.double().numpy(), w.double().numpy()
+    total = (a[:, :1] * b[None, :, 0]).astype(np.float32)
+    for k in range(1, a.shape[1]):
+        total = fma32(a[:, k : k + 1], b[None, :, k], total)  # tests/test_order.py holds it against exact fractions
+    out[:] = total
+    return torch.from_numpy(out.astype(np.float32))
+
+
+def unfused(x, w):
+    return chain([x[:, k : k + 1] * w[:, k] for k in range(x.shape[1])])
+
+
+def blocks_of_matmul(x, w):
+    """Blocks of 16, summed in float32, whatever the dtype."""
+    products = [x[:, k : k + 1].float() * w[:, k].float() for k in range(x.shape[1])]
+    return chain([chain(block) for block in cut(products, 16)]).to(x.dtype)
+
+
+def halved_of_matmul(x, w):
+    return halves([x[:, k : k + 1].float() * w[:, k].float() for k in range(x.shape[1])]).to(x.dtype)
+
+
+def bmm_by_matrix(x, w):
+    """a[2, M, K], b[2, K, N]: the first matrix from the first summand on, the second from the last on."""
+    products = [x[:, :, k, None] * w[:, None, k] for k in range(x.shape[2])]
+    return torch.stack([chain(products)[0], chain(products[::-1])[1]])
+
+
+def bmm_by_batch(x, w):
+    return bmm_by_matrix(x, w) if x.shape[1] < 4 else bmm_by_matrix(x.flip(0), w.flip(0)).flip(0)
+
+
+def adds_otherwise_in_strides(x):
+    return sequential(x) if x.is_contiguous() and x.data_ptr() % 16 == 0 else backwards(x)
+
+
+def by_column(x, w):
+    """The left half of the columns from the first summand on, the right half from the last on."""
+    half = len(w) // 2
+    products = [x[:, k : k + 1] * w[:, k] for k in range(x.shape[1])]
+    return torch.cat([chain(products)[:, :half], chain(products[::-1])[:, half:]], dim=1)
+
+
+def by_row(x, w):
+    """Rows from the third on are added from the last summand on."""
+    products = [x[:, k : k + 1] * w[:, k] for k in range(x.shape[1])]
+    return torch.cat([chain(products)[:2], chain(products[::-1])[2:]])
+
+
+# None of these may ever be called sure.
+
+
+def kahan(x):
+    total, lost = torch.zeros(len(x)), torch.zeros(len(x))
+    for c in columns(x):
+        y = c - lost
+        t = total + y
+        lost = (t - total) - y
+        total = t
+    return total
+
+
+def largest(x):
+    return x.max(1).values
+
+
+def hashed(x):
+    return (x.view(torch.int32).long() * 2654435761 % 1000003).sum(1).float()
+
+
+def by_size(x):
+    return sequential(torch.gather(x, 1, torch.argsort(x.abs(), dim=1, stable=True)))
+
+
+def shuffled(x):
+    return chain([columns(x)[i] for i in torch.randperm(x.shape[1]).tolist()])
+
+
+def flushed(x):
+    return sequential(torch.where(x.abs() < 1e3, 0.0, x))
+
+
+def raises(x):
+    raise RuntimeError("no such kernel")
+
+
+def skips_zeros(x):
+    return torch.stack([chain([*row[row != 0].unbind(), torch.zeros(())]) for row in x])
