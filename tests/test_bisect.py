@@ -239,7 +239,7 @@ def test_the_order_of_additions_is_asked_where_it_can_be(llama, monkeypatch):
         b.zero_()  # as masks are: the model's own weight must not see it
         return f"a tree of {a.shape[0]} rows"
 
-    monkeypatch.setattr(_culprit_order, "reader", lambda: ask)
+    monkeypatch.setattr(_culprit_order, "ask", ask)
     found = bisected(llama, [], trials=2, kernels=Kernels.STOCK)
     (told,) = (f.evidence["culprit"] for f in found if f.case.input == "lm_head")
     assert told["order_of_additions"] == {"alone": "a tree of 1 rows", "batch": f"a tree of {ROWS} rows"}

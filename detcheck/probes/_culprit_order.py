@@ -1,21 +1,26 @@
-"""In which order a guilty product adds, alone and in the batch: the one place where what `detcheck order` is made of is asked.
+"""In which order a guilty product adds, alone and in the batch: read as `detcheck order` reads it, and said only where it is sure.
 
-Where it is not there, or cannot read this product, nothing is said of it.
+Where it cannot be read, or re-adding does not give the product's own bits, nothing is said of it.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from detcheck import lookup
+from detcheck.adders import MANTISSA, cancelling
+from detcheck.probes._confirm import Confirmation
+from detcheck.probes._reading import NotASumError, read, through
+from detcheck.probes._sums import OpError, Place, Sums
+from detcheck.tree_fold import fold
+from detcheck.tree_words import words
+from detcheck.trees import NotATreeError
 
 if TYPE_CHECKING:
     import torch
 
 PRODUCTS = ("aten::mm", "aten::addmm")
-Ask = Callable[[Callable[..., Any], "torch.Tensor", "torch.Tensor", int], str]
+COLUMNS = 1024  # of data that the order is re-added on
 
 
 def orders(
@@ -25,31 +30,27 @@ def orders(
 
     The arguments are copies that masks are written into, of the same sizes, strides and alignment: the order follows these.
     """
-    ask = reader() if op in PRODUCTS else None
     said = {}
-    for arm, arguments, at in (("alone", alone, 0), ("batch", batch, row)) if ask else ():
+    for arm, arguments, at in (("alone", alone, 0), ("batch", batch, row)) if op in PRODUCTS else ():
         *bias, a, b = arguments
         nothing = [c.new_zeros(c.shape) for c in bias]
-        if words := ask(lambda *given, nothing=nothing: function(*nothing, *given), a, b, at):
-            said[arm] = words
+        if found := ask(lambda *given, nothing=nothing: function(*nothing, *given), a, b, at):
+            said[arm] = found
     return said
 
 
-def reader() -> Ask | None:
-    """What reads the order of one row of function(a[M, K], b[K, N]); None where there is no such part."""
-    if "order" not in lookup.names("probes"):
-        return None
-    sums, reading, trees, folds, wording = (
-        importlib.import_module(f"detcheck.{name}")
-        for name in ("probes._sums", "probes._reading", "trees", "tree_fold", "tree_words")
-    )
-
-    def ask(function: Callable[..., Any], a: torch.Tensor, b: torch.Tensor, row: int) -> str:
-        asked = sums.Sums(lambda: function(a, b), b.t(), a, a.shape[0], b.shape[1], "columns")
-        try:
-            tree, _ = reading.read(asked, sums.Place((row,), tuple(range(asked.columns))), 0)
-        except (reading.NotASumError, trees.NotATreeError, sums.OpError):
-            return ""
-        return f"{wording.words(folds.fold(tree))} ({tree.hash})"
-
-    return ask
+def ask(function: Callable[..., Any], a: torch.Tensor, b: torch.Tensor, row: int) -> str:
+    """The order of one row of function(a[M, K], b[K, N]), in words with its hash; "" where it is not sure."""
+    sums = Sums(lambda: function(a, b), b.t(), a, a.shape[0], b.shape[1], "columns")
+    place = Place((row,), tuple(range(sums.columns)))
+    if sums.dtype not in MANTISSA:
+        return ""
+    values, factors = cancelling(COLUMNS, sums.length, sums.dtype, 0)
+    try:
+        sums.multiply_by(factors)
+        came = through(sums, place, values)
+        tree, _ = read(sums, place, 0)
+        facts = Confirmation(values, factors, sums.dtype).checked(tree, sums, place, came)
+    except (NotASumError, NotATreeError, OpError):
+        return ""
+    return f"{words(fold(tree))} ({tree.hash})" if facts.get("sure") else ""
