@@ -15,13 +15,16 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-FOLDER = "DETCHECK_EVIDENCE"  # environment variable that names it, for processes that come after
+FOLDER = "DETCHECK_EVIDENCE"  # environment variable that names it, for processes that come after; OFF: nobody will ask
+OFF = "off"
 METRIC = "detcheck_kernel_calls"
 WRITE_S = 0.1  # between two writes, where counts have changed
 
 
 def share(counts: Callable[[], Mapping[str, int]]) -> None:
     """Write this process's counts from now on, and show those of all where its metrics are served."""
+    if os.environ.get(FOLDER) == OFF:
+        return
     if FOLDER not in os.environ:
         os.environ[FOLDER] = tempfile.mkdtemp(prefix="detcheck-")
         made, owner = os.environ[FOLDER], os.getpid()

@@ -1,0 +1,37 @@
+"""Counts of kernels that a vLLM server's processes share through files. Needs no vLLM; the server itself is in test_vllm_server.py."""
+
+import json
+import shutil
+import threading
+import time
+
+from detcheck.engines.vllm import environment
+from detcheck.integrations import vllm_evidence
+
+
+def test_counts_of_all_processes_are_added_up_until_the_folder_is_gone(tmp_path):
+    folder = tmp_path / "evidence"
+    folder.mkdir()
+    (folder / "1.json").write_text(json.dumps({"ours vllm::linear": 2, "stock aten::mm": 1}))
+    (folder / "2.json").write_text("{")  # half written
+    counts = {"ours vllm::linear": 3}
+    vllm_evidence.start_writing(folder, lambda: counts)
+    until = time.monotonic() + 10
+    while vllm_evidence.total(folder).get("ours vllm::linear") != 5 and time.monotonic() < until:
+        time.sleep(0.02)
+    assert vllm_evidence.total(folder) == {"ours vllm::linear": 5, "stock aten::mm": 1}
+    counts["ours vllm::linear"] = 4
+    while vllm_evidence.total(folder).get("ours vllm::linear") != 6 and time.monotonic() < until:
+        time.sleep(0.02)
+    assert vllm_evidence.total(folder)["ours vllm::linear"] == 6
+    shutil.rmtree(folder)
+    (writer,) = (t for t in threading.enumerate() if t.name == "detcheck-evidence")
+    writer.join(10)
+    assert not writer.is_alive()
+
+
+def test_an_engine_of_our_own_leaves_no_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv(vllm_evidence.FOLDER, environment("batch-invariant", on_cpu=True)[vllm_evidence.FOLDER])
+    vllm_evidence.share(dict)
+    assert not list(tmp_path.iterdir()) and not [t for t in threading.enumerate() if t.name == "detcheck-evidence"]
