@@ -334,6 +334,7 @@ def order(
     layout: Annotated[
         str | None, panel(SCHEDULE, "strides: rows with room between them; alignment: one element off.", metavar="NAME")
     ] = None,
+    prove: Annotated[bool, panel(SCHEDULE, "Ask about every pair of summands of a product.", "--prove")] = False,
     trials: Annotated[int, panel(SCHEDULE, "How often each tree is revealed.")] = 2,
     seed: Annotated[int, panel(SCHEDULE, "Of data and pivots.")] = 0,
     fail_on: FailOnOption = FailOn.ANY,
@@ -349,7 +350,7 @@ def order(
             numbers.append(tuple(int(word) for word in text.split(",")) if text else None)
         except ValueError:
             raise typer.BadParameter(f"wants whole numbers, like 1,2; got {text}", param_hint=name) from None
-    own = lookup.find("probes", "order").Options(op, form, *numbers, layout)
+    own = lookup.find("probes", "order").Options(op, form, *numbers, layout, prove)
     spec = Spec("order", own, None, kernels, dtype, "cpu", seed, trials, batch_sizes(sizes), fail_on)
     probe(context, spec, format, output_dir, resume, quiet)
 

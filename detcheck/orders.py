@@ -110,6 +110,7 @@ def said(condition: Condition) -> str:
 
 def entry(facts: Mapping[str, object], conditions: Sequence[Condition]) -> dict[str, object]:
     kept = {key: facts[key] for key in ("tree", "words", "spelled", "adds_in", "checked", "why", "outline", "sure")}
+    kept |= {"proved": facts["proved"]} if "proved" in facts else {}
     return kept | {"conditions": [said(c) for c in conditions]}
 
 

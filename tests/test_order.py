@@ -382,3 +382,39 @@ def test_another_layout_is_asked_about(layout, detcheck):
 
 def test_a_layout_that_there_is_not_is_refused(detcheck):
     assert detcheck("order", "--layout", "diagonal").code == 2
+
+
+def test_every_pair_is_asked_about_where_that_is_wanted(detcheck):
+    more = ("--batch-sizes", "1,4,64", "--prove")
+    result, finding = asked(detcheck, "torch.nn.functional:linear", *more, shape="300,128", form="linear")
+    assert result.code == 1, finding["note"]
+    assert [order["proved"] for order in finding["evidence"]["orders"]] == [
+        {"pairs": 300 * 299, "unlike": 0}
+    ] * 3 or all(order["proved"] == {"pairs": 300 * 299, "unlike": 0} for order in finding["evidence"]["orders"])
+    _, ours = asked(
+        detcheck, "matmul", *more, "--kernels", "batch-invariant", "--dtype", "bf16", shape="300,128", form="linear"
+    )
+    assert [order["proved"]["unlike"] for order in ours["evidence"]["orders"]] == [0]
+
+
+def test_a_wrong_order_does_not_pass_the_proof():
+    import torch
+
+    from detcheck.probes import _prove, _sums
+    from detcheck.probes._reading import read
+
+    sums = _sums.make("linear", torch.nn.functional.linear, (64, 32), 8, torch.float32)
+    place = _sums.Place(tuple(range(8)), tuple(range(32)))
+    tree, _ = read(sums, place, 0)
+    assert _prove.prove(sums, place, tree) == {"pairs": 64 * 63, "unlike": 0}
+    children = [list(c) for c in tree.nodes]
+    wrong = Tree.of(64, {64 + k: [63 - c if c < 64 else c for c in kids] for k, kids in enumerate(children)}, tree.root)
+    assert wrong.hash != tree.hash and _prove.prove(sums, place, wrong)["unlike"] > 0
+
+
+@pytest.mark.parametrize(
+    ("op", "more"), [("torch:sum", ("--form", "sum")), ("all", ()), ("matmul", ("--dtype", "float16"))]
+)
+def test_what_cannot_be_proved_is_refused(op, more, detcheck):
+    result = detcheck("order", "--op", op, "--prove", "-q", *more)
+    assert result.code == 2 and "--prove" in result.err

@@ -24,7 +24,7 @@ from detcheck.environment import observe_environment
 from detcheck.errors import FailedError, UsageError
 from detcheck.kernels._batches import threads
 from detcheck.outcomes import digest_outcome
-from detcheck.probes import _user_op
+from detcheck.probes import _prove, _user_op
 from detcheck.probes._confirm import Confirmation, same
 from detcheck.probes._reading import NotASumError, read, through
 from detcheck.probes._sums import FORMS, NAMES, WITHOUT_BATCH, OpError, Place, Sums, make, sizes
@@ -65,6 +65,8 @@ class Options:
     """None: torch's own number"""
     layout: str | None = None
     """None: tensors as torch makes them; else what is otherwise about them: "strides" or "alignment" """
+    prove: bool = False
+    """ask about every pair of summands"""
 
     DEFAULTS: ClassVar[dict[str, object]] = {"trials": 2, "device": "cpu"}
 
@@ -101,6 +103,12 @@ def check(spec: Spec) -> None:
         raise UsageError(f"--trials must be at least 1; got {spec.trials}")
     if own.layout not in (None, *LAYOUTS):
         raise UsageError(f"--layout {own.layout}: order knows {', '.join(LAYOUTS)}")
+    if own.prove and (own.op == ALL or form_of(own.op, own.form) not in _prove.FORMS):
+        raise UsageError(
+            f"--prove asks about products, of the forms {' and '.join(_prove.FORMS)}. Leave it out with --op {own.op}"
+        )
+    if own.prove and (full_dtype(spec.dtype) or "float32") not in _prove.DTYPES:
+        raise UsageError(f"--prove: {spec.dtype} has no room for the masks; it knows {', '.join(_prove.DTYPES)}")
     if own.threads and min(own.threads) < 1:
         raise UsageError("--threads wants whole numbers from 1 up, like 1,2")
     for op in ops(own):
@@ -148,6 +156,7 @@ class Order:
         self.subject = Subject(spec.options.op, self._dtype, self._digests, (), schedule, environment, cases)
         self._data: dict[int, tuple[np.ndarray, np.ndarray, Confirmation]] = {}
         self._last: dict[int, Tree] = {}
+        self._proved: dict[object, dict[str, int]] = {}
 
     def _arm(self, op: str) -> Arm:
         own, whose = self._spec.options, "user" if ":" in op else str(self._spec.kernels)
@@ -297,7 +306,18 @@ class Order:
         folded = fold(tree)
         facts |= {"tree": tree.hash, "words": words(folded), "spelled": spelled(folded), "outline": outline(folded)}
         facts["children"] = [list(children) for children in tree.nodes]
-        return facts | confirmation.checked(tree, sums, place, came)
+        facts |= confirmation.checked(tree, sums, place, came)
+        if self._spec.options.prove and facts["sure"]:
+            import torch
+
+            key = tree.hash, place, sums.rows, torch.get_num_threads()
+            if key not in self._proved:  # equal conditions were asked already: what is revealed again is the order
+                self._proved[key] = _prove.prove(sums, place, tree)
+            facts["proved"] = self._proved[key]
+            if wrong := facts["proved"]["unlike"]:
+                why = f"of {facts['proved']['pairs']} pairs of summands {wrong} do not meet where it says"
+                facts |= {"sure": False, "why": why}
+        return facts
 
     def _repeats(self, sums: Sums) -> tuple[dict[str, int], np.ndarray]:
         """Equal calls, on the data that is in place: how many results, how many calls left the commonest; and the last result."""

@@ -165,6 +165,8 @@ def revealed(orders: Sequence[Mapping[str, object]]) -> list[str]:
             if order["sure"]
             else f"not sure: {order['why']}"
         )
+        if order["sure"] and "proved" in order:
+            proof += f"; all {order['proved']['pairs']:,} pairs of summands meet where it says"
         lines.append(
             f"order {n + 1} {order['tree']}: {order['words']}; {proof}".replace("  ", " ")
             if order["sure"]

@@ -1,0 +1,42 @@
+"""Every pair of summands of a product asked about: does each meet its partner where the revealed order says?
+
+The huge number of one stands in the weight, in a column of its own, and the negative one of the other in x, in a row of its own: one
+call of M rows and N columns asks M x N pairs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from detcheck.probes._reading import MASKS, in_dtype
+from detcheck.probes._sums import Place, Sums
+from detcheck.trees import Tree
+
+FORMS = ("linear", "mm")  # whose x[M, K] has a row of its own for each row of the result
+DTYPES = ("float64", "float32", "bfloat16")  # float16 has no room for a huge number times one
+
+
+def prove(sums: Sums, place: Place, tree: Tree) -> dict[str, int]:
+    """{"pairs": asked, "unlike": of them met elsewhere}. Raises OpError. The tensors are left as they come.
+
+    Counts that the result's dtype rounds are compared as it rounds them.
+    """
+    unit, huge = MASKS[sums.dtype][0]
+    n, table, unlike = sums.length, tree.table(), 0
+    sums.fill(unit)
+    slots, rows = sums.slots_of(place), np.asarray(place.rows)
+    x = sums.factors
+    x.fill_(1.0)
+    for begin in range(0, n, len(slots)):
+        i = np.arange(begin, min(begin + len(slots), n))
+        at = slots[: len(i)]
+        sums.put(at, i, huge)
+        for first in range(0, n, len(rows)):
+            j = np.arange(first, min(first + len(rows), n))
+            x[rows[: len(j)], j] = -huge / unit
+            came = sums.result()[np.ix_(rows[: len(j)], at)]
+            x[rows[: len(j)], j] = 1.0
+            expected = in_dtype((n - table[begin : i[-1] + 1, first : j[-1] + 1]).astype(np.float64) * unit, sums.dtype)
+            unlike += int(((came != expected.T) & (j[:, None] != i)).sum())
+        sums.put(at, i, unit)
+    return {"pairs": n * (n - 1), "unlike": unlike}
