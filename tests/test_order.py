@@ -326,7 +326,7 @@ def test_calls_are_few():
 
 
 def order_of(*outline, sure=True):
-    return {"sure": sure, "tree": "abc", "outline": list(outline)}
+    return {"sure": sure, "tree": "abc", "outline": list(outline), "conditions": ["1 in the batch (rows 0)"]}
 
 
 def test_the_picture_has_a_box_a_line_and_marks_what_the_other_has_not():
@@ -388,9 +388,8 @@ def test_every_pair_is_asked_about_where_that_is_wanted(detcheck):
     more = ("--batch-sizes", "1,4,64", "--prove")
     result, finding = asked(detcheck, "torch.nn.functional:linear", *more, shape="300,128", form="linear")
     assert result.code == 1, finding["note"]
-    assert [order["proved"] for order in finding["evidence"]["orders"]] == [
-        {"pairs": 300 * 299, "unlike": 0}
-    ] * 3 or all(order["proved"] == {"pairs": 300 * 299, "unlike": 0} for order in finding["evidence"]["orders"])
+    proved = [order["proved"] for order in finding["evidence"]["orders"]]
+    assert len(proved) > 1 and all(each == {"pairs": 300 * 299, "unlike": 0} for each in proved)
     _, ours = asked(
         detcheck, "matmul", *more, "--kernels", "batch-invariant", "--dtype", "bf16", shape="300,128", form="linear"
     )

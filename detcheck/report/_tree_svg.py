@@ -13,7 +13,7 @@ from detcheck.report._visible import visible
 
 ROW, INDENT, BOX = 30, 22, 22  # heights and steps, in px
 LETTER = 6.7  # px, at most, that a letter of the picture's 11 px takes
-SHOWN = 60  # letters of a box; all of them are in its tooltip
+SHOWN = 110  # letters of a box; all of them are in its tooltip
 ACROSS = 2  # orders beside each other
 
 
@@ -31,7 +31,7 @@ def picture(orders: Sequence[Mapping[str, object]]) -> str:
         common = [set(other) for other in others]
         marked = [any(box not in other for other in common) for box in boxes]
         width = max(INDENT * depth + LETTER * len(short(text)) + 12 for depth, text in boxes)
-        title = f"order {n} · {order['tree']}"
+        title = f"order {n} · {order['tree']} · {str(order['conditions'][0]).partition(' (')[0]}"
         width = max(width, LETTER * len(title) + 12)
         parts.append(f'<g transform="translate({x:.0f} {y:.0f})">{drawn(title, boxes, marked)}</g>')
         tallest = max(tallest, ROW * (len(boxes) + 1) + 12)

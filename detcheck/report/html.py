@@ -50,7 +50,8 @@ def section(f: Finding, n: int) -> dict[str, object]:
         "note": visible(f.note),
         "subject": words.subject_line(f),
         "totals": words.totals(f) if f.samples else "",
-        "figures": words.figures(f),
+        # An order's outline is drawn; its other lines stay.
+        "figures": [line for line in words.figures(f) if not line.startswith("   ") or line.startswith("   with ")],
         "title": title,
         "bins": words.histogram_bins(histogram, BINS),
         "plot": plot(words.histogram_bins(histogram, BINS), title, n) if histogram else "",

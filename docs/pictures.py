@@ -1,0 +1,30 @@
+"""Draws the pictures in order.md on the machine at hand: which orders of addition a product has at which batch sizes.
+
+python docs/pictures.py
+"""
+
+from pathlib import Path
+
+import detcheck
+from detcheck.probes.order import Options
+from detcheck.records import Kernels
+from detcheck.report._tree_svg import picture
+
+ASKED = {
+    "order-stock.svg": (Options(shape=(4096, 1024)), Kernels.STOCK),
+    "order-ours.svg": (Options("matmul", shape=(4096, 1024)), Kernels.BATCH_INVARIANT),
+}
+INK, MARKED = "#444", "#b45309"
+
+for name, (options, kernels) in ASKED.items():
+    spec = detcheck.Spec("order", options, kernels=kernels, device="cpu", batch_sizes=(1, 2, 4, 64))
+    run = detcheck.run(spec)
+    (finding,) = run.findings
+    svg = picture(finding.evidence["orders"]).replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    svg = (
+        svg.replace("currentColor", INK)
+        .replace("var(--bar)", MARKED)
+        .replace("<svg", '<svg font-family="sans-serif"', 1)
+    )
+    (Path(__file__).parent / name).write_text(svg + "\n", "utf-8")
+    print(f"{name}: {finding.verdict}, {finding.note}")
