@@ -172,7 +172,7 @@ def whole(
             is_leaf = fusible[leaf]
             f, o, t = leaf[is_leaf], other[is_leaf], at[is_leaf]
             if len(f):
-                sums[t] = fma(np.broadcast_to(factors[f][:, None], (len(f), part.shape[1])), part[f], sums[o])
+                sums[t] = fma(factors[f][:, None], part[f], sums[o])
             a, b, at = a[~is_leaf], b[~is_leaf], at[~is_leaf]
         if len(at):
             sums[at] = rounded(sums[a] + sums[b], adds.accumulator)

@@ -197,7 +197,7 @@ def reveal(length: int, ask: Ask, seed: int = 0, room: int = 0) -> Tree:
                 )
             whole[g] = bool(last_is_whole)
             for part in np.split(others, cuts):
-                groups.append(np.sort(part))
+                groups.append(np.sort(part) if len(part) > 1 else part)
                 pivots.append(0)
                 below.append([])
                 whole.append(True)

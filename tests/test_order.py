@@ -417,3 +417,18 @@ def test_a_wrong_order_does_not_pass_the_proof():
 def test_what_cannot_be_proved_is_refused(op, more, detcheck):
     result = detcheck("order", "--op", op, "--prove", "-q", *more)
     assert result.code == 2 and "--prove" in result.err
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_hardware_that_flushes_small_numbers_is_read_the_same_or_not_at_all(dtype, detcheck):
+    import torch
+
+    trees = []
+    for flush in (False, True):
+        try:
+            torch.set_flush_denormal(flush)
+            _, finding = asked(detcheck, "torch:sum", "--batch-sizes", "1,2", "--dtype", dtype, shape="96")
+        finally:
+            torch.set_flush_denormal(False)
+        trees.append({order["tree"] for order in finding["evidence"]["orders"] if order["sure"]})
+    assert trees[0] and trees[1] in (trees[0], set())
