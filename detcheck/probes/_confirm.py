@@ -26,6 +26,7 @@ class Confirmation:
         """values[columns, length], factors[length]"""
         self._values, self._factors, self._dtype = values, factors, dtype
         self._expected: dict[tuple[str, Adds], np.ndarray] = {}
+        self._told: dict[tuple[str, Adds], float] = {}
 
     def _ways(self, tree: Tree, sums: Sums, place: Place, factors: np.ndarray | None) -> Iterator[Adds]:
         """Ways of adding, the plain ones first; then with what is fused looked at summand by summand."""
@@ -52,10 +53,11 @@ class Confirmation:
         values, best = self._values, 0
         factors = self._factors if sums.factors is not None else None
         for way in self._ways(tree, sums, place, factors):
-            few = readd(tree, values[:SCREEN], factors, way, self._dtype)
+            key = tree.hash, way
+            known = self._expected.get(key)
+            few = readd(tree, values[:SCREEN], factors, way, self._dtype) if known is None else known[:SCREEN]
             if not same(few, came[:, :SCREEN]).all():
                 continue
-            key = tree.hash, way
             if key not in self._expected:
                 self._expected[key] = readd(tree, values, factors, way, self._dtype)
             equal = int(same(self._expected[key], came).all(0).sum())
@@ -63,9 +65,10 @@ class Confirmation:
             if equal < len(values):
                 continue
             adds_in = way.said(tree.arity)
-            wrong = [readd(t, values[:SCREEN], factors, way, self._dtype) for t in wrong_orders(tree)]
-            told = max((1 - same(w, came[:1, :SCREEN]).mean() for w in wrong), default=0.0)
-            if tree.length > 2 and told < TOLD:
+            if key not in self._told:  # what came is what was expected, so what a wrong order gives tells from either
+                wrong = [readd(t, values[:SCREEN], factors, way, self._dtype) for t in wrong_orders(tree)]
+                self._told[key] = max((1 - same(w, came[:1, :SCREEN]).mean() for w in wrong), default=0.0)
+            if tree.length > 2 and self._told[key] < TOLD:
                 return {
                     "adds_in": adds_in,
                     "why": f"sums in {way.accumulator} are exact on all data that {self._dtype} can hold here: another order would give the same bits",
