@@ -87,7 +87,16 @@ def test_stock_reacts_to_load_and_our_plugin_does_not(detcheck, tmp_path):
     for kernels in ("stock", "batch-invariant"):
         with vllm_server(kernels, tmp_path / f"{kernels}.log") as url:
             result = detcheck(
-                "completions", "--base-url", url, *ASK, "--prompt", PROMPT, "--conditions", "alone,staggered-4,wave-4"
+                "completions",
+                "--base-url",
+                url,
+                *ASK,
+                "--prompt",
+                PROMPT,
+                "--conditions",
+                "alone,staggered-4,wave-4",
+                "--trials",
+                "3",
             )
         assert result.out, result.err
         reports[kernels] = json.loads(result.out)

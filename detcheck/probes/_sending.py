@@ -16,7 +16,7 @@ from detcheck.engines.server import Asked, Server, Way
 from detcheck.records import Condition, Step
 
 POLL_S = 0.02  # between looks at a server's metrics while requests are under way
-SETTLE_S = 0.5  # that a server's counters may take after the last answer
+SETTLE_S = 3.0  # that a server's counters may take after the last answer
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,8 @@ def condition(step: Step, slot: int, seen: Seen, strict: bool) -> tuple[Conditio
     if step.condition != "alone":
         # A step makes at most one token of a request: more tokens than steps prove that requests were computed together.
         steps, made = seen.grown("steps"), seen.grown("made")
-        if steps and made and made > steps and max(sizes, default=0) < 2:
-            sizes = sizes | {math.ceil(made / steps)}
+        if steps and made and max(sizes, default=0) < 2:
+            sizes = sizes | {max(1, math.ceil(made / steps))}
         together = max((sizes | {n for _, n, _ in seen.looks}), default=0)
         met = {
             "batch_sizes": tuple(sorted(sizes)),
