@@ -84,7 +84,7 @@ class Server(ThreadingHTTPServer):
         self.answer, self.metrics, self.ids, self.logprobs, self.model = answer, metrics, ids, logprobs, model
         self.takes_s, self.round_to, self.endpoints = takes_s, round_to, endpoints
         self.lock, self.running, self.number, self.finished, self.made = threading.Lock(), 0, 0, 0, 0
-        self.requests, self.headers_seen, self.models = [], [], ()
+        self.requests, self.headers_seen, self.models, self.steps = [], [], (), 0.0
         self.gauge, self.counts, self.version = gauge, counts, version
         self.scheme = "https" if tls else "http"
         if tls:
@@ -132,6 +132,7 @@ class Handler(BaseHTTPRequestHandler):
                     numbers |= {
                         "vllm:request_success_total": server.finished,
                         "vllm:generation_tokens_total": server.made,
+                        "vllm:iteration_tokens_total_count": server.steps,
                     }
             lines = [f'{name}{{engine="0"}} {value}' for name, value in numbers.items()]
             self.send("\n".join([*lines, ""]).encode(), content_type="text/plain")
@@ -160,6 +161,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.send(made)
         finally:
             with server.lock:
+                server.steps += body["max_tokens"] / max(1, server.running)  # those that run together share their steps
                 server.running -= 1
                 server.finished += 1
                 server.made += body["max_tokens"]
