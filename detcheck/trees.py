@@ -110,6 +110,20 @@ class Tree:
         return max((len(children) for children in self.nodes), default=0)
 
     @functools.cached_property
+    def levels(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, list[int]]]:
+        """Of each height from 1 up: the nodes of two children, the first of these, the second, and the nodes of more."""
+        pairs: list[list[tuple[int, ...]]] = [[] for _ in range(self.depth)]
+        wide: list[list[int]] = [[] for _ in range(self.depth)]
+        for v, children in enumerate(self.nodes, self.length):
+            at = self.heights[v] - 1
+            if len(children) == 2:
+                pairs[at].append((v, *children))
+            else:
+                wide[at].append(v)
+        columns = (np.array(level, int).reshape(-1, 3).T for level in pairs)
+        return [(*column, more) for column, more in zip(columns, wide, strict=True)]
+
+    @functools.cached_property
     def hash(self) -> str:
         """12 hexadecimal digits that name the order."""
         digests = [str(leaf).encode() for leaf in range(self.length)]

@@ -16,6 +16,7 @@ from detcheck.probes._sums import Place, Sums
 from detcheck.trees import Tree
 
 SCREEN = 64  # columns that tell which way of adding is worth trying on all
+FEW = 64  # summands that may stand at random as they do in order, or be soon added
 TOLD = 0.05  # of them, at least, on which a wrong order must show
 
 
@@ -24,6 +25,7 @@ class Confirmation:
 
     def __init__(self, values: np.ndarray, factors: np.ndarray, dtype: str) -> None:
         """values[columns, length], factors[length]"""
+        values = np.asfortranarray(values)  # as it is added: a summand of all columns side by side
         self._values, self._factors, self._dtype = values, factors, dtype
         self._expected: dict[tuple[str, Adds], np.ndarray] = {}
         self._told: dict[tuple[str, Adds], float] = {}
@@ -66,8 +68,8 @@ class Confirmation:
                 continue
             adds_in = way.said(tree.arity)
             if key not in self._told:  # what came is what was expected, so what a wrong order gives tells from either
-                wrong = [readd(t, values[:SCREEN], factors, way, self._dtype) for t in wrong_orders(tree)]
-                self._told[key] = max((1 - same(w, came[:1, :SCREEN]).mean() for w in wrong), default=0.0)
+                wrong = [readd(tree, values[:SCREEN, at], factors, way, self._dtype) for at in elsewhere(tree.length)]
+                self._told[key] = max(1 - same(w, came[:1, :SCREEN]).mean() for w in wrong)
             if tree.length > 2 and self._told[key] < TOLD:
                 return {
                     "adds_in": adds_in,
@@ -86,12 +88,7 @@ def same(expected: np.ndarray, came: np.ndarray) -> np.ndarray:
     return expected.astype(np.float64).view(np.int64) == came.astype(np.float64).view(np.int64)
 
 
-def wrong_orders(tree: Tree) -> list[Tree]:
-    """Others: from the last summand to the first, and a sequential sum."""
-    n = tree.length
-    if n < 3:
-        return []
-    children = {n + k: [c if c >= n else n - 1 - c for c in node] for k, node in enumerate(tree.nodes)}
-    sequential = {n + k: [n + k - 1 if k else 0, k + 1] for k in range(n - 1)}
-    found = Tree.of(n, children, tree.root), Tree.of(n, sequential, 2 * n - 2)
-    return [other for other in found if other != tree]
+def elsewhere(length: int) -> list[np.ndarray]:
+    """Summands at others' places, so that the same tree is another order: from the last to the first where that is cheap, and at random."""
+    random = np.random.default_rng(length).permutation(length)
+    return [random] if length > FEW else [np.arange(length)[::-1], np.roll(np.arange(length), 1), random]

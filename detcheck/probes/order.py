@@ -7,6 +7,7 @@ Gao, Wang, Xue, USENIX ATC 2025), whose idea it is.
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -303,9 +304,7 @@ class Order:
                 "why": f"{tree.arity} summands seem to be added at once, as where an order depends on the data"
             }
         self._last[sums.length] = tree
-        folded = fold(tree)
-        facts |= {"tree": tree.hash, "words": words(folded), "spelled": spelled(folded), "outline": outline(folded)}
-        facts["children"] = [list(children) for children in tree.nodes]
+        facts |= told(tree)
         facts |= confirmation.checked(tree, sums, place, came)
         if self._spec.options.prove and facts["sure"]:
             import torch
@@ -328,6 +327,14 @@ class Order:
             if distinct == 1:
                 break
         return {"calls": times, "distinct": distinct, "left": times - max(map(each.count, set(each)))}, results[-1]
+
+
+@functools.lru_cache(maxsize=64)
+def told(tree: Tree) -> dict[str, object]:
+    """Facts of a tree: mostly it is that of the condition before."""
+    folded = fold(tree)
+    said = {"tree": tree.hash, "words": words(folded), "spelled": spelled(folded), "outline": outline(folded)}
+    return said | {"children": [list(children) for children in tree.nodes]}
 
 
 def blank(length: int) -> dict[str, object]:
