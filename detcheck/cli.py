@@ -9,13 +9,39 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from detcheck import lookup
+from detcheck.cli_options import (
+    MODEL,
+    OP,
+    PROMPTS,
+    SCHEDULE,
+    SERVER,
+    VERDICT,
+    AttnOption,
+    ChatOption,
+    DeviceOption,
+    DtypeOption,
+    EngineArgOption,
+    FailFastOption,
+    FailOnOption,
+    Format,
+    FormatOption,
+    KernelsOption,
+    ModelOption,
+    OutputOption,
+    PromptFileOption,
+    QuietOption,
+    ResumeOption,
+    SeedOption,
+    TrustOption,
+    batch_sizes,
+    panel,
+)
 from detcheck.errors import DetcheckError, UsageError
 from detcheck.records import INTERRUPTED, FailOn, Kernels, Role, Run, Spec, Verdict
 
@@ -28,7 +54,6 @@ app = typer.Typer(
     help="Does an LLM inference stack give the same bits for the same request, and if not: where, why, and how often?\n\n"
     "Exit codes: 0 identical, 1 divergent, 2 usage, 3 inconclusive, 4 failed, 130 interrupted.",
 )
-Format = StrEnum("Format", {name.upper(): name for name in lookup.names("report")})
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -53,61 +78,24 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-def batch_sizes(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        sizes = tuple(int(word) for word in text.split(","))
-    except ValueError:
-        sizes = (0,)
-    if min(sizes) < 1:
-        raise typer.BadParameter(
-            f"wants whole numbers of rows from 1 up, like 1,8,64; got {text}", param_hint="--batch-sizes"
-        )
-    return sizes
-
-
-def panel(name: str, help: str, *flags: str, metavar: str | None = None) -> Any:
-    """An option under a heading of the help."""
-    return typer.Option(*flags, help=help, rich_help_panel=name, metavar=metavar)
-
-
-MODEL, OP, SERVER, PROMPTS, SCHEDULE = "Model", "Op", "Server", "Prompts", "Schedule"
-VERDICT = "Verdict and output"
-
-KernelsOption = Annotated[
-    Kernels, panel(MODEL, "Whose run: stock, batch-invariant, both; engine: vLLM's own.", metavar="NAME")
-]
-FormatOption = Annotated[Format, panel(VERDICT, "What to print on stdout.", "--format")]
-FailOnOption = Annotated[FailOn, panel(VERDICT, "Which divergence exits with 1: any bit, tokens only, never.")]
-FailFastOption = Annotated[bool, panel(VERDICT, "Stop at the first divergence.", "--fail-fast")]
-OutputOption = Annotated[Path, panel(VERDICT, "Where the run's folder is made.")]
-ResumeOption = Annotated[Path | None, panel(VERDICT, "Go on with this run; its options hold.")]
-QuietOption = Annotated[bool, panel(VERDICT, "No progress on stderr.", "--quiet", "-q")]
-
-
 @command
 def completions(
     context: typer.Context,
-    model: Annotated[str | None, panel(MODEL, "Hub id or folder. Default: the embedded amplifier.")] = None,
+    model: ModelOption = None,
     kernels: KernelsOption = Kernels.STOCK,
-    dtype: Annotated[str | None, panel(MODEL, "float32, bf16 ... Default: the model's own.")] = None,
-    device: Annotated[str, panel(MODEL, "auto, cpu or cuda.")] = "auto",
+    dtype: DtypeOption = None,
+    device: DeviceOption = "auto",
     engine: Annotated[
         str, panel(MODEL, "auto, transformers or vllm. auto: vLLM where a GPU is.", metavar="NAME")
     ] = "auto",
-    engine_arg: Annotated[
-        list[str] | None, panel(MODEL, "For vLLM, like max_num_seqs=64. May be given again.", metavar="KEY=VALUE")
-    ] = None,
-    attn: Annotated[str | None, panel(MODEL, "Attention: sdpa, eager ... Default: the model's own.")] = None,
-    trust_remote_code: Annotated[
-        bool, panel(MODEL, "Run Python code that comes with the model.", "--trust-remote-code")
-    ] = False,
+    engine_arg: EngineArgOption = None,
+    attn: AttnOption = None,
+    trust_remote_code: TrustOption = False,
     prompt: Annotated[
         str | None, panel(PROMPTS, "Default: 'Tell me about Richard Feynman'; the amplifier has its own.")
     ] = None,
-    prompt_file: Annotated[str | None, panel(PROMPTS, "One a line, or .jsonl with `prompt` or `messages`.")] = None,
-    chat: Annotated[bool, panel(PROMPTS, "Put prompts through the tokenizer's chat template.", "--chat")] = False,
+    prompt_file: PromptFileOption = None,
+    chat: ChatOption = False,
     base_url: Annotated[
         list[str] | None, panel(SERVER, "Ask this server instead. Again for each of several replicas.", metavar="URL")
     ] = None,
@@ -136,15 +124,15 @@ def completions(
         str | None, panel(SCHEDULE, "Like alone,wave-8,chunked. Default: those the samples pay for.", metavar="NAMES")
     ] = None,
     trials: Annotated[int, panel(SCHEDULE, "Repeats of every condition, at least.")] = 2,
-    seed: Annotated[int, panel(SCHEDULE, "Of filler tokens and their places.")] = 0,
+    seed: SeedOption = 0,
     baseline: Annotated[
         str | None, panel(VERDICT, "A run, or the baseline.json of one, that this one must be equal to.", metavar="RUN")
     ] = None,
     fail_on: FailOnOption = FailOn.ANY,
-    fail_fast: Annotated[bool, panel(VERDICT, "Stop at the first divergence.", "--fail-fast")] = False,
+    fail_fast: FailFastOption = False,
     format: FormatOption = Format.TERMINAL,
-    output_dir: Annotated[Path, panel(VERDICT, "Where the run's folder is made.")] = Path("runs"),
-    resume: Annotated[Path | None, panel(VERDICT, "Go on with this run; its options hold.")] = None,
+    output_dir: OutputOption = Path("runs"),
+    resume: ResumeOption = None,
     quiet: QuietOption = False,
     verbose: Annotated[bool, panel(VERDICT, "What vLLM prints, on stderr.", "--verbose")] = False,
 ) -> None:
@@ -217,22 +205,20 @@ def matmul(
 @command
 def batch(
     context: typer.Context,
-    model: Annotated[str | None, panel(MODEL, "Hub id or folder. Default: the embedded amplifier.")] = None,
+    model: ModelOption = None,
     kernels: KernelsOption = Kernels.STOCK,
-    dtype: Annotated[str | None, panel(MODEL, "float32, bf16 ... Default: the model's own.")] = None,
-    device: Annotated[str, panel(MODEL, "auto, cpu or cuda.")] = "auto",
-    attn: Annotated[str | None, panel(MODEL, "Attention: sdpa, eager ... Default: the model's own.")] = None,
-    trust_remote_code: Annotated[
-        bool, panel(MODEL, "Run Python code that comes with the model.", "--trust-remote-code")
-    ] = False,
+    dtype: DtypeOption = None,
+    device: DeviceOption = "auto",
+    attn: AttnOption = None,
+    trust_remote_code: TrustOption = False,
     prompt: Annotated[str | None, panel(PROMPTS, "Default: that of completions.")] = None,
-    prompt_file: Annotated[str | None, panel(PROMPTS, "One a line, or .jsonl with `prompt` or `messages`.")] = None,
-    chat: Annotated[bool, panel(PROMPTS, "Put prompts through the tokenizer's chat template.", "--chat")] = False,
+    prompt_file: PromptFileOption = None,
+    chat: ChatOption = False,
     sizes: Annotated[
         str | None, panel(SCHEDULE, "Like 1,8,256. Default: the thresholds up to 64.", "--batch-sizes")
     ] = None,
     trials: Annotated[int, panel(SCHEDULE, "Repeats of every condition.")] = 2,
-    seed: Annotated[int, panel(SCHEDULE, "Of filler tokens and their places.")] = 0,
+    seed: SeedOption = 0,
     fail_on: FailOnOption = FailOn.ANY,
     fail_fast: FailFastOption = False,
     format: FormatOption = Format.TERMINAL,
@@ -252,24 +238,26 @@ def bisect(
     run: Annotated[
         Path | None, typer.Argument(help="A run of completions or batch that found a difference.", show_default=False)
     ] = None,
-    model: Annotated[str | None, panel(MODEL, "Hub id or folder. Default: the embedded amplifier.")] = None,
+    model: ModelOption = None,
+    engine: Annotated[
+        str, panel(MODEL, "transformers, or vllm: there modules are looked at, not ops.")
+    ] = "transformers",
+    engine_arg: EngineArgOption = None,
     kernels: KernelsOption = Kernels.STOCK,
     apply: Annotated[
         bool, panel(MODEL, "Then replace the guilty by kernels of ours, one kind at a time.", "--apply")
     ] = False,
-    dtype: Annotated[str | None, panel(MODEL, "float32, bf16 ... Default: the model's own.")] = None,
-    device: Annotated[str, panel(MODEL, "auto, cpu or cuda.")] = "auto",
-    attn: Annotated[str | None, panel(MODEL, "Attention: sdpa, eager ... Default: the model's own.")] = None,
-    trust_remote_code: Annotated[
-        bool, panel(MODEL, "Run Python code that comes with the model.", "--trust-remote-code")
-    ] = False,
+    dtype: DtypeOption = None,
+    device: DeviceOption = "auto",
+    attn: AttnOption = None,
+    trust_remote_code: TrustOption = False,
     prompt: Annotated[str | None, panel(PROMPTS, "Default: that of completions.")] = None,
-    prompt_file: Annotated[str | None, panel(PROMPTS, "One a line, or .jsonl with `prompt` or `messages`.")] = None,
-    chat: Annotated[bool, panel(PROMPTS, "Put prompts through the tokenizer's chat template.", "--chat")] = False,
+    prompt_file: PromptFileOption = None,
+    chat: ChatOption = False,
     decode: Annotated[int, panel(PROMPTS, "Last tokens that are fed one by one.")] = 2,
     sizes: Annotated[str | None, panel(SCHEDULE, "Like 2,8. Default: 2,8.", "--batch-sizes")] = None,
     trials: Annotated[int, panel(SCHEDULE, "Runs of every condition, and calls of every op.")] = 2,
-    seed: Annotated[int, panel(SCHEDULE, "Of filler tokens and their places.")] = 0,
+    seed: SeedOption = 0,
     fail_on: FailOnOption = FailOn.ANY,
     format: FormatOption = Format.TERMINAL,
     output_dir: OutputOption = Path("runs"),
@@ -278,7 +266,8 @@ def bisect(
 ) -> None:
     """Which module and which op gives a prompt other bits in a batch than alone, and is it the run or the batch?"""
     part = lookup.find("probes", "bisect")
-    own = part.Options(None, prompt, prompt_file, chat, attn, trust_remote_code, decode, apply)
+    arguments = tuple(engine_arg or ())
+    own = part.Options(None, prompt, prompt_file, chat, attn, trust_remote_code, engine, arguments, decode, apply)
     spec = Spec("bisect", own, model, kernels, dtype, device, seed, trials, batch_sizes(sizes), fail_on)
     if run:
         from detcheck import runner

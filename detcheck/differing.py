@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from detcheck.bits import as_integers, first_difference
 from detcheck.errors import UsageError
-from detcheck.records import Finding, Kernels, Observation, Outcome, Role, Run
+from detcheck.records import Finding, Kernels, Observation, Outcome, Role, Run, Step, Traffic
 
 LONGEST = 64  # tokens that are fed one by one, at most: each is a forward pass, traced
 
@@ -24,6 +24,8 @@ class Differing:
     """of the batch, as its schedule has it"""
     fed: tuple[int, ...]
     """tokens that both gave before they differ"""
+    traffic: Traffic | None = None
+    """how the rows reached an engine that forms its batches itself"""
 
 
 def of(run: Run, observations: Iterable[Observation], outcomes: Mapping[str, Outcome]) -> Differing:
@@ -31,9 +33,9 @@ def of(run: Run, observations: Iterable[Observation], outcomes: Mapping[str, Out
     where = str(run.path)
     if run.spec.probe not in ("completions", "batch"):
         raise UsageError(f"{where} is a run of {run.spec.probe}; bisect takes one of completions or batch")
-    if any(step.traffic for step in run.subject.schedule.steps):
+    if any(step.load for step in run.subject.schedule.steps):
         raise UsageError(
-            f"{where} was made with vLLM, which forms its batches itself; bisect forms them in transformers. Ask with --model, or for completions with --engine transformers"
+            f"{where} was asked of a server, and bisect looks into an engine that it starts itself. Ask with --model, and --engine vllm for vLLM"
         )
     finding = chosen(run.findings)
     if finding is None:
@@ -46,11 +48,11 @@ def of(run: Run, observations: Iterable[Observation], outcomes: Mapping[str, Out
             seen.setdefault(o.condition.name, []).append(outcomes[o.outcome])
     cases = [case for case, _ in run.subject.cases]
     steps = [s for s in run.subject.schedule.steps if cases[s.case] == finding.case and s.condition in seen]
-    lone = next((seen[s.condition][0] for s in steps if len(s.rows) == 1), None)
+    lone = next((seen[s.condition][0] for s in steps if is_lone(s)), None)
     pairs = [
         (step, other)
         for step in steps
-        if lone is not None and len(step.rows) > 1 and not step.condition.startswith("decode")
+        if lone is not None and not is_lone(step) and not step.condition.startswith("decode")
         for other in seen[step.condition]
         if other.id != lone.id
     ]
@@ -58,8 +60,15 @@ def of(run: Run, observations: Iterable[Observation], outcomes: Mapping[str, Out
         step, other = next((p for p in pairs if forks_at(lone, p[1]) is not None), pairs[0])
         names = [p.name for p in run.subject.inputs]
         fed = () if run.spec.probe == "batch" else tuple(int(t) for t in lone.tokens[: parting(lone, other)][:LONGEST])
-        return Differing(names.index(finding.case.input), Kernels(finding.case.kernels), step.condition, step.rows, fed)
+        arm = Kernels(finding.case.kernels)
+        return Differing(names.index(finding.case.input), arm, step.condition, step.rows, fed, step.traffic)
     raise UsageError(f"in {where} no batch differs from the prompt alone; bisect compares these two. Ask with --model")
+
+
+def is_lone(step: Step) -> bool:
+    """Whether the prompt rides alone, and in one piece."""
+    cut = step.traffic is not None and (step.traffic.token_budget is not None or step.traffic.cached)
+    return len(step.rows) == 1 and not cut
 
 
 def chosen(findings: Iterable[Finding]) -> Finding | None:

@@ -1,8 +1,8 @@
 """The process that holds vLLM, so that a crash, an out-of-memory kill or a leftover setting of vLLM's is not ours.
 
 `engines/vllm.py` starts it with one end of a socket, a log for everything vLLM prints, and the environment that an arm needs.
-Messages are pickled tuples: ("open", settings) -> ("ready", facts); ("serve", request) -> ("served", answer); a problem is
-("usage", text) or ("failed", text). It ends when the socket closes.
+Messages are pickled tuples: ("open", settings) -> ("ready", facts); ("serve", request) -> ("served", answer); ("look", look) ->
+("seen", (calls, logits)); a problem is ("usage", text) or ("failed", text). It ends when the socket closes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import itertools
 import os
+import pickle
 import signal
 import sys
 import time
@@ -39,6 +40,20 @@ class Request:
     """token ids that end a sample"""
     token_budget: int | None
     cached: bool
+    traced: int | None = None
+    """the row whose request is looked at, module by module"""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A batch to serve while modules are looked at; see `vllm_modules.Trace.running`."""
+
+    request: Request
+    lone: bool
+    test: bool = False
+    nudge: str | None = None
+    only_logits: bool = False
+    repeats: int = 2
 
 
 @dataclass
@@ -56,6 +71,10 @@ class Answer:
 
 class WrongKernelsError(Exception):
     """The kernels that were asked for did not run."""
+
+
+class CannotLookError(Exception):
+    """The modules of this engine's model cannot be looked at."""
 
 
 class Host:
@@ -116,11 +135,30 @@ class Host:
         warming_s = 0.0
         if request.cached:
             first = next(row for row in request.rows if row.continuation is None)
-            warming_s = self._run(Request((first,), 1, (), None, cached=False)).engine_s
+            traced = None if request.traced is None else 0  # what it leaves in the cache is part of what is seen
+            warming_s = self._run(Request((first,), 1, (), None, cached=False, traced=traced)).engine_s
         answer = self._run(request)
         answer.engine_s += warming_s
         answer.calls = self._verify(ran=True)
         return answer
+
+    def look(self, asked: Look) -> Any:
+        """What modules did with the traced request's rows: (their calls, logits). Raises CannotLookError."""
+        if self._config.parallel_config.world_size > 1:
+            raise CannotLookError(
+                "bisect looks into one process of vLLM's, and this engine has several. Leave out tensor_parallel_size and pipeline_parallel_size"
+            )
+        if not self._config.model_config.enforce_eager:
+            raise CannotLookError("a compiled model calls no modules. Leave out enforce_eager=false")
+        how = {"lone": asked.lone, "test": asked.test, "nudge": asked.nudge, "only_logits": asked.only_logits}
+        self._engine.collective_rpc("detcheck_look", args=(how | {"repeats": asked.repeats},))
+        try:
+            answer = self.serve(asked.request)
+        finally:
+            seen = pickle.loads(self._engine.collective_rpc("detcheck_seen")[0])
+        if answer.missing:
+            raise CannotLookError(next(iter(answer.missing.values())))
+        return seen
 
     def _run(self, request: Request) -> Answer:
         from vllm import SamplingParams
@@ -135,6 +173,7 @@ class Host:
                 "requests": len(request.rows),
                 "arrival": row.arrival,
                 "token_budget": request.token_budget,
+                "traced": slot == request.traced,
             }
             asked = SamplingParams(
                 temperature=0.0,
@@ -253,11 +292,13 @@ def main(descriptor: int) -> None:
             if kind == "open":
                 host = Host(message)
                 channel.send(("ready", host.facts()))
+            elif kind == "look":
+                channel.send(("seen", host.look(message)))
             else:
                 channel.send(("served", host.serve(message)))
         except BadArgumentError as error:
             channel.send(("usage", f"--engine-arg: {error}"))
-        except WrongKernelsError as error:
+        except (WrongKernelsError, CannotLookError) as error:
             channel.send(("failed", str(error)))
         except Exception as error:  # noqa: BLE001  whatever vLLM dies of is said to the other side, which goes on without it
             traceback.print_exc()

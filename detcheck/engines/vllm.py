@@ -24,7 +24,8 @@ from typing import Any
 
 from detcheck.engines import _vllm_installed
 from detcheck.engines._vllm_arguments import Settings
-from detcheck.engines._vllm_host import Answer, Request
+from detcheck.engines._vllm_calls import Call
+from detcheck.engines._vllm_host import Answer, Look, Request
 from detcheck.engines.base import Decoded, Row
 from detcheck.engines.checkpoint import Checkpoint
 from detcheck.errors import FailedError, UsageError
@@ -150,6 +151,17 @@ class VllmEngine(Checkpoint):
         self.engine_s = answer.engine_s
         sizes = tuple(sorted({size for ride in answer.rides.values() for size in ride.batch_sizes}))
         return Decoded(answer.completions, sizes, answer.rides, answer.steps, answer.missing)
+
+    def look(self, asked: Look) -> tuple[list[Call], list[Any]]:
+        """What every module did with the rows of one request (see `integrations/vllm_modules.py`), and its logits as integers.
+
+        Raises FailedError.
+        """
+        try:
+            return self._host.ask("look", asked)
+        except FailedError:
+            self.close()
+            raise
 
     def close(self) -> None:
         if self._host is not None:

@@ -8,8 +8,11 @@ The same variable serves a server: `DETCHECK_KERNELS=batch-invariant python -m v
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
 from collections import Counter
+from typing import Any
 
 from detcheck.integrations import vllm_evidence
 
@@ -55,3 +58,18 @@ class Report:
             "calls": counted() if installed else {},
             "threads": torch.get_num_threads(),
         }
+
+    def detcheck_look(self, asked: dict[str, Any]) -> None:
+        """From here on the traced request's rows are looked at, module by module; see `vllm_modules.Trace.running`."""
+        from detcheck.integrations.vllm_modules import Trace
+
+        if not hasattr(self, "_detcheck_trace"):
+            self._detcheck_trace = Trace(self.model_runner, asked.pop("repeats"))
+        asked.pop("repeats", None)
+        self._detcheck_looking = contextlib.ExitStack()
+        self._detcheck_looking.enter_context(self._detcheck_trace.running(**asked))
+
+    def detcheck_seen(self) -> bytes:
+        """What was seen since, pickled: (calls, logits). Nothing is looked at any more."""
+        self._detcheck_looking.close()
+        return pickle.dumps((self._detcheck_trace.calls, self._detcheck_trace.logits))

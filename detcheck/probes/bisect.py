@@ -1,7 +1,8 @@
 """A prompt alone and in batches: which module and which op diverges first, and is it the run or the batch?
 
 The first call, in the order of execution, whose inputs are equal by bytes and whose output is not. Every call is also asked
-again and alone on the inputs that it has in the batch, so that a second culprit does not hide behind the first.
+again and alone on the inputs that it has in the batch, so that a second culprit does not hide behind the first. In vLLM these are
+the calls of modules (`_vllm_bisection.py`).
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from detcheck.differing import Differing
+from detcheck.engines.base import Row
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
 from detcheck.outcomes import digest_outcome
 from detcheck.probes import _apply, completions
 from detcheck.probes._bisection import Batch, Bisection
+from detcheck.probes._engine import chosen
+from detcheck.probes._vllm_bisection import VllmBisection, Wave
 from detcheck.probes.prompts import Question
-from detcheck.probes.schedule import compose, conditions
-from detcheck.records import Condition, Kernels, Observation, Outcome, Schedule, Spec, Step
+from detcheck.probes.schedule import Plan, compose, conditions
+from detcheck.records import Condition, Kernels, Observation, Outcome, Schedule, Spec, Step, Traffic
 
 SIZES = (2, 8)
 REPEATS = 2  # calls of each arm of a test: more with --trials
@@ -40,6 +44,10 @@ class Options:
     attn: str | None = None
     """attention implementation; None: the model's own"""
     trust_remote_code: bool = False
+    engine: str = "transformers"
+    """or vllm: there modules are looked at, not ops"""
+    engine_arg: tuple[str, ...] = field(default=(), metadata={"repeated": True})
+    """ "key=value" each, for vLLM"""
     decode: int = DECODED
     """last tokens that are fed one by one"""
     apply: bool = False
@@ -55,10 +63,19 @@ class Options:
     """of a run: tokens that came before the first that differs; they are fed one by one"""
     max_tokens: int = 1
     """of a run: what its fillers were given beyond their prompt"""
+    arrivals: tuple[int, ...] = ()
+    """of a run in vLLM: engine steps after the first, a row each"""
+    new_tokens: tuple[int, ...] = ()
+    """of a run in vLLM: tokens that a row makes; 0: as many as a sample does"""
+    token_budget: int | None = None
+    """of a run in vLLM: tokens that one engine step may compute"""
+    cached: bool = False
+    """of a run in vLLM: whether the prompt was in the prefix cache"""
 
     FROM_RUN: ClassVar[tuple[str, ...]] = (
         "model", "kernels", "dtype", "device", "seed", "batch_sizes", "prompt", "prompt_file", "chat", "attn", "trust_remote_code",
-        "decode", "question", "condition", "company", "fed", "max_tokens",
+        "engine", "engine_arg", "decode", "question", "condition", "company", "fed", "max_tokens", "arrivals", "new_tokens", "token_budget",
+        "cached",
     )  # fmt: skip
 
 
@@ -70,6 +87,9 @@ def of_run(path: str, spec: Spec, asked: Spec, found: Differing) -> Spec:
         for name in ("prompt", "prompt_file", "chat", "attn", "trust_remote_code", "max_tokens")
     }
     place = {"question": found.prompt, "condition": found.condition, "company": found.rows, "fed": found.fed}
+    if traffic := found.traffic:
+        place |= {"engine": "vllm", "engine_arg": theirs.engine_arg}
+        place |= {name: getattr(traffic, name) for name in ("arrivals", "new_tokens", "token_budget", "cached")}
     if asked.probe == "batch" or not found.fed:
         same["decode"] = 0
     options = replace(spec.options, run=path, **same, **place)
@@ -81,8 +101,21 @@ def check(spec: Spec) -> None:
     """What can be known before anything is loaded. Raises UsageError."""
     own: Options = spec.options
     same = completions.Options(
-        1_000_000, 1, False, own.prompt, own.prompt_file, own.chat, own.attn, own.trust_remote_code
+        1_000_000,
+        1,
+        False,
+        own.prompt,
+        own.prompt_file,
+        own.chat,
+        own.attn,
+        own.trust_remote_code,
+        own.engine,
+        own.engine_arg,
     )
+    if own.apply and chosen(spec) == "vllm":
+        raise UsageError(
+            "--apply replaces ops in transformers. In vLLM all of ours go in together: ask again with --kernels batch-invariant"
+        )
     completions.check(Spec("completions", same, spec.model, spec.kernels, device=spec.device, trials=spec.trials))
     if own.decode < 0:
         raise UsageError(f"--decode must be at least 0; got {own.decode}")
@@ -97,9 +130,15 @@ class Bisect(completions.Completions):
 
     check = staticmethod(check)
 
+    def _open(self, questions: list[Question], planned: Schedule | None) -> None:
+        if self._engine.schedules_itself and not self._own.run:
+            self._own = replace(self._own, max_tokens=1 + self._own.decode)  # what is decoded, it generates
+        super()._open(questions, planned)
+
     def _plan(self, lengths: dict[str, int]) -> Schedule:
         """A step a prompt. What it runs is the prompt alone and each of `_batches`."""
-        refuse_compiled(self._engine._model)
+        if not self._engine.schedules_itself:
+            refuse_compiled(self._engine._model)
         steps = [Step(n, name, "bisect", 0, (0,)) for n, name in enumerate(lengths)]
         return Schedule(tuple(steps), (), self._engine.max_rows(self._longest(max(lengths.values()))))
 
@@ -109,24 +148,44 @@ class Bisect(completions.Completions):
 
     def _filler_seed(self, step: Step) -> str:
         """As the run's own probe has it: `batch` takes the same fillers however many there are."""
+        if step.traffic:
+            return super()._filler_seed(step)
         return f"{self._spec.seed}/{'batch' if self._own.run and self._own.max_tokens == 1 else step.condition}"
 
     def _batches(self, name: str) -> tuple[Batch, ...]:
-        spec, prompt = self._spec, self._prompts[name].token_ids
+        prompt = self._prompts[name].token_ids
         if self._own.run:
             fed = self._own.fed
             formed, _ = self._batch(Step(0, name, self._own.condition, 0, self._own.company))
             rows = [r.prompt + (fed if r.continuation is None else r.continuation[: len(fed)]) for r in formed]
             return (Batch(self._own.condition, tuple(rows), self._own.company.index(0)),)
-        sizes = tuple(size for size in spec.batch_sizes or SIZES if size > 1)
-        room = min(self._engine.context - 1, 2 * len(prompt))
-        ragged = (max(sizes),) if room > len(prompt) > 1 else ()
         made = []
-        for plan in conditions(sizes, ragged, 1):
-            rows = compose(plan, len(prompt), room, random.Random(f"{spec.seed}/{plan.name}"))
+        for plan, rows in self._plans(len(prompt), self._engine.context - 1):
             formed, _ = self._batch(Step(0, name, plan.name, 0, rows))
             made.append(Batch(plan.name, tuple(row.prompt for row in formed), rows.index(0)))
         return tuple(made)
+
+    def _waves(self, name: str) -> tuple[Wave, ...]:
+        """The prompt alone and its batches, for vLLM to form."""
+        own, prompt = self._own, self._prompts[name].token_ids
+        tokens = len(own.fed) + 1 if own.run else own.max_tokens
+        waves = [Wave("alone", (Row(prompt),), 0, tokens)]
+        if own.run:
+            traffic = Traffic(own.arrivals, own.new_tokens, own.token_budget, own.cached)
+            rows, _ = self._batch(Step(0, name, own.condition, 0, own.company, traffic=traffic))
+            return *waves, Wave(own.condition, tuple(rows), own.company.index(0), tokens, own.token_budget, own.cached)
+        for plan, lengths in self._plans(len(prompt), self._engine.context - tokens):
+            rows, _ = self._batch(Step(0, name, plan.name, 0, lengths))
+            waves.append(Wave(plan.name.replace("batch-", "wave-"), tuple(rows), lengths.index(0), tokens))
+        return tuple(waves)
+
+    def _plans(self, length: int, context: int) -> list[tuple[Plan, tuple[int, ...]]]:
+        """Conditions and the lengths of their rows (0: the prompt)."""
+        sizes = tuple(size for size in self._spec.batch_sizes or SIZES if size > 1)
+        room = min(context, 2 * length)
+        ragged = (max(sizes),) if room > length > 1 else ()
+        made = conditions(sizes, ragged, 1)
+        return [(plan, compose(plan, length, room, random.Random(f"{self._spec.seed}/{plan.name}"))) for plan in made]
 
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
         """Trace, test, and write down what was seen."""
@@ -150,13 +209,19 @@ class Bisect(completions.Completions):
         return [seen], made
 
     def _facts(self, step: Step) -> dict[str, Any]:
+        repeats = max(REPEATS, self._spec.trials)
+        if self._engine.schedules_itself:
+            lone, *waves = self._waves(step.input)
+            looked = VllmBisection(self._engine, lone, tuple(waves), self._spec.trials, repeats)
+            looked.run()
+            return looked.facts() | {"control": looked.control()}
         prompt = self._prompts[step.input].token_ids + self._own.fed
         batches = self._batches(step.input)
         decoded = min(
             self._own.decode, *(len(row) - 1 for batch in batches for row in batch.rows)
         )  # a prefill comes first
         asked = self._engine, prompt, batches, decoded, self._spec.trials
-        bisection = Bisection(*asked, max(REPEATS, self._spec.trials))
+        bisection = Bisection(*asked, repeats)
         bisection.run()
         facts = bisection.facts() | {"control": bisection.control()}
         return facts | ({"stages": _apply.stages(facts, *asked)} if self._own.apply else {})

@@ -1,0 +1,380 @@
+"""What every module of a vLLM model does with the rows of one request, and two arms on the innermost of them. Runs in vLLM's workers.
+
+vLLM computes the tokens of all requests of a step as rows of one matrix, wherever a request stands in it. So a row is known by its
+position in the prompt, and is the same row whether it was computed in one go, in chunks, or decoded: bytes in and bytes out of
+each module are kept a row each, as hashes. What a layer with a cache takes in is its rows *and all before them*, so theirs are
+chained: equal chains are equal caches, as far as bytes that went in can say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
+
+from detcheck.bits import furthest, patterns
+from detcheck.engines._vllm_calls import Call
+from detcheck.integrations.vllm_scheduler import KEY
+from detcheck.kernels._switch import uncounted
+from detcheck.probes._culprit import integers
+from detcheck.probes._seen import ALIGNED, row_digests, same_form
+
+TRACED = "traced"  # in a request's plan: it is the one whose rows are looked at
+LOGITS = "LogitsProcessor"
+SAMPLER = "sampler"
+IDEMPOTENT = ("Attention", "MLAAttention")  # asked again they write the same numbers to the same places of their cache
+
+
+@dataclass(frozen=True)
+class Own:
+    """Where the request's rows are in a step, and how many rows there are."""
+
+    first: int
+    last: int
+    computed: int
+    """tokens of it that were computed before"""
+    tokens: int
+    index: int
+    requests: int
+
+    @property
+    def positions(self) -> range:
+        return range(self.computed, self.computed + self.last - self.first)
+
+    def cut(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """The request's rows: of all tokens, or of the last token of each request. None: it has no rows."""
+        if not tensor.ndim or isinstance(tensor, torch.nn.Parameter):
+            return None
+        if tensor.shape[0] == self.tokens:
+            return tensor[self.first : self.last]
+        if tensor.shape[0] == self.requests:
+            return tensor[self.index : self.index + 1]
+        if tensor.ndim == 2 and tensor.shape[1] == self.tokens:  # positions in several directions
+            return tensor[:, self.first : self.last].T
+        return None
+
+    def window(self, tensor: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        return tensor[first:last] if tensor.shape[0] == self.tokens else tensor
+
+
+class Trace:
+    """Hooks on every module while a batch runs. What lone runs showed is kept for the batches after them."""
+
+    def __init__(self, runner: Any, repeats: int) -> None:
+        """`repeats`: calls of each arm. Raises AttributeError where this vLLM names things otherwise."""
+        self._runner, self._repeats = runner, repeats
+        self._root = runner.get_model()
+        self._own: Own | None = None
+        self._asking = False
+        self._inner: set[str] = set()
+        self._offsets: dict[tuple[str, int, int], int] = {}
+        stateful = [n for n, m in self._root.named_modules() if isinstance(m, AttentionLayerBase)]
+        self._stateful = set(stateful) | {
+            ".".join(name.split(".")[:n]) for name in stateful for n in range(len(name.split(".")))
+        }
+        self._placed()  # names that have moved are an error before anything runs
+
+    @contextlib.contextmanager
+    def running(self, lone: bool, test: bool, nudge: str | None, only_logits: bool) -> Iterator[None]:
+        """While a batch runs. `nudge`: the module whose last row comes out one ulp off."""
+        self.calls: list[Call] = []
+        self.logits: list[np.ndarray] = []
+        self._lone, self._test, self._nudge = lone, test, nudge
+        self._visits: Counter[str] = Counter()
+        self._open: list[Call] = []
+        self._chains: dict[str, dict[int, int]] = defaultdict(dict)
+        self._done: set[Any] = set()
+        self._step, self._own = -1, None
+        named = [*self._root.named_modules(), (SAMPLER, self._runner.sampler)]
+        hooks: list[Any] = []
+        try:
+            for name, module in named:
+                if not name:
+                    hooks.append(module.register_forward_pre_hook(self._begin, with_kwargs=True))
+                if not only_logits:
+                    hooks += self._hooked(name, module)
+                if type(module).__name__ == LOGITS:
+                    hooks.append(module.register_forward_hook(self._keep_logits))
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if lone and test is False and not only_logits:
+            self._inner = {c.path for c in self.calls} - {c.path for c in self.calls if not c.inner}
+
+    def _placed(self) -> tuple[Any, Any]:
+        """(ids of the requests of this step in the order of their rows, where each begins)"""
+        return self._runner.input_batch.req_ids, self._runner.query_start_loc.np
+
+    def _begin(self, module: Any, args: Any, kwargs: Any) -> None:
+        """A forward pass begins: where are the request's rows?"""
+        self._own = None
+        names, starts = self._placed()
+        tokens = next((t.shape[0] for t in leaves((args, kwargs)) if isinstance(t, torch.Tensor) and t.ndim), 0)
+        for index, name in enumerate(names):
+            plan = (self._runner.requests[name].sampling_params.extra_args or {}).get(KEY) or {}
+            if plan.get(TRACED):
+                computed = int(self._runner.input_batch.num_computed_tokens_cpu[index])
+                first, last = int(starts[index]), int(starts[index + 1])
+                self._own = Own(first, last, computed, tokens, index, len(names))
+                self._step += 1
+        self._visits.clear()
+
+    def _keep_logits(self, module: Any, args: Any, out: Any) -> None:
+        if self._own and not self._asking and isinstance(out, torch.Tensor):
+            self.logits.append(integers(self._own.cut(out)[-1]).numpy().copy())
+
+    def _hooked(self, name: str, module: torch.nn.Module) -> list[Any]:
+        kept: list[Any] = []
+
+        def enter(module: Any, args: Any, kwargs: Any) -> None:
+            if self._own is None or self._asking:
+                return
+            for call in self._open:
+                call.inner = False
+            visit, self._visits[name] = self._visits[name], self._visits[name] + 1
+            with uncounted():
+                rows, digests, forms = self._rows(leaves((args, kwargs)), everything=True)
+                call = Call(name, visit, type(module).__name__, 0, self._step, rows, digests, forms=forms)
+                if name in self._stateful:
+                    call.before = self._chained(name, rows, digests)
+                self._open.append(call)
+                kept.append(self._kept(call, args, kwargs))
+
+        def leave(module: Any, args: Any, kwargs: Any, out: Any) -> None:
+            if self._own is None or self._asking:
+                return
+            call, given = self._open.pop(), kept.pop()
+            with uncounted():
+                if name == self._nudge and call.step == 0:
+                    nudge(self._own, out)
+                rows, call.after, _ = self._rows(leaves(out), everything=False)
+                if rows != call.positions:
+                    call.after = [None] * len(call.positions)
+                call.order = len(self.calls)
+                self.calls.append(call)
+                if given is not None:
+                    self._ask(call, module, given, out)
+
+        return [
+            module.register_forward_pre_hook(enter, with_kwargs=True),
+            module.register_forward_hook(leave, with_kwargs=True),
+        ]
+
+    def _rows(self, found: Sequence[Any], everything: bool) -> tuple[list[int], list[int | None], list[dict[str, Any]]]:
+        """(positions, a hash a row, forms) of the tensors among these. `everything`: not the floating-point numbers alone."""
+        own, parts, whole, forms = self._own, [], [], []
+        for place, leaf in enumerate(found):
+            if not isinstance(leaf, torch.Tensor):
+                whole += [repr(leaf)] if everything and isinstance(leaf, (bool, int, float, str, type(None))) else []
+                continue
+            if isinstance(leaf, torch.nn.Parameter) or not (everything or leaf.is_floating_point()):
+                continue
+            rows = own.cut(leaf)
+            if rows is None:
+                whole.append(row_digests(leaf.reshape(1, -1)))
+            else:
+                parts.append(row_digests(rows.reshape(len(rows), -1)))
+            forms.append(
+                {
+                    "shape": list(leaf.shape),
+                    "dtype": str(leaf.dtype).removeprefix("torch."),
+                    "strides": list(leaf.stride()),
+                    "weight": "",
+                    "place": place,
+                    "offset": leaf.data_ptr() % ALIGNED,
+                }
+            )
+        lengths = {len(part) for part in parts}
+        every = list(own.positions)
+        rows = every if lengths == {len(every)} else every[-1:]
+        if len(lengths) != 1 or lengths not in ({len(every)}, {1}):
+            return rows, [None] * len(rows), forms
+        return rows, [hash((*column, *map(str, whole))) for column in zip(*parts, strict=True)], forms
+
+    def _chained(self, name: str, rows: list[int], digests: list[int | None]) -> list[int | None]:
+        """Of each row, all that went in up to it; where something before it was not seen, None."""
+        chain, found = self._chains[name], []
+        for position, digest in zip(rows, digests, strict=True):
+            before = 0 if position == 0 else chain.get(position - 1)
+            link = None if before is None or digest is None else hash((before, digest))
+            if link is not None:
+                chain[position] = link
+            found.append(link)
+        return found
+
+    def _kept(self, call: Call, args: Any, kwargs: Any) -> Any:
+        """Copies of what went in, where the call will be asked again: it may write into them."""
+        if self._lone:
+            for form in call.forms:
+                self._offsets[call.path, call.visit, form["place"]] = form["offset"]
+        if not self._test or call.path not in self._inner or self._lone:
+            return None
+        form = call.path, call.visit, len(call.positions), tuple(tuple(f["shape"]) for f in call.forms)
+        if form in self._done:
+            return None
+        self._done.add(form)
+        return mapped((args, kwargs), lambda _, t: same_form(t) if self._own.cut(t) is not None else t)
+
+    def _ask(self, call: Call, module: Any, given: Any, out: Any) -> None:
+        """Both arms: all rows again, and the request's rows alone."""
+        own = self._own
+        came = self._own_rows(out, own)
+        if call.path == SAMPLER or None in call.after:
+            call.untested = (
+                "it also takes what is no rows" if call.path == SAMPLER else "the prompt's own rows are not known"
+            )
+            return
+        stateful = call.path in self._stateful
+        if stateful and not any(kind.__name__ in IDEMPOTENT for kind in type(module).__mro__):
+            call.untested = "it changes a state of its own"
+            return
+        if not stateful and any(not plain(leaf) for leaf in leaves(given)):
+            call.untested = "it also takes what is no rows"
+            return
+        lone = Own(0, own.last - own.first, own.computed, own.last - own.first, 0, 1)
+
+        def alone() -> Any:
+            def rows(place: int, tensor: torch.Tensor) -> torch.Tensor:
+                cut = own.cut(tensor)
+                return tensor if cut is None else self._alone_form(call, place, cut)
+
+            return self._own_rows(self._call(module, mapped(given, rows)), lone)
+
+        def again() -> Any:
+            copies = mapped(given, lambda _, t: same_form(t) if own.cut(t) is not None else t)
+            return self._own_rows(self._call(module, copies), own)
+
+        call.batch, other = [digest(came)], None
+        arms = [(call.batch, again, self._repeats - 1)] + ([] if stateful else [(call.alone, alone, self._repeats)])
+        for arm, ask, times in arms:
+            for _ in range(times):
+                made = ask()
+                arm.append(digest(made))
+                if other is None and arm[-1] != call.batch[0]:
+                    other = made
+        if stateful:
+            call.untested = "its cache cannot be cut: the prompt's own run is what it is compared with"
+        if other is not None and [t.shape for t in other] == [t.shape for t in came]:
+            call.details = apart(came, other)
+            call.source = source(module)
+            if len(set(call.alone)) == 1 == len(set(call.batch)):
+                call.details["starts_at"] = self._starts_at(call, module, given)
+
+    def _alone_form(self, call: Call, place: int, cut: torch.Tensor) -> torch.Tensor:
+        """Laid out as they are, and as far from an aligned address as when the prompt ran alone."""
+        offset = self._offsets.get((call.path, call.visit, place), 0)
+        return same_form(cut, Laid(tuple(cut.stride()), offset))
+
+    def _starts_at(self, call: Call, module: Any, given: Any) -> int | None:
+        """The fewest rows with which the request's own have other bits, if more of them do too. By bisection."""
+        own, count = self._own, self._own.last - self._own.first
+        if len(call.positions) != count:
+            return None
+        equal, differs = count, own.tokens
+        while differs - equal > 1:
+            size = (equal + differs) // 2
+            first = min(own.first, own.tokens - size)
+            inside = Own(own.first - first, own.last - first, own.computed, size, 0, 0)
+            cut = mapped(given, lambda _, t, f=first, s=size: same_form(own.window(t, f, f + s)))
+            if digest(self._own_rows(self._call(module, cut), inside)) == call.alone[0]:
+                equal = size
+            else:
+                differs = size
+        return differs
+
+    def _call(self, module: Any, given: Any) -> Any:
+        self._asking = True
+        try:
+            return module(*given[0], **given[1])
+        finally:
+            self._asking = False
+
+    @staticmethod
+    def _own_rows(out: Any, own: Own) -> list[torch.Tensor]:
+        cuts = [own.cut(t) for t in leaves(out) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+        return [same_form(cut) for cut in cuts if cut is not None]
+
+
+@dataclass(frozen=True)
+class Laid:
+    """How a tensor lies in memory; see `probes._seen.same_form`."""
+
+    strides: tuple[int, ...]
+    offset: int
+
+
+def leaves(value: Any) -> list[Any]:
+    """All leaves of lists, tuples, dicts and dataclasses, in order."""
+    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
+        return [leaf for part in value for leaf in leaves(part)]
+    if isinstance(value, dict):
+        return [leaf for part in value.values() for leaf in leaves(part)]
+    if is_dataclass(value) and type(value).__name__ == "SamplerOutput":
+        return [leaf for f in fields(value) for leaf in leaves(getattr(value, f.name))]
+    return [value]
+
+
+def mapped(value: Any, change: Callable[[int, torch.Tensor], torch.Tensor]) -> Any:
+    """The same with its tensors changed; `change` is given a tensor's place among the leaves."""
+    place = -1
+
+    def walk(part: Any) -> Any:
+        nonlocal place
+        if isinstance(part, (list, tuple)) and not isinstance(part, torch.Size):
+            made = [walk(each) for each in part]
+            return type(part)(*made) if hasattr(part, "_fields") else type(part)(made)
+        if isinstance(part, dict):
+            return {name: walk(each) for name, each in part.items()}
+        place += 1
+        return change(place, part) if isinstance(part, torch.Tensor) else part
+
+    return walk(value)
+
+
+def plain(leaf: Any) -> bool:
+    """Whether it can be given to a call of fewer rows as it is, or cut."""
+    return leaf is None or isinstance(leaf, (torch.Tensor, torch.nn.Module, bool, int, float, str))
+
+
+def digest(tensors: Sequence[torch.Tensor]) -> int:
+    return hash(tuple(row_digests(t.reshape(1, -1)) for t in tensors))
+
+
+def nudge(own: Own, out: Any) -> None:
+    """Move the request's last row by one representable number each."""
+    first = next(t for t in leaves(out) if isinstance(t, torch.Tensor) and t.is_floating_point())
+    row = own.cut(first)[-1]
+    row.copy_(row.nextafter(row.new_full((), float("inf"))))
+
+
+def apart(together: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> dict[str, Any]:
+    """How far the first tensors with other bits are from each other."""
+    for a, b in zip(together, other, strict=True):
+        x, y = integers(a).numpy(), integers(b).numpy()
+        if (x != y).any():
+            dtype = str(a.dtype).removeprefix("torch.")
+            ulp, absolute = furthest(patterns(x), patterns(y), dtype) if a.dtype.itemsize > 1 else (None, None)
+            return {
+                "elements": int(x.size),
+                "differing": int((x != y).sum()),
+                "max_ulp": ulp,
+                "max_abs": absolute,
+            }
+    return {}
+
+
+def source(module: Any) -> str:
+    """File and line of the code that it runs."""
+    try:
+        file, (_, line) = inspect.getsourcefile(type(module).forward), inspect.getsourcelines(type(module).forward)
+    except (OSError, TypeError):
+        return ""
+    return f"{'/'.join((file or '').replace(chr(92), '/').split('/')[-2:])}:{line}"
