@@ -11,6 +11,10 @@ REPLACED = {"mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "_softmax", "_log_so
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "_grouped_mm", "grouped_mm_fallback")
 
 
+# Modules of vLLM's that run on ours when DETCHECK_KERNELS says so, by the end of their names.
+REPLACED_MODULES = ("Linear", "Attention", "RMSNorm", "SiluAndMul", "GeluAndMul", "LogitsProcessor", "Sampler")
+
+
 def bare(op: str) -> str:
     """aten::mm -> mm"""
     return op.split("::")[-1]
@@ -19,12 +23,20 @@ def bare(op: str) -> str:
 def remedy(op: str, run: bool) -> str:
     """What to do: the flag, the kernel, the override."""
     name, said = bare(op), []
-    if run:
+    if run and op.startswith("vllm::"):
+        said.append("the kernel itself is noisy, by atomics or a race: another backend may not be")
+    elif run:
         said.append(
             "torch.use_deterministic_algorithms(True)"
             + (" with CUBLAS_WORKSPACE_CONFIG=:4096:8" if name in PRODUCTS else "")
         )
-    if name in REPLACED or "attention" in name or name in PRODUCTS[-2:]:
+    if op.startswith("vllm::") and name.endswith(REPLACED_MODULES):
+        said.append(
+            f"serve with ours in the place of {name}: DETCHECK_KERNELS=batch-invariant (--kernels batch-invariant)"
+        )
+    elif op.startswith("vllm::"):
+        said.append(f"the plugin has no kernel for {name}: write one whose order follows the row alone")
+    elif name in REPLACED or "attention" in name or name in PRODUCTS[-2:]:
         said.append(f"override {op}: {OURS}")
     elif op.startswith("module "):
         said.append(

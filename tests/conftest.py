@@ -86,3 +86,11 @@ def only_run(folder: Path) -> Path:
 def hears_ctrl_c():
     """For `preexec_fn`: a shell that starts the tests in the background has SIGINT ignored, and children inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def sabotage(tmp_path, monkeypatch, code):
+    """Runs `code` in every Python process that is started from here on, before anything else."""
+    folder = tmp_path / "sabotage"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(folder))

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import hears_ctrl_c, only_run
+from conftest import hears_ctrl_c, only_run, sabotage
 from models import llama_like
 
 from detcheck import runner
@@ -19,14 +19,6 @@ from detcheck.errors import FailedError, UsageError
 
 real = pytest.mark.usefixtures("needs_vllm")
 OURS = ("completions", "--engine", "vllm", "--kernels", "batch-invariant", "-n", 4, "--max-tokens", 4, "-q")
-
-
-def sabotage(tmp_path, monkeypatch, code):
-    """Runs `code` in every Python process that is started from here on, before anything else."""
-    folder = tmp_path / "sabotage"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(code)
-    monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
 @real

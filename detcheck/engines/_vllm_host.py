@@ -2,7 +2,7 @@
 
 `engines/vllm.py` starts it with one end of a socket, a log for everything vLLM prints, and the environment that an arm needs.
 Messages are pickled tuples: ("open", settings) -> ("ready", facts); ("serve", request) -> ("served", answer); ("look", look) ->
-("seen", (calls, logits)); a problem is ("usage", text) or ("failed", text). It ends when the socket closes.
+("seen", what was seen); a problem is ("usage", text) or ("failed", text). It ends when the socket closes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -52,6 +52,7 @@ class Look:
     lone: bool
     test: bool = False
     nudge: str | None = None
+    keep: tuple[str, int, int] | None = None
     only_logits: bool = False
     repeats: int = 2
 
@@ -143,15 +144,18 @@ class Host:
         return answer
 
     def look(self, asked: Look) -> Any:
-        """What modules did with the traced request's rows: (their calls, logits). Raises CannotLookError."""
+        """What modules did with the traced request's rows: (their calls, logits, a row that was kept).
+
+        Raises CannotLookError.
+        """
         if self._config.parallel_config.world_size > 1:
             raise CannotLookError(
                 "bisect looks into one process of vLLM's, and this engine has several. Leave out tensor_parallel_size and pipeline_parallel_size"
             )
         if not self._config.model_config.enforce_eager:
             raise CannotLookError("a compiled model calls no modules. Leave out enforce_eager=false")
-        how = {"lone": asked.lone, "test": asked.test, "nudge": asked.nudge, "only_logits": asked.only_logits}
-        self._engine.collective_rpc("detcheck_look", args=(how | {"repeats": asked.repeats},))
+        how = {f.name: getattr(asked, f.name) for f in fields(asked) if f.name != "request"}
+        self._engine.collective_rpc("detcheck_look", args=(how,))
         try:
             answer = self.serve(asked.request)
         finally:

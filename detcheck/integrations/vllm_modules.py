@@ -82,10 +82,15 @@ class Trace:
         self._placed()  # names that have moved are an error before anything runs
 
     @contextlib.contextmanager
-    def running(self, lone: bool, test: bool, nudge: str | None, only_logits: bool) -> Iterator[None]:
-        """While a batch runs. `nudge`: the module whose last row comes out one ulp off."""
+    def running(
+        self, lone: bool, test: bool, nudge: str | None, keep: tuple[str, int, int] | None, only_logits: bool
+    ) -> Iterator[None]:
+        """While a batch runs. `nudge`: the module whose last row comes out one ulp off. `keep`: (path, visit, position) of a row."""
         self.calls: list[Call] = []
         self.logits: list[np.ndarray] = []
+        self.kept: tuple[np.ndarray, str] | None = None
+        """bit patterns of the row that is kept, and its dtype"""
+        self._keep = keep
         self._lone, self._test, self._nudge = lone, test, nudge
         self._visits: Counter[str] = Counter()
         self._open: list[Call] = []
@@ -160,6 +165,9 @@ class Trace:
                     call.after = [None] * len(call.positions)
                 call.order = len(self.calls)
                 self.calls.append(call)
+                if self._keep and self._keep[:2] == (call.path, call.visit) and self._keep[2] in rows:
+                    row = self._own_rows(out, self._own)[0][rows.index(self._keep[2])]
+                    self.kept = integers(row).numpy().copy(), str(row.dtype).removeprefix("torch.")
                 if given is not None:
                     self._ask(call, module, given, out)
 

@@ -70,6 +70,7 @@ class Report:
         self._detcheck_looking.enter_context(self._detcheck_trace.running(**asked))
 
     def detcheck_seen(self) -> bytes:
-        """What was seen since, pickled: (calls, logits). Nothing is looked at any more."""
+        """What was seen since, pickled: (calls, logits, the row that was kept). Nothing is looked at any more."""
         self._detcheck_looking.close()
-        return pickle.dumps((self._detcheck_trace.calls, self._detcheck_trace.logits))
+        trace = self._detcheck_trace
+        return pickle.dumps((trace.calls, trace.logits, trace.kept))

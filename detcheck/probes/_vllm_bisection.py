@@ -82,7 +82,8 @@ class VllmBisection:
     def _seen(
         self, wave: Wave, lone: bool, test: bool = False, nudge: str | None = None, only_logits: bool = False
     ) -> tuple[list[Call], list[np.ndarray]]:
-        calls, logits = self.engine.look(Look(wave.request, lone, test, nudge, only_logits, self.repeats))
+        asked = Look(wave.request, lone, test, nudge, only_logits=only_logits, repeats=self.repeats)
+        calls, logits, _ = self.engine.look(asked)
         if not logits:
             raise FailedError(
                 f"{self.engine.name} makes its logits with no LogitsProcessor, so bisect cannot follow them"
@@ -155,6 +156,10 @@ class VllmBisection:
                 if not first or ("differing" in details and "differing" not in first):
                     kind["first"] = place_of(op, call, seen) | details
         for kind in kinds.values():
+            if kind["first"] and "differing" not in kind["first"]:
+                kind["first"] |= self._apart(next(e for e in kind["guilty"] if "at" in e))
+            for each in kind["guilty"]:
+                each.pop("at", None)
             kind["guilty_calls"] = len({e["order"] for e in kind["guilty"]})
             kind["guilty"] = sorted(kind["guilty"], key=lambda e: e["order"])[:MOST_EVIDENCE]
         return {
@@ -188,8 +193,18 @@ class VllmBisection:
                     if name not in shown and any(arms(alone, batch)):
                         shown.add(name)
                         seen = next((s for n, s in asked if n == name), None)
-                        found.append((evidence(call, name, "in the run", alone, batch), seen))
+                        found.append((evidence(call, name, "in the run", alone, batch) | {"at": place}, seen))
         return found
+
+    def _apart(self, shown: dict[str, Any]) -> dict[str, Any]:
+        """How far a row is from its own in another run: both run again, and the row is kept this time."""
+        waves = [self.lone, next((w for w in self.batches if w.name == shown["condition"]), self.lone)]
+        kept = [self.engine.look(Look(w.request, n == 0, keep=shown["at"]))[2] for n, w in enumerate(waves)]
+        if None in kept or not (kept[0][0] != kept[1][0]).any():
+            return {}  # noise, and this time there was none
+        (a, dtype), (b, _) = kept
+        ulp, absolute = furthest(patterns(a), patterns(b), dtype) if a.dtype.itemsize > 1 else (None, None)
+        return {"elements": a.size, "differing": int((a != b).sum()), "max_ulp": ulp, "max_abs": absolute}
 
 
 def evidence(call: Call, condition: str, how: str, alone: Sequence[int], batch: Sequence[int]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ from detcheck.records import Condition, Kernels, Observation, Outcome, Schedule,
 
 SIZES = (2, 8)
 REPEATS = 2  # calls of each arm of a test: more with --trials
+REFUSED = ("enforce_eager=false",)
+SEVERAL = ("tensor_parallel_size=", "pipeline_parallel_size=")
 DECODED = 2  # tokens fed one by one: the first step after a prefill, and one on a cache that a step wrote
 
 
@@ -112,6 +114,11 @@ def check(spec: Spec) -> None:
         own.engine,
         own.engine_arg,
     )
+    for argument in own.engine_arg:
+        if (known := argument.replace("-", "_").replace(" ", "").lower()) in REFUSED or known.startswith(SEVERAL):
+            raise UsageError(
+                f"--engine-arg {argument}: bisect looks at the modules of one process, and a compiled model calls none. Leave it out"
+            )
     if own.apply and chosen(spec) == "vllm":
         raise UsageError(
             "--apply replaces ops in transformers. In vLLM all of ours go in together: ask again with --kernels batch-invariant"
