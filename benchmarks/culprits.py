@@ -1,10 +1,13 @@
 """Faults planted at random places of four small models on our kernels: is the right op named, with the right kind, and nobody else?
 
 python benchmarks/culprits.py [plants] [model,model]
+python benchmarks/culprits.py [plants] vllm       the same with modules of the amplifier and of a Llama in vLLM
 """
 
+import json
 import os
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -15,6 +18,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import torch
 from planted import MADE, ROWS, Fault, bisected, engine, places, verdict_on
+
+from detcheck.engines import amplifier
+from detcheck.engines.vllm import environment
 
 
 def faults(rng, there):
@@ -32,9 +38,46 @@ def faults(rng, there):
     ]
 
 
+def in_vllm(plants: int) -> None:
+    """Each model in a process of vLLM's own, see tests/planted_vllm.py."""
+    right = done = accused = 0
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        models = str(amplifier.folder()), str(MADE["llama"](folder))
+        for n, model in enumerate(models):
+            count = plants // 2 + (n < plants % 2)
+            script = Path(__file__).parents[1] / "tests" / "planted_vllm.py"
+            env = environment("batch-invariant", True) | {"PYTHONPATH": str(script.parent)}
+            ran = subprocess.run(
+                [sys.executable, script, model, str(count)],
+                env=env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            lines = [json.loads(line[6:]) for line in ran.stdout.splitlines() if line.startswith("plant ")]
+            if ran.returncode or len(lines) != count + 1 or lines[0]["verdict"][0] != "identical":
+                sys.exit(f"vLLM ended with exit code {ran.returncode} after {len(lines)} lines; the first: {lines[:1]}")
+            for line in lines[1:]:
+                planted: dict[tuple[str, str], str] = {}
+                for op, pattern, kind, _ in line["planted"]:
+                    planted[op, pattern] = "run" if "run" in (kind, planted.get((op, pattern))) else "batch"
+                found = {(op, pattern): kind for op, pattern, kind in line["found"]}
+                done, right = done + 1, right + all(found.get(place) == kind for place, kind in planted.items())
+                accused += len(set(found) - set(planted))
+                if found != planted:
+                    print(line)
+    print(
+        f"vLLM: {right} of {done} plants: right module and right kind; {accused} innocents accused; {time.perf_counter() - started:.0f} s"
+    )
+
+
 def main() -> None:
     torch.set_num_threads(1)
     plants = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    if sys.argv[2:] == ["vllm"]:
+        in_vllm(plants)
+        return
     names = sys.argv[2].split(",") if len(sys.argv) > 2 else list(MADE)
     rng, right, accused, started = random.Random(1), 0, 0, time.perf_counter()
     done = 0
