@@ -61,7 +61,8 @@ def waves(rng, vocabulary):
     prompt, slot = tokens(TOKENS), rng.randrange(ROWS)
     rows = [Row(tokens(rng.randrange(4, 20)), tokens(3)) for _ in range(ROWS)]
     rows[slot] = Row(prompt)
-    return Wave("alone", (Row(prompt),), 0, 3), Wave(f"ragged-{ROWS}", tuple(rows), slot, 3)
+    chunked = Wave("chunked-1", (Row(prompt),), 0, 3, token_budget=TOKENS // 2 + 1)
+    return Wave("alone", (Row(prompt),), 0, 3), chunked, Wave(f"ragged-{ROWS}", tuple(rows), slot, 3)
 
 
 def main(folder, count):

@@ -152,8 +152,8 @@ class VllmEngine(Checkpoint):
         sizes = tuple(sorted({size for ride in answer.rides.values() for size in ride.batch_sizes}))
         return Decoded(answer.completions, sizes, answer.rides, answer.steps, answer.missing)
 
-    def look(self, asked: Look) -> tuple[list[Call], list[Any], Any]:
-        """What every module did with the rows of one request (see `integrations/vllm_modules.py`), its logits as integers, and a row.
+    def look(self, asked: Look) -> tuple[list[Call], dict[int, Any], Any]:
+        """What every module did with the rows of one request (see `integrations/vllm_modules.py`), its logits by position, and a row.
 
         Raises FailedError.
         """

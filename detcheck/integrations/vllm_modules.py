@@ -21,6 +21,7 @@ from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 
 from detcheck.bits import furthest, patterns
 from detcheck.engines._vllm_calls import Call
+from detcheck.engines.transformers import out_of_memory
 from detcheck.integrations.vllm_scheduler import KEY
 from detcheck.kernels._switch import uncounted
 from detcheck.probes._culprit import integers
@@ -87,7 +88,8 @@ class Trace:
     ) -> Iterator[None]:
         """While a batch runs. `nudge`: the module whose last row comes out one ulp off. `keep`: (path, visit, position) of a row."""
         self.calls: list[Call] = []
-        self.logits: list[np.ndarray] = []
+        self.logits: dict[int, np.ndarray] = {}
+        """bit patterns that came out at a position of the request"""
         self.kept: tuple[np.ndarray, str] | None = None
         """bit patterns of the row that is kept, and its dtype"""
         self._keep = keep
@@ -134,7 +136,7 @@ class Trace:
 
     def _keep_logits(self, module: Any, args: Any, out: Any) -> None:
         if self._own and not self._asking and isinstance(out, torch.Tensor):
-            self.logits.append(integers(self._own.cut(out)[-1]).numpy().copy())
+            self.logits[self._own.positions[-1]] = integers(self._own.cut(out)[-1]).numpy().copy()
 
     def _hooked(self, name: str, module: torch.nn.Module) -> list[Any]:
         kept: list[Any] = []
@@ -264,7 +266,14 @@ class Trace:
         arms = [(call.batch, again, self._repeats - 1)] + ([] if stateful else [(call.alone, alone, self._repeats)])
         for arm, ask, times in arms:
             for _ in range(times):
-                made = ask()
+                try:
+                    made = ask()
+                except Exception as error:  # a module may refuse sizes that the model never gives it
+                    if out_of_memory(error):
+                        raise
+                    call.untested = f"it raises {type(error).__name__} when it is asked again"
+                    call.alone, call.batch = [], []
+                    return
                 arm.append(digest(made))
                 if other is None and arm[-1] != call.batch[0]:
                     other = made

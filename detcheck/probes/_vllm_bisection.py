@@ -73,10 +73,9 @@ class VllmBisection:
     def _look(self, wave: Wave, lone: bool, test: bool = False) -> tuple[list[Call], np.ndarray]:
         calls, logits = self._seen(wave, lone, test)
         self.logits[wave.name].append(named(np.concatenate(logits)))
-        for call in calls:
-            for at, before, after in zip(call.positions, call.before, call.after, strict=True):
-                if before is not None and after is not None:
-                    self.rows[call.path, call.visit, at][before][wave.name].append(after)
+        for place, (before, after) in by_row(calls).items():
+            if before is not None and after is not None:
+                self.rows[place][before][wave.name].append(after)
         return calls, logits[0]
 
     def _seen(
@@ -84,11 +83,10 @@ class VllmBisection:
     ) -> tuple[list[Call], list[np.ndarray]]:
         asked = Look(wave.request, lone, test, nudge, only_logits=only_logits, repeats=self.repeats)
         calls, logits, _ = self.engine.look(asked)
-        if not logits:
-            raise FailedError(
-                f"{self.engine.name} makes its logits with no LogitsProcessor, so bisect cannot follow them"
-            )
-        return calls, logits
+        made = [logits[at] for at in sorted(logits) if at >= len(self.lone.rows[0].prompt) - 1]  # not those of chunks
+        if not made:
+            raise FailedError(f"{self.engine.name} has no LogitsProcessor, so that its logits cannot be followed")
+        return calls, made
 
     def control(self) -> dict[str, Any]:
         """One module's last row comes out one ulp off: is that call named, and what becomes of it at the logits?
@@ -99,20 +97,11 @@ class VllmBisection:
         if weighed is None:
             return {}
         calls, logits = self._seen(self.lone, lone=True, nudge=weighed.path)
-        known = {
-            (c.path, c.visit, at): pair
-            for c in self.alone
-            for at, pair in zip(c.positions, zip(c.before, c.after, strict=True), strict=True)
-        }
+        known, orders = by_row(self.alone), {(c.path, c.visit, at): c.order for c in calls for at in c.positions}
         guilty = [
-            (c.order, c.path)
-            for c in calls
-            for at, before, after in zip(c.positions, c.before, c.after, strict=True)
-            if before is not None
-            and after is not None
-            and (was := known.get((c.path, c.visit, at)))
-            and was[0] == before
-            and was[1] != after
+            (orders[place], place[0])
+            for place, (before, after) in by_row(calls).items()
+            if None not in (before, after) and known[place][0] == before and known[place][1] not in (None, after)
         ]
         a, b = patterns(self.last), patterns(logits[0])
         untraced = {w.name: self._seen(w, True, only_logits=True)[1] for w in (self.lone, self.batches[-1])}
@@ -156,8 +145,9 @@ class VllmBisection:
                 if not first or ("differing" in details and "differing" not in first):
                     kind["first"] = place_of(op, call, seen) | details
         for kind in kinds.values():
-            if kind["first"] and "differing" not in kind["first"]:
-                kind["first"] |= self._apart(next(e for e in kind["guilty"] if "at" in e))
+            shown = next((e for e in kind["guilty"] if "at" in e), None)
+            if shown and "differing" not in kind["first"]:
+                kind["first"] |= self._apart(shown)
             for each in kind["guilty"]:
                 each.pop("at", None)
             kind["guilty_calls"] = len({e["order"] for e in kind["guilty"]})
@@ -205,6 +195,14 @@ class VllmBisection:
         (a, dtype), (b, _) = kept
         ulp, absolute = furthest(patterns(a), patterns(b), dtype) if a.dtype.itemsize > 1 else (None, None)
         return {"elements": a.size, "differing": int((a != b).sum()), "max_ulp": ulp, "max_abs": absolute}
+
+
+def by_row(calls: Sequence[Call]) -> dict[tuple[str, int, int], tuple[int | None, int | None]]:
+    """(path, visit, position) -> hashes of what went in and came out, the last time where a row was computed again."""
+    rows = {}
+    for c in calls:
+        rows |= {(c.path, c.visit, at): pair for at, *pair in zip(c.positions, c.before, c.after, strict=True)}
+    return rows
 
 
 def evidence(call: Call, condition: str, how: str, alone: Sequence[int], batch: Sequence[int]) -> dict[str, Any]:
