@@ -9,19 +9,17 @@ chained: equal chains are equal caches, as far as bytes that went in can say.
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 
-from detcheck.bits import furthest, patterns
 from detcheck.engines._vllm_calls import Call
-from detcheck.engines.transformers import out_of_memory
+from detcheck.integrations._vllm_arms import SAMPLER, Arms
+from detcheck.integrations._vllm_rows import Own, leaves, mapped, nudge, own_rows
 from detcheck.integrations.vllm_scheduler import KEY
 from detcheck.kernels._switch import uncounted
 from detcheck.probes._culprit import integers
@@ -29,40 +27,6 @@ from detcheck.probes._seen import ALIGNED, row_digests, same_form
 
 TRACED = "traced"  # in a request's plan: it is the one whose rows are looked at
 LOGITS = "LogitsProcessor"
-SAMPLER = "sampler"
-IDEMPOTENT = ("Attention", "MLAAttention")  # asked again they write the same numbers to the same places of their cache
-
-
-@dataclass(frozen=True)
-class Own:
-    """Where the request's rows are in a step, and how many rows there are."""
-
-    first: int
-    last: int
-    computed: int
-    """tokens of it that were computed before"""
-    tokens: int
-    index: int
-    requests: int
-
-    @property
-    def positions(self) -> range:
-        return range(self.computed, self.computed + self.last - self.first)
-
-    def cut(self, tensor: torch.Tensor) -> torch.Tensor | None:
-        """The request's rows: of all tokens, or of the last token of each request. None: it has no rows."""
-        if not tensor.ndim or isinstance(tensor, torch.nn.Parameter):
-            return None
-        if tensor.shape[0] == self.tokens:
-            return tensor[self.first : self.last]
-        if tensor.shape[0] == self.requests:
-            return tensor[self.index : self.index + 1]
-        if tensor.ndim == 2 and tensor.shape[1] == self.tokens:  # positions in several directions
-            return tensor[:, self.first : self.last].T
-        return None
-
-    def window(self, tensor: torch.Tensor, first: int, last: int) -> torch.Tensor:
-        return tensor[first:last] if tensor.shape[0] == self.tokens else tensor
 
 
 class Trace:
@@ -168,10 +132,16 @@ class Trace:
                 call.order = len(self.calls)
                 self.calls.append(call)
                 if self._keep and self._keep[:2] == (call.path, call.visit) and self._keep[2] in rows:
-                    row = self._own_rows(out, self._own)[0][rows.index(self._keep[2])]
+                    row = own_rows(out, self._own)[0][rows.index(self._keep[2])]
                     self.kept = integers(row).numpy().copy(), str(row.dtype).removeprefix("torch.")
                 if given is not None:
-                    self._ask(call, module, given, out)
+                    self._asking = True
+                    try:
+                        Arms(call, module, given, self._own, name in self._stateful, self._offsets).ask(
+                            out, self._repeats
+                        )
+                    finally:
+                        self._asking = False
 
         return [
             module.register_forward_pre_hook(enter, with_kwargs=True),
@@ -232,166 +202,3 @@ class Trace:
             return None
         self._done.add(form)
         return mapped((args, kwargs), lambda _, t: same_form(t) if self._own.cut(t) is not None else t)
-
-    def _ask(self, call: Call, module: Any, given: Any, out: Any) -> None:
-        """Both arms: all rows again, and the request's rows alone."""
-        own = self._own
-        came = self._own_rows(out, own)
-        if call.path == SAMPLER or None in call.after:
-            call.untested = (
-                "it also takes what is no rows" if call.path == SAMPLER else "the prompt's own rows are not known"
-            )
-            return
-        stateful = call.path in self._stateful
-        if stateful and not any(kind.__name__ in IDEMPOTENT for kind in type(module).__mro__):
-            call.untested = "it changes a state of its own"
-            return
-        if not stateful and any(not plain(leaf) for leaf in leaves(given)):
-            call.untested = "it also takes what is no rows"
-            return
-        lone = Own(0, own.last - own.first, own.computed, own.last - own.first, 0, 1)
-
-        def alone() -> Any:
-            def rows(place: int, tensor: torch.Tensor) -> torch.Tensor:
-                cut = own.cut(tensor)
-                return tensor if cut is None else self._alone_form(call, place, cut)
-
-            return self._own_rows(self._call(module, mapped(given, rows)), lone)
-
-        def again() -> Any:
-            copies = mapped(given, lambda _, t: same_form(t) if own.cut(t) is not None else t)
-            return self._own_rows(self._call(module, copies), own)
-
-        call.batch, other = [digest(came)], None
-        arms = [(call.batch, again, self._repeats - 1)] + ([] if stateful else [(call.alone, alone, self._repeats)])
-        for arm, ask, times in arms:
-            for _ in range(times):
-                try:
-                    made = ask()
-                except Exception as error:  # a module may refuse sizes that the model never gives it
-                    if out_of_memory(error):
-                        raise
-                    call.untested = f"it raises {type(error).__name__} when it is asked again"
-                    call.alone, call.batch = [], []
-                    return
-                arm.append(digest(made))
-                if other is None and arm[-1] != call.batch[0]:
-                    other = made
-        if stateful:
-            call.untested = "its cache cannot be cut: the prompt's own run is what it is compared with"
-        if other is not None and [t.shape for t in other] == [t.shape for t in came]:
-            call.details = apart(came, other)
-            call.source = source(module)
-            if len(set(call.alone)) == 1 == len(set(call.batch)):
-                call.details["starts_at"] = self._starts_at(call, module, given)
-
-    def _alone_form(self, call: Call, place: int, cut: torch.Tensor) -> torch.Tensor:
-        """Laid out as they are, and as far from an aligned address as when the prompt ran alone."""
-        offset = self._offsets.get((call.path, call.visit, place), 0)
-        return same_form(cut, Laid(tuple(cut.stride()), offset))
-
-    def _starts_at(self, call: Call, module: Any, given: Any) -> int | None:
-        """The fewest rows with which the request's own have other bits, if more of them do too. By bisection."""
-        own, count = self._own, self._own.last - self._own.first
-        if len(call.positions) != count:
-            return None
-        equal, differs = count, own.tokens
-        while differs - equal > 1:
-            size = (equal + differs) // 2
-            first = min(own.first, own.tokens - size)
-            inside = Own(own.first - first, own.last - first, own.computed, size, 0, 0)
-            cut = mapped(given, lambda _, t, f=first, s=size: same_form(own.window(t, f, f + s)))
-            if digest(self._own_rows(self._call(module, cut), inside)) == call.alone[0]:
-                equal = size
-            else:
-                differs = size
-        return differs
-
-    def _call(self, module: Any, given: Any) -> Any:
-        self._asking = True
-        try:
-            return module(*given[0], **given[1])
-        finally:
-            self._asking = False
-
-    @staticmethod
-    def _own_rows(out: Any, own: Own) -> list[torch.Tensor]:
-        cuts = [own.cut(t) for t in leaves(out) if isinstance(t, torch.Tensor) and t.is_floating_point()]
-        return [same_form(cut) for cut in cuts if cut is not None]
-
-
-@dataclass(frozen=True)
-class Laid:
-    """How a tensor lies in memory; see `probes._seen.same_form`."""
-
-    strides: tuple[int, ...]
-    offset: int
-
-
-def leaves(value: Any) -> list[Any]:
-    """All leaves of lists, tuples, dicts and dataclasses, in order."""
-    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
-        return [leaf for part in value for leaf in leaves(part)]
-    if isinstance(value, dict):
-        return [leaf for part in value.values() for leaf in leaves(part)]
-    if is_dataclass(value) and type(value).__name__ == "SamplerOutput":
-        return [leaf for f in fields(value) for leaf in leaves(getattr(value, f.name))]
-    return [value]
-
-
-def mapped(value: Any, change: Callable[[int, torch.Tensor], torch.Tensor]) -> Any:
-    """The same with its tensors changed; `change` is given a tensor's place among the leaves."""
-    place = -1
-
-    def walk(part: Any) -> Any:
-        nonlocal place
-        if isinstance(part, (list, tuple)) and not isinstance(part, torch.Size):
-            made = [walk(each) for each in part]
-            return type(part)(*made) if hasattr(part, "_fields") else type(part)(made)
-        if isinstance(part, dict):
-            return {name: walk(each) for name, each in part.items()}
-        place += 1
-        return change(place, part) if isinstance(part, torch.Tensor) else part
-
-    return walk(value)
-
-
-def plain(leaf: Any) -> bool:
-    """Whether it can be given to a call of fewer rows as it is, or cut."""
-    return leaf is None or isinstance(leaf, (torch.Tensor, torch.nn.Module, bool, int, float, str))
-
-
-def digest(tensors: Sequence[torch.Tensor]) -> int:
-    return hash(tuple(row_digests(t.reshape(1, -1)) for t in tensors))
-
-
-def nudge(own: Own, out: Any) -> None:
-    """Move the request's last row by one representable number each."""
-    first = next(t for t in leaves(out) if isinstance(t, torch.Tensor) and t.is_floating_point())
-    row = own.cut(first)[-1]
-    row.copy_(row.nextafter(row.new_full((), float("inf"))))
-
-
-def apart(together: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> dict[str, Any]:
-    """How far the first tensors with other bits are from each other."""
-    for a, b in zip(together, other, strict=True):
-        x, y = integers(a).numpy(), integers(b).numpy()
-        if (x != y).any():
-            dtype = str(a.dtype).removeprefix("torch.")
-            ulp, absolute = furthest(patterns(x), patterns(y), dtype) if a.dtype.itemsize > 1 else (None, None)
-            return {
-                "elements": int(x.size),
-                "differing": int((x != y).sum()),
-                "max_ulp": ulp,
-                "max_abs": absolute,
-            }
-    return {}
-
-
-def source(module: Any) -> str:
-    """File and line of the code that it runs."""
-    try:
-        file, (_, line) = inspect.getsourcefile(type(module).forward), inspect.getsourcelines(type(module).forward)
-    except (OSError, TypeError):
-        return ""
-    return f"{'/'.join((file or '').replace(chr(92), '/').split('/')[-2:])}:{line}"
