@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from detcheck.probes._marks import Mark, placed
-from detcheck.probes._taint import accumulates, whole_steps
+from detcheck.probes._taint_adds import accumulates
+from detcheck.probes._taint_control import whole_steps
 from detcheck.probes._ttir import Block, Op, Value
 
 Known = float | bool | tuple | None

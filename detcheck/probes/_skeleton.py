@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from detcheck.probes._taint import accumulates
+from detcheck.probes._taint_adds import accumulates
 from detcheck.probes._ttir import Block, Function, Op, Value
 
 DEPTH = 12  # of an expression of a loop's bound
