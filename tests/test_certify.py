@@ -87,8 +87,12 @@ def line_of(place):
 
 
 @pytest.mark.parametrize(("verdict", "name"), ROWS, ids=lambda v: v)
-def test_the_guilty_are_refuted_and_the_innocent_certified_on_every_target(detcheck, schema, verdict, name):
-    targets = [t for t in TARGETS if t.startswith("sm_") or name not in certify_kernels.NVIDIA]
+def test_the_guilty_are_refuted_and_the_innocent_certified(detcheck, schema, verdict, name):
+    """On a target of each maker, NVIDIA's three in turn; every eighth on all."""
+    number = [row for _, row in ROWS].index(name)
+    nvidia, others = [t for t in TARGETS if t.startswith("sm_")], [t for t in TARGETS if not t.startswith("sm_")]
+    others = [] if name in certify_kernels.NVIDIA else others
+    targets = [*nvidia, *others] if number % 8 == 0 else [nvidia[number % 3], *others]
     result, made = report(detcheck, name, "--target", ",".join(targets))
     jsonschema.validate(made, schema)
     found = {f["case"]["input"]: f for f in made["findings"]}
