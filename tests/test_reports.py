@@ -4,6 +4,7 @@ import importlib.resources
 import json
 import os
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
@@ -11,7 +12,9 @@ import jsonschema
 import pytest
 
 from detcheck import runner
+from detcheck.records import Case, Finding, Verdict
 from detcheck.report import render
+from detcheck.report._words import advice
 
 HOSTILE = [
     "[/INST] </s> <|im_end|>",
@@ -179,3 +182,13 @@ def test_html_in_a_browser(diverging, hostile, tmp_path, scheme):
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         browser.close()
     assert troubles == []
+
+
+def test_advice_is_for_whoever_can_follow_it():
+    """Torch's flags are no use to somebody who asks a URL; a culprit comes with its own."""
+    case = Case("completions", "model", "stock", "float32", "0")
+    noisy = Finding(case, Verdict.RUN_VARIANT, "")
+    assert "use_deterministic_algorithms" in advice(noisy)
+    asked = advice(replace(noisy, case=replace(case, dtype="")))
+    assert "torch" not in asked and "whoever runs it" in asked
+    assert advice(replace(noisy, evidence={"culprit": {"op": "aten::mm"}})) == ""

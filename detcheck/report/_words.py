@@ -44,6 +44,25 @@ ADVICE = {
 }
 
 
+NOT_OURS = (  # run-variant, where somebody else runs the model
+    "A lone request that does not repeat has its cause in the engine, not in the load: whoever runs it should look for atomics, autotuning, "
+    "races, or replicas that are not alike."
+)
+
+
+def advice(finding: Finding) -> str:
+    """What to do; "" where a finding says it itself, or there is nothing to do."""
+    if finding.evidence.get("culprit"):
+        return ""
+    if (
+        finding.verdict is Verdict.RUN_VARIANT
+        and not finding.case.dtype
+        and not finding.case.probe.startswith("kernel")
+    ):
+        return NOT_OURS
+    return ADVICE[finding.verdict]
+
+
 ROLES = {Role.GATES: "", Role.CONTROL: " (control)", Role.REACTS: " (control)", Role.PLANTED: " (planted control)"}
 UNITS = {"text": "character", "element": "element", "word": "word of its digest"}
 CONDITIONS = {

@@ -63,7 +63,7 @@ def section(f: Finding, n: int) -> dict[str, object]:
         "not_tried": [visible(line) for line in words.not_tried(f)],
         "coverage": words.coverage_lines(f),
         "cause": words.likely_cause(f),
-        "advice": words.ADVICE[f.verdict],
+        "advice": words.advice(f),
         "mode_text": visible(f.mode_text),
     }
 

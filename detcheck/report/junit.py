@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 from detcheck.records import Finding, Run
 from detcheck.report._visible import visible
-from detcheck.report._words import ADVICE, figures, likely_cause, subject_line, totals
+from detcheck.report._words import advice, figures, likely_cause, subject_line, totals
 
 FILE = "junit.xml"  # in the run's folder
 
@@ -33,9 +33,7 @@ def render(run: Run) -> str:
 
 def case(f: Finding, code: int) -> ET.Element:
     element = ET.Element("testcase", {"classname": f"detcheck.{f.case.probe}", "name": visible(subject_line(f))})
-    body = "\n".join(
-        visible(line) for line in (f.note, totals(f), *figures(f), likely_cause(f), ADVICE[f.verdict]) if line
-    )
+    body = "\n".join(visible(line) for line in (f.note, totals(f), *figures(f), likely_cause(f), advice(f)) if line)
     if code:
         ET.SubElement(
             element, "failure" if code == 1 else "error", {"type": str(f.verdict), "message": visible(f.note)}

@@ -7,10 +7,10 @@ import re
 from detcheck.records import Finding, Fork, Run
 from detcheck.report._visible import visible
 from detcheck.report._words import (
-    ADVICE,
     MARGIN,
     SHOWN_FINDINGS,
     SHOWN_FORKS,
+    advice,
     branch_text,
     condition_table,
     controls,
@@ -87,7 +87,7 @@ def one(f: Finding) -> list[str]:
         ]
         parts += [f"| {inert(name)} | {' | '.join(map(inert, counts))} |" for name, *counts in table[1:]]
         parts += ["", *(f"- not tried: {line}" for line in not_tried(f)), ""]
-    return parts + [line + "\n" for line in (*coverage_lines(f), likely_cause(f), ADVICE[f.verdict]) if line]
+    return parts + [line + "\n" for line in (*coverage_lines(f), likely_cause(f), advice(f)) if line]
 
 
 def tree(forks: tuple[Fork, ...]) -> list[str]:

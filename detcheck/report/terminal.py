@@ -14,11 +14,11 @@ from rich.tree import Tree
 from detcheck.records import Finding, Fork, Run, Verdict
 from detcheck.report._visible import visible
 from detcheck.report._words import (
-    ADVICE,
     MARGIN,
     MEANING,
     SHOWN_FINDINGS,
     SHOWN_FORKS,
+    advice,
     branch_text,
     condition_table,
     controls,
@@ -119,7 +119,7 @@ def one(f: Finding) -> RenderableType:
             *(Text(f"not tried: {visible(line)}", style="dim") for line in not_tried(f)),
             Text(),
         ]
-    parts += [Text(line) for line in (*coverage_lines(f), likely_cause(f), ADVICE[f.verdict]) if line]
+    parts += [Text(line) for line in (*coverage_lines(f), likely_cause(f), advice(f)) if line]
     return Group(*parts)
 
 
