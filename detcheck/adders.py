@@ -15,6 +15,7 @@ import numpy as np
 from detcheck.trees import Tree
 
 MANTISSA = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
+PAIRED, FEW = 9, 24  # summands
 ROOM = 1 << 27  # bytes of intermediate sums at a time
 
 
@@ -30,7 +31,8 @@ class Adds:
     unfused: tuple[int, ...] = ()
     """where products are fused: summands whose product is rounded first all the same, as where a tail is filled up with zeros"""
     scale: str = ""
-    """"" : as it is; "over": the sum is divided by n; "times": multiplied by 1 / n; "first": each summand is multiplied by `factor`"""
+    """"" : as it is; "over": the sum is divided by n; "times": multiplied by 1 / n; "first": each summand is multiplied by `factor`;
+    "last": the sum is; "parted": the sum is divided by it"""
     factor: float = 1.0
     guard: int = 0
     """of nodes with more than two children: bits kept below the largest one's last, when the others are aligned to it"""
@@ -45,11 +47,9 @@ class Adds:
         if arity > 2:
             text += f", nodes of more than two aligned to the largest with {self.guard} guard bits and {'rounded' if self.nearest else 'cut'}"
         ends = {"over": ", then divided by n", "times": ", then multiplied by 1 / n"}
-        return text + (
-            f", each summand multiplied by {self.factor:.6g} first"
-            if self.scale == "first"
-            else ends.get(self.scale, "")
-        )
+        ends |= {"last": f", then multiplied by {self.factor:.6g}", "parted": f", then divided by {self.factor:.6g}"}
+        ends["first"] = f", each summand multiplied by {self.factor:.6g} first"
+        return text + ends.get(self.scale, "")
 
 
 def rounded(x: np.ndarray, dtype: str) -> np.ndarray:
@@ -138,6 +138,9 @@ def readd(tree: Tree, values: np.ndarray, factors: np.ndarray | None, adds: Adds
                 total = rounded(
                     total / n if adds.scale == "over" else total * (total.dtype.type(1) / n), adds.accumulator
                 )
+            elif adds.scale in ("last", "parted"):
+                factor = total.dtype.type(adds.factor)
+                total = rounded(total * factor if adds.scale == "last" else total / factor, adds.accumulator)
             found.append(rounded(total, out))
     return np.concatenate(found)
 
@@ -181,7 +184,10 @@ def ways(dtype: str, factors: bool, scale: float, tree: Tree) -> list[Adds]:
     if abs(scale * tree.length - 1) < 2.0 ** (1 - MANTISSA[dtype]):
         first = [replace(a, scale="first", factor=1 / tree.length) for a in found]
         return [replace(a, scale=how) for a in found for how in ("over", "times")] + first
-    return [replace(a, scale="first", factor=scale) for a in found]
+    scaled = [replace(a, scale=how, factor=scale) for a in found for how in ("first", "last")]
+    part = round(1 / scale)
+    whole = part and abs(scale * part - 1) < 2.0 ** (1 - MANTISSA[dtype])
+    return scaled + [replace(a, scale="parted", factor=float(part)) for a in found if whole]
 
 
 def cancelling(columns: int, length: int, dtype: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -192,13 +198,29 @@ def cancelling(columns: int, length: int, dtype: str, seed: int) -> tuple[np.nda
     binades that sums kept in float64 are inexact too. No value is zero.
     """
     random = np.random.default_rng([seed, length])
-    if length < 6:  # one triple is nothing but exact
-        return rounded(random.standard_normal((columns, length)), dtype).astype(np.float64), np.full(length, 1.25)
     third, bits = length // 3, MANTISSA[dtype] - 2
-    reach = {"float16": (5, 12)}.get(dtype, (8, 45))
+    few = length < FEW  # too few to overflow float16, which has no room else for sums that float32 cannot hold
+    reach = {"float16": (5, 14 if few else 12)}.get(dtype, (8, 45))
     spread = np.where(np.arange(columns) % 2, *reach[::-1])[:, None]
+    if length < PAIRED:
+        return of_few(random, columns, length, spread, dtype), np.full(length, 1.25)
     a, b = random.integers(1, 2**bits, (2, columns, third)).astype(np.float64)
     exponents = np.floor(random.uniform(-spread, spread + 1, (columns, third)))
     step = np.where(random.random((columns, third)) < 0.5, -1.0, 1.0) * np.exp2(exponents - bits)
     whole = np.concatenate([a * step, b * step, -(a + b) * step, np.full((columns, length - 3 * third), 0.625)], axis=1)
     return random.permuted(whole, axis=1), np.full(length, 1.25)
+
+
+def of_few(random: np.random.Generator, columns: int, length: int, spread: np.ndarray, dtype: str) -> np.ndarray:
+    """The values for so few summands that triples leave next to nothing: numbers of any size, and in the columns that span many
+    binades one pair that cancels and that is larger than all others, so that what joins between its two is lost."""
+    low, high = np.repeat(-spread, length, axis=1), np.repeat(spread, length, axis=1)
+    wide = np.arange(1, columns, 2) if length > 2 else np.arange(0)
+    place = np.argsort(random.random((columns, length)), axis=1)[wide, :2]
+    high[wide] = 0
+    low[wide[:, None], place], high[wide[:, None], place] = spread[wide] // 2, spread[wide]
+    sizes = np.exp2(np.floor(random.uniform(low, high))) * random.uniform(1, 2, (columns, length))
+    values = rounded(np.where(random.random((columns, length)) < 0.5, -1.0, 1.0) * sizes, dtype).astype(np.float64)
+    if len(wide):
+        values[wide, place[:, 1]] = -values[wide, place[:, 0]]
+    return values

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from detcheck.records import Case, Condition, Finding, Outcome, Step, Verdict
 from detcheck.tally import Tally, absent
@@ -29,7 +29,7 @@ def finding(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: Ma
         note,
         samples=sum(counts.total() for counts in found.values()),
         missing=missing,
-        distinct=(distinct := batch_classes(found)),
+        distinct=(distinct := batch_classes(found, facts)),
         distinct_bits=distinct,
         mode_count=max((counts.total() for counts in totals(found).values()), default=0),
         evidence={
@@ -93,19 +93,28 @@ def merged(found: Mapping[Condition, Mapping[str, int]]) -> set[frozenset[str]]:
     return {frozenset(names) for names in merged.values()}
 
 
-def batch_classes(found: Mapping[Condition, Mapping[str, int]]) -> int:
+def batch_classes(found: Mapping[Condition, Mapping[str, int]], facts: Mapping[str, Mapping[str, object]]) -> int:
     """Classes of batch sizes and thread counts with equal orders; at least as many as one output has orders."""
+    one = alias(facts)
     signatures = {
-        frozenset((output, frozenset(names)) for output, names in call.items()) for call in outputs(found).values()
+        frozenset((output, frozenset(one[n] for n in names)) for output, names in call.items())
+        for call in outputs(found).values()
     }
-    return max(len(signatures), max((len(names) for names in merged(found)), default=0))
+    return max(len(signatures), max((len({one[n] for n in names}) for names in merged(found)), default=0))
+
+
+def alias(facts: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
+    """Facts -> what they count as: an order that is sure is itself; what was not read is told apart by its bits, not by the reasons."""
+    sure = {fact["bits"]: name for name, fact in facts.items() if fact["sure"]}
+    return {name: name if fact["sure"] else sure.get(fact["bits"]) or fact["bits"] for name, fact in facts.items()}
 
 
 def said(condition: Condition) -> str:
     parts = condition.composition.split(", ")
     where = condition.composition if len(parts) <= 9 else ", ".join([*parts[:8], "...", parts[-1]])
     fed = f"; other {condition.fed}" if condition.fed else ""
-    return f"{condition.batch_size} in the batch ({where}; threads {condition.threads}{fed})"
+    where = f"{where}; " if where else ""  # an op that was not read has no places
+    return f"{condition.batch_size} in the batch ({where}threads {condition.threads}{fed})"
 
 
 def entry(facts: Mapping[str, object], conditions: Sequence[Condition]) -> dict[str, object]:
@@ -132,7 +141,7 @@ def judged(
             Verdict.RUN_VARIANT,
             f"equal calls gave different bits: {left} of {calls} left the most common result. No order is shown, since there is more than one",
         )
-    if unsteady := [c for c, counts in found.items() if len(counts) > 1]:
+    if unsteady := [c for c, counts in found.items() if unlike(counts, facts)]:
         return (
             Verdict.RUN_VARIANT,
             f"revealed again under equal conditions, the order was another one, in {len(unsteady)} of {len(found)} conditions, first with {said(unsteady[0])}",
@@ -140,8 +149,9 @@ def judged(
     doubts = list(dict.fromkeys(f"{f['why']}" for f in facts.values() if not f["sure"]))
     sure = [name for name in classes if facts[name]["sure"]]
     several = merged(found)
-    if any(len(names & set(sure)) > 1 or len({facts[n]["bits"] for n in names}) > 1 for names in several):
-        return Verdict.BATCH_VARIANT, f"{len(classes)} orders of addition. {each_of(classes, facts)}"
+    if any(unlike(names, facts) for names in several):
+        how = f"equal data gave unlike bits, and not every order could be read ({doubts[0]})" if doubts else ""
+        return Verdict.BATCH_VARIANT, f"{how or f'{len(classes)} orders of addition'}. {each_of(classes, facts)}"
     if doubts:
         return Verdict.INCONCLUSIVE, f"no order is shown: {'; '.join(doubts)}"
     if missing:
@@ -164,6 +174,12 @@ def judged(
         Verdict.IDENTICAL,
         f"one order of addition in all {len(calls)} conditions: {one['words']} (tree {one['tree']}, added in {one['adds_in']})",
     )
+
+
+def unlike(names: Iterable[str], facts: Mapping[str, Mapping[str, object]]) -> bool:
+    """Whether these tell of more than one order: two that are sure, or unlike bits. Unlike reasons for reading none are no evidence."""
+    bits = {facts[n]["bits"] for n in names} - {""}
+    return len(bits) > 1 or sum(bool(facts[n]["sure"]) for n in names) > 1
 
 
 def each_of(classes: Mapping[str, Sequence[Condition]], facts: Mapping[str, dict[str, object]]) -> str:

@@ -40,7 +40,7 @@ class Fold:
     terms: int = 1
     """of a chain: bodies that join in one step"""
     apart: int = 0
-    """leaves from one of these terms to the next; of pairs: between the two halves of the last round"""
+    """leaves from one of these terms to the next; of pairs: between the two halves of the last round; of halves: 1 where the longer comes first"""
     name: str = ""
     """equal for equal orders, wherever they stand"""
 
@@ -108,8 +108,8 @@ class Folder:
         children = self._children(v)
         if not children:
             return {"kind": "leaf"}, []
-        if self._halves(v):
-            return {"kind": "halves", "count": self._tree.sizes[v], "stride": 1}, [self._tree.lows[v]]
+        if (longer := self._halves(v)) is not None:
+            return {"kind": "halves", "count": self._tree.sizes[v], "stride": 1, "apart": longer}, [self._tree.lows[v]]
         if lanes := self._lanes(v):
             return {"kind": "lanes", "count": lanes.length, "stride": lanes.length, "of": lanes}, []
         return self._pairs(v) or self._chain(v) or self._at_once(v) or self._mix(v)
@@ -117,22 +117,27 @@ class Folder:
     def _low(self, v: int) -> int:
         return self._tree.lows[v]
 
-    def _halves(self, v: int) -> bool:
-        """Whether a run of neighbours is cut at half of its length again and again, where that is no power of two."""
+    def _halves(self, v: int) -> int | None:
+        """1 or 0, where a run of neighbours is cut at half of its length again and again: whether the longer half comes first.
+
+        None where it is not, or where its length is a power of two.
+        """
         sizes, lows = self._tree.sizes, self._tree.lows
         if sizes[v] < 5 or not sizes[v] & (sizes[v] - 1):
-            return False
-        for half in (lambda n: n // 2, lambda n: (n + 1) // 2):
+            return None
+        for longer in (0, 1):
             todo, fits = [v], True
             while todo and fits:
                 children = self._children(u := todo.pop())
                 if children:
                     a, *rest = children
-                    fits = len(rest) == 1 and sizes[a] == half(sizes[u]) and lows[rest[0]] == lows[u] + sizes[a]
+                    fits = (
+                        len(rest) == 1 and sizes[a] == (sizes[u] + longer) // 2 and lows[rest[0]] == lows[u] + sizes[a]
+                    )
                     todo += children
             if fits:
-                return True
-        return False
+                return longer
+        return None
 
     def _lanes(self, v: int) -> Tree | None:
         """The tree over the lanes, where v takes a run of neighbours in lanes."""

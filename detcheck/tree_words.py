@@ -6,6 +6,7 @@ from detcheck.tree_fold import Fold
 
 SPLITS = 8  # at most so many long parts are a split; more are blocks
 WORDS = 400  # characters; an order that takes more is called irregular
+DEEPER = "further parts"
 LINES = 40  # of an outline
 DEPTH = 12  # of an outline, and of what is put in words
 
@@ -19,41 +20,54 @@ def words(f: Fold) -> str:
     if f.kind == "chain" and f.start is None and f.body.kind == "leaf" and abs(f.stride) == 1:
         return "sequential" if f.stride == 1 else "reversed: sequential from the last to the first"
     said = phrase(f, 0)
-    return said if len(said) <= WORDS else f"irregular: {distinct(f)} unlike subtrees; {said[: WORDS // 4]}..."
+    return said if len(said) <= WORDS and DEEPER not in said else irregular(f)
 
 
-def phrase(f: Fold, depth: int) -> str:
-    """What is added how, of a part."""
+def irregular(f: Fold) -> str:
+    """In short, of what takes too many words: how unlike its parts are, and how large those that it adds up in the end."""
+    if f.start is not None:
+        last = f"{f.start.size} summands and then {f.count * f.terms} times {f.body.size}"
+    elif f.kind == "mix":
+        sizes = [str(part.size) for _, part in f.parts]
+        last = f"{', '.join(sizes[:5])}{' ...' if len(sizes) > 5 else ''} summands"
+    else:
+        last = f"{f.count} times {f.body.size} summands"
+    return f"irregular: {distinct(f)} unlike subtrees; it adds up parts of {last}"
+
+
+def phrase(f: Fold, depth: int, at: int = 0) -> str:
+    """What is added how, of a part. `at`: its first summand; parts that repeat count their summands from their own first."""
     if depth > DEPTH:
-        return "further parts"
+        return DEEPER
     body = f.body if f.parts else None
     if f.kind == "leaf":
         return "one summand"
     if f.kind == "lanes":
         return f"{f.count} lanes strided, then added{lanes_added(f, depth)}"
     if f.kind == "halves":
-        return "pairwise, cut in halves again and again"
+        return f"pairwise, cut in halves again and again{longer(f)}"
     if f.kind == "mix":
         together = "" if f.terms == 1 else f" (added in one node of {f.terms + 1})"
-        return ", then ".join(placed(offset, part, depth + 1) for offset, part in f.parts) + together
+        return ", then ".join(placed(at + offset, part, depth + 1) for offset, part in f.parts) + together
     if f.kind == "chain" and f.terms > 1:
         begins = "" if f.start is None or f.start.kind == "leaf" else f"{phrase(f.start, depth + 1)}, then "
         of = "" if body.kind == "leaf" else f" of {body.size} ({phrase(body, depth + 1)})"
         return f"{begins}{f.terms} at a time{of} added to the sum in one node of {f.terms + 1}, {order(f)}"
     if f.kind == "chain" and f.start is not None:
-        rest = (
-            f"{f.count} more, each {steps(f)}"
-            if body.kind == "leaf"
-            else f"{f.count} parts like ({phrase(body, depth + 1)})"
-        )
-        return f"{phrase(f.start, depth + 1)}, then {rest} added {order(f)}"
+        (begin, start), (first, _) = f.parts
+        like = "more" if body.kind == "leaf" else f"parts like ({phrase(body, depth + 1)}),"
+        return f"{placed(at + begin, start, depth + 1)}, then {f.count} {like} {steps(f, at + first)}"
     if body.kind == "leaf":
         every = (
             f"every {ordinal(abs(f.stride))} of {f.count * abs(f.stride)}"
             if f.kind == "chain" and abs(f.stride) > 1
             else f"{f.size}"
         )
-        return rounds(f) if f.kind == "pairs" and f.size > 2 else f"{every} {how(f)}"
+        if f.kind == "pairs":
+            step = min(f.stride, f.apart)
+            far = "" if step == 1 else f", {step} apart"
+            return f"{'2 ' if f.size == 2 else ''}{rounds(f)}{far}"
+        return f"{every} {how(f)}"
     if contiguous(f):
         inside = "" if plain(body) else phrase(body, depth + 1)
         if body.kind == "lanes":
@@ -69,9 +83,11 @@ def phrase(f: Fold, depth: int) -> str:
 
 
 def placed(offset: int, part: Fold, depth: int) -> str:
+    """A part that begins at that summand."""
     if part.kind == "leaf":
         return f"summand {offset}"
-    return f"from {offset} on ({phrase(part, depth)})" if offset else phrase(part, depth)
+    said = phrase(part, depth, offset)
+    return f"from {offset} on ({said})" if offset else said
 
 
 def how(f: Fold) -> str:
@@ -88,8 +104,15 @@ def rounds(f: Fold) -> str:
     return "pairwise, neighbours first" if f.stride < f.apart else "pairwise, halves first"
 
 
-def steps(f: Fold) -> str:
-    return "the next" if f.stride == 1 else f"{f.stride} further"
+def steps(f: Fold, first: int) -> str:
+    """Where the bodies of a chain stand that join one after the other."""
+    apart = "" if abs(f.stride) == f.body.size else f"{abs(f.stride)} apart "
+    return f"{apart}in order from {first} {'on' if f.stride >= 0 else 'back'}"
+
+
+def longer(f: Fold) -> str:
+    """Of halves: which of two that are not equal comes first."""
+    return ", the longer half first" if f.apart else ""
 
 
 def contiguous(f: Fold) -> bool:
@@ -167,7 +190,7 @@ def title(f: Fold) -> str:
     if f.kind == "lanes":
         return f"{f.size} summands in {f.count} lanes, lane j taking j, j + {f.count} ... in order; the lanes are added{lanes_added(f, 0)}"
     if f.kind == "halves":
-        return f"{f.size} summands, cut in halves again and again"
+        return f"{f.size} summands, cut in halves again and again{longer(f)}"
     step = (
         f", {f.stride:+d} each"
         if f.kind != "pairs"
@@ -190,6 +213,7 @@ def spelled(f: Fold) -> str:
             out.append(".")
         else:
             length = f"({g.size}" if g.kind in ("lanes", "halves") else f"({g.count}"
+            length = f"(-{g.size}" if g.kind == "halves" and g.apart else length
             head = {"mix": f"({g.terms + 1} " if g.terms > 1 else "("}.get(
                 g.kind
             ) or f"{g.kind.replace(' ', '-')}{length}"

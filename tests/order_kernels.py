@@ -174,7 +174,113 @@ def by_row(x, w):
     return torch.cat([chain(products)[:2], chain(products[::-1])[2:]])
 
 
+def products(x, w):
+    return [x[:, k : k + 1] * w[:, k] for k in range(x.shape[1])]
+
+
+def by_border(x, w):
+    """From a column on the last summand comes first; in the second row from an earlier column on."""
+    forth, back = chain(products(x, w)), chain(products(x, w)[::-1])
+    column, row = torch.arange(len(w)), torch.arange(len(x))[:, None]
+    return torch.where(column >= torch.where(row == 1, 4, 8), back, forth)
+
+
+def a_start_for_each_row(x, w):
+    p = products(x, w)
+    return torch.stack([chain(p[r % len(p) :] + p[: r % len(p)])[r] for r in range(len(x))])
+
+
+def a_start_for_each_column(x, w):
+    p = products(x, w)
+    return torch.stack([chain(p[c % len(p) :] + p[: c % len(p)])[:, c] for c in range(len(w))], dim=1)
+
+
+def two_swapped_in_the_last_row(x, w):
+    p = products(x, w)
+    swapped = chain([*p[:-2], p[-1], p[-2]])
+    return torch.cat([chain(p)[:-1], swapped[-1:]])
+
+
+def sequential_of_matmul(x, w):
+    return chain(products(x, w))
+
+
+def wider_out(x):
+    return sequential(x.float())
+
+
+def negated(x):
+    return -sequential(x)
+
+
+def a_third(x):
+    return sequential(x) / 3
+
+
+def multiplied(x):
+    return sequential(x) * 1.3
+
+
+def prints(x):
+    print("a word of its own")
+    return sequential(x)
+
+
+def with_grad(x):
+    with torch.enable_grad():
+        return sequential(x) * torch.ones((), requires_grad=True)
+
+
 # None of these may ever be called sure.
+
+
+def a_tuple(x):
+    return (sequential(x),)
+
+
+def nothing(x):
+    return None
+
+
+def sparse(x):
+    return sequential(x).to_sparse()
+
+
+def without_data(x):
+    return sequential(x).to("meta")
+
+
+def stops_oddly(x):
+    raise GeneratorExit("odd")
+
+
+def transposed(x, w):
+    return sequential_of_matmul(x, w).T
+
+
+def zeroes_its_argument(x):
+    total = sequential(x)
+    x.zero_()
+    return total
+
+
+def sorts_its_argument(x):
+    return sequential(x.copy_(x.sort(1).values))
+
+
+CALLS = [0]
+
+
+def interrupted_once(x, w):
+    CALLS[0] += 1
+    if CALLS[0] == 60:
+        raise KeyboardInterrupt
+    return sequential_of_matmul(x, w)
+
+
+def every_fiftieth_call_backwards(x, w):
+    CALLS[0] += 1
+    return chain(products(x, w)[:: -1 if CALLS[0] % 50 == 0 else 1])
 
 
 def kahan(x):

@@ -222,7 +222,8 @@ def test_fused_multiply_add_is_rounded_once():
 
 def test_every_bundled_op_is_read_or_says_why_not():
     from detcheck import lookup
-    from detcheck.probes.order import BUNDLED, UNREADABLE
+    from detcheck.probes._order_ops import BUNDLED
+    from detcheck.probes._unreadable import UNREADABLE
 
     assert sorted({*BUNDLED, *UNREADABLE}) == lookup.names("kernels") and not set(BUNDLED) & set(UNREADABLE)
 
@@ -241,6 +242,7 @@ def test_what_cannot_be_read_says_why(op, says, detcheck):
     result = detcheck("order", "--op", op, "--batch-sizes", "1,2", "--format", "json", "-q")
     (finding,) = json.loads(result.out)["findings"]
     assert (result.code, finding["verdict"]) == (3, "inconclusive") and says in finding["note"]
+    assert finding["evidence"]["orders"][0]["conditions"][0].startswith("1 in the batch (threads ")
     assert not any(order["sure"] for order in finding["evidence"]["orders"])
     assert detcheck("order", "--op", op, "--shape", "64").code == 2
 
@@ -432,3 +434,334 @@ def test_hardware_that_flushes_small_numbers_is_read_the_same_or_not_at_all(dtyp
             torch.set_flush_denormal(False)
         trees.append({order["tree"] for order in finding["evidence"]["orders"] if order["sure"]})
     assert trees[0] and trees[1] in (trees[0], set())
+
+
+@pytest.mark.parametrize("name", ["by_border", "two_swapped_in_the_last_row"])
+def test_no_output_is_left_out_where_rows_have_their_borders_elsewhere(name, detcheck):
+    result, finding = asked(detcheck, f"order_kernels:{name}", "--batch-sizes", "1,3", shape="9,16", form="linear")
+    assert (result.code, finding["verdict"], finding["distinct"]) == (1, "batch-variant", 2), finding["note"]
+    assert all(order["sure"] for order in finding["evidence"]["orders"])
+
+
+def test_every_output_has_one_place():
+    from detcheck.probes._order_call import alike
+
+    random = np.random.default_rng(0)
+    results = [random.integers(2, size=(5, 7)).astype(float) for _ in range(2)]
+    at = [(r, c) for place in alike(results) for r in place.rows for c in place.columns]
+    assert sorted(at) == [(r, c) for r in range(5) for c in range(7)]
+    for place in alike(results):
+        assert len({(results[0][r, c], results[1][r, c]) for r in place.rows for c in place.columns}) == 1
+
+
+def test_more_orders_than_are_read_are_told_apart(detcheck):
+    shape = {"shape": "8,8", "form": "linear"}
+    result, rows = asked(detcheck, "order_kernels:a_start_for_each_row", "--batch-sizes", "8", **shape)
+    assert (result.code, rows["verdict"]) == (1, "batch-variant") and "not every order could be read" in rows["note"]
+    result, columns = asked(
+        detcheck, "order_kernels:a_start_for_each_column", "--batch-sizes", "1,2", "--trials", 1, **shape
+    )
+    assert (result.code, columns["verdict"], columns["distinct"]) == (3, "inconclusive", 1)
+    assert "more than 6 orders within one call" in columns["note"]
+
+
+@pytest.mark.parametrize("name", ["zeroes_its_argument", "sorts_its_argument"])
+def test_an_op_that_writes_over_its_arguments_is_not_accused(name, detcheck):
+    result, finding = asked(detcheck, f"order_kernels:{name}", "--batch-sizes", "1,2", shape="16")
+    assert (result.code, finding["verdict"], finding["distinct"]) == (3, "inconclusive", 1)
+    assert "it writes over its arguments" in finding["note"]
+
+
+def test_a_call_in_fifty_that_adds_otherwise_is_run_variant_and_how_often(detcheck):
+    result, finding = asked(
+        detcheck, "order_kernels:every_fiftieth_call_backwards", "--batch-sizes", "1,2", shape="48,16", form="linear"
+    )
+    assert (result.code, finding["verdict"]) == (1, "run-variant")
+    left, calls = map(int, re.search(r"(\d+) of (\d+) left the most common result", finding["note"]).groups())
+    assert 0 < left < calls / 10
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("a_tuple", "returned a tuple of 1"),
+        ("nothing", "returned nothing"),
+        ("sparse", "nested, sparse or without data"),
+        ("without_data", "nested, sparse or without data"),
+        ("stops_oddly", "raised GeneratorExit: odd"),
+    ],
+)
+def test_what_is_no_result_is_refused_in_words(name, says, detcheck):
+    result, finding = asked(detcheck, f"order_kernels:{name}", "--batch-sizes", "1,2", shape="8")
+    assert (result.code, finding["verdict"]) == (4, "failed")
+    assert says in finding["note"] and "Traceback" not in result.err
+
+
+def test_a_result_that_lies_the_other_way_round_is_no_variance(detcheck):
+    _, finding = asked(detcheck, "order_kernels:transposed", "--batch-sizes", "1,2", shape="16,8", form="linear")
+    assert finding["verdict"] == "inconclusive" and "returned float32[8, 2]; [2, 8] sums" in finding["note"]
+
+
+@pytest.mark.parametrize("name", ["prints", "with_grad"])
+def test_an_op_may_print_and_return_what_has_a_gradient(name, detcheck):
+    result, finding = asked(detcheck, f"order_kernels:{name}", "--batch-sizes", "1,2", shape="8")
+    assert (result.code, finding["verdict"]) == (0, "identical")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_a_result_wider_than_its_summands_is_checked_as_it_is(dtype, detcheck):
+    result, finding = asked(detcheck, "order_kernels:wider_out", "--batch-sizes", "1,2", "--dtype", dtype, shape="32")
+    assert (result.code, finding["evidence"]["orders"][0]["words"]) == (0, "sequential"), finding["note"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("negated", "multiplied by -1"), ("a_third", "divided by 3"), ("multiplied", "multiplied by 1.3")],
+)
+def test_a_sum_that_is_scaled_afterwards_is_read(name, says, detcheck):
+    result, finding = asked(detcheck, f"order_kernels:{name}", "--batch-sizes", "1,2", shape="16")
+    assert result.code == 0 and finding["evidence"]["orders"][0]["adds_in"] == f"float32, then {says}"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("length", [3, 4, 5, 7, 8])
+def test_data_for_few_summands_tells_a_wrong_order(length, dtype):
+    from detcheck.probes._confirm import SCREEN, TOLD, elsewhere, same
+
+    tree = Tree.of(length, {length + k: [length + k - 1 if k else 0, k + 1] for k in range(length - 1)}, 2 * length - 2)
+    values, factors = adders.cancelling(SCREEN, length, dtype, 0)
+    assert (values != 0).all() and np.isfinite(values).all()
+    way = adders.Adds("float64" if dtype == "float64" else "float32")
+    right = adders.readd(tree, values, factors, way, dtype)
+    reversed_, *_ = elsewhere(length)
+    assert (1 - same(adders.readd(tree, values[:, reversed_], factors, way, dtype), right).mean()) > TOLD
+
+
+def test_a_mean_that_float16_has_no_room_for_says_so(detcheck):
+    result, finding = asked(detcheck, "torch:mean", "--batch-sizes", "1,2", "--dtype", "float16", shape="100")
+    assert (result.code, finding["verdict"]) == (3, "inconclusive")
+    assert "there is no room for the masks" in finding["note"] and "no plain sum" not in finding["note"]
+
+
+def test_reasons_that_differ_are_no_evidence_of_variance():
+    from detcheck.orders import unlike
+
+    facts = {
+        "a": {"sure": False, "bits": "1", "why": "so"},
+        "b": {"sure": False, "bits": "1", "why": "or so"},
+        "c": {"sure": True, "bits": "1"},
+        "d": {"sure": True, "bits": "2"},
+        "e": {"sure": False, "bits": ""},
+    }
+    assert not unlike("abce", facts) and unlike("cd", facts) and unlike("ad", facts)
+
+
+def unfolded(f, at=0):
+    """The order that a fold stands for, as nested lists of summands."""
+    if f.kind == "leaf":
+        return at
+    if f.kind == "halves":
+        cut = (f.size + f.apart) // 2
+        run = list(range(at, at + f.size))
+
+        def halves(run):
+            cut = (len(run) + f.apart) // 2
+            return run[0] if len(run) == 1 else [halves(run[:cut]), halves(run[cut:])]
+
+        return halves(run) if cut else run
+    if f.kind == "lanes":
+
+        def lane(j):
+            total, *rest = range(at + j, at + f.size, f.count)
+            for k in rest:
+                total = [total, k]
+            return total
+
+        def over(t):
+            return lane(t) if isinstance(t, int) else [over(c) for c in t]
+
+        return over(unfolded(f.parts[0][1]))
+    if f.kind == "mix":
+        first, *rest = [unfolded(part, at + offset) for offset, part in f.parts]
+        if f.terms > 1:
+            return [first, *rest]
+        for part in rest:
+            first = [first, part]
+        return first
+    offset, body = f.parts[-1]
+    if f.kind == "pairs":
+        ratio = {True: 2, False: 0.5}[f.apart >= f.stride]
+        steps = [int(f.stride * ratio**k) for k in range(f.count.bit_length() - 1)]
+
+        def pairs(k, at):
+            return unfolded(body, at) if k < 0 else [pairs(k - 1, at), pairs(k - 1, at + steps[k])]
+
+        return pairs(len(steps) - 1, at + offset)
+    bodies = [at + offset + k * f.stride for k in range(f.count)]
+    if f.kind == "at once":
+        return [unfolded(body, b) for b in bodies]
+    total = unfolded(f.start, at + f.parts[0][0]) if f.start else unfolded(body, bodies.pop(0))
+    for b in bodies:
+        total = [total, *(unfolded(body, b + t * f.apart) for t in range(f.terms))]
+    return total
+
+
+def as_tree(nested, length):
+    children = {}
+
+    def number(node):
+        if isinstance(node, int):
+            return node
+        kids = [number(c) for c in node]
+        children[length + len(children)] = kids
+        return length + len(children) - 1
+
+    return Tree.of(length, children, number(nested))
+
+
+def a_random_tree(length, arity, seed):
+    """Of neighbours mostly, and with repeats, so that all kinds of folds come up."""
+    random = np.random.default_rng(seed)
+    if length == 1:
+        return 0
+    kind = random.integers(6)
+    if kind < 3 and length % 2 == 0:
+        half = a_random_tree(length // 2, arity, seed + 1)
+        step = (1, 2, length // 2)[kind]
+
+        def moved(node, by, apart):
+            return node * apart + by if isinstance(node, int) else [moved(c, by, apart) for c in node]
+
+        return [moved(half, 0, 2), moved(half, 1, 2)] if step < 3 else [half, moved(half, length // 2, 1)]
+    left = [int(k) for k in (random.permutation(length) if kind == 5 else np.arange(length))]
+    while len(left) > 1:
+        take = min(len(left), int(random.integers(2, arity + 1)))
+        at = int(random.integers(len(left) - take + 1)) if kind > 3 else 0
+        left[at : at + take] = [left[at : at + take]]
+    return left[0]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_fold_holds_the_order_to_the_last_summand(seed):
+    for length in (3, 5, 6, 7, 8, 12, 24, 32, 60):
+        tree = as_tree(a_random_tree(length, 2 + seed % 3, seed), length)
+        assert as_tree(unfolded(fold(tree)), length) == tree
+
+
+def test_halves_that_are_not_equal_are_two_orders_in_words():
+    def halved(run, longer):
+        cut = (len(run) + longer) // 2
+        return run[0] if len(run) == 1 else [halved(run[:cut], longer), halved(run[cut:], longer)]
+
+    short, long = (fold(as_tree(halved(list(range(13)), longer), 13)) for longer in (0, 1))
+    assert words(short) != words(long) and outline(short) != outline(long) and spelled(short) != spelled(long)
+
+
+@pytest.mark.parametrize(
+    ("nested", "said"),
+    [
+        ([[[0, 2], 1], 3], "2 in one addition, 2 apart, then 2 more 2 apart in order from 1 on"),
+        (
+            [[[[0, 1], 2], 6], [[3, 4], 5]],
+            "2 in one addition, then 2 more 4 apart in order from 2 on, then from 3 on (3 in order)",
+        ),
+        (
+            [[[4, 2], 0], [1, 3]],
+            "summand 2, then 2 more 4 apart in order from 4 back, then from 1 on (2 in one addition, 2 apart)",
+        ),
+    ],
+)
+def test_words_say_where(nested, said):
+    length = 1 + max(int(k) for k in re.findall(r"\d+", str(nested)))
+    found = words(fold(as_tree(nested, length)))
+    assert found == said
+
+
+def test_an_irregular_order_is_said_in_short():
+    random = np.random.default_rng(1)
+    for length in (64, 4096):
+        left = [int(k) for k in range(length)]
+        while len(left) > 1:
+            left.append([left.pop(int(random.integers(len(left)))) for _ in range(2)])
+        found = words(fold(as_tree(left[0], length)))
+        assert re.fullmatch(r"irregular: \d+ unlike subtrees; it adds up parts of [\d, ]+( \.\.\.)? summands", found), (
+            found
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["rmsnorm", "softmax", "log_softmax", "silu_mul", "gelu_mul"])
+def test_why_an_order_cannot_be_read_is_seen_on_the_op_itself(name, dtype):
+    from detcheck import lookup
+    from detcheck.probes._unreadable import UNREADABLE, why
+
+    op = lookup.find("kernels", name).OP
+    for function in (op.stock, op.batch_invariant):
+        for rows in (1, 3):
+            assert (
+                why(name, function, rows, dtype, 0) == f"{UNREADABLE[name].text} (seen here: {UNREADABLE[name].seen})"
+            )
+
+
+def test_a_reason_that_does_not_hold_is_not_given_as_one():
+    import torch
+
+    from detcheck.probes._unreadable import why
+
+    def centred(x, w):  # a layer norm: it knows signs
+        return (x - x.mean(-1, keepdim=True)) * w
+
+    def signed(x):  # its denominator is not of exponentials
+        return x / x.sum(-1, keepdim=True)
+
+    def mixes(gate, up):
+        return gate.cumsum(-1) * up
+
+    for name, op in (("rmsnorm", centred), ("softmax", signed), ("silu_mul", mixes), ("gelu_mul", lambda a, b: b * 1)):
+        assert "but this was not seen here" in why(name, op, 2, "float32", 0)
+    with pytest.raises(Exception, match="raised RuntimeError"):
+        why("softmax", lambda x: torch.zeros(2) @ torch.zeros(3), 2, "float32", 0)
+
+
+def test_what_was_observed_is_kept_where_a_batch_is_too_large_for_the_machine(detcheck, monkeypatch):
+    from detcheck.probes import order
+
+    def make(form, function, shape, rows, *more):
+        if rows > 2:
+            raise RuntimeError("can't allocate memory")
+        return made(form, function, shape, rows, *more)
+
+    made = order.make
+    monkeypatch.setattr(order, "make", make)
+    result, finding = asked(detcheck, "torch:sum", "--batch-sizes", "2,4", shape="64")
+    assert (result.code, finding["verdict"]) == (3, "inconclusive") and "Traceback" not in result.err
+    assert "cannot be given 4 rows here" in finding["note"] and finding["evidence"]["orders"][0]["sure"]
+    assert detcheck("order", "--op", "torch:sum", "--batch-sizes", f"1,{2**31}").code == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--op", "torch:sum", "--kernels", "batch-invariant"), "is for bundled ops"),
+        (("--op", "torch:celu"), "say with --form how it is called"),
+        (("--op", "torch:sum", "--form", "round"), "there is no such one"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_words(more, says, detcheck):
+    result = detcheck("order", *more)
+    assert result.code == 2 and says in result.err
+
+
+def test_a_run_that_is_interrupted_is_judged_and_goes_on(detcheck):
+    import order_kernels
+
+    order_kernels.CALLS[0] = 0
+    path = "order_kernels:interrupted_once"
+    asked = ("order", "--op", path, "--form", "linear", "--shape", "48,64", "--batch-sizes", "1,2,3", "--threads", 1)
+    stopped = detcheck(*asked)
+    assert stopped.code == 130 and "Traceback" not in stopped.err
+    run = re.findall(r"run: (\S+)", stopped.out)[0]
+    assert detcheck("report", run).code == 130
+    result = detcheck(*asked, "--resume", run, "--format", "json")
+    (finding,) = json.loads(result.out)["findings"]
+    assert (result.code, finding["verdict"], finding["missing"]) == (0, "identical", 0), finding["note"]

@@ -27,12 +27,14 @@ class Confirmation:
         """values[columns, length], factors[length]"""
         values = np.asfortranarray(values)  # as it is added: a summand of all columns side by side
         self._values, self._factors, self._dtype = values, factors, dtype
-        self._expected: dict[tuple[str, Adds], np.ndarray] = {}
-        self._told: dict[tuple[str, Adds], float] = {}
+        self._expected: dict[tuple[str, Adds, str], np.ndarray] = {}
+        self._told: dict[tuple[str, Adds, str], float] = {}
 
     def _ways(self, tree: Tree, sums: Sums, place: Place, factors: np.ndarray | None) -> Iterator[Adds]:
         """Ways of adding, the plain ones first; then with what is fused looked at summand by summand."""
-        yield from [way for name, way in self._expected if name == tree.hash]  # how it added under another condition
+        yield from [
+            way for name, way, out in self._expected if (name, out) == (tree.hash, sums.out)
+        ]  # how it added under another condition
         found = ways(self._dtype, factors is not None, sums.scale, tree)
         yield from found
         if not any(way.fused for way in found) or tree.length < 2:
@@ -55,25 +57,25 @@ class Confirmation:
         values, best = self._values, 0
         factors = self._factors if sums.factors is not None else None
         for way in self._ways(tree, sums, place, factors):
-            key = tree.hash, way
+            key = tree.hash, way, sums.out
             known = self._expected.get(key)
-            few = readd(tree, values[:SCREEN], factors, way, self._dtype) if known is None else known[:SCREEN]
+            few = readd(tree, values[:SCREEN], factors, way, sums.out) if known is None else known[:SCREEN]
             if not same(few, came[:, :SCREEN]).all():
                 continue
             if key not in self._expected:
-                self._expected[key] = readd(tree, values, factors, way, self._dtype)
+                self._expected[key] = readd(tree, values, factors, way, sums.out)
             equal = int(same(self._expected[key], came).all(0).sum())
             best = max(best, equal)
             if equal < len(values):
                 continue
             adds_in = way.said(tree.arity)
             if key not in self._told:  # what came is what was expected, so what a wrong order gives tells from either
-                wrong = [readd(tree, values[:SCREEN, at], factors, way, self._dtype) for at in elsewhere(tree.length)]
+                wrong = [readd(tree, values[:SCREEN, at], factors, way, sums.out) for at in elsewhere(tree.length)]
                 self._told[key] = max(1 - same(w, came[:1, :SCREEN]).mean() for w in wrong)
             if tree.length > 2 and self._told[key] < TOLD:
                 return {
                     "adds_in": adds_in,
-                    "why": f"sums in {way.accumulator} are exact on all data that {self._dtype} can hold here: another order would give the same bits",
+                    "why": f"sums in {way.accumulator} lose too little on the data that was tried: another order would give the same bits",
                 }
             return {"adds_in": adds_in, "sure": True, "checked": {"columns": len(values), "equal": equal}}
         return {

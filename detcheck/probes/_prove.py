@@ -36,7 +36,7 @@ def prove(sums: Sums, place: Place, tree: Tree) -> dict[str, int]:
             x[rows[: len(j)], j] = -huge / unit
             came = sums.result()[np.ix_(rows[: len(j)], at)]
             x[rows[: len(j)], j] = 1.0
-            expected = in_dtype((n - table[begin : i[-1] + 1, first : j[-1] + 1]).astype(np.float64) * unit, sums.dtype)
+            expected = in_dtype((n - table[begin : i[-1] + 1, first : j[-1] + 1]).astype(np.float64) * unit, sums.out)
             unlike += int(((came != expected.T) & (j[:, None] != i)).sum())
         sums.put(at, i, unit)
     return {"pairs": n * (n - 1), "unlike": unlike}

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from detcheck.adders import MANTISSA
 from detcheck.probes._sums import Place, Sums
 from detcheck.trees import NotATreeError, Tree, reveal
 
@@ -31,8 +30,16 @@ GUESSES = 4  # at a count, at most
 EXACT = 0.25  # how far from a whole number a count may be read
 
 
+# dtype -> the smallest number that it holds. So many times that, a number has all its bits.
+TINY = {"float64": 2.0**-1074, "float32": 2.0**-149, "bfloat16": 2.0**-133, "float16": 2.0**-24}
+
+
 class NotASumError(Exception):
     """The op's results are not those of adding its summands up. Its text says what was seen."""
+
+
+class NoRoomError(NotASumError):
+    """The dtype has too little range to tell. Its text says of what."""
 
 
 class Reader:
@@ -48,7 +55,7 @@ class Reader:
         self._side: np.ndarray | None = None
         """of each summand: whether it met the first pivot before the root"""
         self._pivot = self._other = 0
-        bits = MANTISSA[sums.dtype]
+        bits = sums.precision
         self._limit = 2 ** (
             bits
             if (sums.scale in (1.0, 1 / sums.length) and is_power_of_two(sums.length)) or sums.scale == 1.0
@@ -114,7 +121,7 @@ class Reader:
             guess, vague = counts, np.zeros(len(i), bool)
         else:
             # Without a likely one: fewer than come in if all of their group do, so that what is left is never nothing.
-            fewest = np.maximum(0, (n - most - 2) * (1 - 2.0 ** (1 - MANTISSA[dtype])))
+            fewest = np.maximum(0, (n - most - 2) * (1 - 2.0 ** (1 - self._sums.precision)))
             guess = n - self._likely.meets(i, j) if self._likely else fewest
             counts, vague = np.full(len(i), np.nan), np.ones(len(i), bool)
         emptied = np.full(len(i), -1.0)  # what was taken off when nothing was left
@@ -171,7 +178,7 @@ def calibrate(sums: Sums, place: Place, unit: float, huge: float, seed: int) -> 
     random = np.random.default_rng([seed, n])
     singles = sorted({0, n - 1, *(int(k) for k in random.integers(n, size=SINGLES))})
     some = np.sort(random.permutation(n)[: max(1, n // 2)])
-    few = np.sort(random.permutation(n)[: max(1, min(n // 3, 2 ** (MANTISSA[sums.dtype] - 4)))])
+    few = np.sort(random.permutation(n)[: max(1, min(n // 3, 2 ** (sums.precision - 4)))])
     patterns = [np.zeros(n), np.ones(n)]
     patterns += [np.bincount([k], minlength=n).astype(float) for k in singles]
     patterns += [np.bincount(chosen, minlength=n).astype(float) for chosen in (some, few)]
@@ -186,25 +193,31 @@ def calibrate(sums: Sums, place: Place, unit: float, huge: float, seed: int) -> 
     one = found[2] / unit
     if found[0] != 0 or not np.isfinite(found[: len(patterns)]).all():
         raise NotASumError(f"zeros give {found[0]:.6g}")
+    if one == 0 and unit < 1:
+        raise NoRoomError(
+            f"a summand of {unit:.3g} gives 0: it is too small for {sums.out}, or small numbers are flushed"
+        )
     if one == 0:
         raise NotASumError(f"a single summand of {unit:.3g} gives 0: small numbers are flushed, or not added at all")
-    scale = 1 / n if abs(one * n - 1) < 2.0 ** (1 - MANTISSA[sums.dtype]) and n > 1 else float(one)
+    if abs(one * unit) < 2.0 ** (sums.precision - 1) * TINY[sums.out] and one != round(one):
+        raise NoRoomError(f"a summand of {unit:.3g} gives {one * unit:.3g}, of which {sums.out} keeps too few bits")
+    scale = 1 / n if abs(one * n - 1) < 2.0 ** (1 - sums.precision) and n > 1 else float(one)
     for pattern, came in zip(patterns[1:], found[1:], strict=False):
         count = int(pattern.sum())
         expected = scale * unit * count
-        # A rounding for the result and one for the scale; a sum that is kept too narrow stops counting, which `blocks` is for.
-        allowed = abs(expected) * 2.0 ** (2 - MANTISSA[sums.dtype])
-        saturates = count > 2 ** (MANTISSA[sums.dtype] - 4) and 0 < came / (scale * unit) <= count
-        if abs(came - expected) > allowed and not (
-            saturates and came / (scale * unit) >= 2 ** (MANTISSA[sums.dtype] - 1)
-        ):
+        # A rounding for the result and one for the scale, and of each addition where units are scaled to no power of two first; a sum
+        # that is kept too narrow stops counting, which `blocks` is for.
+        roundings = 4 if np.frexp(scale)[0] == 0.5 else max(4, min(count / 8, 2.0 ** (sums.precision - 6)))
+        allowed = abs(expected) * roundings * 2.0**-sums.precision
+        saturates = count > 2 ** (sums.precision - 4) and 0 < came / (scale * unit) <= count
+        if abs(came - expected) > allowed and not (saturates and came / (scale * unit) >= 2 ** (sums.precision - 1)):
             raise NotASumError(
                 f"{count} equal summands give {came / unit:.6g} where one gives {one:.6g}: it does not add them up"
             )
     if (
         swallow
         and not found[-1] == scale * huge
-        and not abs(found[-1] / (scale * huge) - 1) < 2.0 ** (2 - MANTISSA[sums.dtype])
+        and not abs(found[-1] / (scale * huge) - 1) < 2.0 ** (2 - sums.precision)
     ):
         raise NotASumError(f"a summand of {huge:.3g} among units gives {found[-1]:.6g}")
     return scale
@@ -224,17 +237,19 @@ def through(sums: Sums, place: Place, values: np.ndarray) -> np.ndarray:
 def read(sums: Sums, place: Place, seed: int, likely: Tree | None = None) -> tuple[Tree, str]:
     """The tree of the place's sums, and how it was read. A `likely` one saves calls. Raises NotASumError, NotATreeError."""
     trouble: Exception = NotASumError("nothing is known to read it by")
+    room: NoRoomError | None = None
     for unit, huge in MASKS[sums.dtype]:
         try:
             sums.scale = calibrate(sums, place, unit, huge, seed)
         except NotASumError as error:
             trouble = error
+            room = room or (error if isinstance(error, NoRoomError) else None)
             continue
-        narrow = sums.length > 2 ** (MANTISSA[sums.dtype] - 3)
+        narrow = sums.length > 2 ** (sums.precision - 3)
         for how in ("rest", "blocks") if narrow else ("plain",):
             try:
                 reader = Reader(sums, place, unit, huge, how, likely)
                 return reveal(sums.length, reader.ask, seed, len(sums.slots_of(place))), how
             except NotATreeError as error:
                 trouble = error
-    raise trouble
+    raise room or trouble

@@ -7,7 +7,9 @@ aligned otherwise, kernels take other orders.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from detcheck.adders import MANTISSA
 from detcheck.errors import UsageError
 from detcheck.kernels._batches import strided, unaligned
 from detcheck.probes import _user_op
@@ -81,7 +84,11 @@ class Sums:
     columns: int
     by: str
     """ "columns": a slot is a column, and every row sees the same summands; "rows": a slot is a row"""
+    shape: tuple[int, ...] | None = None
+    """of the result, but for axes of one; None: any of so many numbers"""
     scale: float = 1.0
+    out: str = ""
+    """dtype of the result, once the op was called"""
     calls: int = 0
     op_s: float = 0.0
 
@@ -96,6 +103,11 @@ class Sums:
     @property
     def dtype(self) -> str:
         return str(self.terms.dtype).removeprefix("torch.")
+
+    @property
+    def precision(self) -> int:
+        """Bits of a summand or of a result, whichever has fewer."""
+        return min(MANTISSA[self.dtype], MANTISSA[self.out or self.dtype])
 
     def fill(self, value: float) -> None:
         self.terms.fill_(value)
@@ -131,18 +143,22 @@ class Sums:
 
         started = time.perf_counter()
         try:
-            with torch.no_grad(), _user_op.importable():
-                result = self.run()
-                result = torch.as_tensor(result)
-        except (Exception, SystemExit) as error:  # it is foreign and may raise anything
+            with torch.no_grad(), _user_op.importable(), contextlib.redirect_stdout(sys.stderr):
+                result = tensor_of(self.run())
+        except (KeyboardInterrupt, OpError):
+            raise
+        except BaseException as error:  # it is foreign and may raise anything
             raise OpError(f"raised {_user_op.words(error)}") from error
         finally:
             self.op_s += time.perf_counter() - started
             self.calls += 1
-        if result.numel() != self.rows * self.columns or not result.is_floating_point():
-            raise OpError(
-                f"returned {str(result.dtype).removeprefix('torch.')}{list(result.shape)}; {self.rows} x {self.columns} sums were expected"
-            )
+        self.out = str(result.dtype).removeprefix("torch.")
+        expected = (self.rows, self.columns) if self.shape is None else self.shape
+        fits = result.numel() == self.rows * self.columns and (
+            self.shape is None or bare(result.shape) == bare(expected)
+        )
+        if not fits or self.out not in MANTISSA:
+            raise OpError(f"returned {self.out}{list(result.shape)}; {list(expected)} sums were expected")
         return result.reshape(self.rows, self.columns)
 
     def result(self) -> np.ndarray:
@@ -157,6 +173,24 @@ class Sums:
         if self.by == "columns":
             return result[np.ix_(np.asarray(place.rows), slots)]
         return result[slots, place.columns[0]][None]
+
+
+def tensor_of(found: object) -> torch.Tensor:
+    """What an op returned, as a plain tensor. Raises OpError."""
+    import torch
+
+    if isinstance(found, tuple) or found is None:
+        what = "nothing" if found is None else f"a tuple of {len(found)}"
+        raise OpError(f"returned {what}; it must return its sums alone, as one tensor")
+    if isinstance(found, torch.Tensor):
+        if found.is_nested or found.layout != torch.strided or found.device.type == "meta":
+            raise OpError("returned a tensor that is nested, sparse or without data; it must be a plain one")
+        return found.detach()
+    return torch.as_tensor(found, dtype=None if hasattr(found, "dtype") else torch.float64)
+
+
+def bare(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(n for n in shape if n != 1)
 
 
 def make(
@@ -174,31 +208,35 @@ def make(
         k, n = shape
         x = tensor(rows, k)
         w = tensor(n, k) if form == "linear" else tensor(k, n)
-        return Sums(lambda: function(x, w), w if form == "linear" else w.t(), x, rows, n, "columns")
+        return Sums(lambda: function(x, w), w if form == "linear" else w.t(), x, rows, n, "columns", (rows, n))
     if form == "bmm":
         b, k, n = shape
         x, w = tensor(b, rows, k), tensor(b, k, n)
         # Its result as [M, B, N]: what one row of the batch gives stands together, as in every other form.
-        return Sums(
-            lambda: torch.as_tensor(function(x, w)).transpose(0, 1), w.transpose(1, 2), x, b * rows, n, "columns"
-        )
+        return Sums(lambda: swapped(function(x, w)), w.transpose(1, 2), x, b * rows, n, "columns", (rows, b, n))
     if form == "mv":
         k, n = shape
         w, x = tensor(n, k), tensor(k)
-        return Sums(lambda: function(w, x), w, x, 1, n, "columns")
+        return Sums(lambda: function(w, x), w, x, 1, n, "columns", (n,))
     if form == "dot":
         x, w = tensor(*shape), tensor(*shape)
-        return Sums(lambda: function(x, w), w[None], x, 1, 1, "columns")
+        return Sums(lambda: function(x, w), w[None], x, 1, 1, "columns", ())
     if form == "sum":
         x = tensor(rows, *shape)
-        return Sums(lambda: function(x), x, None, rows, 1, "rows")
+        return Sums(lambda: function(x), x, None, rows, 1, "rows", (rows,))
     if form == "vector":
         x = tensor(*shape)
-        return Sums(lambda: function(x), x[None], None, 1, 1, "columns")
+        return Sums(lambda: function(x), x[None], None, 1, 1, "columns", ())
     heads, kv_heads, keys, width = shape
     q, k, v = tensor(rows, heads, 1, width), tensor(rows, kv_heads, keys, width), tensor(rows, kv_heads, keys, width)
     q.zero_()  # every key gets the same weight
-    return Sums(lambda: function(q, k, v), v.transpose(2, 3), None, rows * heads, width, "columns")
+    shape = rows, heads, 1, width
+    return Sums(lambda: function(q, k, v), v.transpose(2, 3), None, rows * heads, width, "columns", shape)
+
+
+def swapped(found: object) -> torch.Tensor:
+    result = tensor_of(found)
+    return result.transpose(0, 1) if result.ndim > 1 else result
 
 
 def sizes(form: str, shape: Sequence[int] | None) -> tuple[int, ...]:
