@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detcheck.engines.checkpoint import first_line
-from detcheck.engines.transformers import TransformersEngine, out_of_memory
+from detcheck.engines.transformers import TransformersEngine
 from detcheck.errors import OutOfMemoryError
+from detcheck.kernels._bytes import integers
+from detcheck.kernels._checks import out_of_memory
 from detcheck.kernels._switch import uncounted
 
 if TYPE_CHECKING:
@@ -42,8 +44,7 @@ def last_logits(
         raise OutOfMemoryError(f"out of memory with {len(prompts)} rows: {first_line(error)}") from None
     finally:
         hook.remove()
-    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[logits.element_size()]
-    return logits.view(integers).numpy(), str(logits.dtype).removeprefix("torch."), tuple(sorted(seen))
+    return integers(logits).reshape(logits.shape).numpy(), str(logits.dtype).removeprefix("torch."), tuple(sorted(seen))
 
 
 def forward(engine: TransformersEngine, prompts: Sequence[Sequence[int]], decoded: int) -> torch.Tensor:

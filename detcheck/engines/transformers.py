@@ -20,7 +20,7 @@ import numpy as np
 from detcheck.engines.base import Completion, Decoded, Row
 from detcheck.engines.checkpoint import Checkpoint, first_line, quiet_transformers
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
-from detcheck.kernels._checks import NotInvariantError
+from detcheck.kernels._checks import NotInvariantError, out_of_memory
 from detcheck.kernels._switch import batch_invariant, uncounted
 from detcheck.records import Kernels
 
@@ -231,14 +231,3 @@ class Measure:
         return Completion(
             tokens, np.asarray(logprobs, np.float32), np.asarray(margins, np.float32), runners_up, finish_reason
         )
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """torch says it in three ways: a class of its own on GPUs, a RuntimeError on the CPU, Python's MemoryError."""
-    import torch
-
-    return (
-        isinstance(error, torch.OutOfMemoryError | MemoryError)
-        or "can't allocate memory" in str(error)
-        or "out of memory" in str(error)
-    )

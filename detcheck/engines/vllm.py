@@ -24,12 +24,12 @@ from typing import Any
 
 from detcheck.engines import _vllm_installed
 from detcheck.engines._vllm_arguments import Settings
-from detcheck.engines._vllm_calls import Call
 from detcheck.engines._vllm_host import Answer, Look, Request
 from detcheck.engines.base import Decoded, Row
 from detcheck.engines.checkpoint import Checkpoint
 from detcheck.errors import FailedError, UsageError
 from detcheck.records import Kernels
+from detcheck.vllm_calls import Call
 
 START = "import sys; from detcheck.engines._vllm_host import main; main(int(sys.argv[1]))"
 # Set unless the user sets them: quiet, offline, and threads that do not spin while the other process works.

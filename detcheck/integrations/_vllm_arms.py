@@ -10,11 +10,10 @@ from typing import Any
 import torch
 
 from detcheck.bits import furthest, patterns
-from detcheck.engines._vllm_calls import Call
-from detcheck.engines.transformers import out_of_memory
-from detcheck.integrations._vllm_rows import Laid, Own, digest, leaves, mapped, own_rows, plain
-from detcheck.probes._culprit import integers
-from detcheck.probes._seen import same_form
+from detcheck.integrations._vllm_rows import Own, digest, leaves, mapped, own_rows, plain
+from detcheck.kernels._bytes import integers, same_form
+from detcheck.kernels._checks import out_of_memory
+from detcheck.vllm_calls import Call
 
 SAMPLER = "sampler"
 IDEMPOTENT = ("Attention", "MLAAttention")  # asked again they write the same numbers to the same places of their cache
@@ -89,7 +88,7 @@ class Arms:
         def rows(place: int, tensor: torch.Tensor) -> torch.Tensor:
             if (part := own.part(tensor)) is None:
                 return tensor
-            return same_form(part, Laid(tuple(part.stride()), self.offsets.get((call.path, call.visit, place), 0)))
+            return same_form(part, offset=self.offsets.get((call.path, call.visit, place), 0))
 
         count = own.last - own.first
         return self._run(mapped(self.given, rows), Own(0, count, own.computed, count, 0, 1))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from detcheck.probes._seen import row_digests, same_form
+from detcheck.kernels._bytes import row_digests, same_form
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,6 @@ class Own:
     def window(self, first: int, last: int) -> Own:
         """Rows of all tokens from first to last - 1, whosever they are."""
         return Own(first, last, self.computed, self.tokens, 0, -1)
-
-
-@dataclass(frozen=True)
-class Laid:
-    """How a tensor lies in memory; see `probes._seen.same_form`."""
-
-    strides: tuple[int, ...]
-    offset: int
 
 
 def own_rows(out: Any, own: Own) -> list[torch.Tensor]:

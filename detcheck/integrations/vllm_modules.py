@@ -17,13 +17,12 @@ import numpy as np
 import torch
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 
-from detcheck.engines._vllm_calls import Call
 from detcheck.integrations._vllm_arms import SAMPLER, Arms
 from detcheck.integrations._vllm_rows import Own, leaves, mapped, nudge, own_rows
 from detcheck.integrations.vllm_scheduler import KEY
+from detcheck.kernels._bytes import ALIGNED, integers, row_digests, same_form
 from detcheck.kernels._switch import uncounted
-from detcheck.probes._culprit import integers
-from detcheck.probes._seen import ALIGNED, row_digests, same_form
+from detcheck.vllm_calls import Call
 
 TRACED = "traced"  # in a request's plan: it is the one whose rows are looked at
 LOGITS = "LogitsProcessor"

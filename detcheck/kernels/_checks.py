@@ -1,4 +1,4 @@
-"""What every op refuses, in words."""
+"""What every op refuses, in words; and how torch says that there is no room."""
 
 from __future__ import annotations
 
@@ -32,3 +32,14 @@ def dtype_code(op: str, *tensors: torch.Tensor | None) -> int:
         if t.device != first.device:
             raise ValueError(f"{op} needs its arguments on one device; got {first.device} and {t.device}")
     return NAMES.index(name)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """torch says it in three ways: a class of its own on GPUs, a RuntimeError on the CPU, Python's MemoryError."""
+    import torch
+
+    return (
+        isinstance(error, torch.OutOfMemoryError | MemoryError)
+        or "can't allocate memory" in str(error)
+        or "out of memory" in str(error)
+    )

@@ -17,10 +17,12 @@ import numpy as np
 from detcheck.bits import content_hash, furthest, patterns
 from detcheck.engines.checkpoint import first_line
 from detcheck.engines.logits import forward, last_logits
-from detcheck.engines.transformers import TransformersEngine, out_of_memory
+from detcheck.engines.transformers import TransformersEngine
 from detcheck.errors import OutOfMemoryError
+from detcheck.kernels._bytes import integers
+from detcheck.kernels._checks import out_of_memory
 from detcheck.probes._call import Call, Key
-from detcheck.probes._culprit import Tested, TwoArms, forms, integers
+from detcheck.probes._culprit import Tested, TwoArms, forms
 from detcheck.probes._rows import Layout
 from detcheck.probes._trace import Tracer
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from detcheck.bits import furthest, patterns
-from detcheck.engines.transformers import out_of_memory
+from detcheck.kernels._bytes import digest, integers, same_form
+from detcheck.kernels._checks import out_of_memory
 from detcheck.kernels._switch import uncounted
 from detcheck.probes._arguments import flat, rebuilt
 from detcheck.probes._call import Call, Key
 from detcheck.probes._culprit_order import orders
 from detcheck.probes._rows import Part
-from detcheck.probes._seen import Seen, digest, same_form
+from detcheck.probes._seen import Seen
 from detcheck.probes._trace import unseen
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ class Given:
             before: Seen | None = self.lone.inputs.get(place)
             cut = s.part.take(leaves[place])
             same = before is not None and tuple(cut.shape) == before.shape
-            leaves[place] = same_form(cut, before if same else None)
+            leaves[place] = same_form(cut, *((before.strides, before.offset) if same else ()))
         return leaves
 
     def window(self, first: int, last: int) -> list[torch.Tensor]:
@@ -254,15 +255,6 @@ def schema_writes(function: Any) -> bool:
 def digests(tensors: Sequence[torch.Tensor]) -> int:
     with unseen():
         return hash(tuple(map(digest, tensors)))
-
-
-def integers(tensor: torch.Tensor) -> torch.Tensor:
-    """The bit patterns, flat."""
-    import torch
-
-    flat = tensor.detach().contiguous().cpu().reshape(-1)
-    flat = torch.view_as_real(flat).reshape(-1) if flat.is_complex() else flat
-    return flat.view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()])
 
 
 def describe(call: Call, alone: Call, together: torch.Tensor, lone: torch.Tensor) -> dict[str, Any]:

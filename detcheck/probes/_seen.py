@@ -1,7 +1,7 @@
 """What a trace keeps of a tensor: its form and hashes, never the tensor itself.
 
-The hash is Python's own of bytes: keyed, 64 bits, at memory speed. It is good within one process, which is all that a trace is
-compared in; what is stored of a culprit is hashed for good. A weight is known by its name and place and is not hashed at all.
+A trace is compared within one process, so hashes need be good there alone (`kernels/_bytes.py`). A weight is known by its name and
+place and is not hashed at all.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from detcheck.kernels._bytes import ALIGNED, digest, row_digests
 from detcheck.probes._rows import Layout, Part, matching, part
 
 if TYPE_CHECKING:
     import torch
-
-ALIGNED = 64  # bytes: a kernel may take another path where its data begin elsewhere
 
 
 @dataclass(slots=True)
@@ -47,23 +46,6 @@ def weights(model: torch.nn.Module) -> dict[int, str]:
     for name, parameter in model.named_parameters():
         found.setdefault(parameter.untyped_storage().data_ptr(), name)
     return found
-
-
-def digest(tensor: torch.Tensor) -> int:
-    """Of the bytes, in the order of the elements, whatever the strides."""
-    import torch
-
-    flat = tensor.detach().contiguous().cpu().reshape(-1)
-    return hash(flat.view(torch.uint8).numpy().tobytes())
-
-
-def row_digests(tensor: torch.Tensor) -> tuple[int, ...]:
-    import torch
-
-    if not tensor.numel():
-        return (0,) * len(tensor)
-    rows = tensor.detach().contiguous().cpu().view(torch.uint8).numpy()
-    return tuple(hash(row.tobytes()) for row in rows)
 
 
 def look(
@@ -100,17 +82,3 @@ def look(
     elif known is not None:
         seen.digest = digest(known.take(tensor))
     return seen
-
-
-def same_form(tensor: torch.Tensor, like: Seen | None = None) -> torch.Tensor:
-    """A copy with the same strides, or those of `like`, beginning as far from an aligned address."""
-    import torch
-
-    strides = tensor.stride() if like is None else like.strides
-    offset = tensor.data_ptr() % ALIGNED if like is None else like.offset
-    if not tensor.numel() or 0 in strides or len(strides) != tensor.ndim:
-        return tensor.clone()
-    reach = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, strides, strict=True))
-    base = torch.empty(reach + ALIGNED, dtype=tensor.dtype, device=tensor.device)
-    start = ((offset - base.data_ptr()) % ALIGNED) // tensor.element_size()
-    return base.as_strided(tensor.shape, strides, start).copy_(tensor)

@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from detcheck.engines.checkpoint import first_line
-from detcheck.engines.transformers import out_of_memory
 from detcheck.errors import FailedError
-from detcheck.kernels._checks import NotInvariantError
+from detcheck.kernels._bytes import same_form
+from detcheck.kernels._checks import NotInvariantError, out_of_memory
 from detcheck.kernels._switch import transformers_attention, uncounted
 from detcheck.probes._arguments import flat
 from detcheck.probes._call import Call, Key, of_attention, points_into_the_batch
 from detcheck.probes._rows import Layout, Part, like_the_others
-from detcheck.probes._seen import look, same_form, weights
+from detcheck.probes._seen import look, weights
 
 if TYPE_CHECKING:
     import torch

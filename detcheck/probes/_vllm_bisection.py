@@ -15,12 +15,12 @@ import numpy as np
 
 from detcheck.bits import furthest, patterns
 from detcheck.culprits import arms
-from detcheck.engines._vllm_calls import Call
 from detcheck.engines._vllm_host import Look, Request
 from detcheck.engines.base import Row
 from detcheck.engines.vllm import VllmEngine
 from detcheck.errors import FailedError
 from detcheck.probes._bisection import LONE, MOST_EVIDENCE, named, pattern
+from detcheck.vllm_calls import Call
 
 OP = "vllm::"
 

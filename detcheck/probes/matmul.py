@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from detcheck.engines.checkpoint import first_line, full_dtype
-from detcheck.engines.transformers import out_of_memory
 from detcheck.environment import observe_environment
 from detcheck.errors import FailedError, UsageError
 from detcheck.kernels._batches import row_bits
+from detcheck.kernels._checks import out_of_memory
 from detcheck.outcomes import digest_outcome, row_outcome
 from detcheck.probes import _device
 from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Role, Schedule, Spec, Step, Subject
