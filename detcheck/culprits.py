@@ -128,6 +128,13 @@ def nobody(facts: Mapping[str, Any]) -> tuple[Verdict, str]:
             Verdict.INCONCLUSIVE,
             "nothing was asked again: --trials 2 does" if tested else "no call could be cut to the prompt's rows",
         )
+    if of_run := facts.get("of_run"):
+        followed = f", up to token {of_run['tokens']}" if of_run["tokens"] else ""
+        return (
+            Verdict.INCONCLUSIVE,
+            f"what the run saw differ in {of_run['condition']} did not come again{followed}: {tested} calls and the logits have equal bits here. "
+            f"Was the run made on this machine, with these versions and as many threads? Of its tokens at most {of_run['most']} are followed",
+        )
     gain = f"a row of {control['op']} moved by one ulp changes {control['changed']} of {control['elements']} logits"
     return Verdict.IDENTICAL, (
         f"nothing is guilty: {tested} calls gave the same bits again and alone, and so did the logits, in {', '.join(names)}; "

@@ -23,7 +23,9 @@ class Differing:
     rows: tuple[int, ...]
     """of the batch, as its schedule has it"""
     fed: tuple[int, ...]
-    """tokens that both gave before they differ"""
+    """tokens that both gave before they differ, in text or in bits"""
+    decoding: bool = False
+    """whether both fed the last tokens of the prompt one by one"""
     traffic: Traffic | None = None
     """how the rows reached an engine that forms its batches itself"""
 
@@ -48,20 +50,21 @@ def of(run: Run, observations: Iterable[Observation], outcomes: Mapping[str, Out
             seen.setdefault(o.condition.name, []).append(outcomes[o.outcome])
     cases = [case for case, _ in run.subject.cases]
     steps = [s for s in run.subject.schedule.steps if cases[s.case] == finding.case and s.condition in seen]
-    lone = next((seen[s.condition][0] for s in steps if is_lone(s)), None)
+    lones = {is_decoding(s): seen[s.condition][0] for s in reversed(steps) if is_lone(s)}
     pairs = [
-        (step, other)
+        (step, lone, other)
         for step in steps
-        if lone is not None and not is_lone(step) and not step.condition.startswith("decode")
+        if not is_lone(step) and (lone := lones.get(is_decoding(step)))
         for other in seen[step.condition]
         if other.id != lone.id
     ]
     if pairs:  # a fork in the text is what was seen; where there is none, bits are
-        step, other = next((p for p in pairs if forks_at(lone, p[1]) is not None), pairs[0])
+        step, lone, other = next((p for p in pairs if forks_at(*p[1:]) is not None), pairs[0])
         names = [p.name for p in run.subject.inputs]
         fed = () if run.spec.probe == "batch" else tuple(int(t) for t in lone.tokens[: parting(lone, other)][:LONGEST])
         arm = Kernels(finding.case.kernels)
-        return Differing(names.index(finding.case.input), arm, step.condition, step.rows, fed, step.traffic)
+        prompt = names.index(finding.case.input)
+        return Differing(prompt, arm, step.condition, step.rows, fed, is_decoding(step), step.traffic)
     raise UsageError(f"in {where} no batch differs from the prompt alone; bisect compares these two. Ask with --model")
 
 
@@ -69,6 +72,11 @@ def is_lone(step: Step) -> bool:
     """Whether the prompt rides alone, and in one piece."""
     cut = step.traffic is not None and (step.traffic.token_budget is not None or step.traffic.cached)
     return len(step.rows) == 1 and not cut
+
+
+def is_decoding(step: Step) -> bool:
+    """Whether it is a `decode-N` of `batch`: alone too the prompt's last tokens are fed one by one there."""
+    return step.condition.startswith("decode-")
 
 
 def chosen(findings: Iterable[Finding]) -> Finding | None:
@@ -83,8 +91,8 @@ def forks_at(lone: Outcome, other: Outcome) -> int | None:
 
 
 def parting(lone: Outcome, other: Outcome) -> int:
-    """Tokens before the first that differs; before the first of other bits, where none does."""
-    fork = forks_at(lone, other)
-    if fork is not None or lone.logprobs is None or other.logprobs is None:
-        return fork or 0
-    return first_difference(as_integers(lone.logprobs), as_integers(other.logprobs)) or 0
+    """Tokens before the first that differs or has other bits: bits part first, and what they part by is what the text parts by."""
+    found = [forks_at(lone, other)]
+    if lone.logprobs is not None and other.logprobs is not None:
+        found.append(first_difference(as_integers(lone.logprobs), as_integers(other.logprobs)))
+    return min((at for at in found if at is not None), default=0)

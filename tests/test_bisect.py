@@ -4,6 +4,7 @@ import json
 
 import jsonschema
 import numpy as np
+import order_kernels
 import pytest
 import torch
 from conftest import only_run
@@ -181,12 +182,18 @@ def test_an_op_that_cannot_be_asked_of_fewer_rows_is_not_judged(llama, monkeypat
     )
 
 
-def test_a_model_under_torch_compile_is_refused(llama, monkeypatch, tmp_path):
-    monkeypatch.setattr(llama._model.model.layers[1], "_compiled_call_impl", lambda *_: None)
+@pytest.mark.parametrize("part", ["model.layers.1", "the model"])
+def test_a_model_under_torch_compile_is_refused(llama, monkeypatch, tmp_path, part):
+    if part == "the model":
+        monkeypatch.setattr(llama, "_model", torch.compile(llama._model))
+    else:
+        layer = llama._model.get_submodule(part)
+        monkeypatch.setattr(layer, "_compiled_call_impl", None)  # as it is; undone afterwards
+        layer.compile()
     monkeypatch.setattr(bisect, "PROBE", lambda spec, planned=None: Bisect(spec, llama, planned))
     ran = runner.run(Spec("bisect", Options(prompt=PROMPT)), tmp_path)
     assert (ran.verdict, ran.exit_code) == (Verdict.FAILED, 4)
-    assert "model.layers.1 is compiled by torch.compile" in ran.findings[0].note
+    assert f"{part} is compiled by torch.compile" in ran.findings[0].note
 
 
 def test_another_way_when_the_prompt_is_alone(llama, monkeypatch):
@@ -233,18 +240,39 @@ def test_stock_is_what_tests_of_every_leaf_find(llama):
 def test_the_order_of_additions_is_asked_where_it_can_be(llama, monkeypatch):
     asked = []
 
-    def ask(function, a, b, row):
-        asked.append((tuple(a.shape), row))
-        assert function(a, b).shape == (a.shape[0], b.shape[1])
-        b.zero_()  # as masks are: the model's own weight must not see it
-        return f"a tree of {a.shape[0]} rows"
+    def ask(sums, place):
+        asked.append((sums.rows, sums.length, place.rows))
+        sums.terms.zero_()  # as masks are: the model's own weight must not see it
+        assert sums.result().shape == (sums.rows, sums.columns)
+        return f"a tree of {sums.rows} rows"
 
     monkeypatch.setattr(_culprit_order, "ask", ask)
     found = bisected(llama, [], trials=2, kernels=Kernels.STOCK)
     (told,) = (f.evidence["culprit"] for f in found if f.case.input == "lm_head")
     assert told["order_of_additions"] == {"alone": "a tree of 1 rows", "batch": f"a tree of {ROWS} rows"}
-    assert ((1, 64), 0) in asked and any(shape == (ROWS, 64) for shape, _ in asked)
+    slot = found[0].evidence["bisection"]["batches"][0]["slot"]
+    assert (1, 64, (0,)) in asked and (ROWS, 64, (slot,)) in asked
     assert "order of additions alone: a tree of 1 rows" in culprit_words.lines({"culprit": told})
+
+
+def test_an_order_is_said_of_sums_and_of_products_in_groups():
+    """Alone they add from the first to the last, in a batch from the last to the first; what is no plain sum is not said."""
+    own = [range(2, 3), range(2, 7)]
+    x, in_batch = torch.ones(1, 5, 24), torch.ones(4, 7, 24)
+
+    def total(x):
+        return order_kernels.chain(list(x.unbind(-1))[:: 1 if x.shape[0] == 1 else -1])
+
+    def products(bias, a, b):
+        terms = [a[..., k : k + 1] * b[..., k : k + 1, :] for k in range(a.shape[2])]
+        return bias + order_kernels.chain(terms[:: 1 if a.shape[0] == 1 else -1])
+
+    said = _culprit_order.orders("aten::sum", total, [x], [in_batch], own)
+    assert said["alone"].startswith("sequential (") and said["batch"].startswith("reversed: ")
+    groups = [[torch.ones(1), torch.ones(n, 5, 24), torch.ones(n, 24, 16)] for n in (1, 4)]
+    assert _culprit_order.orders("aten::baddbmm", products, *groups, own) == said
+    assert _culprit_order.orders("aten::mean", lambda x: x.amax(-1), [x], [in_batch], own) == {}
+    assert _culprit_order.orders("aten::exp", total, [x], [in_batch], own) == {}
 
 
 def test_applied_until_the_logits_are_equal_and_shown_in_every_format(detcheck, tmp_path, monkeypatch, amplifier):
@@ -285,6 +313,37 @@ def test_a_run_that_found_a_difference_is_followed(detcheck, tmp_path, monkeypat
     assert refused.code == 2 and "--model is the run's own" in refused.err
     calm = detcheck("bisect", only_run(tmp_path / "found"))
     assert calm.code == 2 and "bisect takes one of completions or batch" in " ".join(calm.err.split())
+
+
+def test_a_difference_in_decoding_alone_is_followed_or_said_not_to_come_again(detcheck, tmp_path, monkeypatch, llama):
+    """A `batch` run whose prefills agree: alone too its last tokens are fed one by one."""
+    from detcheck.probes import batch
+
+    monkeypatch.setattr(batch, "PROBE", lambda spec, planned=None: batch.Batch(spec, llama, planned))
+    monkeypatch.setattr(bisect, "PROBE", lambda spec, planned=None: Bisect(spec, llama, planned))
+    mlp = llama._model.get_submodule(MLP)
+    plain = mlp.forward
+
+    def forward(x):
+        out = plain(x)
+        return out.nextafter(out + 1) if len(x) > 1 and x.shape[1] == 1 else out
+
+    asked = "batch", "--batch-sizes", "1,2", "--prompt", PROMPT, "--kernels", "batch-invariant", "-q"
+    with monkeypatch.context() as planted:
+        planted.setattr(mlp, "forward", forward)
+        assert detcheck(*asked).code == 1
+        run = only_run(tmp_path / "runs")
+        result = detcheck("bisect", run, "--format", "json", "-q", "--output-dir", "found")
+    report = json.loads(result.out)
+    (found,) = report["findings"]
+    assert (result.code, found["case"]["subject"], found["case"]["input"]) == (1, "module LlamaMLP", MLP), found
+    about = found["evidence"]["bisection"]
+    assert (about["batches"][0]["name"], about["decoded"]) == ("decode-2", 4)
+    assert "in decode step 1" in found["note"]
+    calm = detcheck("bisect", run, "--output-dir", "calm", "-q")
+    assert calm.code == 3 and "what the run saw differ in decode-2 did not come again" in " ".join(
+        calm.out.split()
+    )
 
 
 @pytest.mark.parametrize(

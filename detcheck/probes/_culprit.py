@@ -110,14 +110,12 @@ class TwoArms:
         self.untested[why] = self.untested.get(why, 0) + 1
 
     def _orders(self, given: Given) -> dict[str, str]:
-        """Once for each form of a product: its layers add alike."""
+        """Once for each form of a product or a sum: its layers add alike."""
         form = (given.call.op, *(s.shape for s in given.call.inputs.values()))
         if form not in self._ordered:
-            parts = [s.part for s in given.call.outputs.values()]
-            row = next((p.slot * d.block + d.skip for p in parts for d in p.dims[:1]), 0)
-            cut = [leaf for leaf in given.cut() if hasattr(leaf, "untyped_storage")]
-            whole = [same_form(leaf) for leaf in given.leaves if hasattr(leaf, "untyped_storage")]
-            self._ordered[form] = orders(given.call.op, given.function, list(map(same_form, cut)), whole, row)
+            result = next(iter(given.call.outputs.values()))
+            cut, whole = ([same_form(t) for t in tensors(leaves)] for leaves in (given.cut(), given.leaves))
+            self._ordered[form] = orders(given.call.op, given.called, cut, whole, result.part.indices(result.shape))
         return self._ordered[form]
 
     def _starts_at(self, given: Given, lone: int) -> int | None:
@@ -233,6 +231,14 @@ class Given:
                 leaves[place] = cut.clone() if schema_writes(self.function) or s.part.by_slot else cut
         return self._run(leaves, {n: s.part.within(first) for n, s in self.call.outputs.items()})
 
+    def called(self, *instead: torch.Tensor) -> Any:
+        """The op with other tensors in the place of its own."""
+        given = iter(instead)
+        leaves = [next(given) if hasattr(leaf, "untyped_storage") else leaf for leaf in self.leaves]
+        args, kwargs = rebuilt(self.form, iter(leaves))
+        with uncounted():
+            return self.function(*args, **kwargs)
+
     def _run(self, leaves: list[Any], parts: dict[int, Part]) -> list[torch.Tensor]:
         import torch
 
@@ -241,6 +247,10 @@ class Given:
             made = [t for t in flat(self.function(*args, **kwargs)) if isinstance(t, torch.Tensor)]
         made = made or [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         return [parts[n].take(made[n]) if parts else made[n] for n in self.call.outputs]
+
+
+def tensors(leaves: Sequence[Any]) -> list[torch.Tensor]:
+    return [leaf for leaf in leaves if hasattr(leaf, "untyped_storage")]
 
 
 def arm_said(arm: str) -> str:

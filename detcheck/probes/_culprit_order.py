@@ -1,6 +1,6 @@
-"""In which order a guilty product adds, alone and in the batch: read as `detcheck order` reads it, and said only where it is sure.
+"""In which order a guilty product or sum adds, alone and in the batch: read as `detcheck order` reads it, and said only where it is sure.
 
-Where it cannot be read, or re-adding does not give the product's own bits, nothing is said of it.
+Where it cannot be read, or re-adding does not give the op's own bits, nothing is said of it.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from detcheck.adders import MANTISSA, cancelling
 from detcheck.probes._confirm import Confirmation
 from detcheck.probes._reading import NotASumError, read, through
-from detcheck.probes._sums import OpError, Place, Sums
+from detcheck.probes._sums import OpError, Place, Sums, swapped
 from detcheck.tree_fold import fold
 from detcheck.tree_words import words
 from detcheck.trees import NotATreeError
@@ -19,30 +21,66 @@ from detcheck.trees import NotATreeError
 if TYPE_CHECKING:
     import torch
 
-PRODUCTS = ("aten::mm", "aten::addmm")
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
+SUMS = ("aten::sum", "aten::mean")
 COLUMNS = 1024  # of data that the order is re-added on
 
 
 def orders(
-    op: str, function: Callable[..., Any], alone: Sequence[torch.Tensor], batch: Sequence[torch.Tensor], row: int
+    op: str,
+    call: Callable[..., Any],
+    alone: Sequence[torch.Tensor],
+    batch: Sequence[torch.Tensor],
+    own: Sequence[Sequence[int]],
 ) -> dict[str, str]:
-    """{"alone": ..., "batch": ...}: the tree of additions in words, of the row alone and of row `row` of the batch.
+    """{"alone": ..., "batch": ...}: the tree of additions in words, of the prompt's rows alone and in the batch.
 
-    The arguments are copies that masks are written into, of the same sizes, strides and alignment: the order follows these.
+    `call(*tensors)` is the op with all that is no tensor as it was. The tensors are copies that masks are written into, of the same
+    sizes, strides and alignment: the order follows these. `own`: of each dimension of the result in the batch, the prompt's own indices.
     """
     said = {}
-    for arm, arguments, at in (("alone", alone, 0), ("batch", batch, row)) if op in PRODUCTS else ():
-        *bias, a, b = arguments
-        nothing = [c.new_zeros(c.shape) for c in bias]
-        if found := ask(lambda *given, nothing=nothing: function(*nothing, *given), a, b, at):
+    for arm, tensors, at in (("alone", alone, [range(len(o)) for o in own]), ("batch", batch, own)):
+        asked = product(call, tensors, at) if op in PRODUCTS else total(call, tensors, at) if op in SUMS else None
+        if asked and (found := ask(*asked)):
             said[arm] = found
     return said
 
 
-def ask(function: Callable[..., Any], a: torch.Tensor, b: torch.Tensor, row: int) -> str:
-    """The order of one row of function(a[M, K], b[K, N]), in words with its hash; "" where it is not sure."""
-    sums = Sums(lambda: function(a, b), b.t(), a, a.shape[0], b.shape[1], "columns")
-    place = Place((row,), tuple(range(sums.columns)))
+def product(
+    call: Callable[..., Any], tensors: Sequence[torch.Tensor], own: Sequence[Sequence[int]]
+) -> tuple[Sums, Place]:
+    """(a[M, K], b[K, N]) or (a[B, M, K], b[B, K, N]), behind a bias or not; its first row that is the prompt's."""
+    *bias, a, b = tensors
+    nothing = [c.new_zeros(c.shape) for c in bias]
+    if a.ndim == 2:
+        rows, row = a.shape[0], own[0][0]
+        return made(lambda: call(*nothing, a, b), b.t(), a, rows, b.shape[1], row)
+    count, rows = a.shape[:2]
+    # Its result as [M, B, N], as `_sums.make` has it.
+    row = own[1][0] * count + own[0][0]
+    return made(lambda: swapped(call(*nothing, a, b)), b.transpose(1, 2), a, count * rows, b.shape[2], row)
+
+
+def made(
+    run: Callable[[], torch.Tensor], terms: torch.Tensor, factors: torch.Tensor, rows: int, columns: int, row: int
+) -> tuple[Sums, Place]:
+    return Sums(run, terms, factors, rows, columns, "columns"), Place((row,), tuple(range(columns)))
+
+
+def total(
+    call: Callable[..., Any], tensors: Sequence[torch.Tensor], own: Sequence[Sequence[int]]
+) -> tuple[Sums, Place] | None:
+    """x[..., K], over its last dimension; all rows that are the prompt's. None where it lies so that its rows cannot be written to."""
+    (x,) = tensors
+    rows = x.reshape(-1, x.shape[-1])
+    if x.ndim < 2 or rows.data_ptr() != x.data_ptr() or not x.is_floating_point():
+        return None
+    places = np.ravel_multi_index(np.meshgrid(*own[: x.ndim - 1], indexing="ij"), x.shape[:-1]).reshape(-1)
+    return Sums(lambda: call(x), rows, None, len(rows), 1, "rows"), Place(tuple(places.tolist()), (0,))
+
+
+def ask(sums: Sums, place: Place) -> str:
+    """The order of that place, in words with its hash; "" where it is not sure."""
     if sums.dtype not in MANTISSA:
         return ""
     values, factors = cancelling(COLUMNS, sums.length, sums.dtype, 0)

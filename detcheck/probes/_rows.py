@@ -68,6 +68,14 @@ class Part:
             where.append(slice(start, start + dim.block - dim.skip) if dim.block else slice(dim.skip, None))
         return tensor[tuple(where)]
 
+    def indices(self, shape: Sequence[int]) -> list[Sequence[int]]:
+        """Of each dimension of a tensor of that shape, those that are the prompt's own."""
+        dims = (*self.dims, *(SAME,) * (len(shape) - len(self.dims)))
+        starts = [self.slot * dim.block + dim.skip for dim in dims]
+        ends = [s + d.block - d.skip if d.block else n for s, d, n in zip(starts, dims, shape, strict=True)]
+        found: list[Sequence[int]] = [range(*pair) for pair in zip(starts, ends, strict=True)]
+        return found if self.picked is None else [self.picked, *found[1:]]
+
     def window(self, tensor: torch.Tensor, first: int, last: int) -> torch.Tensor:
         """The rows first to last - 1 of the batch, padding and all."""
         return tensor[tuple(slice(first * d.block, last * d.block) if d.block else slice(None) for d in self.dims)]

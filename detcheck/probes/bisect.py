@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from detcheck.differing import Differing
+from detcheck.differing import LONGEST, Differing
 from detcheck.engines.base import Row
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
 from detcheck.outcomes import digest_outcome
@@ -21,6 +21,7 @@ from detcheck.probes import _apply, completions
 from detcheck.probes._bisection import Batch, Bisection
 from detcheck.probes._engine import chosen
 from detcheck.probes._vllm_bisection import VllmBisection, Wave
+from detcheck.probes.batch import DECODED as FED_ONE_BY_ONE
 from detcheck.probes.prompts import Question
 from detcheck.probes.schedule import Plan, compose, conditions
 from detcheck.records import Condition, Kernels, Observation, Outcome, Schedule, Spec, Step, Traffic
@@ -83,7 +84,7 @@ class Options:
 
 def of_run(path: str, spec: Spec, asked: Spec, found: Differing) -> Spec:
     """The question that a run leaves open: its own model, prompt and batch."""
-    theirs, same = asked.options, {"decode": max(len(found.fed), 0 if found.fed else DECODED)}
+    theirs, same = asked.options, {"decode": FED_ONE_BY_ONE if found.decoding else len(found.fed)}
     same |= {
         name: getattr(theirs, name)
         for name in ("prompt", "prompt_file", "chat", "attn", "trust_remote_code", "max_tokens")
@@ -92,8 +93,6 @@ def of_run(path: str, spec: Spec, asked: Spec, found: Differing) -> Spec:
     if traffic := found.traffic:
         place |= {"engine": "vllm", "engine_arg": theirs.engine_arg}
         place |= {name: getattr(traffic, name) for name in ("arrivals", "new_tokens", "token_budget", "cached")}
-    if asked.probe == "batch" or not found.fed:
-        same["decode"] = 0
     options = replace(spec.options, run=path, **same, **place)
     knobs = {name: getattr(asked, name) for name in ("model", "dtype", "device", "seed")}
     return replace(spec, options=options, kernels=found.kernels, **knobs)
@@ -221,7 +220,7 @@ class Bisect(completions.Completions):
             lone, *waves = self._waves(step.input)
             looked = VllmBisection(self._engine, lone, tuple(waves), self._spec.trials, repeats)
             looked.run()
-            return looked.facts() | {"control": looked.control()}
+            return looked.facts() | {"control": looked.control()} | self._of_run()
         prompt = self._prompts[step.input].token_ids + self._own.fed
         batches = self._batches(step.input)
         decoded = min(
@@ -230,8 +229,14 @@ class Bisect(completions.Completions):
         asked = self._engine, prompt, batches, decoded, self._spec.trials
         bisection = Bisection(*asked, repeats)
         bisection.run()
-        facts = bisection.facts() | {"control": bisection.control()}
+        facts = bisection.facts() | {"control": bisection.control()} | self._of_run()
         return facts | ({"stages": _apply.stages(facts, *asked)} if self._own.apply else {})
+
+    def _of_run(self) -> dict[str, Any]:
+        """What a run found to differ, and what of it is followed."""
+        own = self._own
+        followed = {"condition": own.condition, "tokens": len(own.fed), "most": LONGEST}
+        return {"of_run": followed} if own.run else {}
 
 
 def refuse_compiled(model: Any) -> None:
