@@ -14,8 +14,8 @@ import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test installs it on Linux x86-64")
 START_S = 240
-# The amplifier's own prompt, cut: long enough for its attention to react.
-ASK = ("-n", "12", "--max-tokens", "32", "--ignore-eos", "--format", "json", "-q")
+# Completions so long that requests which are sent together meet, also where a busy machine sends one of them late.
+ASK = ("-n", "12", "--max-tokens", "96", "--ignore-eos", "--format", "json", "-q")
 ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_WAIT_POLICY": "PASSIVE",
