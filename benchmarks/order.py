@@ -59,7 +59,7 @@ def ours(k, n, dtype, threads, sizes):
     own = Options("torch.nn.functional:linear", "linear", (k, n), (threads,))
     probe = Order(Spec("order", own, None, Kernels.STOCK, dtype, "cpu", 0, 2, sizes, FailOn.ANY))
     started = time.perf_counter()
-    probe._revealer._data_of(k)  # once a run, and here counted by itself
+    probe._revealer._data_of(probe._sums(probe._arms[0], 1))  # once a run, and here counted by itself
     print(f"data to re-add on: {time.perf_counter() - started:.2f} s, once for all batch sizes")
     seen = {}
     for step in probe.subject.schedule.steps:

@@ -36,6 +36,8 @@ class Adds:
     factor: float = 1.0
     guard: int = 0
     """of nodes with more than two children: bits kept below the largest one's last, when the others are aligned to it"""
+    squared: bool = False
+    """whether each summand is multiplied by itself"""
     nearest: bool = True
     """of such nodes: whether their exact sum is rounded to nearest; else it is cut"""
 
@@ -148,21 +150,22 @@ def readd(tree: Tree, values: np.ndarray, factors: np.ndarray | None, adds: Adds
 def whole(tree: Tree, part: np.ndarray, factors: np.ndarray | None, adds: Adds, kept: type) -> np.ndarray:
     n = tree.length
     sums = np.empty((n + len(tree.nodes), part.shape[1]), kept)
-    products = part if factors is None else part.astype(np.float64) * factors[:, None].astype(np.float64)
+    times = part if adds.squared else None if factors is None else factors[:, None]
+    products = part if times is None else part.astype(np.float64) * times.astype(np.float64)
     exact = products if tree.arity > 2 else None  # what a matrix unit adds is not rounded before
     sums[:n] = rounded(products, adds.accumulator)
     fusible = np.arange(n + len(tree.nodes)) < n
     fusible[list(adds.unfused)] = False
     fma = fma32 if adds.accumulator == "float32" else fma64
     for at, a, b, wide in tree.levels:
-        if adds.fused and factors is not None and len(at):
+        if adds.fused and times is not None and len(at):
             # the fused one is a leaf; where both are, the rule says which
             leaf = np.where(fusible[b], b, a) if adds.fused == "low" else np.where(fusible[a], a, b)
             other = np.where(leaf == a, b, a)
             is_leaf = fusible[leaf]
             f, o, t = leaf[is_leaf], other[is_leaf], at[is_leaf]
             if len(f):
-                sums[t] = fma(factors[f][:, None], part[f], sums[o])
+                sums[t] = fma(times[f], part[f], sums[o])
             a, b, at = a[~is_leaf], b[~is_leaf], at[~is_leaf]
         if len(at):
             sums[at] = rounded(sums[a] + sums[b], adds.accumulator)
@@ -171,20 +174,21 @@ def whole(tree: Tree, part: np.ndarray, factors: np.ndarray | None, adds: Adds, 
     return sums[tree.root]
 
 
-def ways(dtype: str, factors: bool, scale: float, tree: Tree) -> list[Adds]:
-    """The ways in which an op of that dtype may add, the likely ones first. `scale`: what a summand of 1 adds to the result."""
+def ways(dtype: str, factors: bool, scale: float, tree: Tree, squared: bool = False) -> list[Adds]:
+    """The ways in which an op of that dtype may add, the likely ones first. `factors`: whether something multiplies its summands;
+    `squared`: whether they do so themselves; `scale`: what a summand of 1 adds to the result."""
     own = {"float32": ["float32", "float64"], "float64": ["float64"]}.get(dtype, ["float32", "float64", dtype])
-    found = [Adds(accumulator) for accumulator in own]
-    if factors:
-        found[1:1] = [Adds(own[0], fused) for fused in ("low", "high")] if dtype == own[0] else []
+    found = [Adds(accumulator, squared=squared) for accumulator in own]
+    if factors or squared:
+        found[1:1] = [replace(found[0], fused=fused) for fused in ("low", "high")] if dtype == own[0] else []
     if tree.arity > 2:
         found = [replace(found[0], guard=g, nearest=near) for near in (False, True) for g in range(4)]
     if scale == 1.0 or tree.length == 1:
         return found
     if abs(scale * tree.length - 1) < 2.0 ** (1 - MANTISSA[dtype]):
         first = [replace(a, scale="first", factor=1 / tree.length) for a in found]
-        return [replace(a, scale=how) for a in found for how in ("over", "times")] + first
-    scaled = [replace(a, scale=how, factor=scale) for a in found for how in ("first", "last")]
+        return [replace(a, scale=how) for a in found for how in ("over", "times")] + ([] if squared else first)
+    scaled = [replace(a, scale=how, factor=scale) for a in found for how in ("first", "last")[squared:]]
     part = round(1 / scale)
     whole = part and abs(scale * part - 1) < 2.0 ** (1 - MANTISSA[dtype])
     return scaled + [replace(a, scale="parted", factor=float(part)) for a in found if whole]
@@ -209,6 +213,13 @@ def cancelling(columns: int, length: int, dtype: str, seed: int) -> tuple[np.nda
     step = np.where(random.random((columns, third)) < 0.5, -1.0, 1.0) * np.exp2(exponents - bits)
     whole = np.concatenate([a * step, b * step, -(a + b) * step, np.full((columns, length - 3 * third), 0.625)], axis=1)
     return random.permuted(whole, axis=1), np.full(length, 1.25)
+
+
+def positive(columns: int, length: int, dtype: str, seed: int) -> np.ndarray:
+    """values[columns, length] whose squares are added: nothing cancels among them, so all that tells orders apart is how they round."""
+    random = np.random.default_rng([seed, length])
+    sizes = random.uniform(1, 2, (columns, length)) * np.exp2(np.floor(random.uniform(-2, 3, (columns, length))))
+    return rounded(np.where(random.random((columns, length)) < 0.5, -sizes, sizes), dtype).astype(np.float64)
 
 
 def of_few(random: np.random.Generator, columns: int, length: int, spread: np.ndarray, dtype: str) -> np.ndarray:

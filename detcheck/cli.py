@@ -311,7 +311,8 @@ def order(
         str, panel(OP, "A bundled op, all, or any by import path: package.module:function.")
     ] = "torch.nn.functional:linear",
     form: Annotated[
-        str | None, panel(OP, "linear, mm, bmm, mv, dot, sum, vector, attention. Default: by its name.", metavar="NAME")
+        str | None,
+        panel(OP, "linear, mm, bmm, mv, dot, sum, squares, vector, attention. Default: by its name.", metavar="NAME"),
     ] = None,
     shape: Annotated[str | None, panel(OP, "Like 4096,1024: K,N of a linear; K of a sum.")] = None,
     kernels: KernelsOption = Kernels.STOCK,

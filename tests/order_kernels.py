@@ -109,10 +109,10 @@ def three_at_once(x):
     def node(*parts):
         wide = torch.stack([p.double() for p in parts])
         _, exponent = torch.frexp(wide.abs().max(0).values)
-        unit = torch.ldexp(torch.ones((), dtype=torch.float64), exponent - 24)
+        unit = torch.ldexp(torch.ones(exponent.shape, dtype=torch.float64), exponent - 24)
         total = torch.trunc(wide / unit).sum(0) * unit
         _, exponent = torch.frexp(total.abs())
-        step = torch.ldexp(torch.ones((), dtype=torch.float64), exponent - 24)
+        step = torch.ldexp(torch.ones(exponent.shape, dtype=torch.float64), exponent - 24)
         return (torch.trunc(total / step) * step).float()
 
     parts = columns(x)
@@ -319,3 +319,73 @@ def raises(x):
 
 def skips_zeros(x):
     return torch.stack([chain([*row[row != 0].unbind(), torch.zeros(())]) for row in x])
+
+
+# Of squares: x is squared and then added by one of the above, or is no sum of squares.
+
+
+def squares_in_order(x):
+    return sequential(x * x)
+
+
+def squares_in_lanes(x):
+    return lanes_8_halved(x * x)
+
+
+def squares_in_blocks(x):
+    return blocks_4(x * x)
+
+
+def squares_split_by_batch(x):
+    return split_by_batch(x * x)
+
+
+def mean_of_squares(x):
+    return pairwise(x * x) / x.shape[1]
+
+
+def squares_fused(x):
+    """A chain of fused multiply-adds; the first square is rounded by itself."""
+    from detcheck.adders import fma32
+
+    first, *rest = columns(x)
+    total = (first * first).numpy()
+    for c in rest:
+        total = fma32(c.numpy(), c.numpy(), total)
+    return torch.from_numpy(total)
+
+
+def squares_of_bfloat16(x):
+    return sequential(x.float() ** 2)
+
+
+def squares_three_at_once(x):
+    return three_at_once(x * x)
+
+
+def squares_in_float64(x):
+    return in_float64(x.double() ** 2)
+
+
+def squares_kahan(x):
+    return kahan(x * x)
+
+
+def norm(x):
+    return squares_in_order(x).sqrt()
+
+
+def sizes(x):
+    return sequential(x.abs())
+
+
+def largest_square(x):
+    return (x * x).amax(1)
+
+
+def squares_sorted(x):
+    return sequential((x * x).sort(1).values)
+
+
+def squares_at_random(x):
+    return sequential((x * x)[:, torch.randperm(x.shape[1])])

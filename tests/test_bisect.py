@@ -341,9 +341,7 @@ def test_a_difference_in_decoding_alone_is_followed_or_said_not_to_come_again(de
     assert (about["batches"][0]["name"], about["decoded"]) == ("decode-2", 4)
     assert "in decode step 1" in found["note"]
     calm = detcheck("bisect", run, "--output-dir", "calm", "-q")
-    assert calm.code == 3 and "what the run saw differ in decode-2 did not come again" in " ".join(
-        calm.out.split()
-    )
+    assert calm.code == 3 and "what the run saw differ in decode-2 did not come again" in " ".join(calm.out.split())
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,9 @@ class Confirmation:
         yield from [
             way for name, way, out in self._expected if (name, out) == (tree.hash, sums.out)
         ]  # how it added under another condition
-        found = ways(self._dtype, factors is not None, sums.scale, tree)
+        found = ways(self._dtype, factors is not None, sums.scale, tree, sums.squared)
         yield from found
-        if not any(way.fused for way in found) or tree.length < 2:
+        if not any(way.fused for way in found) or tree.length < 2 or sums.squared:
             return
         # a * a is inexact. Beside it only its neighbour in the tree is not zero, and takes a off: what is left shows a rounding.
         a = 1 + 2.0 ** -(MANTISSA[self._dtype] // 2)

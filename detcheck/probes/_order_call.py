@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from detcheck.adders import cancelling
+from detcheck.adders import cancelling, positive
 from detcheck.bits import content_hash
-from detcheck.probes import _prove
+from detcheck.probes import _prove, _triples
 from detcheck.probes._confirm import Confirmation, same
 from detcheck.probes._reading import NoRoomError, NotASumError, read, through
 from detcheck.probes._sums import OpError, Place, Sums
@@ -34,13 +34,13 @@ class Revealer:
 
     def __init__(self, dtype: str, seed: int, prove: bool) -> None:
         self._dtype, self._seed, self._prove = dtype, seed, prove
-        self._data: dict[int, tuple[np.ndarray, np.ndarray, Confirmation]] = {}
-        self._last: dict[int, Tree] = {}
+        self._data: dict[tuple[int, bool], tuple[np.ndarray, np.ndarray, Confirmation]] = {}
+        self._last: dict[tuple[int, bool], Tree] = {}
         self._proved: dict[object, dict[str, int]] = {}
 
     def orders(self, sums: Sums) -> Iterator[tuple[Place, dict[str, object], int, float]]:
         """Every order within one call: where, facts, calls that it took, seconds in the op so far. Raises OpError."""
-        values, factors, _ = self._data_of(sums.length)
+        values, factors, _ = self._data_of(sums)
         sums.multiply_by(factors)
         sums.base(values[0])
         given = sums.terms.clone()
@@ -74,7 +74,7 @@ class Revealer:
 
     def _facts(self, sums: Sums, place: Place) -> Iterator[tuple[Place, dict[str, object]]]:
         """What was seen of outputs that looked alike: (where, facts) of each order. Rows that all of the data tells apart are two."""
-        values, factors, _ = self._data_of(sums.length)
+        values, factors, _ = self._data_of(sums)
         sums.multiply_by(factors)
         came = through(sums, place, values)
         slots = sums.slots_of(place)[: (len(values) - 1) % len(sums.slots_of(place)) + 1]  # those of the last call
@@ -88,7 +88,7 @@ class Revealer:
 
     def _sure(self, sums: Sums, place: Place, came: np.ndarray, steady: bool) -> dict[str, object]:
         """Facts of one order. Equal facts are one order. `steady`: the data gave the same when it was there again."""
-        values, factors, _ = self._data_of(sums.length)
+        values, factors, _ = self._data_of(sums)
         facts = self._read(sums, place, came) if steady else blank(sums.length)
         if facts["sure"]:
             return facts
@@ -105,10 +105,11 @@ class Revealer:
 
     def _read(self, sums: Sums, place: Place, came: np.ndarray) -> dict[str, object]:
         """Its order, read and re-added. `came`: what the data gave."""
-        confirmation = self._data_of(sums.length)[2]
+        confirmation = self._data_of(sums)[2]
         facts = blank(sums.length) | {"bits": content_hash(came[0].tobytes())}
+        key = sums.length, sums.squared
         try:
-            tree, _ = read(sums, place, self._seed, self._last.get(sums.length))
+            tree, _ = (_triples.read if sums.squared else read)(sums, place, self._seed, self._last.get(key))
         except NoRoomError as error:
             return facts | {"why": f"there is no room for the masks that would show it: {error}"}
         except NotASumError as error:
@@ -119,16 +120,16 @@ class Revealer:
             return facts | {
                 "why": f"{tree.arity} summands seem to be added at once, as where an order depends on the data"
             }
-        self._last[sums.length] = tree
+        self._last[key] = tree
         facts |= told(tree)
         facts |= confirmation.checked(tree, sums, place, came)
         if self._prove and facts["sure"]:
             import torch
 
-            key = tree.hash, place, sums.rows, torch.get_num_threads()
-            if key not in self._proved:  # equal conditions were asked already: what is revealed again is the order
-                self._proved[key] = _prove.prove(sums, place, tree)
-            facts["proved"] = self._proved[key]
+            asked = tree.hash, place, sums.rows, torch.get_num_threads()
+            if asked not in self._proved:  # equal conditions were asked already: what is revealed again is the order
+                self._proved[asked] = _prove.prove(sums, place, tree)
+            facts["proved"] = self._proved[asked]
             if wrong := facts["proved"]["unlike"]:
                 why = f"of {facts['proved']['pairs']} pairs of summands {wrong} do not meet where it says"
                 facts |= {"sure": False, "why": why}
@@ -141,12 +142,14 @@ class Revealer:
             each[(result := sums.result()).tobytes()] += 1
         return {"calls": times, "distinct": len(each), "left": times - max(each.values())}, result
 
-    def _data_of(self, length: int) -> tuple[np.ndarray, np.ndarray, Confirmation]:
+    def _data_of(self, sums: Sums) -> tuple[np.ndarray, np.ndarray, Confirmation]:
         """Values and factors for sums of that length, and what re-adds them."""
-        if length not in self._data:
-            values, factors = cancelling(COLUMNS, length, self._dtype, self._seed)
-            self._data[length] = values, factors, Confirmation(values, factors, self._dtype)
-        return self._data[length]
+        key = sums.length, sums.squared
+        if key not in self._data:
+            values, factors = cancelling(COLUMNS, sums.length, self._dtype, self._seed)
+            values = positive(COLUMNS, sums.length, self._dtype, self._seed) if sums.squared else values
+            self._data[key] = values, factors, Confirmation(values, factors, self._dtype)
+        return self._data[key]
 
 
 def alike(results: Sequence[np.ndarray]) -> list[Place]:

@@ -124,7 +124,9 @@ async def settled(server: Server, before: Reading, finished: int) -> Reading:
     while True:
         reading = await server.metrics()
         counted = reading.since(before, "finished")
-        seen = reading.sees_batches and (counted is None or counted >= finished)  # a page that did not come tells nothing yet
+        seen = reading.sees_batches and (
+            counted is None or counted >= finished
+        )  # a page that did not come tells nothing yet
         if seen or time.perf_counter() > until:
             return reading
         await asyncio.sleep(POLL_S)

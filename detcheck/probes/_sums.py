@@ -33,6 +33,7 @@ FORMS = {
     "mv": ((1024, 1024), "K,N of A[N, K], x[K]"),
     "dot": ((1024,), "K of a[K], b[K]"),
     "sum": ((1024,), "K of x[M, K], over the last dimension"),
+    "squares": ((1024,), "K of x[M, K], each squared, over the last dimension"),
     "vector": ((1024,), "K of x[K]"),
     "attention": ((2, 1, 256, 64), "H,KH,S,D of q[M, H, 1, D], k and v[M, KH, S, D]"),
 }
@@ -86,6 +87,8 @@ class Sums:
     """ "columns": a slot is a column, and every row sees the same summands; "rows": a slot is a row"""
     shape: tuple[int, ...] | None = None
     """of the result, but for axes of one; None: any of so many numbers"""
+    squared: bool = False
+    """whether it is the squares that are added up"""
     scale: float = 1.0
     out: str = ""
     """dtype of the result, once the op was called"""
@@ -221,9 +224,9 @@ def make(
     if form == "dot":
         x, w = tensor(*shape), tensor(*shape)
         return Sums(lambda: function(x, w), w[None], x, 1, 1, "columns", ())
-    if form == "sum":
+    if form in ("sum", "squares"):
         x = tensor(rows, *shape)
-        return Sums(lambda: function(x), x, None, rows, 1, "rows", (rows,))
+        return Sums(lambda: function(x), x, None, rows, 1, "rows", (rows,), form == "squares")
     if form == "vector":
         x = tensor(*shape)
         return Sums(lambda: function(x), x[None], None, 1, 1, "columns", ())

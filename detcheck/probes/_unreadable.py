@@ -75,7 +75,8 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 SQUARES = Reason(
-    "it is a sum of squares behind a square root: no square is negative, so no two summands cancel",
+    "it is a sum of squares behind a square root: no square is negative, so no two summands cancel, and what a summand adds in the last place "
+    "the root does not show",
     "turning the signs of numbers turns signs of the result, and changes nothing else",
     forgets_signs,
 )
@@ -88,10 +89,12 @@ LOWERING = "a score made as low as can be lowers none of the other results"
 UNREADABLE = {
     "rmsnorm": SQUARES,
     "softmax": Reason(
-        "its denominator is a sum of exponentials: none is negative, so no two summands cancel", LOWERING, only_grows
+        "its denominator is a sum of exponentials: none is negative, so no two summands cancel, and software does not know their last bits",
+        LOWERING,
+        only_grows,
     ),
     "log_softmax": Reason(
-        "it takes the logarithm of a sum of exponentials: none is negative, so no two summands cancel",
+        "it takes the logarithm of a sum of exponentials: none is negative, so no two summands cancel, and software does not know their last bits",
         LOWERING,
         only_grows,
     ),
