@@ -59,11 +59,11 @@ def headline(evidence: Mapping[str, Any]) -> str:
 
 
 def lines(evidence: Mapping[str, Any]) -> list[str]:
-    """What was found of a culprit, a fact a line."""
+    """What was found of a culprit, a fact a line; in short where the same op was told of before."""
     said = []
     if found := evidence.get("culprit"):
         said.append(f"like it: {found['pattern'] or 'the model'}; guilty in {', '.join(found['conditions'])}")
-        for arm in ("alone", "batch"):
+        for arm in () if found["like"] else ("alone", "batch"):
             said.append(
                 f"takes {'in the batch' if arm == 'batch' else arm}: {'; '.join(map(form, found['inputs'][arm]))}"
             )
@@ -80,11 +80,11 @@ def lines(evidence: Mapping[str, Any]) -> list[str]:
             said.append(
                 f"it starts at {found['starts_at']} rows; with {found['starts_at'] - 1} the bits are those of the row alone"
             )
-        trees = found.get("order_of_additions") or {}
+        trees = {} if found["like"] else found.get("order_of_additions") or {}
         said += [f"order of additions {where}: {tree}" for where, tree in trees.items()]
         if len(trees) == 2 and len(set(trees.values())) == 1:
             said.append("it is the same order: what differs is how an addition rounds (fused with the product or not)")
-        said.append(f"what to do: {found['remedy']}")
+        said.append(f"what to do: {'as for ' + found['like'] if found['like'] else found['remedy']}")
     for n, stage in enumerate(evidence.get("stages") or ()):
         what = f"with {', '.join(stage['replaced'])} replaced" if n else "with nothing replaced"
         first = stage["first"]

@@ -60,9 +60,11 @@ def findings(case: Case, tally: Tally, outcomes: Mapping[str, Outcome]) -> list[
     if not guilty:
         verdict, note = nobody(facts)
         return [replace(head, verdict=verdict, note=note, evidence=shared | {"calls": table(facts, [])})]
-    made = []
+    made, places = [], {}
     for n, kind in enumerate(guilty):
-        evidence = {"culprit": culprit(kind, facts, first=n == 0), "compared": "bits"}
+        like = places.get(kind["op"], "")
+        places.setdefault(kind["op"], f"{kind['op']} in {kind['first'].get('path') or 'the model'}")
+        evidence = {"culprit": culprit(kind, like, first=n == 0), "compared": "bits"}
         if n == 0:
             evidence |= shared | {"calls": table(facts, guilty), "stages": facts.get("stages", [])}
         where = replace(case, subject=kind["op"], input=kind["first"].get("path") or "the model")
@@ -165,14 +167,15 @@ def sensitivity(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: facts.get(name) for name in names}
 
 
-def culprit(kind: Mapping[str, Any], facts: Mapping[str, Any], first: bool) -> dict[str, Any]:
-    """What is reported of a guilty kind: its first call, and what to do."""
+def culprit(kind: Mapping[str, Any], like: str, first: bool) -> dict[str, Any]:
+    """What is reported of a guilty kind: its first call, and what to do. `like`: the first guilty call of the same op, of another kind."""
     return dict(kind["first"]) | {
         "pattern": kind["pattern"],
         "run": kind["run"],
         "batch": kind["batch"],
         "conditions": kind["conditions"],
         "first_difference": first,
+        "like": like,
         "remedy": remedy(kind["op"], kind["run"]),
     }
 
