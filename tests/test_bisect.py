@@ -12,8 +12,10 @@ from models import llama_like
 from planted import ATTENTION, PROMPT, ROWS, Fault, Place, bisected, engine, places, verdict_on
 
 from detcheck import culprit_words, culprits, runner
+from detcheck.engines.logits import forward
 from detcheck.engines.transformers import TransformersEngine
 from detcheck.probes import _culprit_order, bisect
+from detcheck.probes._bisection import pattern
 from detcheck.probes._rows import Dim, Layout, Part, dimension, like_the_others, matching, part
 from detcheck.probes.bisect import Bisect, Options
 from detcheck.records import Kernels, Spec, Verdict
@@ -223,18 +225,44 @@ def test_a_kernel_that_no_dispatcher_sees(llama, monkeypatch):
 
 
 def test_stock_is_what_tests_of_every_leaf_find(llama):
-    """Each linear layer by itself, with eight rows and with one of them."""
+    """Each module that has none inside, called again by itself on what it takes in a batch: all rows, and one of them."""
     found = bisected(llama, [], trials=2, kernels=Kernels.STOCK)
     named = {(f.case.subject, f.evidence["culprit"]["pattern"]) for f in found if "culprit" in f.evidence}
-    x, expected = torch.Generator().manual_seed(0), set()
-    for name, module in llama._model.named_modules():
-        if isinstance(module, torch.nn.Linear):
-            rows = torch.randn(ROWS, module.in_features, generator=x)
-            with torch.no_grad():
-                if not torch.equal(module(rows[:, None])[3:4], module(rows[3:4, None])):
-                    expected.add(("aten::mm", name.replace(".0.", ".*.").replace(".1.", ".*.")))
-    assert {pair for pair in named if pair[0] == "aten::mm"} == expected
-    assert all("attention" in op for op, _ in named - expected), named - expected
+    taken, leaves = [], {name: m for name, m in llama._model.named_modules() if not list(m.children())}
+    hooks = [
+        m.register_forward_pre_hook(lambda _, args, kw, name=name: taken.append((name, args, kw)), with_kwargs=True)
+        for name, m in leaves.items()
+    ]
+    with torch.no_grad():
+        forward(llama, [llama.encode(PROMPT)] * ROWS, 1)
+        for hook in hooks:
+            hook.remove()
+
+        def row(value):
+            mine = isinstance(value, torch.Tensor) and value.ndim and len(value) == ROWS
+            return value[3:4].clone() if mine else value
+
+        guilty = set()
+        for name, args, kw in taken:
+            together = leaves[name](*args, **kw)
+            alone = leaves[name](*map(row, args), **{k: row(v) for k, v in kw.items()})
+            pairs = zip(together, alone, strict=True) if isinstance(alone, tuple) else [(together, alone)]
+            if not all(torch.equal(row(a), b) for a, b in pairs):
+                guilty.add(pattern(name))
+        q, k, v = torch.randn(3, ROWS, 4, 24, 16, generator=torch.Generator().manual_seed(0))
+        attend = torch.nn.functional.scaled_dot_product_attention
+        attention = not torch.equal(attend(q[:, :, -1:], k, v)[3:4], attend(q[3:4, :, -1:], k[3:4], v[3:4]))
+    assert len({name for name, *_ in taken}) == len(leaves) > 15
+    assert (
+        guilty
+        == {where for op, where in named if "attention" not in op}
+        == {where for op, where in named if op == "aten::mm"}
+    )
+    assert attention <= any("attention" in op for op, _ in named)
+    for f in found:  # and why: the products' trees at both sizes
+        if f.case.subject == "aten::mm":
+            trees = f.evidence["culprit"]["order_of_additions"]
+            assert set(trees) == {"alone", "batch"} and all(tree.endswith(")") for tree in trees.values())
 
 
 def test_the_order_of_additions_is_asked_where_it_can_be(llama, monkeypatch):

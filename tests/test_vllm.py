@@ -153,7 +153,7 @@ def both(detcheck, *arguments):
 
 
 def test_stock_is_batch_variant_and_ours_is_identical_under_all_default_conditions(detcheck, tmp_path):
-    result = both(detcheck, "-n", 60, "--max-tokens", 48)
+    result = both(detcheck, "-n", 60, "--max-tokens", 32)
     _, found = findings(result)
     assert result.code == 0, result.err
     ours, control = found["batch-invariant"], found["stock"]

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed: make test installs it on Linux x86-64")
 START_S = 240
 # Completions so long that requests which are sent together meet, also where a busy machine sends one of them late.
-ASK = ("-n", "12", "--max-tokens", "96", "--ignore-eos", "--format", "json", "-q")
+ASK = ("-n", "12", "--max-tokens", "64", "--ignore-eos", "--format", "json", "-q")
 ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_WAIT_POLICY": "PASSIVE",
