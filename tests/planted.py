@@ -101,9 +101,14 @@ class Planted(TorchDispatchMode):
 
 
 def places(engine):
-    """Where faults can be planted: ops that compute something."""
+    """Where faults can be planted: ops that compute something, with rows of the batch in the result: elsewhere none would strike."""
+    alone, together = ({(p.op, p.path): p for p in computed(engine, rows)} for rows in (1, 2))
+    return [place for at, place in alone.items() if at in together and together[at].rows == 2 * place.rows]
+
+
+def computed(engine, rows):
     with engine.running("batch-invariant"), torch.no_grad(), Planted(engine._model).planted() as seen:
-        forward(engine, [engine.encode(PROMPT)], 1)
+        forward(engine, [engine.encode(PROMPT)] * rows, 1)
     skipped = (
         "aten::_unsafe_view",
         "aten::copy_",

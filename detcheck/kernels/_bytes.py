@@ -14,11 +14,16 @@ if TYPE_CHECKING:
 ALIGNED = 64  # bytes: a kernel may take another path where its data begin elsewhere
 
 
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers in one piece on the CPU, without a gradient."""
+    return (tensor.detach() if tensor.requires_grad else tensor).contiguous().cpu()
+
+
 def digest(tensor: torch.Tensor) -> int:
     """Of the bytes, in the order of the elements, whatever the strides."""
     import torch
 
-    flat = tensor.detach().contiguous().cpu().reshape(-1)
+    flat = plain(tensor).reshape(-1)
     return hash(flat.view(torch.uint8).numpy().tobytes())
 
 
@@ -28,7 +33,7 @@ def row_digests(tensor: torch.Tensor) -> tuple[int, ...]:
 
     if not tensor.numel():
         return (0,) * len(tensor)
-    rows = tensor.detach().contiguous().cpu().view(torch.uint8).numpy()
+    rows = plain(tensor).view(torch.uint8).numpy()
     return tuple(hash(row.tobytes()) for row in rows)
 
 
@@ -36,7 +41,7 @@ def integers(tensor: torch.Tensor) -> torch.Tensor:
     """The bit patterns, flat, on the CPU."""
     import torch
 
-    flat = tensor.detach().contiguous().cpu().reshape(-1)
+    flat = plain(tensor).reshape(-1)
     flat = torch.view_as_real(flat).reshape(-1) if flat.is_complex() else flat
     return flat.view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()])
 

@@ -20,6 +20,9 @@ FEW = 64  # summands that may stand at random as they do in order, or be soon ad
 TOLD = 0.05  # of them, at least, on which a wrong order must show
 
 
+Key = tuple[str, Adds, str, bool]  # tree, how it adds, dtype of the result, whether factors multiply the values
+
+
 class Confirmation:
     """Re-adding on one set of data. It remembers what software gave, since another condition often has the same order."""
 
@@ -27,14 +30,13 @@ class Confirmation:
         """values[columns, length], factors[length]"""
         values = np.asfortranarray(values)  # as it is added: a summand of all columns side by side
         self._values, self._factors, self._dtype = values, factors, dtype
-        self._expected: dict[tuple[str, Adds, str], np.ndarray] = {}
-        self._told: dict[tuple[str, Adds, str], float] = {}
+        self._expected: dict[Key, np.ndarray] = {}
+        self._told: dict[Key, float] = {}
 
     def _ways(self, tree: Tree, sums: Sums, place: Place, factors: np.ndarray | None) -> Iterator[Adds]:
         """Ways of adding, the plain ones first; then with what is fused looked at summand by summand."""
-        yield from [
-            way for name, way, out in self._expected if (name, out) == (tree.hash, sums.out)
-        ]  # how it added under another condition
+        known = tree.hash, sums.out, factors is not None
+        yield from [way for name, way, *rest in self._expected if (name, *rest) == known]  # how it added before
         found = ways(self._dtype, factors is not None, sums.scale, tree, sums.squared)
         yield from found
         if not any(way.fused for way in found) or tree.length < 2 or sums.squared:
@@ -57,7 +59,7 @@ class Confirmation:
         values, best = self._values, 0
         factors = self._factors if sums.factors is not None else None
         for way in self._ways(tree, sums, place, factors):
-            key = tree.hash, way, sums.out
+            key = tree.hash, way, sums.out, factors is not None
             known = self._expected.get(key)
             few = readd(tree, values[:SCREEN], factors, way, sums.out) if known is None else known[:SCREEN]
             if not same(few, came[:, :SCREEN]).all():

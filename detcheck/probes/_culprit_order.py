@@ -5,6 +5,7 @@ Where it cannot be read, or re-adding does not give the op's own bits, nothing i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -79,16 +80,23 @@ def total(
     return Sums(lambda: call(x), rows, None, len(rows), 1, "rows"), Place(tuple(places.tolist()), (0,))
 
 
+@functools.lru_cache(maxsize=2)  # a model's products are of few lengths, and each of them adds in few orders
+def data(length: int, dtype: str) -> tuple[np.ndarray, np.ndarray, Confirmation]:
+    """Values and factors to re-add on, and what remembers how they were."""
+    values, factors = cancelling(COLUMNS, length, dtype, 0)
+    return values, factors, Confirmation(values, factors, dtype)
+
+
 def ask(sums: Sums, place: Place) -> str:
     """The order of that place, in words with its hash; "" where it is not sure."""
     if sums.dtype not in MANTISSA:
         return ""
-    values, factors = cancelling(COLUMNS, sums.length, sums.dtype, 0)
+    values, factors, confirmation = data(sums.length, sums.dtype)
     try:
         sums.multiply_by(factors)
         came = through(sums, place, values)
         tree, _ = read(sums, place, 0)
-        facts = Confirmation(values, factors, sums.dtype).checked(tree, sums, place, came)
+        facts = confirmation.checked(tree, sums, place, came)
     except (NotASumError, NotATreeError, OpError):
         return ""
     return f"{words(fold(tree))} ({tree.hash})" if facts.get("sure") else ""
