@@ -53,7 +53,7 @@ def headline(evidence: Mapping[str, Any]) -> str:
     """Where it is, in a line; or how much was looked at."""
     if found := evidence.get("culprit"):
         line = f" ({found['source']})" if found.get("source") else ""
-        return f"{found['op']} in {found['path'] or 'the model'}{line}"
+        return f"{found['op']} in {found['path'] or 'the model'}{line}, prompt {found['prompt']}"
     about = evidence["bisection"]
     return f"{about['trials']} runs of each condition, {about['repeats']} calls of each arm"
 
@@ -75,7 +75,8 @@ def lines(evidence: Mapping[str, Any]) -> list[str]:
             )
             said.append(f"{found['differing']} of {found['elements']} elements differ{ulp}")
         if found.get("starts_at") == 1:
-            said.append("it starts with its padding: the row alone, padded as in the batch, has other bits already")
+            as_there = "padded" if found["starts_by"] == "padding" else "laid out in memory"
+            said.append(f"it starts with one row: the prompt's own, {as_there} as in the batch, has other bits already")
         elif found.get("starts_at"):
             said.append(
                 f"it starts at {found['starts_at']} rows; with {found['starts_at'] - 1} the bits are those of the row alone"

@@ -12,6 +12,8 @@ from detcheck.culprit_words import remedy
 from detcheck.records import Case, Finding, Outcome, Verdict
 from detcheck.tally import Tally
 
+BY = {"padding": "its padding", "layout": "how its rows lie in memory"}
+
 
 def arms(alone: Sequence[int], batch: Sequence[int]) -> tuple[bool, bool]:
     """(run, batch): whether equal inputs gave different bits, and whether the batch has other bits than the row alone.
@@ -64,7 +66,7 @@ def findings(case: Case, tally: Tally, outcomes: Mapping[str, Outcome]) -> list[
     for n, kind in enumerate(guilty):
         like = places.get(kind["op"], "")
         places.setdefault(kind["op"], f"{kind['op']} in {kind['first'].get('path') or 'the model'}")
-        evidence = {"culprit": culprit(kind, like, first=n == 0), "compared": "bits"}
+        evidence = {"culprit": culprit(kind, like, first=n == 0) | {"prompt": case.input}, "compared": "bits"}
         if n == 0:
             evidence |= shared | {"calls": table(facts, guilty), "stages": facts.get("stages", [])}
         where = replace(case, subject=kind["op"], input=kind["first"].get("path") or "the model")
@@ -87,7 +89,13 @@ def note_on(kind: Mapping[str, Any], facts: Mapping[str, Any], first: bool) -> s
         said.append("the same inputs gave different bits when asked again")
     if kind["batch"]:
         starts = kind["first"].get("starts_at")
-        since = f", from {starts} rows on" if (starts or 0) > 1 else ", by its padding alone" if starts else ""
+        since = (
+            f", from {starts} rows on"
+            if (starts or 0) > 1
+            else f", by {BY[kind['first']['starts_by']]} alone"
+            if starts
+            else ""
+        )
         said.append(f"the prompt's rows have other bits in a batch than alone{since}")
     other = ""
     if kind["module"]:

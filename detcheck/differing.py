@@ -18,6 +18,8 @@ class Differing:
 
     prompt: int
     """index among the run's prompts"""
+    digests: tuple[str, str]
+    """of that prompt's tokens, and of the model's weights"""
     kernels: Kernels
     condition: str
     rows: tuple[int, ...]
@@ -38,6 +40,10 @@ def of(run: Run, observations: Iterable[Observation], outcomes: Mapping[str, Out
     if any(step.load for step in run.subject.schedule.steps):
         raise UsageError(
             f"{where} was asked of a server, and bisect looks into an engine that it starts itself. Ask with --model, and --engine vllm for vLLM"
+        )
+    if not any(finding.samples for finding in run.findings):
+        raise UsageError(
+            f"{where} holds no sample that can be read: it was stopped before the first, or its files are damaged"
         )
     finding = chosen(run.findings)
     if finding is None:
@@ -64,7 +70,8 @@ def of(run: Run, observations: Iterable[Observation], outcomes: Mapping[str, Out
         fed = () if run.spec.probe == "batch" else tuple(int(t) for t in lone.tokens[: parting(lone, other)][:LONGEST])
         arm = Kernels(finding.case.kernels)
         prompt = names.index(finding.case.input)
-        return Differing(prompt, arm, step.condition, step.rows, fed, is_decoding(step), step.traffic)
+        digests = finding.case.input.partition(":")[2], run.subject.digests.get("model", "")
+        return Differing(prompt, digests, arm, step.condition, step.rows, fed, is_decoding(step), step.traffic)
     raise UsageError(f"in {where} no batch differs from the prompt alone; bisect compares these two. Ask with --model")
 
 

@@ -16,7 +16,7 @@ from detcheck.engines.logits import forward
 from detcheck.engines.transformers import TransformersEngine
 from detcheck.probes import _culprit_order, bisect
 from detcheck.probes._bisection import pattern
-from detcheck.probes._rows import Dim, Layout, Part, dimension, like_the_others, matching, part
+from detcheck.probes._rows import Dim, Layout, Part, explanations, like_the_others, matching, part
 from detcheck.probes.bisect import Bisect, Options
 from detcheck.records import Kernels, Spec, Verdict
 
@@ -70,12 +70,12 @@ def test_arms(alone, batch, found):
 
 
 def test_what_explains_a_dimension():
-    layout = Layout(rows=8, slot=3, padding=5)
-    assert dimension(64, 64, layout) == Dim()
-    assert dimension(1, 8, layout) == Dim(1)
-    assert dimension(20, 25, layout) == Dim(0, 5)
-    assert dimension(20, 200, layout) == Dim(25, 5)
-    assert dimension(7, 9, layout) is None and part((2, 3), (2, 3, 1), layout) is None
+    layout = Layout(rows=8, slot=3, padding=5, tokens=20)
+    assert explanations(64, 64, layout) == [Dim()]
+    assert explanations(1, 8, layout) == [Dim(1)]
+    assert explanations(20, 25, layout) == [Dim(0, 5)]
+    assert explanations(20, 200, layout) == [Dim(25, 5)]
+    assert explanations(19, 24, layout) == [] == explanations(7, 9, layout) and part((2, 3), (2, 3, 1), layout) is None
     tensor = torch.arange(8 * 25 * 2).view(8 * 25, 2)
     own = part((20, 2), (200, 2), layout)
     assert torch.equal(own.take(tensor), tensor.view(8, 25, 2)[3, 5:])
@@ -84,6 +84,19 @@ def test_what_explains_a_dimension():
     assert mask.take(torch.zeros(8, 1, 25, 25)).shape == (1, 1, 20, 20)
     assert matching([5, 6, 6], [1, 5, 2, 6, 6]) == (1, 3, 4) and matching([6, 5], [5, 6]) is None
     assert torch.equal(Part((), 0, (1, 3)).take(tensor), tensor[[1, 3]])
+
+
+def test_what_may_be_the_batch_or_padding_is_told_by_the_rest_or_not_compared():
+    """Two tokens in two rows are as many as two tokens behind two of padding."""
+    layout = Layout(rows=2, slot=1, padding=2, tokens=2)
+    assert part((1, 2, 64), (2, 4, 64), layout).dims == (Dim(1), Dim(0, 2), Dim())
+    assert part((2, 64), (4, 64), layout) is None
+    assert part((2, 64), (8, 64), layout).dims == (Dim(4, 2), Dim())
+    one = Layout(rows=2, slot=0, padding=1, tokens=1)
+    assert part((1, 4, 1, 16), (2, 4, 2, 16), one) is None
+    chunks = Layout(rows=2, slot=0, padding=1, tokens=12)
+    assert part((1, 1, 12, 8), (2, 2, 12, 8), chunks) is None  # one of the two is a chunk more
+    assert part((1, 12, 8), (2, 13, 8), chunks).dims == (Dim(1), Dim(0, 1), Dim())
 
 
 PLANTS = [
@@ -150,6 +163,73 @@ def test_tied_weights_and_numbers_that_are_not_finite(tmp_path):
     fault = Fault(Place("aten::mm", "model.layers.0.self_attn.k_proj", len(tied.encode(PROMPT)) - 1), "batch", 2)
     found = bisected(tied, [fault], trials=2)
     assert verdict_on(found, [fault]) == (True, [])
+
+
+def expanded(x):
+    """A sum over a number that stands for 64."""
+    return x.mean(-1, keepdim=True).expand(*x.shape[:-1], 64).sum(-1, keepdim=True)
+
+
+def rescued(x):
+    try:
+        torch.linalg.cholesky(-torch.eye(4))
+    except RuntimeError:
+        return x
+
+
+class Fused_attention_free_mlp(torch.nn.Module):
+    def forward(self, x):
+        return x * 2
+
+
+INNOCENT = {
+    "cat": lambda x, plain: plain(torch.cat([x, x * 0.5], 0))[: x.shape[0]],
+    "repeat": lambda x, plain: plain(x.repeat(2, 1, 1)).view(2, *x.shape).sum(0),
+    "flip": lambda x, plain: plain(x.flip(0)).flip(0),
+    "one number for many": lambda x, plain: plain(x) + expanded(x),
+    "complex": lambda x, plain: plain(x) + torch.view_as_complex(torch.stack([x, x], -1)).conj().clone().real,
+    "odd strides": lambda x, plain: (
+        plain(x) * x[:1, :1, :1].as_strided((1,), (4,)).abs().clamp(1, 1).as_strided((1, 1), (1, 3))
+    ),
+    "an exception of its own": lambda x, plain: plain(rescued(x)),
+    "a name": lambda x, plain: plain(x),
+}
+
+
+@pytest.mark.parametrize("name", INNOCENT)
+def test_nobody_is_accused_of_what_a_model_may_do(llama, monkeypatch, name):
+    mlp = llama._model.get_submodule(MLP)
+    plain = mlp.forward
+    monkeypatch.setattr(mlp, "forward", lambda x: INNOCENT[name](x, plain))
+    if name == "a name":
+        monkeypatch.setitem(mlp._modules, "act_fn", Fused_attention_free_mlp())
+    (found,) = bisected(llama, [], trials=2, sizes=(2, 8))
+    assert found.verdict is Verdict.IDENTICAL, found.note
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nobody_is_accused_where_sizes_are_alike(llama, seed):
+    """A prompt so short that padding, rows and tokens are the same numbers."""
+    probe = Bisect(
+        Spec("bisect", Options(prompt="Tell", decode=2), kernels=Kernels.BATCH_INVARIANT, seed=seed, batch_sizes=(2,)),
+        llama,
+    )
+    _, (outcome,) = probe.observe(probe.subject.schedule.steps[0])
+    assert not culprits.convict(json.loads(outcome.text))
+
+
+def test_an_op_that_refuses_sizes_between_is_guilty_all_the_same(llama, monkeypatch):
+    @torch.library.custom_op("planted::captured", mutates_args=())
+    def captured(x: torch.Tensor) -> torch.Tensor:
+        if len(x) not in (1, 2, 8):
+            raise RuntimeError(f"batch size {len(x)} was not captured")
+        return x.nextafter(x + 1) if len(x) == 8 else x * 1
+
+    mlp = llama._model.get_submodule(MLP)
+    plain = mlp.forward
+    monkeypatch.setattr(mlp, "forward", lambda x: captured(plain(x)))
+    (found,) = bisected(llama, [], trials=2, sizes=(2, 8))
+    assert (found.case.subject, found.evidence["culprit"]["starts_at"]) == ("planted::captured", None)
 
 
 def test_an_exception_names_the_op(llama, monkeypatch):
@@ -341,6 +421,59 @@ def test_a_run_that_found_a_difference_is_followed(detcheck, tmp_path, monkeypat
     assert refused.code == 2 and "--model is the run's own" in refused.err
     calm = detcheck("bisect", only_run(tmp_path / "found"))
     assert calm.code == 2 and "bisect takes one of completions or batch" in " ".join(calm.err.split())
+
+
+def test_of_a_run_the_prompt_that_differed_is_followed_as_it_was(detcheck, tmp_path, monkeypatch, llama):
+    from detcheck.probes import completions
+
+    asked = []
+
+    class Seen(Bisect):
+        def observe(self, step):
+            asked.append(step.input)
+            return super().observe(step)
+
+    monkeypatch.setattr(completions, "PROBE", lambda spec, planned=None: completions.Completions(spec, llama, planned))
+    monkeypatch.setattr(bisect, "PROBE", lambda spec, planned=None: Seen(spec, llama, planned))
+    mlp = llama._model.get_submodule(MLP)
+    plain = mlp.forward
+
+    def forward(x):
+        out = plain(x)
+        return out * 1.01 if len(x) > 1 and x.shape[1] == len(llama.encode("Another thing that one asks")) else out
+
+    monkeypatch.setattr(mlp, "forward", forward)
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(f"{PROMPT}\nAnother thing that one asks\n")
+    run = "completions", "--prompt-file", prompts, "-n", 8, "--max-tokens", 3, "--batch-sizes", "1,2"
+    assert detcheck(*run, "--kernels", "batch-invariant", "-q").code == 1
+    folder = only_run(tmp_path / "runs")
+    result = detcheck("bisect", folder, "--format", "json", "-q", "--output-dir", "found")
+    report = json.loads(result.out)
+    assert len(asked) == 1 and asked[0].partition(":")[2] in str(sorted((folder / "run.json").read_text().split('"')))
+    assert (
+        report["findings"][0]["case"]["input"] == MLP
+        and report["findings"][0]["evidence"]["culprit"]["prompt"] == asked[0]
+    )
+    prompts.write_text("Completely other words\nstand here now\n")
+    result = detcheck("bisect", folder, "-q", "--output-dir", "other")
+    assert (
+        result.code == 2 and "the prompt of" in result.err and "is not there any more" in " ".join(result.err.split())
+    )
+
+
+def test_more_rows_than_memory_holds_are_refused(detcheck):
+    result = detcheck("bisect", "--batch-sizes", 30_000_000, "-q")
+    assert result.code == 2 and "memory is estimated to hold" in result.err
+
+
+def test_a_run_whose_files_are_gone_is_not_called_equal(detcheck, tmp_path):
+    detcheck("completions", "-n", 4, "--max-tokens", 2, "--prompt", PROMPT, "-q")
+    folder = only_run(tmp_path / "runs")
+    for part_of in (folder / "outcomes").iterdir():
+        part_of.unlink()
+    result = detcheck("bisect", folder)
+    assert result.code == 2 and "holds no sample that can be read" in " ".join(result.err.split())
 
 
 def test_a_difference_in_decoding_alone_is_followed_or_said_not_to_come_again(detcheck, tmp_path, monkeypatch, llama):

@@ -12,7 +12,7 @@ import numpy as np
 
 from detcheck.engines.checkpoint import first_line
 from detcheck.engines.transformers import TransformersEngine
-from detcheck.errors import OutOfMemoryError
+from detcheck.errors import FailedError, OutOfMemoryError
 from detcheck.kernels._bytes import integers
 from detcheck.kernels._checks import out_of_memory
 from detcheck.kernels._switch import uncounted
@@ -68,5 +68,9 @@ def forward(engine: TransformersEngine, prompts: Sequence[Sequence[int]], decode
         out = engine._model(
             input_ids=ids[:, fed:until], attention_mask=mask[:, :until], past_key_values=cache, use_cache=True, **extra
         )
-        cache, fed = out.past_key_values, until
+        cache, fed = getattr(out, "past_key_values", None), until
+        if cache is None and until < width:
+            raise FailedError(
+                f"{engine.name} gives no past_key_values, so that its tokens cannot be fed one by one: ask with --decode 0"
+            )
     return out.logits[:, -1]

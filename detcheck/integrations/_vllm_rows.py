@@ -31,19 +31,22 @@ class Own:
         """What of it is the request's: of all tokens, or of the last token of each request. None: it holds no rows."""
         if not tensor.ndim or isinstance(tensor, torch.nn.Parameter):
             return None
+        if self.across(tensor):
+            return tensor[:, self.first : self.last]
         if tensor.shape[0] == self.tokens:
             return tensor[self.first : self.last]
         if tensor.shape[0] == self.requests:
             return tensor[self.index : self.index + 1]
-        if tensor.ndim == 2 and tensor.shape[1] == self.tokens:  # positions in several directions
-            return tensor[:, self.first : self.last]
         return None
 
     def cut(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """The same, a row for each token."""
         part = self.part(tensor)
-        across = part is not None and tensor.shape[0] not in (self.tokens, self.requests)
-        return part.T if across else part
+        return part.T if part is not None and self.across(tensor) else part
+
+    def across(self, tensor: torch.Tensor) -> bool:
+        """Whether tokens lie along the second dimension: positions in several directions."""
+        return tensor.ndim == 2 and tensor.shape[1] == self.tokens and not tensor.is_floating_point()
 
     def window(self, first: int, last: int) -> Own:
         """Rows of all tokens from first to last - 1, whosever they are."""

@@ -15,8 +15,12 @@ ALIGNED = 64  # bytes: a kernel may take another path where its data begin elsew
 
 
 def plain(tensor: torch.Tensor) -> torch.Tensor:
-    """The same numbers in one piece on the CPU, without a gradient."""
-    return (tensor.detach() if tensor.requires_grad else tensor).contiguous().cpu()
+    """The same numbers in one piece on the CPU, without a gradient or a conjugation that is still to be done."""
+    import torch
+
+    found = (tensor.detach() if tensor.requires_grad else tensor).resolve_conj().resolve_neg().contiguous().cpu()
+    # Of one number along a dimension, any stride counts as one piece, and not all can be viewed as bytes.
+    return found.clone(memory_format=torch.contiguous_format) if found.ndim and found.stride(-1) != 1 else found
 
 
 def digest(tensor: torch.Tensor) -> int:
@@ -52,9 +56,17 @@ def same_form(tensor: torch.Tensor, strides: Sequence[int] | None = None, offset
 
     strides = tensor.stride() if strides is None else strides
     offset = tensor.data_ptr() % ALIGNED if offset is None else offset
-    if not tensor.numel() or 0 in strides or len(strides) != tensor.ndim:
+    if not tensor.numel() or len(strides) != tensor.ndim:
         return tensor.clone()
+    shape = tensor.shape
+    for dim, stride in enumerate(strides):
+        if stride == 0 and shape[dim] > 1:  # one number stands for all along it
+            once = tensor.narrow(dim, 0, 1)
+            if not torch.equal(integers(once.expand_as(tensor)), integers(tensor)):
+                return tensor.clone()
+            tensor = once
     reach = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, strides, strict=True))
     base = torch.empty(reach + ALIGNED, dtype=tensor.dtype, device=tensor.device)
     start = ((offset - base.data_ptr()) % ALIGNED) // tensor.element_size()
-    return base.as_strided(tensor.shape, strides, start).copy_(tensor)
+    base.as_strided(tensor.shape, strides, start).copy_(tensor)
+    return base.as_strided(shape, strides, start)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from detcheck.bits import content_hash, furthest, patterns
 from detcheck.engines.checkpoint import first_line
 from detcheck.engines.logits import forward, last_logits
 from detcheck.engines.transformers import TransformersEngine
-from detcheck.errors import OutOfMemoryError
+from detcheck.errors import FailedError, OutOfMemoryError
 from detcheck.kernels._bytes import integers
 from detcheck.kernels._checks import out_of_memory
 from detcheck.probes._call import Call, Key
@@ -73,8 +73,9 @@ class Bisection:
             self._note(tracer, LONE)
         for batch in self.batches:
             for trial in range(self.trials):
-                test = None if trial else TwoArms(len(batch.rows), batch.slot, self.repeats)
-                tracer = Tracer(self.engine._model, self.alone, batch.layout, test)
+                layout = replace(batch.layout, tokens=len(self.prompt) - self.decoded)
+                test = None if trial else TwoArms(layout, self.repeats)
+                tracer = Tracer(self.engine._model, self.alone, layout, test)
                 self._forward(tracer, batch.name, batch.rows, batch.slot)
                 self._note(tracer, batch.name)
                 if test:
@@ -204,8 +205,10 @@ def traced(engine: TransformersEngine, tracer: Tracer, rows: Sequence[Tokens], s
     try:
         with tracer.running(), torch.no_grad():
             logits = forward(engine, rows, decoded)[slot]
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+    except Exception as error:  # the model's code may raise anything
         if not out_of_memory(error):
+            if tracer.raised and tracer.raised[0] is error:
+                raise FailedError(tracer.raised[1]) from error
             raise
         raise OutOfMemoryError(f"out of memory with {len(rows)} rows under the trace: {first_line(error)}") from None
     return integers(logits).numpy()

@@ -5,10 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from detcheck.probes._rows import SAME, Layout, Part, dimension
+from detcheck.probes._rows import SAME, Layout, Part, explanations
 from detcheck.probes._seen import Seen
 
 Key = tuple[Any, ...]
+MOVES = {
+    "cat",
+    "stack",
+    "repeat",
+    "repeat_interleave",
+    "flip",
+    "roll",
+    "rot90",
+    "constant_pad_nd",
+    "split_with_sizes_copy",
+}
 
 
 @dataclass(slots=True)
@@ -34,8 +45,14 @@ class Call:
 
     @property
     def attention(self) -> bool:
-        """Masks and causality may be said in another way where there is padding."""
-        return "attention" in self.op
+        """Of query, key and value by heads: masks and causality may be said in another way where there is padding."""
+        first = [len(seen.shape) for seen in self.inputs.values()][:3]
+        return "attention" in self.op and not self.module and first == [4, 4, 4]
+
+    @property
+    def moves(self) -> bool:
+        """Whether it computes nothing. Its bits are those that went in, and where it puts whose rows, sizes do not tell."""
+        return self.op.split("::")[-1] in MOVES
 
     @property
     def module(self) -> bool:
@@ -49,7 +66,7 @@ def of_attention(call: Call, alone: Call, layout: Layout) -> None:
     if query.part is None or not query.part.dims or query.part.picked or len(query.shape) != 4:
         return
     rows, _, length, _ = query.part.dims
-    keys = dimension(before[1].shape[2], key.shape[2], layout)
+    keys = next((dim for dim in explanations(before[1].shape[2], key.shape[2], layout) if not dim.block), None)
     for seen in (key, value):
         seen.part = None if keys is None else Part((rows, SAME, keys, SAME), layout.slot)
     for seen in others:

@@ -18,7 +18,7 @@ from detcheck.kernels._switch import uncounted
 from detcheck.probes._arguments import flat, rebuilt
 from detcheck.probes._call import Call, Key
 from detcheck.probes._culprit_order import orders
-from detcheck.probes._rows import Part
+from detcheck.probes._rows import Layout, Part
 from detcheck.probes._seen import Seen
 from detcheck.probes._trace import unseen
 
@@ -47,8 +47,9 @@ class Tested:
 class TwoArms:
     """Tests every call of a batch's trace whose parts are known. `repeats`: calls of each arm."""
 
-    def __init__(self, rows: int, slot: int, repeats: int) -> None:
-        self._rows, self._slot, self._repeats = rows, slot, repeats
+    def __init__(self, layout: Layout, repeats: int) -> None:
+        self._rows, self._slot, self._repeats = layout.rows, layout.slot, repeats
+        self._by = "padding" if layout.padding else "layout"
         self._done: set[Any] = set()
         self._ordered: dict[Any, dict[str, str]] = {}
         self.tested: dict[Key, Tested] = {}
@@ -101,7 +102,7 @@ class TwoArms:
             n = next(n for n, (a, b) in enumerate(zip(own, other, strict=True)) if digests([a]) != digests([b]))
             found.details = describe(call, alone, own[n], other[n]) | {"source": where()}
             if len(set(found.alone)) == 1 == len(set(found.batch)):
-                found.details["starts_at"] = self._starts_at(given, found.alone[0])
+                found.details |= self._start(given, found.alone[0])
                 if words := self._orders(given):
                     found.details["order_of_additions"] = words
         self.tested[call.key] = found
@@ -118,12 +119,22 @@ class TwoArms:
             self._ordered[form] = orders(given.call.op, given.called, cut, whole, result.part.indices(result.shape))
         return self._ordered[form]
 
+    def _start(self, given: Given, lone: int) -> dict[str, Any]:
+        """From how many rows on, and where one is enough, by what: its padding, or how its rows lie in memory."""
+        try:
+            starts = self._starts_at(given, lone)
+        except Exception as error:  # it may refuse sizes that the model never gives it; it is guilty all the same
+            if out_of_memory(error):
+                raise
+            starts = None
+        return {"starts_at": starts} | ({"starts_by": self._by} if starts == 1 else {})
+
     def _starts_at(self, given: Given, lone: int) -> int | None:
         """The smallest batch that gives other bits than the row alone, if larger ones do too. By bisection; None: it cannot be cut."""
         if not given.by_slot():
             return None
         if digests(given.window(self._slot, self._slot + 1)) != lone:
-            return 1  # its padding is enough
+            return 1
         equal, differs = 1, self._rows
         while differs - equal > 1:
             size = (equal + differs) // 2
@@ -151,6 +162,8 @@ class Given:
         if not self.call.attention and any(RANDOM in str(tag) for tag in tags):
             return "it draws random numbers"
         seen, outputs = self.call.inputs, self.call.outputs
+        if self.call.moves:
+            return "it only moves numbers"
         if any(s.part is None for s in (*seen.values(), *outputs.values())):
             return "the prompt's own rows are not known"
         if all(s.weight or s.part.whole for s in seen.values()):

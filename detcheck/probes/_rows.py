@@ -10,6 +10,7 @@ not compared, and counted.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ class Layout:
     """which row is the prompt's"""
     padding: int
     """columns before the prompt in its row"""
+    tokens: int = 0
+    """of the prefill, when the prompt is alone"""
 
 
 @dataclass(frozen=True)
@@ -87,21 +90,32 @@ class Part:
 
 @functools.lru_cache(maxsize=4096)  # a model has few shapes, and many calls of each
 def part(alone: Sequence[int], together: Sequence[int], layout: Layout) -> Part | None:
-    """The part of a tensor of shape `together` that has shape `alone` when the prompt runs alone. None: not explained."""
+    """The part of a tensor of shape `together` that has shape `alone` when the prompt runs alone. None: not explained, or in two ways.
+
+    One dimension holds the batch at most. Where sizes alone would allow another reading too (two tokens in two rows are as many as two
+    tokens behind two of padding), a dimension that is padded beyond doubt decides: the batch is in another.
+    """
     if len(alone) != len(together):
         return None
-    dims = [dimension(a, b, layout) for a, b in zip(alone, together, strict=True)]
-    return None if None in dims else Part(tuple(dims), layout.slot)
+    options = [explanations(a, b, layout) for a, b in zip(alone, together, strict=True)]
+    ways = [dims for dims in itertools.product(*options) if sum(dim.block > 0 for dim in dims) <= 1]
+    if len(ways) > 1:
+        ways = [
+            dims for dims in ways if any(dim.block for dim in dims) and any(dim.skip and not dim.block for dim in dims)
+        ]
+    return Part(ways[0], layout.slot) if len(ways) == 1 else None
 
 
-def dimension(alone: int, together: int, layout: Layout) -> Dim | None:
+def explanations(alone: int, together: int, layout: Layout) -> list[Dim]:
+    """What a dimension may be, by its size alone and in the batch. What is padded is as long as the prefill, at least."""
     if alone == together:
-        return SAME
-    if together == alone * layout.rows:
-        return Dim(alone)
-    if together == (alone + layout.padding) * layout.rows:
-        return Dim(alone + layout.padding, layout.padding)
-    return Dim(0, layout.padding) if together == alone + layout.padding else None
+        return [SAME]
+    found = [Dim(alone)] if together == alone * layout.rows else []
+    if layout.padding and alone >= layout.tokens:
+        padded = alone + layout.padding
+        found += [Dim(padded, layout.padding)] if together == padded * layout.rows else []
+        found += [Dim(0, layout.padding)] if together == padded else []
+    return found
 
 
 def like_the_others(shape: Sequence[int], known: Sequence[tuple[Sequence[int], Part]]) -> Part | None:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from detcheck.engines.checkpoint import first_line
-from detcheck.errors import FailedError
 from detcheck.kernels._bytes import same_form
 from detcheck.kernels._checks import NotInvariantError, out_of_memory
 from detcheck.kernels._switch import transformers_attention, uncounted
@@ -57,6 +56,8 @@ class Tracer:
         self._visits: Counter[tuple[int, str]] = Counter()
         self._seen: Counter[Key] = Counter()
         self._step, self._tokens = -1, 0
+        self.raised: tuple[Exception, str] | None = None
+        """what an op raised last, and where, in words"""
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -102,6 +103,7 @@ class Tracer:
         from torch.utils._pytree import tree_leaves
 
         open_calls: list[Call] = []
+        depths: list[int] = []
 
         def enter(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
             if not name:
@@ -111,6 +113,7 @@ class Tracer:
             visit = self._visits[self._step, name]
             self._visits[self._step, name] += 1
             self._path.append((name, visit))
+            depths.append(len(self._path) - 1)
             call = self._open(f"module {type(module).__name__}", None)
             with unseen():
                 self._look_at(call, [leaf for leaf in tree_leaves((args, kwargs)) if name], floats_only=True)
@@ -118,7 +121,7 @@ class Tracer:
 
         def leave(module: torch.nn.Module, args: Any, kwargs: Any, out: Any) -> None:
             call = open_calls.pop()
-            self._path.pop()
+            del self._path[depths.pop() :]  # and what stands behind it: a module that raised is not left by a hook
             if name:
                 with unseen():
                     self._finish(call, tree_leaves(out))
@@ -175,15 +178,11 @@ class Tracer:
     def _run(self, op: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except NotInvariantError:
-            raise
         except Exception as error:
-            if out_of_memory(error):
-                raise
-            where = self._path[-1][0] or "the model"
-            raise FailedError(
-                f"{op} in {where} ({source()}) raised {type(error).__name__}: {first_line(error)}"
-            ) from error
+            if not isinstance(error, NotInvariantError) and not out_of_memory(error):
+                where = self._path[-1][0] or "the model"
+                self.raised = error, f"{op} in {where} ({source()}) raised {type(error).__name__}: {first_line(error)}"
+            raise  # as it is: the model may catch it
 
     def _look_at(self, call: Call, leaves: list[Any], floats_only: bool = False) -> None:
         """What goes in. Of attention the mask is no part of what must be equal; of a module only floating-point numbers are."""
@@ -254,7 +253,7 @@ class Tracer:
             mixes = sliced and seen.part is not None and seen.part.whole
             call.outputs[place] = seen
             digests.append(None if mixes else seen.digest)
-        if digests and None not in digests:
+        if digests and None not in digests and not call.moves:
             call.after = hash(tuple(digests))
         call.order = len(self.calls)
         self.calls[call.key] = call

@@ -58,6 +58,8 @@ class Options:
 
     question: int | None = None
     """of a run: which of its prompts; None: all"""
+    digests: tuple[str, ...] = ()
+    """of a run: of that prompt's tokens, and of the weights"""
     condition: str | None = None
     """of a run: the batch that differs"""
     company: tuple[int, ...] = ()
@@ -77,7 +79,7 @@ class Options:
 
     FROM_RUN: ClassVar[tuple[str, ...]] = (
         "model", "kernels", "dtype", "device", "seed", "batch_sizes", "prompt", "prompt_file", "chat", "attn", "trust_remote_code",
-        "engine", "engine_arg", "decode", "question", "condition", "company", "fed", "max_tokens", "arrivals", "new_tokens", "token_budget",
+        "engine", "engine_arg", "decode", "question", "digests", "condition", "company", "fed", "max_tokens", "arrivals", "new_tokens", "token_budget",
         "cached",
     )  # fmt: skip
 
@@ -89,7 +91,13 @@ def of_run(path: str, spec: Spec, asked: Spec, found: Differing) -> Spec:
         name: getattr(theirs, name)
         for name in ("prompt", "prompt_file", "chat", "attn", "trust_remote_code", "max_tokens")
     }
-    place = {"question": found.prompt, "condition": found.condition, "company": found.rows, "fed": found.fed}
+    place = {
+        "question": found.prompt,
+        "digests": found.digests,
+        "condition": found.condition,
+        "company": found.rows,
+        "fed": found.fed,
+    }
     if traffic := found.traffic:
         place |= {"engine": "vllm", "engine_arg": theirs.engine_arg}
         place |= {name: getattr(traffic, name) for name in ("arrivals", "new_tokens", "token_budget", "cached")}
@@ -140,13 +148,28 @@ class Bisect(completions.Completions):
         if self._engine.schedules_itself and not self._own.run:
             self._own = replace(self._own, max_tokens=1 + self._own.decode)  # what is decoded, it generates
         super()._open(questions, planned)
+        if self._own.run:
+            self._same_as_then()
+
+    def _same_as_then(self) -> None:
+        """Raises UsageError where prompt or model are not what the run asked."""
+        own, now = self._own, (self.subject.inputs[0].name.partition(":")[2], self._engine.digests.get("model", ""))
+        for what, then, is_now in zip(("prompt", "model"), own.digests, now, strict=True):
+            if then != is_now:
+                raise UsageError(
+                    f"the {what} of {own.run} is not there any more: its digest was {then or 'none'}, and what is there now has "
+                    f"{is_now or 'none'}. Put it back, or ask with --model and --prompt"
+                )
 
     def _plan(self, lengths: dict[str, int]) -> Schedule:
         """A step a prompt. What it runs is the prompt alone and each of `_batches`."""
+        most, asked = self._engine.max_rows(self._longest(max(lengths.values()))), self._spec.batch_sizes
+        if asked and max(asked) > most:
+            raise UsageError(f"--batch-sizes: memory is estimated to hold {most} rows; got {max(asked)}. Ask for less")
         if not self._engine.schedules_itself:
             refuse_compiled(self._engine._model)
         steps = [Step(n, name, "bisect", 0, (0,)) for n, name in enumerate(lengths)]
-        return Schedule(tuple(steps), (), self._engine.max_rows(self._longest(max(lengths.values()))))
+        return Schedule(tuple(steps), (), most)
 
     def _questions(self) -> list[Question]:
         asked, only = super()._questions(), self._own.question
