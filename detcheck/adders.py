@@ -15,7 +15,7 @@ import numpy as np
 from detcheck.trees import Tree
 
 MANTISSA = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
-PAIRED, FEW = 9, 24  # summands
+PAIRED, FEW, NEAR = 9, 24, 8  # summands
 ROOM = 1 << 27  # bytes of intermediate sums at a time
 
 
@@ -212,7 +212,22 @@ def cancelling(columns: int, length: int, dtype: str, seed: int) -> tuple[np.nda
     exponents = np.floor(random.uniform(-spread, spread + 1, (columns, third)))
     step = np.where(random.random((columns, third)) < 0.5, -1.0, 1.0) * np.exp2(exponents - bits)
     whole = np.concatenate([a * step, b * step, -(a + b) * step, np.full((columns, length - 3 * third), 0.625)], axis=1)
-    return random.permuted(whole, axis=1), np.full(length, 1.25)
+    whole = random.permuted(whole, axis=1)
+    near(random, whole, dtype)
+    return whole, np.full(length, 1.25)
+
+
+def near(random: np.random.Generator, values: np.ndarray, dtype: str) -> None:
+    """In every fourth column a few neighbours outweigh all others, which are next to nothing there: what is added otherwise among
+    so few of a long sum shows in no other column. In a third of these they are the first ones, where most orders begin."""
+    columns, length = values.shape
+    rows, count = np.arange(3, columns, 4), min(NEAR, length)
+    small, reach = {"float16": (2.0**-24, 14)}.get(dtype, (2.0**-100, 45))
+    begin = random.integers(0, length - count + 1, len(rows))
+    begin[::3] = 0
+    values[rows] = np.where(random.random((len(rows), length)) < 0.5, -small, small)
+    few = of_few(random, 2 * len(rows), count, np.full((2 * len(rows), 1), reach), dtype)[1::2]  # those with a pair
+    values[rows[:, None], begin[:, None] + np.arange(count)] = few
 
 
 def positive(columns: int, length: int, dtype: str, seed: int) -> np.ndarray:

@@ -5,6 +5,7 @@ Only orders of one output are compared: an op may add column 0 otherwise than co
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -146,6 +147,11 @@ def judged(
             Verdict.RUN_VARIANT,
             f"revealed again under equal conditions, the order was another one, in {len(unsteady)} of {len(found)} conditions, first with {said(unsteady[0])}",
         )
+    if moved := shifting(found, facts):
+        return (
+            Verdict.RUN_VARIANT,
+            f"revealed again under equal conditions, outputs were added in another order: {said(moved[0])}, and {said(moved[1])}",
+        )
     doubts = list(dict.fromkeys(f"{f['why']}" for f in facts.values() if not f["sure"]))
     sure = [name for name in classes if facts[name]["sure"]]
     several = merged(found)
@@ -174,6 +180,24 @@ def judged(
         Verdict.IDENTICAL,
         f"one order of addition in all {len(calls)} conditions: {one['words']} (tree {one['tree']}, added in {one['adds_in']})",
     )
+
+
+def shifting(
+    found: Mapping[Condition, Mapping[str, int]], facts: Mapping[str, Mapping[str, object]]
+) -> tuple[Condition, Condition] | None:
+    """Two places of one call's outputs that share some, with unlike orders: in one revealing an output is in one place only."""
+    seen = defaultdict(list)
+    for condition, counts in found.items():
+        rows, _, columns = condition.composition.removeprefix("rows ").partition(", columns ")
+        if columns:
+            seen[condition.batch_size, condition.threads].append(
+                (condition, set(numbers(rows)), set(numbers(columns)), counts)
+            )
+    for places in seen.values():
+        for (one, rows, columns, names), (other, *theirs) in itertools.combinations(places, 2):
+            if rows & theirs[0] and columns & theirs[1] and unlike({*names, *theirs[2]}, facts):
+                return one, other
+    return None
 
 
 def unlike(names: Iterable[str], facts: Mapping[str, Mapping[str, object]]) -> bool:

@@ -48,7 +48,10 @@ def phrase(f: Fold, depth: int, at: int = 0) -> str:
         return f"pairwise, cut in halves again and again{longer(f)}"
     if f.kind == "mix":
         together = "" if f.terms == 1 else f" (added in one node of {f.terms + 1})"
-        return ", then ".join(placed(at + offset, part, depth + 1) for offset, part in f.parts) + together
+        first, *rest = [
+            placed(at + offset, part, depth + 1, bracketed=n > 0) for n, (offset, part) in enumerate(f.parts)
+        ]
+        return ", then ".join([first, *rest]) + together
     if f.kind == "chain" and f.terms > 1:
         begins = "" if f.start is None or f.start.kind == "leaf" else f"{phrase(f.start, depth + 1)}, then "
         of = "" if body.kind == "leaf" else f" of {body.size} ({phrase(body, depth + 1)})"
@@ -79,15 +82,16 @@ def phrase(f: Fold, depth: int, at: int = 0) -> str:
         )
         within = f" (each: {inside})" if inside else " (each in order)" if "split" in kind else ""
         return f"{kind}{within}, added {how(f)}"
-    return f"{f.count} parts of {body.size}, {abs(f.stride)} apart (each: {phrase(body, depth + 1)}), added {how(f)}"
+    step = min(f.stride, f.apart) if f.kind == "pairs" else abs(f.stride)
+    return f"{f.count} parts of {body.size}, {step} apart (each: {phrase(body, depth + 1)}), added {how(f)}"
 
 
-def placed(offset: int, part: Fold, depth: int) -> str:
-    """A part that begins at that summand."""
+def placed(offset: int, part: Fold, depth: int, bracketed: bool = False) -> str:
+    """A part that begins at that summand. `bracketed`: also where that is the first one, since other parts stand before it."""
     if part.kind == "leaf":
         return f"summand {offset}"
     said = phrase(part, depth, offset)
-    return f"from {offset} on ({said})" if offset else said
+    return f"from {offset} on ({said})" if offset or bracketed else said
 
 
 def how(f: Fold) -> str:

@@ -1,5 +1,7 @@
 """Sums whose order we wrote, and ops that are none. Each takes x[M, K] and returns [M]; those of two arguments, a product."""
 
+import weakref
+
 import numpy as np
 import torch
 
@@ -389,3 +391,92 @@ def squares_sorted(x):
 
 def squares_at_random(x):
     return sequential((x * x)[:, torch.randperm(x.shape[1])])
+
+
+# What a review found: each once had a wrong answer.
+
+
+def neighbours(t):
+    while t.shape[-1] > 1:
+        t = t[..., ::2] + t[..., 1::2]
+    return t[..., 0]
+
+
+def far_halves(t):
+    while t.shape[-1] > 1:
+        t = t[..., : t.shape[-1] // 2] + t[..., t.shape[-1] // 2 :]
+    return t[..., 0]
+
+
+def squares_of_the_tail_otherwise(x):
+    squares = x * x
+    return torch.cat([neighbours(squares[:1024]), far_halves(squares[1024:])])
+
+
+def columns_of_the_tail_otherwise(x, w):
+    """From two rows on columns from 1024 on are added in another order."""
+    terms = x[:1, None].float() * w[None].float()
+    alone = neighbours(terms)
+    y = alone if len(x) == 1 else torch.cat([alone[:, :1024], far_halves(terms[:, 1024:])], 1)
+    return y.to(x.dtype).expand(len(x), -1).clone()
+
+
+def scales_its_x(x, w):
+    x.mul_(0.5)
+    return chain(products(x, w))
+
+
+def scaled_by_the_largest_weight(x, w):
+    """As weights in eight bits are: deterministic, and what is in one column changes what underflows in the others."""
+    scale = 2.0 ** torch.floor(torch.log2(w.abs().max()))
+    small = w / scale
+    p = products(x, torch.where(small.abs() < 2.0**-60, torch.zeros(()), small))
+    return torch.cat([chain(p)[:, :2], chain(p[::-1])[:, 2:]], 1) * scale
+
+
+def a_start_for_each_matrix(x, w):
+    count, _, length = x.shape
+    p = (x[:, :, None, :] * w.transpose(1, 2)[:, None]).contiguous()
+    begin = (torch.arange(length)[None] + torch.arange(count)[:, None]) % length
+    return chain(list(p.gather(3, begin[:, None, None].expand(p.shape)).unbind(3)))
+
+
+def first_three_by_size(x):
+    wide = x.float()
+    first = torch.gather(wide[:, :3], 1, torch.argsort(wide[:, :3].abs(), dim=1, stable=True))
+    return chain([*first.unbind(1), *wide[:, 3:].unbind(1)]).to(x.dtype)
+
+
+BUFFERS = []
+
+
+def by_where_the_weight_lies(x, w):
+    if not BUFFERS or BUFFERS[-1]() is not w:
+        BUFFERS.append(weakref.ref(w))
+    p = products(x, w)
+    return torch.cat([chain(p)[:, :16], chain(p[::-1])[:, 16:]], 1) if len(BUFFERS) % 2 else chain(p)
+
+
+def halved_product(x, w):
+    return chain(products(x, w)) * 0.5
+
+
+def a_third_of_a_product(x, w):
+    return chain(products(x, w)) / 3
+
+
+def fails_with_an_odd_name(x):
+    raise RuntimeError("no file \udc80 here")
+
+
+class Speechless(Exception):
+    def __str__(self):
+        raise ValueError("nothing to say")
+
+
+def fails_without_words(x):
+    raise Speechless
+
+
+def negative_view(x):
+    return torch._neg_view(-sequential(x))

@@ -54,9 +54,22 @@ class Confirmation:
         unfused = tuple(np.flatnonzero(left == product - a).tolist())
         yield from (replace(way, unfused=unfused) for way in found if way.fused)
 
+    def _chained(self, tree: Tree, factors: np.ndarray | None, way: Adds, out: str, came: np.ndarray) -> bool:
+        """Whether nodes of more than two may as well be chains, in this order or the other: what shows only where they are told apart."""
+        plain = [
+            Adds(way.accumulator),
+            *(Adds(way.accumulator, fused) for fused in ("low", "high") if factors is not None),
+        ]
+        chains = [in_chains(tree, backwards) for backwards in (False, True)]
+        made = (readd(chain, self._values, factors, each, out) for chain in chains for each in plain)
+        return any(same(one, came[:, : len(one)]).all() for one in made)
+
     def checked(self, tree: Tree, sums: Sums, place: Place, came: np.ndarray) -> dict[str, object]:
         """Facts: `sure`, `checked`, `adds_in`, and `why` where it is not sure. `came`: the op's sums, [rows, columns of data]."""
         values, best = self._values, 0
+        which = np.arange(came.shape[1]) % len(values)  # the data may have come again, so that no output went without
+        order = np.argsort(which, kind="stable")
+        starts = np.searchsorted(which[order], np.arange(len(values)))
         factors = self._factors if sums.factors is not None else None
         for way in self._ways(tree, sums, place, factors):
             key = tree.hash, way, sums.out, factors is not None
@@ -66,11 +79,17 @@ class Confirmation:
                 continue
             if key not in self._expected:
                 self._expected[key] = readd(tree, values, factors, way, sums.out)
-            equal = int(same(self._expected[key], came).all(0).sum())
+            fits = same(np.resize(self._expected[key], came.shape[1]), came).all(0)
+            equal = int(np.logical_and.reduceat(fits[order], starts).sum())
             best = max(best, equal)
             if equal < len(values):
                 continue
             adds_in = way.said(tree.arity)
+            if tree.arity > 2 and self._chained(tree, factors, way, sums.out, came):
+                return {
+                    "adds_in": adds_in,
+                    "why": "summands seem to be added at once, and one after the other they give the same bits",
+                }
             if key not in self._told:  # what came is what was expected, so what a wrong order gives tells from either
                 wrong = [readd(tree, values[:SCREEN, at], factors, way, sums.out) for at in elsewhere(tree.length)]
                 self._told[key] = max(1 - same(w, came[:1, :SCREEN]).mean() for w in wrong)
@@ -85,6 +104,19 @@ class Confirmation:
             "why": f"the order that masks show ({tree.hash}) is not how it adds: re-adding does not give its bits (a compensated sum, "
             "a wider accumulator, or an order that depends on the data)",
         }
+
+
+def in_chains(tree: Tree, backwards: bool) -> Tree:
+    """The same with a chain of additions in the place of every node of more than two."""
+    children: dict[int, list[int]] = {}
+    stands, number = list(range(tree.length)), tree.length
+    for members in tree.nodes:
+        total, *rest = [stands[c] for c in (reversed(members) if backwards else members)]
+        for c in rest:
+            children[number] = [total, c]
+            total, number = number, number + 1
+        stands.append(total)
+    return Tree.of(tree.length, children, stands[tree.root])
 
 
 def same(expected: np.ndarray, came: np.ndarray) -> np.ndarray:

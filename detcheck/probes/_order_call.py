@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from detcheck.adders import cancelling, positive
+from detcheck.adders import MANTISSA, cancelling, positive
 from detcheck.bits import content_hash
 from detcheck.probes import _prove, _triples
 from detcheck.probes._confirm import Confirmation, same
@@ -24,8 +24,10 @@ UNSTEADY = "equal calls gave different bits"
 AT_ONCE = 65  # children of a node, at most: no matrix unit adds more
 # Rows of data that tell outputs apart, and how many for sums so short that calls cost nothing.
 ALIKE, MANY, SHORT = 2, 8, 512
+OF_SQUARES = 64  # squares do not cancel, so that two orders often round alike
 PLACES, LISTED = 6, 64  # orders within one call that are revealed, and that are told apart
 UNREAD = f"more than {PLACES} orders within one call: the others are told apart, not read"
+UNPROVED = "--prove was asked for, and what sums are multiplied by leaves counts too few bits in the result"
 WRITES = "it writes over its arguments, so no call is like another: give it copies"
 
 
@@ -36,17 +38,18 @@ class Revealer:
         self._dtype, self._seed, self._prove = dtype, seed, prove
         self._data: dict[tuple[int, bool], tuple[np.ndarray, np.ndarray, Confirmation]] = {}
         self._last: dict[tuple[int, bool], Tree] = {}
-        self._proved: dict[object, dict[str, int]] = {}
+        self._proved: dict[object, dict[str, int] | None] = {}
 
     def orders(self, sums: Sums) -> Iterator[tuple[Place, dict[str, object], int, float]]:
         """Every order within one call: where, facts, calls that it took, seconds in the op so far. Raises OpError."""
         values, factors, _ = self._data_of(sums)
         sums.multiply_by(factors)
-        sums.base(values[0])
-        given = sums.terms.clone()
+        telling = values[self._telling(sums)]
+        sums.base(telling[0])
+        given = [argument.clone() for argument in sums.arguments]
         repeats, first = self._repeats(sums, REPEATS)
         everywhere = Place(tuple(range(sums.rows)), tuple(range(sums.columns)))
-        if not sums.terms.equal(given):
+        if any(not now.equal(before) for now, before in zip(sums.arguments, given, strict=True)):
             yield everywhere, blank(sums.length) | {"why": WRITES}, sums.calls, sums.op_s
             return
         if repeats["distinct"] > 1:
@@ -55,29 +58,41 @@ class Revealer:
             yield everywhere, facts, sums.calls, sums.op_s
             return
         results, before = [first], 0
-        for n in range(1, ALIKE if sums.length > SHORT else MANY):
-            sums.base(values[n])
+        for row in telling[1:]:
+            sums.base(row)
             results.append(sums.result())
         places = alike(results)
+        if len(places) > LISTED:
+            raise OpError(f"adds in {len(places)} orders within one call of {sums.rows} rows, or in none that stays")
         for n, place in enumerate(places):
             if n < PLACES:
                 for part, facts in self._facts(sums, place):
                     yield part, facts, sums.calls - before, sums.op_s
                     before = sums.calls
-            elif n < LISTED:
+            else:
                 bits = content_hash(b"".join(r[place.rows[0], place.columns[0]].tobytes() for r in results))
                 yield place, blank(sums.length) | {"bits": bits, "why": UNREAD}, 0, sums.op_s
-            else:
-                raise OpError(
-                    f"adds in {len(places)} orders within one call of {sums.rows} rows, or in none that stays"
-                )
+
+    def _telling(self, sums: Sums) -> slice:
+        """Rows of the data by which outputs are told apart: in half precision those that span many binades, since sums are kept wider."""
+        if sums.squared:
+            return slice(OF_SQUARES)
+        if MANTISSA[self._dtype] < MANTISSA["float32"]:
+            return slice(1, 4 * MANY, 4)
+        return slice(ALIKE if sums.length > SHORT else MANY)
+
+    def _through(self, sums: Sums, place: Place) -> np.ndarray:
+        """The data in all sums of the place. Equal calls: what stands in other sums is the same each time too."""
+        values, factors, _ = self._data_of(sums)
+        sums.multiply_by(factors)
+        if len(sums.slots_of(place)) < sums.slots:
+            sums.base(values[0])
+        return through(sums, place, values, everywhere=True)
 
     def _facts(self, sums: Sums, place: Place) -> Iterator[tuple[Place, dict[str, object]]]:
         """What was seen of outputs that looked alike: (where, facts) of each order. Rows that all of the data tells apart are two."""
-        values, factors, _ = self._data_of(sums)
-        sums.multiply_by(factors)
-        came = through(sums, place, values)
-        slots = sums.slots_of(place)[: (len(values) - 1) % len(sums.slots_of(place)) + 1]  # those of the last call
+        came, slots = self._through(sums, place), sums.slots_of(place)
+        slots = slots[: (came.shape[1] - 1) % len(slots) + 1]  # those of the last call
         steady = same(sums.of(place, sums.result(), slots), came[:, -len(slots) :]).all()
         unlike: dict[bytes, list[int]] = {}
         for row, sent in enumerate(came):
@@ -88,15 +103,13 @@ class Revealer:
 
     def _sure(self, sums: Sums, place: Place, came: np.ndarray, steady: bool) -> dict[str, object]:
         """Facts of one order. Equal facts are one order. `steady`: the data gave the same when it was there again."""
-        values, factors, _ = self._data_of(sums)
         facts = self._read(sums, place, came) if steady else blank(sums.length)
         if facts["sure"]:
             return facts
         # A doubt may come of an op that now and then adds otherwise: the data goes through again, and then again and again.
-        sums.multiply_by(factors)
-        apart = ~same(through(sums, place, values), came).all(0)
+        apart = ~same(self._through(sums, place), came).all(0)
         room = len(sums.slots_of(place))
-        calls, left = -(-len(values) // room), len(set((np.flatnonzero(apart) // room).tolist()))
+        calls, left = -(-len(apart) // room), len(set((np.flatnonzero(apart) // room).tolist()))
         repeats, _ = self._repeats(sums, MORE)
         if steady and not left and repeats["distinct"] == 1:
             return facts
@@ -106,7 +119,7 @@ class Revealer:
     def _read(self, sums: Sums, place: Place, came: np.ndarray) -> dict[str, object]:
         """Its order, read and re-added. `came`: what the data gave."""
         confirmation = self._data_of(sums)[2]
-        facts = blank(sums.length) | {"bits": content_hash(came[0].tobytes())}
+        facts = blank(sums.length) | {"bits": content_hash(came[0, :COLUMNS].tobytes())}
         key = sums.length, sums.squared
         try:
             tree, _ = (_triples.read if sums.squared else read)(sums, place, self._seed, self._last.get(key))
@@ -130,6 +143,8 @@ class Revealer:
             if asked not in self._proved:  # equal conditions were asked already: what is revealed again is the order
                 self._proved[asked] = _prove.prove(sums, place, tree)
             facts["proved"] = self._proved[asked]
+            if facts["proved"] is None:
+                return facts | {"sure": False, "proved": {"pairs": 0, "unlike": 0}, "why": UNPROVED}
             if wrong := facts["proved"]["unlike"]:
                 why = f"of {facts['proved']['pairs']} pairs of summands {wrong} do not meet where it says"
                 facts |= {"sure": False, "why": why}

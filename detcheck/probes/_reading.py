@@ -223,14 +223,22 @@ def calibrate(sums: Sums, place: Place, unit: float, huge: float, seed: int) -> 
     return scale
 
 
-def through(sums: Sums, place: Place, values: np.ndarray) -> np.ndarray:
-    """values[n, length] as summands of the place's sums, as many a call as fit: [rows of the place or 1, n]."""
-    slots = sums.slots_of(place)
-    found = []
-    for begin in range(0, len(values), len(slots)):
-        part = values[begin : begin + len(slots)]
-        sums.load(slots[: len(part)], part)
-        found.append(sums.of(place, sums.result(), slots[: len(part)]))
+def through(sums: Sums, place: Place, values: np.ndarray, everywhere: bool = False) -> np.ndarray:
+    """values[n, length] as summands of the place's sums, as many a call as fit: [rows of the place or 1, n].
+
+    `everywhere`: where the place has more sums than there are values, these come again, so that none goes without: [..., sums].
+    """
+    slots, n = sums.slots_of(place), len(values)
+    count, found = max(n, len(slots)) if everywhere else n, []
+    for begin in range(0, count, len(slots)):
+        used = slots[: count - begin]
+        for first in range(0, len(used), n):
+            part = used[first : first + n]
+            at = (begin + first) % n
+            sums.load(
+                part, values[at : at + len(part)] if at + len(part) <= n else values[(at + np.arange(len(part))) % n]
+            )
+        found.append(sums.of(place, sums.result(), used))
     return np.concatenate(found, axis=1)
 
 

@@ -87,6 +87,8 @@ class Sums:
     """ "columns": a slot is a column, and every row sees the same summands; "rows": a slot is a row"""
     shape: tuple[int, ...] | None = None
     """of the result, but for axes of one; None: any of so many numbers"""
+    arguments: tuple[torch.Tensor, ...] = ()
+    """all that it is called with"""
     squared: bool = False
     """whether it is the squares that are added up"""
     scale: float = 1.0
@@ -188,7 +190,7 @@ def tensor_of(found: object) -> torch.Tensor:
     if isinstance(found, torch.Tensor):
         if found.is_nested or found.layout != torch.strided or found.device.type == "meta":
             raise OpError("returned a tensor that is nested, sparse or without data; it must be a plain one")
-        return found.detach()
+        return found.detach().resolve_neg()
     return torch.as_tensor(found, dtype=None if hasattr(found, "dtype") else torch.float64)
 
 
@@ -202,11 +204,24 @@ def make(
     """The op in that form with `rows` rows in the batch; `fed` as in `kernels._batches.form`."""
     import torch
 
+    arguments: list[torch.Tensor] = []
+
     def tensor(*sizes: int) -> torch.Tensor:
         made = torch.ones(*sizes, dtype=dtype)
-        made = strided(made) if fed == "strides" and made.ndim > 1 else made
-        return unaligned(made) if fed == "alignment" else made
+        if fed == "strides":
+            made = strided(made) if made.ndim > 1 else strided(made[:, None])[:, 0]
+        arguments.append(unaligned(made) if fed == "alignment" else made)
+        return arguments[-1]
 
+    sums = formed(form, function, shape, rows, tensor)
+    sums.arguments = tuple(arguments)
+    return sums
+
+
+def formed(
+    form: str, function: Callable[..., object], shape: Sequence[int], rows: int, tensor: Callable[..., torch.Tensor]
+) -> Sums:
+    """The same, with `tensor(*sizes)` to make its arguments."""
     if form in ("linear", "mm"):
         k, n = shape
         x = tensor(rows, k)
@@ -226,7 +241,7 @@ def make(
         return Sums(lambda: function(x, w), w[None], x, 1, 1, "columns", ())
     if form in ("sum", "squares"):
         x = tensor(rows, *shape)
-        return Sums(lambda: function(x), x, None, rows, 1, "rows", (rows,), form == "squares")
+        return Sums(lambda: function(x), x, None, rows, 1, "rows", (rows,), squared=form == "squares")
     if form == "vector":
         x = tensor(*shape)
         return Sums(lambda: function(x), x[None], None, 1, 1, "columns", ())

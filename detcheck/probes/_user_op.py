@@ -94,7 +94,7 @@ def module(path: str) -> ModuleType:
     check_path(path)
     name = path.partition(":")[0]
     try:
-        with importable():
+        with importable(), contextlib.redirect_stdout(sys.stderr):  # stdout is the report's
             importlib.invalidate_caches()  # it may be younger than this process
             return importlib.import_module(name)
     except (Exception, SystemExit) as error:  # it is foreign and may raise anything
@@ -121,5 +121,9 @@ def importable() -> Iterator[None]:
 
 def words(error: BaseException) -> str:
     """An error of somebody else's in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    try:
+        said = str(error).encode("utf-8", "backslashreplace").decode()  # a file's name may hold what no text does
+    except Exception:  # noqa: BLE001  the boundary: not even its text need be one
+        said = ""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -71,6 +71,8 @@ def check(spec: Spec) -> None:
         raise UsageError(f"--kernels {spec.kernels}: order takes stock or batch-invariant")
     if ":" in own.op and spec.kernels is not Kernels.STOCK:
         raise UsageError(f"--kernels {spec.kernels}: is for bundled ops. Leave it out with --op {own.op}")
+    if spec.seed < 0:
+        raise UsageError(f"--seed must be at least 0; got {spec.seed}")
     if spec.trials < 1:
         raise UsageError(f"--trials must be at least 1; got {spec.trials}")
     if own.layout not in (None, *LAYOUTS):
