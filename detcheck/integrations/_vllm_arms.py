@@ -71,7 +71,7 @@ class Arms:
             call.details = apart(came, other)
             call.source = source(self.module)
             if len(set(call.alone)) == 1 == len(set(call.batch)):
-                call.details["starts_at"] = self._starts_at()
+                call.details["starts_at"] = self._starts()
 
     def _run(self, given: Any, own: Own) -> list[torch.Tensor]:
         arguments, options = given
@@ -92,6 +92,15 @@ class Arms:
 
         count = own.last - own.first
         return self._run(mapped(self.given, rows), Own(0, count, own.computed, count, 0, 1))
+
+    def _starts(self) -> int | None:
+        """None too where it refuses sizes that the model never gives it: it is guilty all the same."""
+        try:
+            return self._starts_at()
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            return None
 
     def _starts_at(self) -> int | None:
         """The fewest rows with which the request's own have other bits, if more of them do too. By bisection."""

@@ -49,7 +49,9 @@ class Revealer:
         given = [argument.clone() for argument in sums.arguments]
         repeats, first = self._repeats(sums, REPEATS)
         everywhere = Place(tuple(range(sums.rows)), tuple(range(sums.columns)))
-        if any(not now.equal(before) for now, before in zip(sums.arguments, given, strict=True)):
+        wrote = any(not now.equal(before) for now, before in zip(sums.arguments, given, strict=True))
+        del given  # as large as the op's weight
+        if wrote:
             yield everywhere, blank(sums.length) | {"why": WRITES}, sums.calls, sums.op_s
             return
         if repeats["distinct"] > 1:
