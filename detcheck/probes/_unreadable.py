@@ -75,8 +75,8 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 SQUARES = Reason(
-    "it is a sum of squares behind a square root: no square is negative, so no two summands cancel, and what a summand adds in the last place "
-    "the root does not show",
+    "it is a sum of squares behind a square root: no square is negative, so no two summands cancel, and the root "
+    "hides what one adds in the last place",
     "turning the signs of numbers turns signs of the result, and changes nothing else",
     forgets_signs,
 )

@@ -44,6 +44,7 @@ ADVICE = {
 }
 
 
+BITS_INSTEAD = "This is not a pass. Whether an op's bits follow the batch, detcheck kernels asks, whatever its order."
 NOT_OURS = (  # run-variant, where somebody else runs the model
     "A lone request that does not repeat has its cause in the engine, not in the load: whoever runs it should look for atomics, autotuning, "
     "races, or replicas that are not alike."
@@ -60,6 +61,10 @@ def advice(finding: Finding) -> str:
         and not finding.case.probe.startswith("kernel")
     ):
         return NOT_OURS
+    if finding.verdict is Verdict.INCONCLUSIVE and any(
+        not order["sure"] for order in finding.evidence.get("orders", ())
+    ):
+        return BITS_INSTEAD
     return ADVICE[finding.verdict]
 
 
@@ -182,7 +187,7 @@ def revealed(orders: Sequence[Mapping[str, object]]) -> list[str]:
         proof = (
             f"re-added in {order['adds_in']}: {checked['equal']} of {checked['columns']} columns equal"
             if order["sure"]
-            else f"not sure: {order['why']}"
+            else "not sure" + (f": {order['why']}" if len(orders) > 1 else "")  # of one alone the note says why
         )
         if order["sure"] and "proved" in order:
             proof += f"; all {order['proved']['pairs']:,} pairs of summands meet where it says"
