@@ -380,6 +380,10 @@ def test_an_order_is_said_of_sums_and_of_products_in_groups():
     groups = [[torch.ones(1), torch.ones(n, 5, 24), torch.ones(n, 24, 16)] for n in (1, 4)]
     assert _culprit_order.orders("aten::baddbmm", products, *groups, own) == said
     assert _culprit_order.orders("aten::mean", lambda x: x.amax(-1), [x], [in_batch], own) == {}
+    over_rows = lambda x: x.sum(1)  # noqa: E731
+    assert _culprit_order.orders("aten::sum", over_rows, [x], [in_batch], [range(2, 3), range(24)]) == {}
+    square = torch.ones(1, 24, 24), torch.ones(4, 24, 24)
+    assert _culprit_order.orders("aten::sum", over_rows, [square[0]], [square[1]], [range(2, 3), range(24)]) == {}
     assert _culprit_order.orders("aten::exp", total, [x], [in_batch], own) == {}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from detcheck.adders import MANTISSA, cancelling
 from detcheck.probes._confirm import Confirmation
 from detcheck.probes._reading import NotASumError, read, through
-from detcheck.probes._sums import OpError, Place, Sums, swapped
+from detcheck.probes._sums import OpError, Place, Sums, bare, swapped
 from detcheck.tree_fold import fold
 from detcheck.tree_words import words
 from detcheck.trees import NotATreeError
@@ -71,10 +71,13 @@ def made(
 def total(
     call: Callable[..., Any], tensors: Sequence[torch.Tensor], own: Sequence[Sequence[int]]
 ) -> tuple[Sums, Place] | None:
-    """x[..., K], over its last dimension; all rows that are the prompt's. None where it lies so that its rows cannot be written to."""
+    """x[..., K], over its last dimension; all rows that are the prompt's. None where it adds over another, or lies so that its rows
+    cannot be written to."""
     (x,) = tensors
+    if x.ndim < 2 or not x.is_floating_point() or bare(call(x).shape) != bare(x.shape[:-1]):
+        return None
     rows = x.reshape(-1, x.shape[-1])
-    if x.ndim < 2 or rows.data_ptr() != x.data_ptr() or not x.is_floating_point():
+    if rows.data_ptr() != x.data_ptr() or len(own) < x.ndim - 1:
         return None
     places = np.ravel_multi_index(np.meshgrid(*own[: x.ndim - 1], indexing="ij"), x.shape[:-1]).reshape(-1)
     return Sums(lambda: call(x), rows, None, len(rows), 1, "rows"), Place(tuple(places.tolist()), (0,))
