@@ -75,7 +75,7 @@ def lines(evidence: Mapping[str, Any]) -> list[str]:
             )
             said.append(f"{found['differing']} of {found['elements']} elements differ{ulp}")
         if found.get("starts_at") == 1:
-            as_there = "padded" if found["starts_by"] == "padding" else "laid out in memory"
+            as_there = "padded" if found.get("starts_by", "padding") == "padding" else "laid out in memory"
             said.append(f"it starts with one row: the prompt's own, {as_there} as in the batch, has other bits already")
         elif found.get("starts_at"):
             said.append(

@@ -92,7 +92,7 @@ def note_on(kind: Mapping[str, Any], facts: Mapping[str, Any], first: bool) -> s
         since = (
             f", from {starts} rows on"
             if (starts or 0) > 1
-            else f", by {BY[kind['first']['starts_by']]} alone"
+            else f", by {BY[kind['first'].get('starts_by', 'padding')]} alone"
             if starts
             else ""
         )
