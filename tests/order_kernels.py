@@ -346,6 +346,10 @@ def mean_of_squares(x):
     return pairwise(x * x) / x.shape[1]
 
 
+def squares_negated(x):
+    return -sequential(x * x)
+
+
 def squares_fused(x):
     """A chain of fused multiply-adds; the first square is rounded by itself."""
     from detcheck.adders import fma32

@@ -25,6 +25,7 @@ def asked(detcheck, name, *more, shape="64"):
         ("squares_in_blocks", "blocks of 4, added in order", "float32"),
         ("squares_fused", "sequential", "float32 with fused multiply-add"),
         ("mean_of_squares", "pairwise, neighbours first", "float32, then divided by n"),
+        ("squares_negated", "sequential", "float32, then multiplied by -1"),
     ],
 )
 def test_an_order_we_wrote_is_found(name, words, adds_in, detcheck):

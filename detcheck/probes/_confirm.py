@@ -56,10 +56,7 @@ class Confirmation:
 
     def _chained(self, tree: Tree, factors: np.ndarray | None, way: Adds, out: str, came: np.ndarray) -> bool:
         """Whether nodes of more than two may as well be chains, in this order or the other: what shows only where they are told apart."""
-        plain = [
-            Adds(way.accumulator),
-            *(Adds(way.accumulator, fused) for fused in ("low", "high") if factors is not None),
-        ]
+        plain = [replace(way, fused=fused) for fused in (("", "low", "high") if factors is not None else ("",))]
         chains = [in_chains(tree, backwards) for backwards in (False, True)]
         made = (readd(chain, self._values, factors, each, out) for chain in chains for each in plain)
         return any(same(one, came[:, : len(one)]).all() for one in made)

@@ -41,7 +41,7 @@ def read(sums: Sums, place: Place, seed: int, likely: Tree | None = None) -> tup
             used = slots[: len(i[part])]
             for leaves, value in ((i, large), (j, small), (k, small)):
                 sums.put(used, leaves[part], value)
-            found[part] = sums.of(place, sums.result(), used)[0] > alone
+            found[part] = sums.of(place, sums.result(), used)[0] != alone
             for leaves in (i, j, k):
                 sums.put(used, leaves[part], 0.0)
         return found
@@ -66,7 +66,7 @@ def calibrate(sums: Sums, place: Place, large: float, small: float) -> float:
     if (one, 4 * one) != (minus, two):
         raise NotASumError(f"where 1 gives {one:.6g}, -1 gives {minus:.6g} and 2 gives {two:.6g}: it does not square")
     expected = (1 + (n > 1)) * small**2 * one
-    if huge != large**2 * one or lost != huge or abs(both - expected) > 2.0 ** (2 - MANTISSA[sums.out]) * expected:
+    if huge != large**2 * one or lost != huge or abs(both - expected) > 2.0 ** (2 - MANTISSA[sums.out]) * abs(expected):
         raise NotASumError(
             f"{small:.6g} twice gives {both:.6g}, and beside {large:.6g} it gives {lost:.6g}, where that alone gives {huge:.6g}: it does not "
             f"add squares up, or in more bits than {sums.out} has"
