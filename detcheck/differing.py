@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from detcheck.bits import as_integers, first_difference
 from detcheck.errors import UsageError
-from detcheck.records import Finding, Kernels, Observation, Outcome, Role, Run, Step, Traffic
+from detcheck.records import Finding, Kernels, Observation, Outcome, Prompt, Role, Run, Step, Traffic
 
 LONGEST = 64  # tokens that are fed one by one, at most: each is a forward pass, traced
 
@@ -16,10 +16,10 @@ LONGEST = 64  # tokens that are fed one by one, at most: each is a forward pass,
 class Differing:
     """Two conditions of a run that differ, and where."""
 
-    prompt: int
-    """index among the run's prompts"""
-    digests: tuple[str, str]
-    """of that prompt's tokens, and of the model's weights"""
+    prompt: Prompt
+    """as the run asked it"""
+    weights: str
+    """digest of the model's weights"""
     kernels: Kernels
     condition: str
     rows: tuple[int, ...]
@@ -66,12 +66,11 @@ def of(run: Run, observations: Iterable[Observation], outcomes: Mapping[str, Out
     ]
     if pairs:  # a fork in the text is what was seen; where there is none, bits are
         step, lone, other = next((p for p in pairs if forks_at(*p[1:]) is not None), pairs[0])
-        names = [p.name for p in run.subject.inputs]
         fed = () if run.spec.probe == "batch" else tuple(int(t) for t in lone.tokens[: parting(lone, other)][:LONGEST])
         arm = Kernels(finding.case.kernels)
-        prompt = names.index(finding.case.input)
-        digests = finding.case.input.partition(":")[2], run.subject.digests.get("model", "")
-        return Differing(prompt, digests, arm, step.condition, step.rows, fed, is_decoding(step), step.traffic)
+        prompt = next(p for p in run.subject.inputs if p.name == finding.case.input)
+        weights = run.subject.digests.get("model", "")
+        return Differing(prompt, weights, arm, step.condition, step.rows, fed, is_decoding(step), step.traffic)
     raise UsageError(f"in {where} no batch differs from the prompt alone; bisect compares these two. Ask with --model")
 
 

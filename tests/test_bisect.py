@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import only_run
 from models import llama_like
-from planted import ATTENTION, PROMPT, ROWS, Fault, Place, bisected, engine, places, verdict_on
+from planted import ATTENTION, PROMPT, ROWS, Fault, Place, Planted, bisected, engine, places, verdict_on
 
 from detcheck import culprit_words, culprits, runner
 from detcheck.engines.logits import forward
@@ -93,7 +93,8 @@ def test_what_may_be_the_batch_or_padding_is_told_by_the_rest_or_not_compared():
     assert part((2, 64), (4, 64), layout) is None
     assert part((2, 64), (8, 64), layout).dims == (Dim(4, 2), Dim())
     one = Layout(rows=2, slot=0, padding=1, tokens=1)
-    assert part((1, 4, 1, 16), (2, 4, 2, 16), one) is None
+    assert part((1, 4, 1, 16), (2, 4, 2, 16), one).dims == (Dim(1), Dim(), Dim(0, 1), Dim())  # the batch comes first
+    assert part((1, 64), (2, 64), one) is None
     chunks = Layout(rows=2, slot=0, padding=1, tokens=12)
     assert part((1, 1, 12, 8), (2, 2, 12, 8), chunks) is None  # one of the two is a chunk more
     assert part((1, 12, 8), (2, 13, 8), chunks).dims == (Dim(1), Dim(0, 1), Dim())
@@ -459,11 +460,51 @@ def test_of_a_run_the_prompt_that_differed_is_followed_as_it_was(detcheck, tmp_p
         report["findings"][0]["case"]["input"] == MLP
         and report["findings"][0]["evidence"]["culprit"]["prompt"] == asked[0]
     )
-    prompts.write_text("Completely other words\nstand here now\n")
-    result = detcheck("bisect", folder, "-q", "--output-dir", "other")
+    prompts.unlink()  # what the run asked is asked again all the same
+    again = detcheck("bisect", folder, "--format", "json", "-q", "--output-dir", "other")
+    assert json.loads(again.out)["findings"][0]["case"]["input"] == MLP, again.err
+    monkeypatch.setattr(llama, "digests", {"model": "other weights"})
+    result = detcheck("bisect", folder, "-q", "--output-dir", "third")
     assert (
-        result.code == 2 and "the prompt of" in result.err and "is not there any more" in " ".join(result.err.split())
+        result.code == 2
+        and "the weights that" in result.err
+        and "are not there any more" in " ".join(result.err.split())
     )
+
+
+@pytest.mark.parametrize("prompt", ["jeda", "jeda tona", "jeda tona jiko"])
+@pytest.mark.parametrize("op", [ATTENTION, "aten::silu"])
+def test_the_guilty_are_named_in_prompts_of_few_tokens(llama, prompt, op):
+    place = next(p for p in places(llama) if p.op == op)
+    probe = Bisect(
+        Spec("bisect", Options(prompt=prompt, decode=1), kernels=Kernels.BATCH_INVARIANT, batch_sizes=(2,)), llama
+    )
+    with Planted(llama._model, [Fault(place, "batch", 2)]).planted():
+        _, (outcome,) = probe.observe(probe.subject.schedule.steps[0])
+    assert (op, culprits.convict(json.loads(outcome.text))[0]["op"]) == (op, op)
+
+
+def test_an_op_of_another_library_is_judged_whatever_its_name(llama, monkeypatch):
+    @torch.library.custom_op("planted::repeat", mutates_args=())
+    def repeat(x: torch.Tensor) -> torch.Tensor:
+        return x.nextafter(x + 1) if len(x) > 2 else x * 1
+
+    mlp = llama._model.get_submodule(MLP)
+    plain = mlp.forward
+    monkeypatch.setattr(mlp, "forward", lambda x: repeat(plain(x)))
+    (found,) = bisected(llama, [], trials=2)
+    assert found.case.subject == "planted::repeat", found.note
+
+
+def test_a_guilty_product_of_numbers_that_stand_for_many_is_named(llama, monkeypatch):
+    """Weights of each head, and one x for all: masks cannot be written there, and no order is said."""
+    weights = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0)) / 64
+
+    mlp = llama._model.get_submodule(MLP)
+    plain = mlp.forward
+    monkeypatch.setattr(mlp, "forward", lambda x: plain(x) + (x[:, None] @ weights).sum(1))
+    found = bisected(llama, [Fault(Place("aten::bmm", MLP, 3), "batch", 2)], trials=2)
+    assert "aten::bmm" in {f.case.subject for f in found}, [f.note for f in found]
 
 
 def test_more_rows_than_memory_holds_are_refused(detcheck):

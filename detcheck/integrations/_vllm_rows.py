@@ -10,6 +10,8 @@ import torch
 
 from detcheck.kernels._bytes import row_digests, same_form
 
+DIRECTIONS = 3  # of a position, where it has several: time, height, width
+
 
 @dataclass(frozen=True)
 class Own:
@@ -46,7 +48,8 @@ class Own:
 
     def across(self, tensor: torch.Tensor) -> bool:
         """Whether tokens lie along the second dimension: positions in several directions."""
-        return tensor.ndim == 2 and tensor.shape[1] == self.tokens and not tensor.is_floating_point()
+        across = tensor.ndim == 2 and tensor.shape[1] == self.tokens and not tensor.is_floating_point()
+        return across and (tensor.shape[0] != self.tokens or self.tokens == DIRECTIONS)
 
     def window(self, first: int, last: int) -> Own:
         """Rows of all tokens from first to last - 1, whosever they are."""

@@ -21,6 +21,7 @@ from detcheck.engines.transformers import TransformersEngine
 from detcheck.errors import FailedError, OutOfMemoryError
 from detcheck.kernels._bytes import integers
 from detcheck.kernels._checks import out_of_memory
+from detcheck.probes import _culprit_order
 from detcheck.probes._call import Call, Key
 from detcheck.probes._culprit import Tested, TwoArms, forms
 from detcheck.probes._rows import Layout
@@ -83,6 +84,7 @@ class Bisection:
                     self.unmatched += tracer.unmatched
                     self.calls |= {k: c for k, c in tracer.calls.items() if k not in self.calls}
                     self.only_alone |= Counter(c.op for k, c in self.alone.items() if c.after and k not in tracer.calls)
+        _culprit_order.data.cache_clear()  # as large as a product's weight
 
     def _forward(self, tracer: Tracer, name: str, rows: Sequence[Tokens], slot: int) -> Any:
         bits = traced(self.engine, tracer, rows, slot, self.decoded)

@@ -10,15 +10,8 @@ from detcheck.probes._seen import Seen
 
 Key = tuple[Any, ...]
 MOVES = {
-    "cat",
-    "stack",
-    "repeat",
-    "repeat_interleave",
-    "flip",
-    "roll",
-    "rot90",
-    "constant_pad_nd",
-    "split_with_sizes_copy",
+    f"aten::{name}"
+    for name in ("cat", "stack", "repeat", "repeat_interleave", "flip", "roll", "rot90", "constant_pad_nd")
 }
 
 
@@ -52,7 +45,7 @@ class Call:
     @property
     def moves(self) -> bool:
         """Whether it computes nothing. Its bits are those that went in, and where it puts whose rows, sizes do not tell."""
-        return self.op.split("::")[-1] in MOVES
+        return self.op in MOVES
 
     @property
     def module(self) -> bool:

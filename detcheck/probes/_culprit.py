@@ -111,12 +111,19 @@ class TwoArms:
         self.untested[why] = self.untested.get(why, 0) + 1
 
     def _orders(self, given: Given) -> dict[str, str]:
-        """Once for each form of a product or a sum: its layers add alike."""
+        """Once for each form of a product or a sum: its layers add alike. {} too where that cannot be asked: it is guilty all the same."""
         form = (given.call.op, *(s.shape for s in given.call.inputs.values()))
         if form not in self._ordered:
+            self._ordered[form] = {}
             result = next(iter(given.call.outputs.values()))
             cut, whole = ([same_form(t) for t in tensors(leaves)] for leaves in (given.cut(), given.leaves))
-            self._ordered[form] = orders(given.call.op, given.called, cut, whole, result.part.indices(result.shape))
+            try:
+                said = orders(given.call.op, given.called, cut, whole, result.part.indices(result.shape))
+            except Exception as error:  # it may refuse arguments that the model never gives it
+                if out_of_memory(error):
+                    raise
+                said = {}
+            self._ordered[form] = said
         return self._ordered[form]
 
     def _start(self, given: Given, lone: int) -> dict[str, Any]:
@@ -162,8 +169,6 @@ class Given:
         if not self.call.attention and any(RANDOM in str(tag) for tag in tags):
             return "it draws random numbers"
         seen, outputs = self.call.inputs, self.call.outputs
-        if self.call.moves:
-            return "it only moves numbers"
         if any(s.part is None for s in (*seen.values(), *outputs.values())):
             return "the prompt's own rows are not known"
         if all(s.weight or s.part.whole for s in seen.values()):

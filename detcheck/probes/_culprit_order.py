@@ -41,6 +41,8 @@ def orders(
     """
     said = {}
     for arm, tensors, at in (("alone", alone, [range(len(o)) for o in own]), ("batch", batch, own)):
+        if any(0 in t.stride() and t.numel() for t in tensors):
+            continue  # masks cannot be written to one number that stands for many
         asked = product(call, tensors, at) if op in PRODUCTS else total(call, tensors, at) if op in SUMS else None
         if asked and (found := ask(*asked)):
             said[arm] = found

@@ -29,7 +29,7 @@ class Layout:
     padding: int
     """columns before the prompt in its row"""
     tokens: int = 0
-    """of the prefill, when the prompt is alone"""
+    """that there are at least where something is as long as the prompt, when it is alone: of the prefill, and one more each decode step"""
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,17 @@ def part(alone: Sequence[int], together: Sequence[int], layout: Layout) -> Part 
         return None
     options = [explanations(a, b, layout) for a, b in zip(alone, together, strict=True)]
     ways = [dims for dims in itertools.product(*options) if sum(dim.block > 0 for dim in dims) <= 1]
-    if len(ways) > 1:
-        ways = [
-            dims for dims in ways if any(dim.block for dim in dims) and any(dim.skip and not dim.block for dim in dims)
-        ]
+    if len(ways) > 1:  # then it is the batch before the padded one, as every model has them
+        ways = [dims for dims in ways if holding(dims) and padded(dims) and min(holding(dims)) < min(padded(dims))]
     return Part(ways[0], layout.slot) if len(ways) == 1 else None
+
+
+def holding(dims: Sequence[Dim]) -> list[int]:
+    return [n for n, dim in enumerate(dims) if dim.block]
+
+
+def padded(dims: Sequence[Dim]) -> list[int]:
+    return [n for n, dim in enumerate(dims) if dim.skip and not dim.block]
 
 
 def explanations(alone: int, together: int, layout: Layout) -> list[Dim]:

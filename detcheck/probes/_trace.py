@@ -11,6 +11,7 @@ import contextlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from detcheck.engines.checkpoint import first_line
@@ -108,6 +109,8 @@ class Tracer:
         def enter(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
             if not name:
                 self._step += 1
+                if self._layout:
+                    self._layout = replace(self._layout, tokens=self._layout.tokens + (self._step > 0))
                 ids = kwargs.get("input_ids", args[0] if args else None)
                 self._tokens = ids.shape[1]
             visit = self._visits[self._step, name]
@@ -171,7 +174,7 @@ class Tracer:
             if call.key == self._nudge:
                 nudge(outputs[0])
             self._finish(call, outputs)
-        if kept is not None and call.after is not None:
+        if kept is not None and not call.moves:
             self._test(call, alone, function, args, kwargs, kept, outputs, source)
         return made
 

@@ -24,7 +24,7 @@ from detcheck.probes._vllm_bisection import VllmBisection, Wave
 from detcheck.probes.batch import DECODED as FED_ONE_BY_ONE
 from detcheck.probes.prompts import Question
 from detcheck.probes.schedule import Plan, compose, conditions
-from detcheck.records import Condition, Kernels, Observation, Outcome, Schedule, Spec, Step, Traffic
+from detcheck.records import Condition, Kernels, Observation, Outcome, Prompt, Schedule, Spec, Step, Traffic
 
 SIZES = (2, 8)
 REPEATS = 2  # calls of each arm of a test: more with --trials
@@ -56,10 +56,12 @@ class Options:
     apply: bool = False
     """replace the guilty by kernels of ours, one kind at a time"""
 
-    question: int | None = None
-    """of a run: which of its prompts; None: all"""
-    digests: tuple[str, ...] = ()
-    """of a run: of that prompt's tokens, and of the weights"""
+    name: str = ""
+    """of a run: which of its prompts"""
+    tokens: tuple[int, ...] = ()
+    """of a run: that prompt's"""
+    weights: str = ""
+    """of a run: digest of the model's"""
     condition: str | None = None
     """of a run: the batch that differs"""
     company: tuple[int, ...] = ()
@@ -79,7 +81,7 @@ class Options:
 
     FROM_RUN: ClassVar[tuple[str, ...]] = (
         "model", "kernels", "dtype", "device", "seed", "batch_sizes", "prompt", "prompt_file", "chat", "attn", "trust_remote_code",
-        "engine", "engine_arg", "decode", "question", "digests", "condition", "company", "fed", "max_tokens", "arrivals", "new_tokens", "token_budget",
+        "engine", "engine_arg", "decode", "name", "tokens", "weights", "condition", "company", "fed", "max_tokens", "arrivals", "new_tokens", "token_budget",
         "cached",
     )  # fmt: skip
 
@@ -87,17 +89,14 @@ class Options:
 def of_run(path: str, spec: Spec, asked: Spec, found: Differing) -> Spec:
     """The question that a run leaves open: its own model, prompt and batch."""
     theirs, same = asked.options, {"decode": FED_ONE_BY_ONE if found.decoding else len(found.fed)}
-    same |= {
-        name: getattr(theirs, name)
-        for name in ("prompt", "prompt_file", "chat", "attn", "trust_remote_code", "max_tokens")
-    }
+    same |= {name: getattr(theirs, name) for name in ("attn", "trust_remote_code", "max_tokens")}
     place = {
-        "question": found.prompt,
-        "digests": found.digests,
-        "condition": found.condition,
-        "company": found.rows,
-        "fed": found.fed,
+        "prompt": found.prompt.text,
+        "name": found.prompt.name,
+        "tokens": found.prompt.token_ids,
+        "weights": found.weights,
     }
+    place |= {"condition": found.condition, "company": found.rows, "fed": found.fed}
     if traffic := found.traffic:
         place |= {"engine": "vllm", "engine_arg": theirs.engine_arg}
         place |= {name: getattr(traffic, name) for name in ("arrivals", "new_tokens", "token_budget", "cached")}
@@ -148,18 +147,17 @@ class Bisect(completions.Completions):
         if self._engine.schedules_itself and not self._own.run:
             self._own = replace(self._own, max_tokens=1 + self._own.decode)  # what is decoded, it generates
         super()._open(questions, planned)
-        if self._own.run:
-            self._same_as_then()
+        now = self._engine.digests.get("model", "")
+        if self._own.weights not in ("", now):
+            raise UsageError(
+                f"the weights that {self._own.run} asked are not there any more: their digest was {self._own.weights}, and what is there now has "
+                f"{now or 'none'}. Put them back, or ask with --model"
+            )
 
-    def _same_as_then(self) -> None:
-        """Raises UsageError where prompt or model are not what the run asked."""
-        own, now = self._own, (self.subject.inputs[0].name.partition(":")[2], self._engine.digests.get("model", ""))
-        for what, then, is_now in zip(("prompt", "model"), own.digests, now, strict=True):
-            if then != is_now:
-                raise UsageError(
-                    f"the {what} of {own.run} is not there any more: its digest was {then or 'none'}, and what is there now has "
-                    f"{is_now or 'none'}. Put it back, or ask with --model and --prompt"
-                )
+    def _tokenize(self, index: int, question: Question) -> Prompt:
+        """A run's prompt is asked as it was, whatever has become of its file, and of a template that tells the date."""
+        own = self._own
+        return Prompt(own.name, question.shown, own.tokens) if own.tokens else super()._tokenize(index, question)
 
     def _plan(self, lengths: dict[str, int]) -> Schedule:
         """A step a prompt. What it runs is the prompt alone and each of `_batches`."""
@@ -170,10 +168,6 @@ class Bisect(completions.Completions):
             refuse_compiled(self._engine._model)
         steps = [Step(n, name, "bisect", 0, (0,)) for n, name in enumerate(lengths)]
         return Schedule(tuple(steps), (), most)
-
-    def _questions(self) -> list[Question]:
-        asked, only = super()._questions(), self._own.question
-        return asked if only is None else asked[only : only + 1]
 
     def _filler_seed(self, step: Step) -> str:
         """As the run's own probe has it: `batch` takes the same fillers however many there are."""

@@ -135,7 +135,7 @@ class Completions:
         self.check(spec)
         own: Options = spec.options
         self._spec, self._own = spec, own
-        questions = self._questions()
+        questions = asked_questions(spec)
         self._engine = engine = engine or open_engine(spec)
         try:
             self._open(questions, planned)
@@ -156,9 +156,6 @@ class Completions:
         self.subject = Subject(engine.name, engine.dtype, engine.digests, prompts, steps, environment, judged)
         self._prompts = {p.name: p for p in prompts}
         self._formed: tuple[object, tuple[list[Row], str]] | None = None
-
-    def _questions(self) -> list[Question]:
-        return asked_questions(self._spec)
 
     def close(self) -> None:
         self._engine.close()
