@@ -114,7 +114,6 @@ class TwoArms:
         """Once for each form of a product or a sum: its layers add alike. {} too where that cannot be asked: it is guilty all the same."""
         form = (given.call.op, *(s.shape for s in given.call.inputs.values()))
         if form not in self._ordered:
-            self._ordered[form] = {}
             result = next(iter(given.call.outputs.values()))
             cut, whole = ([same_form(t) for t in tensors(leaves)] for leaves in (given.cut(), given.leaves))
             try:
