@@ -74,9 +74,10 @@ def test_each_engine_argument_is_checked_by_vllms_own_parser():
     """In one process, since importing vLLM takes seconds; that the command says what it says is tested above."""
     code = """
 from detcheck.engines._vllm_arguments import BadArgumentError, Settings, engine_arguments
+from detcheck.engines.amplifier import folder
 for argument in ("max_num_seqs=four", "enforce_eager=maybe", "scheduler_cls=x", "data_parallel_size=2", "max_num_seqs=4"):
     try:
-        made = engine_arguments(Settings("model", "stock", {"max_num_seqs": 64}, (tuple(argument.split("=")),)))
+        made = engine_arguments(Settings(str(folder()), "stock", {"max_num_seqs": 64}, (tuple(argument.split("=")),)))
         print("said", made.max_num_seqs)
     except BadArgumentError as error:
         print("said", error)
