@@ -1,7 +1,7 @@
 """What `detcheck bisect` costs: CPU time and memory against the same forward passes without it. Goal: at most 5 times the time.
 
     python benchmarks/tracing.py amplifier        its own prompt of 300 tokens, the default batches
-    python benchmarks/tracing.py billion          a Llama shape of 1.1 billion seeded float32 parameters, made on the spot; 12 tokens
+    python benchmarks/tracing.py billion          a Llama shape of 1.1 billion seeded float32 parameters, made on the spot; 40 tokens
 
 Both take turns in one process, on one thread. Memory is the most that the process had, first without and then with the trace.
 """
