@@ -27,6 +27,7 @@ LEVELS = {
     "tokens": "tokens",
     "text": "text",
 }
+ERRORS = ("error", "error_share", "error_stock")  # of these the largest counts
 DIVERGENCES = (Verdict.RUN_VARIANT, Verdict.BATCH_VARIANT, Verdict.DIVERGENT)
 
 
@@ -143,7 +144,7 @@ def judge_case(
             Verdict.IDENTICAL,
             f"all {draft.samples} {samples_word(case, evidence)} have the same {LEVELS[evidence['compared']]}{met}{unseen}",
         )
-    wrong = too_inaccurate(tally)
+    wrong = too_inaccurate(draft.metrics)
     if wrong and verdict in DIVERGENCES:
         note = f"{note}; and {wrong}"
     elif wrong and verdict is not Verdict.FAILED:
@@ -159,20 +160,17 @@ def measured(tally: Tally) -> dict[str, float]:
     for found in tally.metrics.values():
         for name, values in found.items():
             together[name] += values
-    numbers = {name: median(values) for name, values in together.items()}
-    if tally.inaccurate:
-        numbers["error"], numbers["error_allowed"] = tally.inaccurate
-    return numbers
+    return {name: (max if name in ERRORS else median)(values) for name, values in together.items()}
 
 
-def too_inaccurate(tally: Tally) -> str:
-    """Words, where the result is wrong beyond what the probe allowed."""
-    if tally.inaccurate is None or not tally.inaccurate[0] > tally.inaccurate[1]:
+def too_inaccurate(numbers: Mapping[str, float]) -> str:
+    """Words, where the result is wrong beyond what its roundings can add up to."""
+    share, error = numbers.get("error_share", 0.0), numbers.get("error")
+    if not share > 1:
         return ""
-    error, allowed = tally.inaccurate
-    if math.isinf(error):
+    if math.isinf(share):
         return "the result is wrong: not finite, or all zeros, where the reference in float64 is not"
-    return f"the result is wrong: its error against float64 is {error:.3g} of the row's scale, and {allowed:.3g} is allowed"
+    return f"the result is wrong: its error against float64, {error:.3g} of the row's scale, is up to {share:.3g} times what is allowed"
 
 
 def batches_met(evidence: Mapping[str, object]) -> str:

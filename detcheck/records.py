@@ -305,7 +305,7 @@ class Observation:
     missing: str = ""
     """why there is no outcome"""
     metrics: tuple[tuple[str, float], ...] = ()
-    """(name, value) of what was measured beside it: error, error_allowed, stock_ms, ours_ms, ratio"""
+    """(name, value) of what was measured beside it: error, error_share, error_stock, stock_ms, ours_ms, ratio"""
     calls: tuple[tuple[str, int], ...] = ()
     """(op, calls) of its batch, on the first sample of it: "ours aten::mm" ran a kernel of ours, "stock aten::dot" did not"""
     as_asked: bool | None = None

@@ -49,8 +49,6 @@ class Tally:
     """batch size -> name -> what was measured"""
     calls: Counter[str] = field(default_factory=Counter)
     """ "ours OP" or "stock OP" -> calls"""
-    inaccurate: tuple[float, float] | None = None
-    """(error, error allowed) where the first most exceeds the second, or else comes nearest to it"""
     preemptions: int = 0
     in_flight: int = 0
     """the most requests that were sent to a server at once"""
@@ -102,10 +100,6 @@ class Tally:
         self.resent += int(found.pop("resent", 0))
         for name, value in found.items():
             self.metrics[o.condition.batch_size][name].append(value)
-        if "error" in found and "error_allowed" in found:
-            pair = found["error"], found["error_allowed"]
-            if self.inaccurate is None or pair[0] - pair[1] > self.inaccurate[0] - self.inaccurate[1]:
-                self.inaccurate = pair
 
     def _close(self, kind: tuple[str, int | None]) -> None:
         if batch := self._open.pop(kind, None):

@@ -35,6 +35,8 @@ class Op:
     """which arguments have the batch as their first dimension; the output always has"""
     devices: tuple[str, ...] = ("cpu",)
     """types of device that ours runs on"""
+    roundings: int = 1
+    """to the output's dtype, on the way to it"""
     triton: tuple[str, ...] = ()
     """its Triton kernels, as package.module:kernel"""
 

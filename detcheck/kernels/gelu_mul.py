@@ -46,5 +46,6 @@ def make(shape: str, rows: int, dtype: torch.dtype, seed: int) -> tuple[torch.Te
 
 TRITON = ("detcheck.kernels._triton_rowwise:gate_kernel",)
 OP = Op(
-    "gelu_mul", ("67", "1024"), make, stock, reference, gelu_mul, batched=(0, 1), devices=("cpu", "cuda"), triton=TRITON
-)
+    "gelu_mul", ("67", "1024"), make, stock, reference, gelu_mul,
+    batched=(0, 1), devices=("cpu", "cuda"), roundings=2, triton=TRITON,
+)  # fmt: skip

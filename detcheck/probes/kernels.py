@@ -113,6 +113,7 @@ class Arm:
     stock: Callable[..., torch.Tensor] | None
     """what it is compared with in accuracy and time; None: it is stock itself, or has none"""
     reference: Callable[..., torch.Tensor] | None
+    roundings: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +124,8 @@ class Pool:
     arguments: tuple[object, ...]
     tested: int
     """rows that take the place of the row under test"""
-    reference: torch.Tensor | None
-    """float64, a row for each"""
+    exact: tuple[_accuracy.Exact, ...]
+    """as they are made, and with a heavy tail; none where there is no reference"""
 
     def kinds(self, rows: Sequence[int], tested: int) -> list[int]:
         """Rows of the pool for the rows of a step: 0 is the one that is tested now, negative ones stay hostile."""
@@ -189,6 +190,7 @@ class KernelsProbe:
             op.batched,
             op.stock if ours else None,
             op.reference,
+            op.roundings,
         )
 
     def _users(self) -> list[Arm]:
@@ -230,7 +232,7 @@ class KernelsProbe:
                 row_bits(self._call(arm.run, form(made, arm.batched, (0, 1, 2))), 3)
         except (Exception, SystemExit) as error:  # it is foreign and may raise anything
             raise FailedError(f"--op {arm.case.subject} {trouble(error)}") from error
-        self._reference(arm, made)
+        self._exact(arm, made)
 
     def _schedule(self) -> Schedule:
         steps: list[Step] = []
@@ -286,7 +288,7 @@ class KernelsProbe:
             except (Exception, SystemExit) as error:  # noqa: BLE001  whatever an op dies of, its rows are missing
                 why = f"the op {trouble(error)}"
             wall_s = time.perf_counter() - started
-            if not why and step.trial == 0 and kind == "mixed" and pool.reference is not None:
+            if not why and step.trial == 0 and kind == "mixed" and pool.exact:
                 metrics = self._accuracy(arm, pool, step.rows)
             if not why and step.trial == 0 and kind in ("alone", "rows") and arm.role is Role.GATES:
                 metrics = self._times(arm, form(pool.arguments, arm.batched, step.rows))
@@ -332,46 +334,57 @@ class KernelsProbe:
             arguments = arm.make(TESTED + OTHERS)
             elements = sum(size(a) // (len(a) if n in arm.batched else 1) for n, a in enumerate(arguments) if size(a))
             tested = max(1, min(TESTED, TESTED_ELEMENTS // max(elements, 1)))
-            self._pool = Pool(key, arguments, tested, self._reference(arm, arguments))
+            self._pool = Pool(key, arguments, tested, self._exact(arm, arguments))
         return self._pool
 
-    def _reference(self, arm: Arm, pool: tuple[object, ...]) -> torch.Tensor | None:
+    def _exact(self, arm: Arm, made: tuple[object, ...]) -> tuple[_accuracy.Exact, ...]:
         import torch
 
+        def reference(*arguments: object) -> torch.Tensor:
+            found = self._call(arm.reference, arguments)
+            if not isinstance(found, torch.Tensor) or not found.ndim or len(found) != TESTED + OTHERS:
+                shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+                raise FailedError(
+                    f"the reference of {arm.case.subject} must return a row for each of {TESTED + OTHERS}; it returned {shape}"
+                )
+            return found
+
         if arm.reference is None:
-            return None
-        pool = _device.moved(pool, "cpu")
-        exact = tuple(map(in_float64, pool)) if self._user else pool
+            return ()
         try:
             with torch.no_grad():
-                found = self._call(arm.reference, exact).detach().cpu().double()
+                kinds = (made, _accuracy.tail_heavy(made, arm.batched))
+                return tuple(_accuracy.Exact.of(reference, arguments, arm.batched) for arguments in kinds)
+        except FailedError:
+            raise
         except (Exception, SystemExit) as error:  # it is foreign and may raise anything
             raise FailedError(f"the reference of {arm.case.subject} raised {_user_op.words(error)}") from error
-        if not found.ndim or len(found) != TESTED + OTHERS:
-            raise FailedError(
-                f"the reference of {arm.case.subject} must return a row for each of {TESTED + OTHERS}; it returned shape {tuple(found.shape)}"
-            )
-        return found
 
     def _accuracy(self, arm: Arm, pool: Pool, rows: tuple[int, ...]) -> tuple[tuple[str, float], ...]:
         """A batch of independent rows against float64: also at the slots of the row under test there is another one each."""
-        reference = pool.reference
         kinds = [slot % TESTED if kind == 0 else TESTED - 1 + kind for slot, kind in enumerate(rows)]
-        arguments = form(pool.arguments, arm.batched, kinds)
-        output = self._call(arm.run, arguments)
-        found = ("error", _accuracy.error(output, reference, kinds))
-        if arm.stock is not None:
-            stock = _accuracy.error(arm.stock(*arguments), reference, kinds)
-            limit = _accuracy.allowed(stock, output.dtype)
-            return found, ("error_allowed", limit), ("error_stock", stock)
+        found, stock = [], []
+        for exact in pool.exact:
+            arguments = form(exact.arguments, arm.batched, kinds)
+            output = self._call(arm.run, arguments)
+            if arm.case.kernels == "stock":
+                limit = _accuracy.PLAINLY_WRONG * exact.scale.expand_as(exact.result)
+            else:
+                limit = exact.allowed(output.dtype, self._roundings(arm, exact, output.dtype))
+            found.append(exact.error(output, limit, kinds))
+            if arm.stock is not None:
+                stock.append(exact.error(arm.stock(*arguments), limit, kinds))
+        error, share = map(max, zip(*found, strict=True))
+        beside = (("error_stock", max(error for error, _ in stock)),) if stock else ()
+        return ("error", error), ("error_share", share), *beside
+
+    def _roundings(self, arm: Arm, exact: _accuracy.Exact, dtype: torch.dtype) -> float:
         if not self._user:
-            return found, ("error_allowed", _accuracy.PLAINLY_WRONG)
+            return arm.roundings
         try:
-            own = self._call(arm.reference, pool.arguments).to(output.dtype)
-            own_error = _accuracy.error(own, reference, range(TESTED + OTHERS))
+            return _accuracy.roundings(self._call(arm.reference, exact.arguments).to(dtype), exact)
         except Exception:  # noqa: BLE001  a reference need not run in other dtypes than float64
-            own_error = 0.0
-        return found, ("error_allowed", _accuracy.allowed_without_stock(own_error, output.dtype))
+            return 1.0
 
     def _times(self, arm: Arm, arguments: tuple[object, ...]) -> tuple[tuple[str, float], ...]:
         """Stock and the op in turns, so that a busy machine slows both."""
@@ -434,12 +447,6 @@ def size(argument: object) -> int:
 
 def named(case: Case) -> str:
     return " ".join((case.subject, case.kernels, case.dtype, case.input))
-
-
-def in_float64(argument: object) -> object:
-    import torch
-
-    return argument.double() if isinstance(argument, torch.Tensor) and argument.is_floating_point() else argument
 
 
 def fingerprint(argument: object) -> bytes:

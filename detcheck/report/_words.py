@@ -239,7 +239,7 @@ def measured(finding: Finding) -> list[str]:
         lines.append("where elements differ, one of them is not a number or infinite")
     if "error" in found:
         stock = f"; stock's is {found['error_stock']:.3g}" if "error_stock" in found else ""
-        allowed = f", {found['error_allowed']:.3g} is allowed" if "error_allowed" in found else ""
+        allowed = f", {found['error_share']:.2g} of what is allowed" if "error_share" in found else ""
         lines.append(f"error against float64: {found['error']:.3g} of the row's scale{allowed}{stock}")
     if "ratio" in found:
         lines.append(f"time: {found['ratio']:.2f} of stock's (median over the sizes)")
