@@ -87,29 +87,157 @@ def test_the_fallback_refuses_a_tile_that_is_not_invariant(monkeypatch):
         _fallback.matmul(torch.randn(3, 24), torch.randn(5, 24))
 
 
-def test_bits_do_not_depend_on_the_instructions_of_the_machine(tmp_path):
-    """The same source compiled for plain AVX2, tuned otherwise: the same bits. So nothing is left to the compiler's choice."""
-    if _native.compiler() is None or "avx2" not in _native.machine():
-        pytest.skip("no compiler, or not an x86-64 machine with AVX2")
-    x, w = torch.randn(33, 1091), torch.randn(70, 1091)
-    expected = matmul.linear(x, w)
-    flags = [f for f in _native.FLAGS if f != "-march=native"]
-    for variant in (
-        ["-march=haswell"],
-        ["-march=haswell", "-O2"],
-        ["-march=haswell", "-mtune=skylake", "-funroll-loops"],
-    ):
-        library = os.path.join(tempfile.mkdtemp(dir=tmp_path), "variant.so")
-        source = _native.SOURCES / "_cpu_matmul.cpp"
-        subprocess.run([_native.compiler()[0], *flags, *variant, "-o", library, source], check=True)
-        import ctypes
+OUTPUTS = """
+import hashlib, torch
+from detcheck import lookup
+from detcheck.kernels import _native
+from detcheck.kernels.matmul import Packed, linear
+made = {}
+for name in lookup.names("kernels"):
+    op = lookup.find("kernels", name).OP
+    for dtype in (torch.float32, torch.bfloat16, torch.float16) if op.batch_invariant else ():
+        for shape in op.shapes:
+            made[name, shape, dtype] = op.batch_invariant(*op.make(shape, 5, dtype, 0))
+generator = torch.Generator().manual_seed(1)
+for dtype in (torch.float32, torch.bfloat16, torch.float16):
+    for n, k in ((70, 1091), (12, 4200), (1, 31), (257, 64)):
+        for scale in (1.0, 1e-19):  # products below the normal numbers of float32
+            x = (torch.randn(37, k, generator=generator) * scale).to(dtype)
+            w, bias = (torch.randn(n, k, generator=generator) * scale).to(dtype), torch.randn(n, generator=generator).to(dtype)
+            for rows in (1, 2, 11, 37):
+                plain, packed = linear(x[:rows], w, bias * scale), linear(x[:rows], Packed(w), bias * scale)
+                assert torch.equal(plain.view(torch.uint8), packed.view(torch.uint8)), (dtype, n, k, rows)
+                made["linear", n, k, rows, scale, dtype] = plain
+for key, value in made.items():
+    print(*key, hashlib.sha256(value.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest())
+"""
 
-        call = ctypes.CDLL(library).detcheck_matmul
-        call.argtypes = _native.function("matmul", matmul.CALL).argtypes
-        for rows in (1, 2, 33):
-            out = torch.empty(rows, 70)
-            call(x.data_ptr(), 1091, w.data_ptr(), 1091, 0, None, out.data_ptr(), rows, 70, 1091, 2)
-            assert bits_equal(out, expected[:rows]), variant
+
+def outputs(level):
+    done = subprocess.run(
+        [sys.executable, "-c", OUTPUTS], capture_output=True, text=True, env=os.environ | {_native.VARIABLE: level}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_bits_do_not_depend_on_the_instruction_set():
+    """Every op, at every level that this machine can run and that has the same order: AVX2, AVX-512, and its bfloat16."""
+    here = [v for v in _native.levels() if v.needs <= _native.processor_flags() and v.order == _native.PAIRS]
+    first, *others = [outputs(level.name) for level in here]
+    assert first.count("\n") > 100
+    for other in others:
+        assert other == first
+
+
+def run_library(library, x, w, packed=None):
+    """One product by the matmul of a library that was compiled for the test."""
+    import ctypes
+
+    call = ctypes.CDLL(str(library)).detcheck_matmul
+    call.argtypes = _native.function("matmul", matmul.CALL).argtypes
+    out = torch.empty(len(x), len(w), dtype=x.dtype)
+    code = {torch.float32: 0, torch.bfloat16: 1}[x.dtype]
+    at, row = (w.data_ptr(), w.stride(0)) if packed is None else (packed.data_ptr(), -1)
+    call(x.data_ptr(), x.stride(0), at, row, code, None, out.data_ptr(), len(x), len(w), x.shape[1], 2)
+    return out
+
+
+def compiled(tmp_path, *flags):
+    library = os.path.join(tempfile.mkdtemp(dir=tmp_path), "variant.so")
+    source = _native.SOURCES / "_cpu_matmul.cpp"
+    subprocess.run([_native.compiler()[0], *_native.FLAGS, *flags, "-o", library, source], check=True)
+    return library
+
+
+def needs(words):
+    if _native.compiler() is None or not {*words.split()} <= _native.processor_flags():
+        pytest.skip(f"needs a compiler and a processor with {words}")
+
+
+def test_bits_do_not_depend_on_the_compilers_choices(tmp_path):
+    """The same source tuned otherwise: the same bits."""
+    needs("avx2 fma f16c")
+    for dtype in (torch.float32, torch.bfloat16):
+        x, w = torch.randn(33, 1091).to(dtype), torch.randn(70, 1091).to(dtype)
+        level = next(v for v in _native.levels() if v.name == "avx2")
+        expected = run_library(_native.load("matmul", level)._name, x, w)
+        for variant in (["-march=haswell", "-O2"], ["-march=haswell", "-mtune=skylake", "-funroll-loops"]):
+            library = compiled(tmp_path, *variant)
+            for rows in (1, 2, 33):
+                assert bits_equal(run_library(library, x[:rows], w), expected[:rows]), (dtype, variant)
+
+
+def in_tiles(x, w):
+    """The order of _cpu_tiles.h, by torch: blocks of 32, their even and odd elements apart, fused by way of float64."""
+    short = -x.shape[1] % 32
+    x, w = (torch.nn.functional.pad(t.double(), (0, short)) for t in (x, w))
+    total = torch.zeros(len(x), len(w))
+    for k in range(0, x.shape[1], 32):
+        even, odd = torch.zeros_like(total), torch.zeros_like(total)
+        for j in range(k, k + 32, 2):
+            even = (even + x[:, None, j] * w[None, :, j]).float()
+            odd = (odd + x[:, None, j + 1] * w[None, :, j + 1]).float()
+        total = total + (even + odd)
+    return total.bfloat16()
+
+
+@pytest.mark.parametrize(("n", "k"), [(33, 67), (130, 1091), (16, 31), (64, 640), (7, 2049)])
+def test_the_order_of_tiles_whatever_the_batch_with_the_instructions_emulated(n, k, tmp_path):
+    """No AMX needed: its instructions are C++ here. That C++ is what the processor is held against where it has AMX."""
+    needs("avx512f avx512bw avx512dq avx512vl")
+    wide = next(v for v in _native.levels() if v.name == "avx512")
+    library = compiled(tmp_path, *wide.flags, "-DTILES_EMULATED")
+    x, w = torch.randn(61, k).bfloat16(), torch.randn(n, k).bfloat16()
+    expected = in_tiles(x, w)
+    panels = torch.nn.functional.pad(w, (0, -k % 32, 0, -n % 16)).unflatten(0, (-1, 16)).unflatten(2, (-1, 32))
+    packed = panels.transpose(1, 2).contiguous()
+    for rows in (1, 2, 15, 16, 17, 31, 33, 61):
+        assert bits_equal(run_library(library, x[:rows], w), expected[:rows]), rows
+        assert bits_equal(run_library(library, x[:rows], w, packed), expected[:rows]), rows
+
+
+def test_the_sources_compile_for_amx(tmp_path):
+    needs("avx2")
+    amx = next(v for v in _native.levels() if v.name == "amx")
+    if subprocess.run(
+        [_native.compiler()[0], *amx.flags, "-E", "-x", "c++", os.devnull], capture_output=True
+    ).returncode:
+        pytest.skip("this compiler knows no AMX")
+    compiled(tmp_path, *amx.flags)
+
+
+def test_an_instruction_set_can_be_asked_for_and_what_is_not_there_is_refused(monkeypatch):
+    here = [level.name for level in _native.levels() if level.needs <= _native.processor_flags()]
+    for level in here:
+        monkeypatch.setenv(_native.VARIABLE, level)
+        assert _native.chosen.__wrapped__()[0].name == level
+    done = subprocess.run(
+        [sys.executable, "-m", "detcheck", "kernels", "--op", "mean", "-q"],
+        capture_output=True, text=True, env=os.environ | {_native.VARIABLE: "sse"},
+    )  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"DETCHECK_CPU=sse: the kernels can be compiled for {', '.join(here)} here" in " ".join(done.stderr.split())
+
+
+def test_a_processor_that_adds_otherwise_is_not_used(tmp_path, monkeypatch):
+    """Planted: an instruction that adds the even element of a pair first."""
+    needs("avx512_bf16")
+    for file in _native.SOURCES.glob("_cpu*"):
+        text = file.read_text()
+        swapped = text.replace(
+            "return (v16)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b)",
+            "return (v16)_mm512_dpbf16_ps((__m512)sum, (__m512bh)(a << 16 | a >> 16), (__m512bh)(b << 16 | b >> 16))",
+        )
+        assert (swapped != text) == (file.name == "_cpu_micro.h")
+        (tmp_path / file.name).write_text(swapped)
+    monkeypatch.setattr(_native, "SOURCES", tmp_path)
+    _native.load.cache_clear()
+    try:
+        level, why = _native.chosen.__wrapped__()
+    finally:
+        _native.load.cache_clear()
+    assert level.name == "avx512" and "avx512_bf16 adds in another order than expected" in why
 
 
 @pytest.mark.parametrize("rows", [1, 2])

@@ -174,7 +174,7 @@ def test_a_kernel_that_counts_splits_from_elsewhere_is_caught(fault, tmp_path, m
         assert source.count(sound) == 1
         source = source.replace(sound, broken)
     (tmp_path / "broken.cpp").write_text(source)
-    flags = [*_native.FLAGS, "-O1", "-I", _native.SOURCES]
+    flags = [*_native.FLAGS, *_native.chosen()[0].flags, "-O1", "-I", _native.SOURCES]
     subprocess.run([_native.compiler()[0], *flags, "-o", tmp_path / "broken.so", tmp_path / "broken.cpp"], check=True)
     call = ctypes.CDLL(str(tmp_path / "broken.so")).detcheck_attention
     call.argtypes, call.restype = _native.function("attention", "ppppppppppiddi").argtypes, None

@@ -1,9 +1,9 @@
-// What the CPU kernels share. Plain C++17 and the compiler's vector types; no torch, and no intrinsics
-// but those of fma and of float16.
+// What the CPU kernels share. Plain C++17 and the compiler's vector types; no torch, and intrinsics only where compilers do
+// badly without.
 //
-// A vector has 8 lanes on every machine, so the order of additions, and with it the bits, does not depend on the width of
-// the registers. Products are fused into sums where the source says fma, and nowhere else (-ffp-contract=off); a machine
-// that cannot do that is refused, since its bits would be others.
+// A sum has 8 lanes on every machine, so the order of additions, and with it the bits, does not depend on the width of the
+// registers: where they hold 16 numbers, the lanes of two sums share one. Products are fused into sums where the source says fma,
+// and nowhere else (-ffp-contract=off); a machine that cannot do that is refused, since its bits would be others.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -30,6 +30,13 @@ typedef int32_t i8v __attribute__((vector_size(32)));
 typedef uint16_t h8 __attribute__((vector_size(16)));
 typedef uint32_t u8v __attribute__((vector_size(32)));
 typedef _Float16 f16x8 __attribute__((vector_size(16)));
+#if defined(__AVX512F__)
+#define WIDE_REGISTERS 1
+typedef float v16 __attribute__((vector_size(64)));
+typedef v16 vmax;
+#else
+typedef v8 vmax;
+#endif
 
 enum Dtype : int64_t { F32 = 0, BF16 = 1, F16 = 2 };
 static inline int64_t bytes_of(int64_t dtype) { return dtype == F32 ? 4 : 2; }
@@ -54,9 +61,17 @@ static inline v8 fma(v8 a, v8 b, v8 c) {
 #endif
 }
 
+#ifdef WIDE_REGISTERS
+static inline v16 fma(v16 a, v16 b, v16 c) { return (v16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+#endif
+
+// Any vector, from and to memory.
+template <typename V> static inline V get(const void* p) { V v; std::memcpy(&v, p, sizeof v); return v; }
+template <typename V> static inline void put(void* p, V v) { std::memcpy(p, &v, sizeof v); }
+
 // Keeps a vector in a register: compilers otherwise read it from memory again for each of its uses. No effect on bits.
 #if defined(__x86_64__)
-#define IN_REGISTER(v) __asm__("" : "+x"(v))
+#define IN_REGISTER(v) __asm__("" : "+v"(v))
 #else
 #define IN_REGISTER(v) (void)0
 #endif
@@ -137,48 +152,32 @@ template <int DT> static inline void store_as(void* base, int64_t index, v8 x) {
 }
 
 // exp, lane by lane: x = n ln 2 + r, a polynomial in r (Cephes' expf, Moshier 1992), times 2 to the n. Within 2 ulp.
-static inline v8 exp(v8 x) {
-    const v8 low = splat(-87.33654f), high = splat(88.72283f);
-    v8 inside = x < low ? low : (x > high ? high : x);
-    v8 shifted = fma(inside, splat(1.44269504f), splat(12582912.f));  // 1.5 * 2**23: rounds to the nearest integer
-    v8 n = shifted - splat(12582912.f);
-    v8 r = fma(n, splat(-0.693359375f), inside);
-    r = fma(n, splat(2.12194440e-4f), r);
-    v8 p = splat(1.9875691500e-4f);
-    p = fma(p, r, splat(1.3981999507e-3f));
-    p = fma(p, r, splat(8.3334519073e-3f));
-    p = fma(p, r, splat(4.1665795894e-2f));
-    p = fma(p, r, splat(1.6666665459e-1f));
-    p = fma(p, r, splat(5.0000001201e-1f));
-    v8 r2 = r * r, e = fma(p, r2, r);
-    e = e + splat(1.f);
-    i8v half_n = __builtin_convertvector(n, i8v) >> 1, rest = __builtin_convertvector(n, i8v) - half_n;  // 2**128 overflows
-    i8v a = (half_n + 127) << 23, b = (rest + 127) << 23;
-    v8 scale_a, scale_b;
-    std::memcpy(&scale_a, &a, 32);
-    std::memcpy(&scale_b, &b, 32);
-    v8 y = e * scale_a * scale_b;
-    y = x < low ? splat(0.f) : y;
-    y = x > high ? splat(std::numeric_limits<float>::infinity()) : y;
+template <typename V> static inline V exp(V x) {
+    typedef decltype(x < x) I;  // int32 in as many lanes
+    auto all = [](float value) { return value - V{}; };
+    const V low = all(-87.33654f), high = all(88.72283f);
+    V inside = x < low ? low : (x > high ? high : x);
+    V shifted = fma(inside, all(1.44269504f), all(12582912.f));  // 1.5 * 2**23: rounds to the nearest integer
+    V n = shifted - all(12582912.f);
+    V r = fma(n, all(-0.693359375f), inside);
+    r = fma(n, all(2.12194440e-4f), r);
+    V p = all(1.9875691500e-4f);
+    p = fma(p, r, all(1.3981999507e-3f));
+    p = fma(p, r, all(8.3334519073e-3f));
+    p = fma(p, r, all(4.1665795894e-2f));
+    p = fma(p, r, all(1.6666665459e-1f));
+    p = fma(p, r, all(5.0000001201e-1f));
+    V r2 = r * r, e = fma(p, r2, r);
+    e = e + all(1.f);
+    I whole = __builtin_convertvector(n, I), half_n = whole >> 1, rest = whole - half_n;  // 2**128 overflows
+    I a = (half_n + 127) << 23, b = (rest + 127) << 23;
+    V scale_a, scale_b;
+    std::memcpy(&scale_a, &a, sizeof a);
+    std::memcpy(&scale_b, &b, sizeof b);
+    V y = e * scale_a * scale_b;
+    y = x < low ? all(0.f) : y;
+    y = x > high ? all(std::numeric_limits<float>::infinity()) : y;
     return x == x ? y : x;
-}
-
-// The 8 lanes added in one fixed tree: ((0+4)+(2+6)) + ((1+5)+(3+7)).
-static inline float add_lanes(v8 v) {
-    float a = v[0] + v[4], b = v[1] + v[5], c = v[2] + v[6], d = v[3] + v[7];
-    return (a + c) + (b + d);
-}
-
-// The same for four vectors at once.
-static inline v4 add_lanes(v8 p, v8 q, v8 r, v8 s) {
-    v4 a = __builtin_shufflevector(p, p, 0, 1, 2, 3) + __builtin_shufflevector(p, p, 4, 5, 6, 7);
-    v4 b = __builtin_shufflevector(q, q, 0, 1, 2, 3) + __builtin_shufflevector(q, q, 4, 5, 6, 7);
-    v4 c = __builtin_shufflevector(r, r, 0, 1, 2, 3) + __builtin_shufflevector(r, r, 4, 5, 6, 7);
-    v4 d = __builtin_shufflevector(s, s, 0, 1, 2, 3) + __builtin_shufflevector(s, s, 4, 5, 6, 7);
-    v4 ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    v4 cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    v4 ab = ab_low + ab_high, cd = cd_low + cd_high;  // a0+a2, b0+b2, a1+a3, b1+b3
-    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
 }
 
 // Runs body(begin, end) over [0, count) in `threads` parts. What a part computes must not depend on where it begins.

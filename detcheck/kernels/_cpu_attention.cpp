@@ -1,7 +1,7 @@
 // Attention of each query over its own keys, in one order whatever else is in the batch.
 //
 // A query sees the keys [low, high). They are cut into splits of SPLIT keys counted from `low`: a fixed size, never a fixed
-// number. Split by split, scores are dot products (see _cpu_dot.h); the running maximum, sum and output are rescaled where a
+// number. Split by split, scores are dot products (`lanes` of _cpu_micro.h); the running maximum, sum and output are rescaled where a
 // split raises the maximum; a split's weights are summed in 8 lanes; values are added key by key, product fused into sum.
 // Nothing of that depends on how many queries run together, so prefill, chunked prefill and decode agree, and neither does
 // it depend on padding, since it is counted from the first key that is seen. A key that is not seen is never multiplied.
@@ -10,36 +10,66 @@
 // one block a request. A split that lies in several blocks is gone through in pieces: a score is one key's, and values are
 // added key by key, so where a piece ends changes nothing.
 #include <atomic>
-#include "_cpu_dot.h"
+#include "_cpu_micro.h"
 
 static constexpr int64_t SPLIT = 128;  // keys; part of the result's definition
 // Prefill at heads of 64 takes up to 1.23 of SDPA's time: a dot product is 8 steps there, so adding up its lanes costs a quarter.
 static constexpr int64_t TILE = 24;    // queries (of all heads that share keys) that go through the keys together
 
-// out[MR, D] += p[MR, keys] * v[keys, D]
-template <int MR, int NV> static inline void add_values_at(const float* p, const float* v, int64_t v_stride, float* out, int64_t D, int64_t d, int64_t keys) {
-    v8 sums[MR][NV];
+// to[R, NR] = queries[R, wide] times NR keys.
+template <int NR> static inline void scores(const float* queries, int64_t R, const char* keys, int64_t key_bytes, float* to, int64_t wide) {
+    int64_t r = 0;
+    auto rows = [&](auto height) {
+        constexpr int MR = decltype(height)::value;
+        for (; r + MR <= R; r += MR) lanes<MR, NR, F32, false>(queries + r * wide, wide, 8, keys, key_bytes, to + r * SPLIT, SPLIT, wide / 8, true);
+    };
+    rows(std::integral_constant<int, 3>());
+    rows(std::integral_constant<int, 2>());
+    rows(std::integral_constant<int, 1>());
+}
+
+// out[MR, D] += p[MR, keys] * v[keys, D], for NV vectors of the dimensions from d on
+template <int MR, int NV, typename V> static inline void add_values_at(const float* p, const float* v, int64_t v_stride, float* out, int64_t D, int64_t d, int64_t keys) {
+    constexpr int64_t width = sizeof(V) / 4;
+    V sums[MR][NV];
     for (int i = 0; i < MR; i++)
-        for (int j = 0; j < NV; j++) sums[i][j] = load(out + i * D + d + 8 * j);
+        for (int j = 0; j < NV; j++) sums[i][j] = get<V>(out + i * D + d + width * j);
     for (int64_t k = 0; k < keys; k++) {
-        v8 x[NV];
+        V x[NV];
         for (int j = 0; j < NV; j++) {
-            x[j] = load(v + k * v_stride + d + 8 * j);
+            x[j] = get<V>(v + k * v_stride + d + width * j);
             IN_REGISTER(x[j]);
         }
         for (int i = 0; i < MR; i++) {
-            v8 weight = splat(p[i * SPLIT + k]);
+            V weight = p[i * SPLIT + k] - V{};
             for (int j = 0; j < NV; j++) sums[i][j] = fma(weight, x[j], sums[i][j]);
         }
     }
     for (int i = 0; i < MR; i++)
-        for (int j = 0; j < NV; j++) store(out + i * D + d + 8 * j, sums[i][j]);
+        for (int j = 0; j < NV; j++) put(out + i * D + d + width * j, sums[i][j]);
 }
 
 template <int MR> static inline void add_values(const float* p, const float* v, int64_t v_stride, float* out, int64_t D, int64_t keys) {
+    constexpr int64_t most = sizeof(vmax);  // 4 registers full
     int64_t d = 0;
-    for (; d + 32 <= D; d += 32) add_values_at<MR, 4>(p, v, v_stride, out, D, d, keys);
-    for (; d < D; d += 8) add_values_at<MR, 1>(p, v, v_stride, out, D, d, keys);
+    for (; d + most <= D; d += most) add_values_at<MR, 4, vmax>(p, v, v_stride, out, D, d, keys);
+    if (most > 32) for (; d + 32 <= D; d += 32) add_values_at<MR, 4, v8>(p, v, v_stride, out, D, d, keys);
+    for (; d < D; d += 8) add_values_at<MR, 1, v8>(p, v, v_stride, out, D, d, keys);
+}
+
+// x to exp(x - top), and their sum in 8 lanes. n: a multiple of 8.
+static inline v8 raise(float* x, int64_t n, float top) {
+    v8 sum = splat(0.f);
+    int64_t i = 0;
+    for (constexpr int64_t width = sizeof(vmax) / 4; i + width <= n; i += width) {
+        put(x + i, exp(get<vmax>(x + i) - (top - vmax{})));
+        for (int64_t j = 0; j < width; j += 8) sum = sum + load(x + i + j);
+    }
+    for (; i < n; i += 8) {
+        store(x + i, exp(load(x + i) - splat(top)));
+        sum = sum + load(x + i);
+    }
+    return sum;
 }
 
 // `keys` rows of D elements as float32, each filled up with zeros to `wide` elements.
@@ -148,8 +178,13 @@ template <int DT> static void tile(const Call& call, int64_t b, int64_t kh, int6
                 if (parts > 1) fetch(piece.v, s.v_s * 4, piece.keys, s.D * 4);
                 float* to_scores = &m.scores[g * SPLIT + piece.begin];
                 int64_t j = 0;
-                for (; j + 4 <= piece.keys; j += 4) rows_of<4, F32>(queries, wide, piece.k + j * k_stride * 4, k_stride * 4, to_scores + j, SPLIT, g_end - g, wide, true);
-                for (; j < piece.keys; j++) rows_of<1, F32>(queries, wide, piece.k + j * k_stride * 4, k_stride * 4, to_scores + j, SPLIT, g_end - g, wide, true);
+                auto score = [&](auto width) {
+                    constexpr int NR = decltype(width)::value;
+                    for (; j + NR <= piece.keys; j += NR) scores<NR>(queries, g_end - g, piece.k + j * k_stride * 4, k_stride * 4, to_scores + j, wide);
+                };
+                score(std::integral_constant<int, LANES_WIDE>());
+                score(std::integral_constant<int, 4>());
+                score(std::integral_constant<int, 1>());
             }
             int64_t seen[TILE];
             for (int64_t r = g; r < g_end; r++) {
@@ -161,12 +196,7 @@ template <int DT> static void tile(const Call& call, int64_t b, int64_t kh, int6
                 for (int64_t x = 0; x < seen[r]; x++) high_now = row[x] > high_now || row[x] != row[x] ? row[x] : high_now;
                 int64_t filled = (seen[r] + 7) / 8 * 8;  // lanes beyond what is seen add zeros
                 for (int64_t x = seen[r]; x < filled; x++) row[x] = -std::numeric_limits<float>::infinity();
-                v8 top = splat(high_now), sum = splat(0.f);
-                for (int64_t x = 0; x < filled; x += 8) {
-                    v8 w = exp(load(row + x) - top);
-                    store(row + x, w);
-                    sum = sum + w;
-                }
+                v8 sum = raise(row, filled, high_now);
                 float before = most[r] == -std::numeric_limits<float>::infinity() ? 0.f : exp(splat(most[r] - high_now))[0];
                 total[r] = std::fma(total[r], before, add_lanes(sum));
                 if (before != 1.f) for (int64_t d = 0; d < wide; d++) m.sums[r * wide + d] *= before;

@@ -6,6 +6,7 @@ only group outputs (`_cpu_matmul.cpp` and `_triton_matmul.py` state the order). 
 
 from __future__ import annotations
 
+import ctypes
 import math
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     import torch
 
 CALL = "pipiippiiii"  # the arguments of detcheck_matmul
-GROUP = (4, 8)  # _cpu_matmul.cpp's packing: rows side by side, elements a step
 
 
 def linear(x: torch.Tensor, w: torch.Tensor | Packed, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -79,9 +79,17 @@ class Packed:
         if w.is_cpu and _native.available():
             w = w if w.stride(1) == 1 else w.contiguous()
             n, k = w.shape
-            self.weight = torch.empty(-(-n // GROUP[0]), -(-k // GROUP[1]), *GROUP, dtype=w.dtype)
+            group, step = layout(code)
+            self.weight = torch.empty(-(-n // group), -(-k // step), group, step, dtype=w.dtype)
             call = _native.function("pack", "piipiii", "matmul")
             call(w.data_ptr(), w.stride(0), code, self.weight.data_ptr(), n, k, torch.get_num_threads())
+
+
+def layout(code: int) -> tuple[int, int]:
+    """How a weight of that dtype is packed: rows side by side, elements a step."""
+    found = ctypes.c_int64(), ctypes.c_int64()
+    _native.function("layout", "ipp", "matmul")(code, *map(ctypes.addressof, found))
+    return found[0].value, found[1].value
 
 
 def mm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
