@@ -6,7 +6,8 @@ Kinds of fold:
     chain    a sum that takes the same thing again and again: ((s + b) + b) + b; each `stride` further along
     pairs    equal parts added two by two, the results two by two, and so on
     halves   a run of summands cut in two, each half again: where the length is no power of two
-    lanes    lane j of n takes summands j, j + n, j + 2n ... in order, as vector units do; its one part says how lanes are added
+    lanes    lane j of n takes summands j, j + n, j + 2n ... in order, as vector units do; its one part says how lanes are added.
+             Or pairs of summands so (`terms` is 2), the second of a pair before the first, as those for bfloat16 do
     at once  equal parts added in one node, as matrix units do
     mix      parts that are not alike, added one after the other
 """
@@ -38,7 +39,7 @@ class Fold:
     stride: int = 0
     """leaves from one body to the next; negative: from the last to the first. Of pairs: between neighbours of the first round"""
     terms: int = 1
-    """of a chain: bodies that join in one step"""
+    """of a chain: bodies that join in one step; of lanes: neighbours that a lane takes together"""
     apart: int = 0
     """leaves from one of these terms to the next; of pairs: between the two halves of the last round; of halves: 1 where the longer comes first"""
     name: str = ""
@@ -66,6 +67,8 @@ class Folder:
         self._tree = tree
         numbers: dict[object, int] = {}
         self._shape: list[int] = []
+        self._paired: list[int | None] = []
+        """of each node: how far apart the pairs are that it takes in order, each from its second to its first; 0 and None likewise"""
         self._strides: list[int | None] = []
         """of each node: how far apart the summands are that it takes in order, from first to last; 0: it is one; None: it does not"""
         for v in range(tree.root + 1):
@@ -74,6 +77,7 @@ class Folder:
             key = tuple((tree.lows[c] - low, self._shape[c]) for c in children)
             self._shape.append(numbers.setdefault(key, len(numbers)))
             self._strides.append(self._stride(v, children))
+            self._paired.append(self._pair(v, children))
         self._folds: dict[int, Fold] = {}
 
     def _children(self, v: int) -> tuple[int, ...]:
@@ -88,6 +92,17 @@ class Folder:
         here = (children[1] - low) // (self._tree.sizes[v] - 1)
         fits = children[1] - low == here * (self._tree.sizes[v] - 1) and under in (0, here)
         return here if fits else None
+
+    def _pair(self, v: int, children: tuple[int, ...]) -> int | None:
+        if len(children) != 2 or children[1] >= self._tree.length:
+            return None
+        size, place = self._tree.sizes[v], children[1] - self._tree.lows[v]
+        if size == 2:
+            return 0 if place == 1 else None
+        before, second = divmod(size - 1, 2)  # pairs so far; one more summand of this pair
+        before, place = (before, place) if second else (before, place - 1)
+        here = place // before
+        return here if place == here * before and self._paired[children[0]] in (0, here) else None
 
     def fold(self) -> Fold:
         todo = [self._tree.root]
@@ -110,8 +125,10 @@ class Folder:
             return {"kind": "leaf"}, []
         if (longer := self._halves(v)) is not None:
             return {"kind": "halves", "count": self._tree.sizes[v], "stride": 1, "apart": longer}, [self._tree.lows[v]]
-        if lanes := self._lanes(v):
+        if lanes := self._lanes(v, self._strides, 1):
             return {"kind": "lanes", "count": lanes.length, "stride": lanes.length, "of": lanes}, []
+        if lanes := self._lanes(v, self._paired, 2):
+            return {"kind": "lanes", "count": lanes.length, "stride": 2 * lanes.length, "terms": 2, "of": lanes}, []
         return self._pairs(v) or self._chain(v) or self._at_once(v) or self._mix(v)
 
     def _low(self, v: int) -> int:
@@ -139,27 +156,27 @@ class Folder:
                 return longer
         return None
 
-    def _lanes(self, v: int) -> Tree | None:
-        """The tree over the lanes, where v takes a run of neighbours in lanes."""
+    def _lanes(self, v: int, strides: list[int | None], terms: int) -> Tree | None:
+        """The tree over the lanes, where v takes a run of neighbours in lanes, `terms` of them at a time."""
         size, low, sizes = self._tree.sizes[v], self._low(v), self._tree.sizes
-        if size < 2 * LANE:
+        if size < 2 * LANE * terms or size % terms:
             return None
         found: dict[int, int] = {}  # node -> lane
         inner, todo, count = [], [v], None
         while todo:
             u = todo.pop()
-            stride = self._strides[u]
+            stride = strides[u]
             if stride is None:
                 inner.append(u)
                 todo += self._children(u)
                 continue
-            if stride and (count or stride) != stride:
+            if stride % terms or (stride and (count or stride // terms) != stride // terms):
                 return None
-            count = stride or count
-            found[u] = self._low(u) - low
-        if not count or count < 2 or -(-size // count) < LANE or len(found) != count or not inner:
+            count = stride // terms or count
+            found[u] = (self._low(u) - low) // terms
+        if not count or count < 2 or -(-size // (count * terms)) < LANE or len(found) != count or not inner:
             return None
-        if any(sizes[u] != -(-(size - lane) // count) for u, lane in found.items()):
+        if any(sizes[u] != terms * -(-(size // terms - lane) // count) for u, lane in found.items()):
             return None
         children = {
             count + n: [found[c] if c in found else count + inner.index(c) for c in self._children(u)]

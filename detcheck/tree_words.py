@@ -43,7 +43,7 @@ def phrase(f: Fold, depth: int, at: int = 0) -> str:
     if f.kind == "leaf":
         return "one summand"
     if f.kind == "lanes":
-        return f"{f.count} lanes strided, then added{lanes_added(f, depth)}"
+        return f"{lanes(f)} strided, then added{lanes_added(f, depth)}"
     if f.kind == "halves":
         return f"pairwise, cut in halves again and again{longer(f)}"
     if f.kind == "mix":
@@ -74,7 +74,7 @@ def phrase(f: Fold, depth: int, at: int = 0) -> str:
     if contiguous(f):
         inside = "" if plain(body) else phrase(body, depth + 1)
         if body.kind == "lanes":
-            return f"{body.count} lanes strided over blocks of {body.size} (lanes added{lanes_added(body, depth)}), then added {how(f)}"
+            return f"{lanes(body)} strided over blocks of {body.size} (lanes added{lanes_added(body, depth)}), then added {how(f)}"
         kind = (
             f"split in {f.count} parts of {body.size}"
             if f.count <= min(SPLITS, body.size)
@@ -127,6 +127,10 @@ def contiguous(f: Fold) -> bool:
 
 def plain(f: Fold) -> bool:
     return f.kind == "chain" and f.body.kind == "leaf" and f.start is None and f.stride == 1 and f.terms == 1
+
+
+def lanes(f: Fold) -> str:
+    return f"{f.count} lanes{' of pairs (the second of a pair first)' if f.terms == 2 else ''}"
 
 
 def lanes_added(f: Fold, depth: int) -> str:
@@ -192,7 +196,9 @@ def title(f: Fold) -> str:
     if f.kind == "mix":
         return f"{f.size} summands in {len(f.parts)} unlike parts, added {'one after the other' if f.terms == 1 else 'in one node'}"
     if f.kind == "lanes":
-        return f"{f.size} summands in {f.count} lanes, lane j taking j, j + {f.count} ... in order; the lanes are added{lanes_added(f, 0)}"
+        taking = f"j, j + {f.count} ... in order"
+        taking = taking if f.terms == 1 else f"the pairs {taking}, the second of each first"
+        return f"{f.size} summands in {f.count} lanes, lane j taking {taking}; the lanes are added{lanes_added(f, 0)}"
     if f.kind == "halves":
         return f"{f.size} summands, cut in halves again and again{longer(f)}"
     step = (
@@ -217,6 +223,7 @@ def spelled(f: Fold) -> str:
             out.append(".")
         else:
             length = f"({g.size}" if g.kind in ("lanes", "halves") else f"({g.count}"
+            length += "x2" if g.kind == "lanes" and g.terms == 2 else ""
             length = f"(-{g.size}" if g.kind == "halves" and g.apart else length
             head = {"mix": f"({g.terms + 1} " if g.terms > 1 else "("}.get(
                 g.kind

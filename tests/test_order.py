@@ -1,5 +1,6 @@
 """order on kernels whose tree we wrote, through the command, and on this machine's own sums."""
 
+import dataclasses
 import json
 import re
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from detcheck import adders
+from detcheck.kernels import _native
 from detcheck.tree_fold import fold
 from detcheck.tree_words import outline, spelled, words
 from detcheck.trees import NotATreeError, Tree, reveal
@@ -261,6 +263,51 @@ def test_all_of_ours_add_in_one_order_or_say_why_not(detcheck):
         assert (found[op]["verdict"], found[op]["distinct"], order["sure"]) == ("identical", 1, True)
         assert order["words"].startswith(expected)
     assert len(found) == 8 and result.code == 3
+
+
+def test_our_order_of_bfloat16_is_named_and_readded(detcheck):
+    result = detcheck(
+        "order", "--op", "matmul", "--dtype", "bfloat16", "--kernels", "batch-invariant", "--shape", "4096,1024",
+        "--batch-sizes", "1,2,17", "--format", "json", "-q",
+    )  # fmt: skip
+    (finding,) = json.loads(result.out)["findings"]
+    (order,) = finding["evidence"]["orders"]
+    assert (result.code, finding["verdict"], order["sure"]) == (0, "identical", True)
+    assert (
+        order["words"]
+        == {
+            "pairs": "16 lanes of pairs (the second of a pair first) strided over blocks of 2048 (lanes added pairwise, halves first), then added in one addition",
+            "tiles": "2 lanes strided over blocks of 32 (lanes added in one addition), then added in order",
+        }[_native.order()]
+    )
+
+
+def test_the_order_of_tiles_is_named_and_readded(detcheck, tmp_path, monkeypatch):
+    """Of a kernel that emulates AMX's instructions, where this processor has none."""
+    known = {level.name: level for level in _native.levels()}
+    if "avx512" not in known or not known["avx512"].needs <= _native.processor_flags():
+        pytest.skip("needs AVX-512 to emulate AMX by")
+    emulated = dataclasses.replace(known["avx512"], flags=(*known["avx512"].flags, "-DTILES_EMULATED"), order="tiles")
+    monkeypatch.setattr(_native, "chosen", lambda: (emulated, ""))
+    for cached in (_native.library, _native.function):
+        cached.cache_clear()
+        monkeypatch.setattr(_native, cached.__name__, cached.__wrapped__)
+    test_our_order_of_bfloat16_is_named_and_readded(detcheck)
+
+
+def test_lanes_of_pairs_are_told_from_what_is_nearly_so():
+    def lane(j, lanes, length, second_first=True):
+        total, *rest = [k + t for k in range(2 * j, length, 2 * lanes) for t in ((1, 0) if second_first else (0, 1))]
+        for k in rest:
+            total = [total, k]
+        return total
+
+    made = [lane(j, 4, 48) for j in range(4)]
+    assert words(fold(as_tree([[made[0], made[2]], [made[1], made[3]]], 48))).startswith(
+        "4 lanes of pairs (the second of"
+    )
+    made[3] = lane(3, 4, 48, second_first=False)
+    assert "lanes" not in words(fold(as_tree([[made[0], made[2]], [made[1], made[3]]], 48)))
 
 
 def test_columns_that_add_otherwise_in_every_batch_are_no_fault_of_the_batch(detcheck):
@@ -572,7 +619,8 @@ def unfolded(f, at=0):
     if f.kind == "lanes":
 
         def lane(j):
-            total, *rest = range(at + j, at + f.size, f.count)
+            taken = range(at + j * f.terms, at + f.size, f.stride)
+            total, *rest = [k + term for k in taken for term in reversed(range(f.terms))]
             for k in rest:
                 total = [total, k]
             return total
