@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detcheck.baselines import HEX, NUMBERS, Baseline, Known
-from detcheck.records import Case, Finding, Verdict
+from detcheck.records import Case, Finding, Kernels, Verdict
 
+ONE_ORDER = "avx512_bf16 (or avx512, or avx2)"  # of detcheck/kernels/_native.py's levels, those that add in pairs
 OF_A_MODEL = ("completions", "batch")  # probes whose subject is a model, which its digests name
 
 
@@ -32,7 +33,8 @@ def compare(a: Baseline, b: Baseline) -> tuple[Finding, ...]:
         note = f"not comparable: {'; '.join(why)}"
         return (Finding(of_comparison(first), Verdict.INCONCLUSIVE, note, evidence=evidence | {"obstacles": why}),)
     pairs = [(partner(known, a.cases), known) for known in b.cases]
-    findings = [compare_case(first, known, evidence) for first, known in pairs]
+    orders = [run.environment.get("flags", {}).get("bfloat16_order", "") for run in (a, b)]
+    findings = [compare_case(first, known, evidence, orders) for first, known in pairs]
     compared = {first.case for first, _ in pairs if first}
     for known in a.cases:
         if known.case not in compared:
@@ -78,13 +80,18 @@ def partner(known: Known, others: Sequence[Known]) -> Known | None:
     return max(same, key=alike, default=None)
 
 
-def compare_case(a: Known | None, b: Known, evidence: Mapping[str, Any]) -> Finding:
+def compare_case(a: Known | None, b: Known, evidence: Mapping[str, Any], orders: Sequence[str] = ("", "")) -> Finding:
+    """`orders`: in which bfloat16 products of ours were added, in each run."""
     case = of_comparison(b.case)
     if a is None:
         return Finding(
             case, Verdict.INCONCLUSIVE, "not comparable: the first run does not have this case", evidence=evidence
         )
     evidence = {**evidence, "compared": b.compared or "tokens", "verdicts": [a.verdict, b.verdict]}
+    ours = Kernels.BATCH_INVARIANT in (a.case.kernels, b.case.kernels) and b.case.dtype == "bfloat16"
+    if ours and all(orders) and orders[0] != orders[1]:
+        why = f"not comparable: our products of bfloat16 were added in {orders[0]} and are added in {orders[1]}, by what the processor has. DETCHECK_CPU={ONE_ORDER} has one order everywhere"
+        return Finding(case, Verdict.INCONCLUSIVE, why, evidence=evidence)
     if a.compared != b.compared and a.outcomes and b.outcomes:
         why = f"not comparable: the first was compared by {a.compared}, the second by {b.compared}"
         return Finding(case, Verdict.INCONCLUSIVE, why, evidence=evidence | {"compared": "tokens"})

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from misbehaving import completion, serving
 
+from detcheck.kernels import _native
+
 ASK = ("completions", "-n", "8", "--max-tokens", "8", "--format", "json", "-q", "--conditions", "alone,wave-2")
 
 
@@ -150,6 +152,27 @@ def test_what_is_no_baseline_is_refused_in_words(run, compare, detcheck, tmp_pat
     assert compare(tmp_path / "nowhere", a)[0] == 2
     result = detcheck("completions", "--baseline", tmp_path / "nowhere", "-q")
     assert result.code == 2 and "--baseline" in result.err
+
+
+def test_bfloat16_products_in_another_order_are_not_compared_and_not_mixed(detcheck, compare):
+    """Of a run that says it was made on a processor with AMX; float32 has one order everywhere."""
+    ask = ("kernels", "--op", "mean", "--shapes", "67", "--batch-sizes", "1,2", "--kernels", "batch-invariant", "-q")
+    assert detcheck(*ask).code == 0
+    (here,) = Path("runs").glob("*")
+    made = json.loads((here / "baseline.json").read_text())
+    assert made["environment"]["flags"]["bfloat16_order"] == _native.order()
+    made["environment"]["flags"]["bfloat16_order"] = "elsewhere"
+    Path("there.json").write_text(json.dumps(made))
+    code, report = compare("there.json", here)
+    found = {
+        f["case"]["dtype"]: (f["verdict"], f["note"]) for f in report["findings"] if f["case"]["subject"] == "mean"
+    }
+    assert (code, found["float32"][0], found["bfloat16"][0]) == (3, "identical", "inconclusive")
+    assert f"bfloat16 were added in elsewhere and are added in {_native.order()}" in found["bfloat16"][1]
+    run = here / "run.json"
+    run.write_text(run.read_text().replace(f'"bfloat16_order": "{_native.order()}"', '"bfloat16_order": "elsewhere"'))
+    resumed = detcheck("kernels", "--resume", here)
+    assert resumed.code == 2 and "bfloat16_order" in resumed.err
 
 
 def test_the_real_model_on_two_kernels(detcheck, compare):

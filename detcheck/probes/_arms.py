@@ -52,6 +52,6 @@ def kernel_flags(kernels: Kernels) -> dict[str, str]:
     """Which implementation our arm runs, for the environment's record."""
     if kernels in (Kernels.STOCK, Kernels.ENGINE):
         return {}
-    from detcheck.kernels import _switch
+    from detcheck.kernels import _native, _switch
 
-    return {"batch_invariant_kernels": _switch.description()}
+    return {"batch_invariant_kernels": _switch.description(), "bfloat16_order": _native.order() or "torch"}

@@ -24,10 +24,10 @@ from detcheck.bits import content_hash, json_hash
 from detcheck.engines.checkpoint import full_dtype
 from detcheck.environment import observe_environment
 from detcheck.errors import FailedError, UsageError
-from detcheck.kernels import _switch
 from detcheck.kernels._batches import ContractError, form, row_bits, threads
 from detcheck.outcomes import row_outcome
 from detcheck.probes import _accuracy, _device, _user_op
+from detcheck.probes._arms import kernel_flags
 from detcheck.probes.schedule import THRESHOLDS
 from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Role, Schedule, Spec, Step, Subject
 
@@ -147,9 +147,10 @@ class KernelsProbe:
         self._arms = [*self._planted(), *(self._users() if self._user else self._bundled())]
         self._pool: Pool | None = None
         cases = tuple((arm.case, arm.role) for arm in self._arms)
-        ours = any(case.kernels == "batch-invariant" for case, _ in cases)
-        kernels = {"kernels": _switch.description()} if ours else {}
-        environment = observe_environment(self._device, kernels)
+        ours = any(case.kernels == Kernels.BATCH_INVARIANT for case, _ in cases)
+        environment = observe_environment(
+            self._device, kernel_flags(Kernels.BATCH_INVARIANT if ours else Kernels.STOCK)
+        )
         self.subject = Subject(
             spec.options.op, ",".join(dtypes(spec)), self._digests, (), planned or self._schedule(), environment, cases
         )

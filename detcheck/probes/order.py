@@ -21,6 +21,7 @@ from detcheck.errors import FailedError, UsageError
 from detcheck.kernels._batches import threads
 from detcheck.outcomes import digest_outcome
 from detcheck.probes import _prove, _unreadable, _user_op
+from detcheck.probes._arms import kernel_flags
 from detcheck.probes._order_call import Revealer, blank
 from detcheck.probes._order_ops import ALL, BUNDLED, PLANTED, bundled, form_of, theirs
 from detcheck.probes._sums import WITHOUT_BATCH, OpError, Place, Sums, make, sizes
@@ -128,7 +129,8 @@ class Order:
                 Step(len(steps) + k, arm.case.input, name, trial, (0,), n) for k, (name, trial) in enumerate(asked)
             ]
         cases = tuple((arm.case, Role.GATES) for arm in self._arms)
-        schedule, environment = planned or Schedule(tuple(steps)), observe_environment("cpu")
+        schedule = planned or Schedule(tuple(steps))
+        environment = observe_environment("cpu", kernel_flags(spec.kernels))
         self.subject = Subject(spec.options.op, self._dtype, self._digests, (), schedule, environment, cases)
         self._revealer = Revealer(self._dtype, spec.seed, spec.options.prove)
 
