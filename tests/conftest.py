@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from reacting import stock as stock_that_reacts
 
 settings.register_profile("detcheck", deadline=None)  # first calls import scipy or torch
 settings.load_profile("detcheck")
@@ -53,14 +54,22 @@ def amplifier():
     return engine
 
 
+@pytest.fixture
+def reacting(tmp_path_factory):
+    """Stock reacts to the batch here, in this process and in those it starts, whatever this machine's own does."""
+    with stock_that_reacts(tmp_path_factory.mktemp("reacting")):
+        yield
+
+
 @pytest.fixture(scope="session")
 def diverging(tmp_path_factory):
-    """A finished run of the real model under stock kernels, as `run` returned it."""
+    """A finished run of the real model under stock kernels that react to the batch, as `run` returned it."""
     from detcheck import runner
     from detcheck.probes.completions import Options
     from detcheck.records import Spec
 
-    return runner.run(Spec("completions", Options(samples=16, max_tokens=32)), tmp_path_factory.mktemp("runs"))
+    with stock_that_reacts(tmp_path_factory.mktemp("reacting")):
+        return runner.run(Spec("completions", Options(samples=16, max_tokens=32)), tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,7 @@ def test_the_default_prompt_is_long_enough_for_every_kernel_path(amplifier):
     assert 256 < len(amplifier.encode(PROMPT)) < 350
 
 
-def test_under_stock_kernels_tokens_depend_on_the_batch(amplifier):
+def test_under_kernels_that_react_tokens_depend_on_the_batch(amplifier, reacting):
     """The positive control: under 30 s, in tokens, not only in bits; and run to run nothing moves."""
     from detcheck.engines.amplifier import PROMPT
 

@@ -72,7 +72,7 @@ def test_arms_may_differ_from_each_other(both):
     assert run.exit_code == 0
 
 
-def test_both_on_the_real_model(detcheck, tmp_path):
+def test_both_on_the_real_model(detcheck, tmp_path, reacting):
     """The mission on one screen: stock diverges, ours does not, and the report says what ran on what."""
     result = detcheck("completions", "-n", 12, "--max-tokens", 24, "--kernels", "both", "--format", "json", "-q")
     report = json.loads(result.out)
@@ -88,7 +88,7 @@ def test_both_on_the_real_model(detcheck, tmp_path):
     assert json.loads(again.out)["findings"] == report["findings"]
 
 
-def test_batch_with_ours(detcheck):
+def test_batch_with_ours(detcheck, reacting):
     result = detcheck("batch", "--kernels", "both", "--batch-sizes", "1,2,5", "--format", "json", "-q")
     report = json.loads(result.out)
     assert (result.code, report["verdict"]) == (0, "identical"), result.err

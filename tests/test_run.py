@@ -313,7 +313,7 @@ def test_resume_refuses_other_options(scripted_run, detcheck):
     assert result.code == 2 and "--max-tokens 4, not 5" in result.err
 
 
-def test_killed_at_any_moment_it_is_readable_and_goes_on(tmp_path):
+def test_killed_at_any_moment_it_is_readable_and_goes_on(tmp_path, reacting):
     """The real thing: SIGKILL in the middle, report, resume; the end is as if nothing had happened."""
     arguments = [*MODULE, "completions", "-n", "24", "--max-tokens", "48", "--output-dir", tmp_path / "runs", "--quiet"]
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)

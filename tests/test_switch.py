@@ -124,7 +124,7 @@ def batches(ids, engine):
 
 
 @pytest.mark.parametrize("dtype", [0, 1], ids=["float32", "bfloat16"])
-def test_completions_are_bit_equal_over_batches_and_padding_with_ours_and_not_with_stock(models, dtype):
+def test_completions_are_bit_equal_over_batches_and_padding_with_ours_and_not_with_stock(models, dtype, reacting):
     engine = models[dtype]
     ids = engine.encode(
         "Tell me about Richard Feynman, who liked to take things apart, and about what he found inside them."

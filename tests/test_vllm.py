@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import only_run
 from models import gemma_like, llama_like, save_large_tokenizer
+from reacting import stock as stock_that_reacts
 
 from detcheck import runner
 from detcheck.engines import amplifier
@@ -21,12 +22,13 @@ TOKENS = 24
 
 
 @pytest.fixture(scope="module")
-def stock(needs_vllm):
-    """The amplifier in vLLM, started once."""
+def stock(needs_vllm, tmp_path_factory):
+    """The amplifier in vLLM, started once, on stock that reacts to the batch on any machine."""
     from detcheck.engines.vllm import VllmEngine
 
-    engine = VllmEngine(None)
-    engine.load(1024)
+    with stock_that_reacts(tmp_path_factory.mktemp("reacting")):
+        engine = VllmEngine(None)
+        engine.load(1024)
     yield engine
     engine.close()
 
@@ -152,7 +154,7 @@ def both(detcheck, *arguments):
     )
 
 
-def test_stock_is_batch_variant_and_ours_is_identical_under_all_default_conditions(detcheck, tmp_path):
+def test_stock_is_batch_variant_and_ours_is_identical_under_all_default_conditions(detcheck, tmp_path, reacting):
     result = both(detcheck, "-n", 60, "--max-tokens", 32)
     _, found = findings(result)
     assert result.code == 0, result.err
@@ -178,7 +180,7 @@ def test_stock_is_batch_variant_and_ours_is_identical_under_all_default_conditio
 LONG = "Tell me about Richard Feynman, who liked to take things apart. " * 16
 
 
-def test_another_architecture_with_a_tokenizer_of_a_real_size(detcheck, tmp_path):
+def test_another_architecture_with_a_tokenizer_of_a_real_size(detcheck, tmp_path, reacting):
     shape = {"hidden_size": 128, "vocab_size": 128_000, "max_position_embeddings": 2048}
     folder = llama_like(tmp_path / "model", **shape)
     save_large_tokenizer(folder, 128_000)
@@ -206,7 +208,7 @@ def test_windows_and_soft_caps_in_half_precision(detcheck, tmp_path):
     )
 
 
-def test_the_same_across_processes(detcheck, monkeypatch):
+def test_the_same_across_processes(detcheck, monkeypatch, reacting):
     """vLLM's own multiprocessing: the scheduler and the worker each in a process of its own."""
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     result = both(detcheck, "-n", 14, "--max-tokens", 24)

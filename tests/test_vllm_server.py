@@ -80,7 +80,7 @@ def vllm_server(kernels, log):
         process.wait()
 
 
-def test_stock_reacts_to_load_and_our_plugin_does_not(detcheck, tmp_path):
+def test_stock_reacts_to_load_and_our_plugin_does_not(detcheck, tmp_path, reacting):
     from detcheck.engines.amplifier import PROMPT
 
     reports = {}
