@@ -28,4 +28,6 @@ def measure(runs: int = 15) -> dict[str, float]:
 
 if __name__ == "__main__":
     found = measure()
-    print(f"detcheck --help: {found['detcheck']:.2f} s, {found['detcheck'] / found['bare typer']:.2f} of a bare typer program's")
+    print(
+        f"detcheck --help: {found['detcheck']:.2f} s, {found['detcheck'] / found['bare typer']:.2f} of a bare typer program's"
+    )

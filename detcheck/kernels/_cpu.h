@@ -29,7 +29,11 @@ typedef float v4 __attribute__((vector_size(16)));
 typedef int32_t i8v __attribute__((vector_size(32)));
 typedef uint16_t h8 __attribute__((vector_size(16)));
 typedef uint32_t u8v __attribute__((vector_size(32)));
-typedef _Float16 f16x8 __attribute__((vector_size(16)));
+#if defined(__aarch64__)
+typedef __fp16 f16;
+#elif !defined(__F16C__)
+typedef _Float16 f16;
+#endif
 #if defined(__AVX512F__)
 #define WIDE_REGISTERS 1
 typedef float v16 __attribute__((vector_size(64)));
@@ -37,6 +41,10 @@ typedef v16 vmax;
 #else
 typedef v8 vmax;
 #endif
+
+// Any vector, from and to memory.
+template <typename V> static inline V get(const void* p) { V v; std::memcpy(&v, p, sizeof v); return v; }
+template <typename V> static inline void put(void* p, V v) { std::memcpy(p, &v, sizeof v); }
 
 enum Dtype : int64_t { F32 = 0, BF16 = 1, F16 = 2 };
 static inline int64_t bytes_of(int64_t dtype) { return dtype == F32 ? 4 : 2; }
@@ -65,10 +73,6 @@ static inline v8 fma(v8 a, v8 b, v8 c) {
 static inline v16 fma(v16 a, v16 b, v16 c) { return (v16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 #endif
 
-// Any vector, from and to memory.
-template <typename V> static inline V get(const void* p) { V v; std::memcpy(&v, p, sizeof v); return v; }
-template <typename V> static inline void put(void* p, V v) { std::memcpy(p, &v, sizeof v); }
-
 // Keeps a vector in a register: compilers otherwise read it from memory again for each of its uses. No effect on bits.
 #if defined(__x86_64__)
 #define IN_REGISTER(v) __asm__("" : "+v"(v))
@@ -89,13 +93,11 @@ template <int DT> static inline v8 load_as(const void* base, int64_t index) {
         return v;
     } else {
 #if defined(__F16C__)  // compilers convert one lane at a time here
-        __m128i half;
-        std::memcpy(&half, p, 16);
-        return (v8)_mm256_cvtph_ps(half);
+        return (v8)_mm256_cvtph_ps(get<__m128i>(p));
 #else
-        f16x8 half;
-        std::memcpy(&half, p, 16);
-        return __builtin_convertvector(half, v8);
+        v8 v;
+        for (int j = 0; j < 8; j++) v[j] = float(get<f16>(p + j));
+        return v;
 #endif
     }
 }
@@ -110,9 +112,11 @@ template <int DT> static inline float one_as(const void* base, int64_t index) {
         std::memcpy(&x, &wide, 4);
         return x;
     } else {
-        _Float16 x;
-        std::memcpy(&x, &bits, 2);
-        return float(x);
+#if defined(__F16C__)
+        return _cvtsh_ss(bits);
+#else
+        return float(get<f16>(&bits));
+#endif
     }
 }
 
@@ -126,8 +130,11 @@ template <int DT> static inline void store_one(void* base, int64_t index, float 
         uint32_t rounded = x != x ? (bits >> 16) | 0x40 : (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
         static_cast<uint16_t*>(base)[index] = uint16_t(rounded);
     } else {
-        _Float16 half = _Float16(x);
-        std::memcpy(static_cast<uint16_t*>(base) + index, &half, 2);
+#if defined(__F16C__)
+        static_cast<uint16_t*>(base)[index] = _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT);
+#else
+        put(static_cast<uint16_t*>(base) + index, f16(x));
+#endif
     }
 }
 
@@ -143,11 +150,10 @@ template <int DT> static inline void store_as(void* base, int64_t index, v8 x) {
         std::memcpy(static_cast<uint16_t*>(base) + index, &half, 16);
     } else {
 #if defined(__F16C__)
-        __m128i half = _mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT);
+        put(static_cast<uint16_t*>(base) + index, _mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT));
 #else
-        f16x8 half = __builtin_convertvector(x, f16x8);
+        for (int j = 0; j < 8; j++) put(static_cast<uint16_t*>(base) + index + j, f16(x[j]));
 #endif
-        std::memcpy(static_cast<uint16_t*>(base) + index, &half, 16);
     }
 }
 

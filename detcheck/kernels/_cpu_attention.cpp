@@ -191,7 +191,8 @@ template <int DT> static void tile(const Call& call, int64_t b, int64_t kh, int6
                 seen[r] = std::max<int64_t>(0, std::min<int64_t>(keys, highs[r] - c));
                 if (seen[r] == 0) continue;
                 float* row = &m.scores[r * SPLIT];
-                if (cap > 0.f) for (int64_t x = 0; x < seen[r]; x++) row[x] = cap * std::tanh(row[x] / cap);
+                // In float64: libraries differ in their tanh of float32.
+                if (cap > 0.f) for (int64_t x = 0; x < seen[r]; x++) row[x] = cap * float(std::tanh(double(row[x] / cap)));
                 float high_now = most[r];
                 for (int64_t x = 0; x < seen[r]; x++) high_now = row[x] > high_now || row[x] != row[x] ? row[x] : high_now;
                 int64_t filled = (seen[r] + 7) / 8 * 8;  // lanes beyond what is seen add zeros
