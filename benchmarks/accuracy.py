@@ -1,0 +1,41 @@
+"""Planted inaccuracies: how many times what is allowed each is wrong by, in every dtype. Above 1 is `inaccurate`; `sound` must stay below.
+
+The ops are those of `tests/inaccurate.py`, of length 4096. 1 is what the roundings of that dtype can add up to.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from detcheck.probes._accuracy import Exact, tail_heavy
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import inaccurate
+
+ROWS = 32
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def main():
+    print(
+        "| op | fault | "
+        + " | ".join(str(d).removeprefix("torch.") for d in DTYPES)
+        + " |\n|---|---|"
+        + "---|" * len(DTYPES)
+    )
+    exact = {}
+    for (name, fault), run in inaccurate.FAULTS.items():
+        line = []
+        for dtype in DTYPES:
+            if (name, dtype) not in exact:
+                made = inaccurate.MAKE[name](ROWS, dtype, 0)
+                kinds = made, tail_heavy(made, range(len(made)))
+                exact[name, dtype] = [Exact.of(inaccurate.FAULTS[name, "sound"], k, range(len(made))) for k in kinds]
+            shares = [e.error(run(*e.arguments), e.allowed(dtype), range(ROWS))[1] for e in exact[name, dtype]]
+            line.append(f"{max(shares):.2g}")
+        print(f"| {name} | {fault} | {' | '.join(line)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
