@@ -115,7 +115,7 @@ static void columns(const X* x, int64_t wide, int64_t k, const char* w, int64_t 
         }
     };
     if constexpr (WIDE > 4) for (; c + WIDE <= count; c += WIDE) rows(std::integral_constant<int, WIDE>());
-    else if (M == 1) for (; c + 8 <= count; c += 8) rows(std::integral_constant<int, 8>());
+    else if (DT != BF16 && M == 1) for (; c + 8 <= count; c += 8) rows(std::integral_constant<int, 8>());
     for (; c + 4 <= count || (GROUPED && c < count); c += 4) rows(std::integral_constant<int, 4>());
     for (; c < count; c++) rows(std::integral_constant<int, 1>());
 }

@@ -35,6 +35,7 @@ template <int DT, bool GROUPED> static inline v16 two_columns(const char* w, int
 template <int MR, int NR, int DT, bool GROUPED>
 static inline void lanes(const float* x, int64_t x_row, int64_t x_step, const char* w, int64_t far, float* y, int64_t y_row, int64_t steps, bool first) {
     constexpr int64_t bytes = DT == F32 ? 32 : 16, w_step = GROUPED ? GROUP_N * bytes : bytes;
+    constexpr bool ahead = !GROUPED && DT == F16 && MR == 1;  // fetch the next columns: rows are short, and the processor does not guess
 #ifdef WIDE_REGISTERS
     if constexpr (NR % 4 == 0) {
         v16 sums[MR][NR / 2];
@@ -47,6 +48,10 @@ static inline void lanes(const float* x, int64_t x_row, int64_t x_step, const ch
                 IN_REGISTER(a[i]);
             }
             for (int j = 0; j < NR / 2; j++) {
+                if (ahead && k % 4 == 0) {
+                    __builtin_prefetch(column<GROUPED>(w, 2 * j + NR, far, bytes), 0, 2);
+                    __builtin_prefetch(column<GROUPED>(w, 2 * j + 1 + NR, far, bytes), 0, 2);
+                }
                 v16 b = two_columns<DT, GROUPED>(w, 2 * j, far);
                 IN_REGISTER(b);
                 for (int i = 0; i < MR; i++) sums[i][j] = fma(a[i], b, sums[i][j]);
@@ -69,6 +74,7 @@ static inline void lanes(const float* x, int64_t x_row, int64_t x_step, const ch
             IN_REGISTER(a[i]);
         }
         for (int j = 0; j < NR; j++) {
+            if (ahead && k % 4 == 0) __builtin_prefetch(column<GROUPED>(w, j + NR, far, bytes), 0, 2);
             v8 b = load_as<DT>(column<GROUPED>(w, j, far, bytes), 0);
             IN_REGISTER(b);
             for (int i = 0; i < MR; i++) sums[i][j] = fma(a[i], b, sums[i][j]);
@@ -114,6 +120,7 @@ static inline void pairs(const char* x, const char* w, int64_t far, float* y, in
             IN_REGISTER(a[i]);
         }
         for (int j = 0; j < NR; j++) {
+            if (!GROUPED) __builtin_prefetch(column<GROUPED>(w, j + NR, far, bytes), 0, 2);  // the next columns: rows are short
             u16v b = get<u16v>(column<GROUPED>(w, j, far, bytes));
             IN_REGISTER(b);
             for (int i = 0; i < MR; i++) sums[i][j] = add_pairs(sums[i][j], a[i], b);
@@ -129,24 +136,26 @@ static inline void pairs(const char* x, const char* w, int64_t far, float* y, in
         }
     }
 #else
-    v8 sums[MR][NR], low[MR][NR];
-    for (int half = 0; half < 2; half++) {  // lanes 0 to 7, then 8 to 15: 16 would not fit the registers
-        for (int i = 0; i < MR; i++)
-            for (int j = 0; j < NR; j++) sums[i][j] = splat(0.f);
-        const char *from = x + 32 * half, *at = w + 32 * half;
-        for (int64_t k = 0; k < steps; k++, from += x_step, at += w_step) {
-            u8v a[MR];
-            for (int i = 0; i < MR; i++) a[i] = get<u8v>(from + i * bytes);
+    // Lanes 0 to 7, then 8 to 15, where all 16 of each sum do not fit the registers; else both in one go through memory.
+    constexpr int HALVES = MR * NR <= 4 ? 2 : 1;
+    v8 sums[MR][NR], half[HALVES][MR][NR];
+    for (int h = 0; h < 2; h += HALVES) {
+        for (int p = 0; p < HALVES; p++)
+            for (int i = 0; i < MR; i++)
+                for (int j = 0; j < NR; j++) half[p][i][j] = splat(0.f);
+        const char *from = x + 32 * h, *at = w + 32 * h;
+        for (int64_t k = 0; k < steps; k++, from += x_step, at += w_step)
             for (int j = 0; j < NR; j++) {
-                if (!GROUPED && half == 0) __builtin_prefetch(column<GROUPED>(at, j + NR, far, bytes));
-                u8v b = get<u8v>(column<GROUPED>(at, j, far, bytes));
-                for (int i = 0; i < MR; i++) sums[i][j] = add_pairs(sums[i][j], a[i], b);
+                if (!GROUPED && h == 0) __builtin_prefetch(column<GROUPED>(at, j + NR, far, bytes), 0, 2);
+                for (int p = 0; p < HALVES; p++) {
+                    u8v b = get<u8v>(column<GROUPED>(at, j, far, bytes) + 32 * p);
+                    for (int i = 0; i < MR; i++) half[p][i][j] = add_pairs(half[p][i][j], get<u8v>(from + i * bytes + 32 * p), b);
+                }
             }
-        }
-        if (half == 0) std::memcpy(low, sums, sizeof sums);
+        for (int i = 0; i < MR; i++)
+            for (int j = 0; j < NR; j++) sums[i][j] = HALVES == 2 ? half[0][i][j] + half[HALVES - 1][i][j] : h ? sums[i][j] + half[0][i][j] : half[0][i][j];
     }
     for (int i = 0; i < MR; i++, y += y_row) {
-        for (int j = 0; j < NR; j++) sums[i][j] = low[i][j] + sums[i][j];
         if constexpr (NR % 4 == 0) for (int j = 0; j < NR; j += 4) write_sums(y + j, add_lanes(sums[i][j], sums[i][j + 1], sums[i][j + 2], sums[i][j + 3]), first);
         else for (int j = 0; j < NR; j++) y[j] = first ? add_lanes(sums[i][j]) : y[j] + add_lanes(sums[i][j]);
     }
