@@ -13,15 +13,16 @@
 #include "_cpu_micro.h"
 
 static constexpr int64_t SPLIT = 128;  // keys; part of the result's definition
-// Prefill at heads of 64 takes up to 1.23 of SDPA's time: a dot product is 8 steps there, so adding up its lanes costs a quarter.
-static constexpr int64_t TILE = 24;    // queries (of all heads that share keys) that go through the keys together
+static constexpr int64_t TILE = 48;    // queries (of all heads that share keys) that go through the keys together
+static constexpr int64_t PACK_FROM = 12;  // queries that pay for packing keys side by side
+static constexpr int64_t PACKED = (SPLIT + 2) * 8;  // elements from one step of packed keys to the next: no power of two
 
-// to[R, NR] = queries[R, wide] times NR keys.
-template <int NR> static inline void scores(const float* queries, int64_t R, const char* keys, int64_t key_bytes, float* to, int64_t wide) {
+// to[R, NR] = queries[R, wide] times NR keys, in rows key_bytes apart, or packed [wide / 8][SPLIT + 2][8].
+template <int NR, bool GROUPED> static inline void scores(const float* queries, int64_t R, const char* keys, int64_t key_bytes, float* to, int64_t wide) {
     int64_t r = 0;
     auto rows = [&](auto height) {
         constexpr int MR = decltype(height)::value;
-        for (; r + MR <= R; r += MR) lanes<MR, NR, F32, false>(queries + r * wide, wide, 8, keys, key_bytes, to + r * SPLIT, SPLIT, wide / 8, true);
+        for (; r + MR <= R; r += MR) lanes<MR, NR, F32, GROUPED>(queries + r * wide, wide, 8, keys, GROUPED ? GROUP_N * 32 : key_bytes, GROUPED ? PACKED * 4 : 32, to + r * SPLIT, SPLIT, wide / 8, true);
     };
     rows(std::integral_constant<int, 3>());
     rows(std::integral_constant<int, 2>());
@@ -57,6 +58,21 @@ template <int MR> static inline void add_values(const float* p, const float* v, 
     for (; d < D; d += 8) add_values_at<MR, 1, v8>(p, v, v_stride, out, D, d, keys);
 }
 
+// The largest of n numbers and `most`; NaN if there is one.
+static inline float highest(const float* x, int64_t n, float most) {
+    constexpr int64_t width = sizeof(vmax) / 4;
+    vmax top = most - vmax{}, bad = vmax{};
+    int64_t i = 0;
+    for (; i + width <= n; i += width) {
+        vmax v = get<vmax>(x + i);
+        top = v > top ? v : top, bad = v == v ? bad : v;
+    }
+    float nan = most == most ? 0.f : most;
+    for (int64_t j = 0; j < width; j++) most = top[j] > most ? top[j] : most, nan = bad[j] == bad[j] ? nan : bad[j];
+    for (; i < n; i++) most = x[i] > most ? x[i] : most, nan = x[i] == x[i] ? nan : x[i];
+    return nan == nan ? most : nan;
+}
+
 // x to exp(x - top), and their sum in 8 lanes. n: a multiple of 8.
 static inline v8 raise(float* x, int64_t n, float top) {
     v8 sum = splat(0.f);
@@ -80,6 +96,29 @@ template <int DT> static void widen(const char* from, int64_t stride, int64_t ke
         for (; d + 8 <= D; d += 8) store(to + d, load_as<DT>(row, d));
         for (; d < wide; d++) to[d] = d < D ? one_as<DT>(row, d) : 0.f;
     }
+}
+
+// The same, packed: element d of key k at [d / 8][k][d % 8], PACKED from step to step.
+template <int DT> static void pack(const char* from, int64_t stride, int64_t keys, int64_t D, float* to) {
+    for (int64_t k = 0; k < keys; k++, to += 8) {
+        const char* row = from + k * stride * bytes_of(DT);
+        float* step = to;
+        int64_t d = 0;
+        for (; d + 8 <= D; d += 8, step += PACKED) store(step, load_as<DT>(row, d));
+        for (int64_t j = 0; d < D && j < 8; j++) step[j] = d + j < D ? one_as<DT>(row, d + j) : 0.f;
+    }
+}
+
+// to[R, keys], all of them.
+template <bool GROUPED> static void score(const float* queries, int64_t R, const char* keys, int64_t key_bytes, int64_t count, float* to, int64_t wide) {
+    int64_t j = 0;
+    auto some = [&](auto width) {
+        constexpr int NR = decltype(width)::value;
+        for (; j + NR <= count; j += NR) scores<NR, GROUPED>(queries, R, keys + j * key_bytes, key_bytes, to + j, wide);
+    };
+    some(std::integral_constant<int, LANES_WIDE>());
+    some(std::integral_constant<int, 4>());
+    some(std::integral_constant<int, 1>());
 }
 
 struct Shape {
@@ -122,7 +161,8 @@ static inline void fetch(const char* from, int64_t stride_bytes, int64_t keys, i
 struct Memory {
     std::vector<float> k, v, queries, sums, scores;
     void fit(int64_t wide, bool copies) {
-        if (copies && int64_t(k.size()) < SPLIT * wide) k.resize(SPLIT * wide), v.resize(SPLIT * wide);
+        if (int64_t(k.size()) < PACKED * wide / 8) k.resize(PACKED * wide / 8);
+        if (copies && int64_t(v.size()) < SPLIT * wide) v.resize(SPLIT * wide);
         if (int64_t(queries.size()) < TILE * wide) queries.resize(TILE * wide), sums.resize(TILE * wide);
         scores.resize(TILE * SPLIT);
     }
@@ -134,7 +174,7 @@ template <int DT> static void tile(const Call& call, int64_t b, int64_t kh, int6
     const Shape& s = call.s;
     const int64_t size = bytes_of(DT), share = s.H / s.KH, wide = (s.D + 7) / 8 * 8;
     const bool copies = DT != F32 || wide != s.D;
-    const int64_t k_stride = copies ? wide : s.k_s, v_stride = copies ? wide : s.v_s;
+    const int64_t v_stride = copies ? wide : s.v_s;
     float most[TILE], total[TILE];
     int32_t lows[TILE], highs[TILE];
     char* to[TILE];
@@ -161,31 +201,21 @@ template <int DT> static void tile(const Call& call, int64_t b, int64_t kh, int6
                     call.k + (block * s.k_b + kh * s.k_h + inside * s.k_s) * size,
                     call.v + (block * s.v_b + kh * s.v_h + inside * s.v_s) * size, j, n};
             }
-            if (copies) {
-                for (int64_t p = 0; p < parts; p++) {
-                    if (p + 1 < parts) fetch(pieces[p + 1].k, s.k_s * size, pieces[p + 1].keys, s.D * size);
-                    if (p + 1 < parts) fetch(pieces[p + 1].v, s.v_s * size, pieces[p + 1].keys, s.D * size);
-                    widen<DT>(pieces[p].k, s.k_s, pieces[p].keys, s.D, &m.k[pieces[p].begin * wide], wide);
-                    widen<DT>(pieces[p].v, s.v_s, pieces[p].keys, s.D, &m.v[pieces[p].begin * wide], wide);
-                }
-                parts = 1;
-                pieces[0] = {reinterpret_cast<char*>(m.k.data()), reinterpret_cast<char*>(m.v.data()), 0, keys};
-            }
+            const bool packed = g_end - g >= PACK_FROM;
             const float* queries = &m.queries[g * wide];
             for (int64_t p = 0; p < parts; p++) {
                 const Piece& piece = pieces[p];
-                if (p + 1 < parts) fetch(pieces[p + 1].k, s.k_s * 4, pieces[p + 1].keys, s.D * 4);
-                if (parts > 1) fetch(piece.v, s.v_s * 4, piece.keys, s.D * 4);
-                float* to_scores = &m.scores[g * SPLIT + piece.begin];
-                int64_t j = 0;
-                auto score = [&](auto width) {
-                    constexpr int NR = decltype(width)::value;
-                    for (; j + NR <= piece.keys; j += NR) scores<NR>(queries, g_end - g, piece.k + j * k_stride * 4, k_stride * 4, to_scores + j, wide);
-                };
-                score(std::integral_constant<int, LANES_WIDE>());
-                score(std::integral_constant<int, 4>());
-                score(std::integral_constant<int, 1>());
+                if (p + 1 < parts) fetch(pieces[p + 1].k, s.k_s * size, pieces[p + 1].keys, s.D * size);
+                if (parts > 1) fetch(piece.v, s.v_s * size, piece.keys, s.D * size);
+                if (copies) widen<DT>(piece.v, s.v_s, piece.keys, s.D, &m.v[piece.begin * wide], wide);
+                if (packed) pack<DT>(piece.k, s.k_s, piece.keys, s.D, &m.k[piece.begin * 8]);
+                else if (copies) widen<DT>(piece.k, s.k_s, piece.keys, s.D, &m.k[piece.begin * wide], wide);
+                else score<false>(queries, g_end - g, piece.k, s.k_s * 4, piece.keys, &m.scores[g * SPLIT + piece.begin], wide);
             }
+            const char* copied = reinterpret_cast<char*>(m.k.data());
+            if (packed) score<true>(queries, g_end - g, copied, 32, keys, &m.scores[g * SPLIT], wide);
+            else if (copies) score<false>(queries, g_end - g, copied, wide * 4, keys, &m.scores[g * SPLIT], wide);
+            if (copies) parts = 1, pieces[0] = {nullptr, reinterpret_cast<char*>(m.v.data()), 0, keys};
             int64_t seen[TILE];
             for (int64_t r = g; r < g_end; r++) {
                 seen[r] = std::max<int64_t>(0, std::min<int64_t>(keys, highs[r] - c));
@@ -193,8 +223,7 @@ template <int DT> static void tile(const Call& call, int64_t b, int64_t kh, int6
                 float* row = &m.scores[r * SPLIT];
                 // In float64: libraries differ in their tanh of float32.
                 if (cap > 0.f) for (int64_t x = 0; x < seen[r]; x++) row[x] = cap * float(std::tanh(double(row[x] / cap)));
-                float high_now = most[r];
-                for (int64_t x = 0; x < seen[r]; x++) high_now = row[x] > high_now || row[x] != row[x] ? row[x] : high_now;
+                const float high_now = highest(row, seen[r], most[r]);
                 int64_t filled = (seen[r] + 7) / 8 * 8;  // lanes beyond what is seen add zeros
                 for (int64_t x = seen[r]; x < filled; x++) row[x] = -std::numeric_limits<float>::infinity();
                 v8 sum = raise(row, filled, high_now);

@@ -48,7 +48,7 @@ struct Blocks {
 template <int MR, int NR, int DT, bool GROUPED, typename X>
 static inline void micro(const X* x, const char* w, int64_t far, float* y, int64_t steps, bool first) {
     if constexpr (DT == BF16) pairs<MR, NR, GROUPED>(reinterpret_cast<const char*>(x), w, far, y, TILE_N, steps, first);
-    else lanes<MR, NR, DT, GROUPED>(x, 8, 8 * MR, w, far, y, TILE_N, steps, first);
+    else lanes<MR, NR, DT, GROUPED>(x, 8, 8 * MR, w, far, (GROUPED ? GROUP_N : 1) * 8 * bytes_of(DT), y, TILE_N, steps, first);
 }
 
 template <int NR, int DT, bool GROUPED, typename X>

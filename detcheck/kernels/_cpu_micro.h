@@ -31,10 +31,10 @@ template <int DT, bool GROUPED> static inline v16 two_columns(const char* w, int
 #endif
 
 // MR x NR sums over `steps` steps of 8 elements, written to y[MR, NR], or added to what is there. x: row i at x + i * x_row, a step
-// x_step further on; y_row: from row to row.
+// x_step further on; w_step: bytes from one step of w to the next; y_row: from row to row.
 template <int MR, int NR, int DT, bool GROUPED>
-static inline void lanes(const float* x, int64_t x_row, int64_t x_step, const char* w, int64_t far, float* y, int64_t y_row, int64_t steps, bool first) {
-    constexpr int64_t bytes = DT == F32 ? 32 : 16, w_step = GROUPED ? GROUP_N * bytes : bytes;
+static inline void lanes(const float* x, int64_t x_row, int64_t x_step, const char* w, int64_t far, int64_t w_step, float* y, int64_t y_row, int64_t steps, bool first) {
+    constexpr int64_t bytes = DT == F32 ? 32 : 16;
     constexpr bool ahead = !GROUPED && DT == F16 && MR == 1;  // fetch the next columns: rows are short, and the processor does not guess
 #ifdef WIDE_REGISTERS
     if constexpr (NR % 4 == 0) {
