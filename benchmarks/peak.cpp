@@ -64,7 +64,7 @@ extern "C" double peak_float32(int64_t threads) {
 // Of the instruction for pairs of bfloat16; 0 where there is none.
 extern "C" double peak_bfloat16(int64_t threads) {
 #ifdef __AVX512BF16__
-    u16v x = 0x3F003F00u - u16v{}, y = x;
+    v16 x = (v16)(0x3F003F00u - u16v{}), y = x;
     IN_REGISTER(x);
     IN_REGISTER(y);
     return rate<v16>(threads, 64, [=](v16 sum) { return add_pairs(sum, x, y); });

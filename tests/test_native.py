@@ -227,7 +227,7 @@ def test_a_processor_that_adds_otherwise_is_not_used(tmp_path, monkeypatch):
         text = file.read_text()
         swapped = text.replace(
             "return (v16)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b)",
-            "return (v16)_mm512_dpbf16_ps((__m512)sum, (__m512bh)(a << 16 | a >> 16), (__m512bh)(b << 16 | b >> 16))",
+            "return (v16)_mm512_dpbf16_ps((__m512)sum, (__m512bh)((u16v)a << 16 | (u16v)a >> 16), (__m512bh)((u16v)b << 16 | (u16v)b >> 16))",
         )
         assert (swapped != text) == (file.name == "_cpu_micro.h")
         (tmp_path / file.name).write_text(swapped)

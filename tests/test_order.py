@@ -276,7 +276,7 @@ def test_our_order_of_bfloat16_is_named_and_readded(detcheck):
     assert (
         order["words"]
         == {
-            "pairs": "16 lanes of pairs (the second of a pair first) strided over blocks of 2048 (lanes added pairwise, halves first), then added in one addition",
+            "pairs": "8 lanes of pairs (the second of a pair first) strided over blocks of 2048 (lanes added pairwise, halves first), then added in one addition",
             "tiles": "2 lanes strided over blocks of 32 (lanes added in one addition), then added in order",
         }[_native.order()]
     )

@@ -1,7 +1,7 @@
 // Attention of each query over its own keys, in one order whatever else is in the batch.
 //
 // A query sees the keys [low, high). They are cut into splits of SPLIT keys counted from `low`: a fixed size, never a fixed
-// number. Split by split, scores are dot products (`lanes` of _cpu_micro.h); the running maximum, sum and output are rescaled where a
+// number. Split by split, scores are dot products (_cpu_micro.h); the running maximum, sum and output are rescaled where a
 // split raises the maximum; a split's weights are summed in 8 lanes; values are added key by key, product fused into sum.
 // Nothing of that depends on how many queries run together, so prefill, chunked prefill and decode agree, and neither does
 // it depend on padding, since it is counted from the first key that is seen. A key that is not seen is never multiplied.
@@ -22,7 +22,7 @@ template <int NR, bool GROUPED> static inline void scores(const float* queries, 
     int64_t r = 0;
     auto rows = [&](auto height) {
         constexpr int MR = decltype(height)::value;
-        for (; r + MR <= R; r += MR) lanes<MR, NR, F32, GROUPED>(queries + r * wide, wide, 8, keys, GROUPED ? GROUP_N * 32 : key_bytes, GROUPED ? PACKED * 4 : 32, to + r * SPLIT, SPLIT, wide / 8, true);
+        for (; r + MR <= R; r += MR) dots<MR, NR, F32, GROUPED>(reinterpret_cast<const char*>(queries + r * wide), wide * 4, 32, keys, GROUPED ? GROUP_N * 32 : key_bytes, GROUPED ? PACKED * 4 : 32, to + r * SPLIT, SPLIT, wide / 8, true);
     };
     rows(std::integral_constant<int, 3>());
     rows(std::integral_constant<int, 2>());
@@ -116,7 +116,7 @@ template <bool GROUPED> static void score(const float* queries, int64_t R, const
         constexpr int NR = decltype(width)::value;
         for (; j + NR <= count; j += NR) scores<NR, GROUPED>(queries, R, keys + j * key_bytes, key_bytes, to + j, wide);
     };
-    some(std::integral_constant<int, LANES_WIDE>());
+    some(std::integral_constant<int, WIDE>());
     some(std::integral_constant<int, 4>());
     some(std::integral_constant<int, 1>());
 }

@@ -32,7 +32,7 @@ static __attribute__((noinline)) bool pairs_as_expected() {
             std::memcpy(&start, &bits, 4);
             sum[l] = start;
         }
-        const v16 found = add_pairs(sum, a, b), expected = add_pairs_in_two(sum, a, b);
+        const v16 found = add_pairs(sum, (v16)a, (v16)b), expected = add_pairs_in_two<v16, u16v>(sum, (v16)a, (v16)b);
         if (std::memcmp(&found, &expected, sizeof found)) return false;
     }
 #endif

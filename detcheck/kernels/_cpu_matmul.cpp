@@ -17,15 +17,6 @@
 #endif
 #include "_cpu_check.h"
 
-// What the order of a dtype is made of: elements of a step, elements of a block; and what x is packed as.
-template <int DT> struct Order {
-    static constexpr int64_t STEP = 8, BLOCK_K = 1024;
-    typedef float X;
-};
-template <> struct Order<BF16> {
-    static constexpr int64_t STEP = 32, BLOCK_K = 2048;
-    typedef uint16_t X;
-};
 static int64_t step_of(int64_t dtype) { return dtype == BF16 ? Order<BF16>::STEP : Order<F32>::STEP; }
 
 static constexpr int64_t TILE_N = 128;              // outputs that a thread takes at once, at most: as many rows of w by a block
@@ -44,18 +35,13 @@ struct Blocks {
     int64_t begin(int64_t b) const { return b == count ? M : b * TILE_M; }
 };
 
-// MR x NR outputs over `steps` steps. x: packed.
-template <int MR, int NR, int DT, bool GROUPED, typename X>
-static inline void micro(const X* x, const char* w, int64_t far, float* y, int64_t steps, bool first) {
-    if constexpr (DT == BF16) pairs<MR, NR, GROUPED>(reinterpret_cast<const char*>(x), w, far, y, TILE_N, steps, first);
-    else lanes<MR, NR, DT, GROUPED>(x, 8, 8 * MR, w, far, (GROUPED ? GROUP_N : 1) * 8 * bytes_of(DT), y, TILE_N, steps, first);
-}
-
-template <int NR, int DT, bool GROUPED, typename X>
-static inline void rows_of(int64_t rows, const X* x, const char* w, int64_t far, float* y, int64_t steps, bool first) {
-    if (rows == 3) micro<3, NR, DT, GROUPED>(x, w, far, y, steps, first);
-    if (rows == 2) micro<2, NR, DT, GROUPED>(x, w, far, y, steps, first);
-    if (rows == 1) micro<1, NR, DT, GROUPED>(x, w, far, y, steps, first);
+// `rows` rows of x, packed, by NR columns.
+template <int NR, int DT, bool GROUPED>
+static inline void rows_of(int64_t rows, const char* x, const char* w, int64_t far, float* y, int64_t steps, bool first) {
+    constexpr int64_t w_step = (GROUPED ? GROUP_N : 1) * Order<DT>::bytes;
+    if (rows == 3) dots<3, NR, DT, GROUPED>(x, 32, 96, w, far, w_step, y, TILE_N, steps, first);
+    if (rows == 2) dots<2, NR, DT, GROUPED>(x, 32, 64, w, far, w_step, y, TILE_N, steps, first);
+    if (rows == 1) dots<1, NR, DT, GROUPED>(x, 32, 32, w, far, w_step, y, TILE_N, steps, first);
 }
 
 // `rows` rows of `length` elements, the last step filled up with zeros, into [steps][group][STEP]; rows that are not there are zeros.
@@ -100,10 +86,9 @@ static thread_local Memory memory;
 // `count` columns of one block of k, for the rows [m, m_end) of the M that x has.
 template <int DT, bool GROUPED, typename X>
 static void columns(const X* x, int64_t wide, int64_t k, const char* w, int64_t far, int64_t count, float* y, int64_t m, int64_t m_end, int64_t M, int64_t steps, bool first) {
-    constexpr int WIDE = DT == BF16 ? PAIRS_WIDE : GROUPED ? LANES_WIDE : LANES_WIDE_ROWS;
-    constexpr int64_t step_bytes = Order<DT>::STEP * sizeof(X);
+    constexpr int MOST = GROUPED ? WIDE : WIDE_ROWS;
     int64_t c = 0;
-    const int64_t ahead = m_end < M ? steps * 3 * step_bytes / count : 0;  // bytes of the next block's rows to fetch for every column
+    const int64_t ahead = m_end < M ? steps * 3 * 32 / count : 0;  // bytes of the next block's rows to fetch for every column
     auto rows = [&](auto width) {
         constexpr int NR = decltype(width)::value;
         const char* at = w + (GROUPED ? c / GROUP_N : c) * far;
@@ -111,11 +96,11 @@ static void columns(const X* x, int64_t wide, int64_t k, const char* w, int64_t 
             group = group_of(M - r);
             const char* next = reinterpret_cast<const char*>(x + (r + TILE_M) * wide + k * group) + c * ahead;
             for (int64_t byte = 0; byte < NR * ahead; byte += 64) __builtin_prefetch(next + byte, 0, 2);
-            rows_of<NR, DT, GROUPED>(group, x + r * wide + k * group, at, far, y + (r - m) * TILE_N + c, steps, first);
+            rows_of<NR, DT, GROUPED>(group, reinterpret_cast<const char*>(x + r * wide + k * group), at, far, y + (r - m) * TILE_N + c, steps, first);
         }
     };
-    if constexpr (WIDE > 4) for (; c + WIDE <= count; c += WIDE) rows(std::integral_constant<int, WIDE>());
-    else if (DT != BF16 && M == 1) for (; c + 8 <= count; c += 8) rows(std::integral_constant<int, 8>());
+    if constexpr (MOST > 4) for (; c + MOST <= count; c += MOST) rows(std::integral_constant<int, MOST>());
+    else if (M == 1) for (; c + 8 <= count; c += 8) rows(std::integral_constant<int, 8>());
     for (; c + 4 <= count || (GROUPED && c < count); c += 4) rows(std::integral_constant<int, 4>());
     for (; c < count; c++) rows(std::integral_constant<int, 1>());
 }

@@ -1,6 +1,6 @@
-// How the lanes of a sum become its result, on registers of any width, and vectors that hold the lanes of one sum or of two.
+// How the lanes of a sum become its result, where a register holds the lanes of one sum, or of two.
 //
-// 8 lanes are added in one fixed tree: ((0+4)+(2+6)) + ((1+5)+(3+7)). 16 lanes are first folded to 8, lane l and lane l + 8.
+// 8 lanes are added in one fixed tree: ((0+4)+(2+6)) + ((1+5)+(3+7)).
 #pragma once
 #include "_cpu.h"
 
@@ -33,9 +33,6 @@ static inline v16 twice(v8 v) { return (v16)_mm512_broadcast_f32x8((__m256)v); }
 static inline v16 both(v8 low, v8 high) { return (v16)_mm512_insertf32x8(_mm512_castps256_ps512((__m256)low), (__m256)high, 1); }
 template <int CHOICE> static inline v16 quarters(v16 p, v16 q) { return (v16)_mm512_shuffle_f32x4((__m512)p, (__m512)q, CHOICE); }
 template <int CHOICE> static inline v16 within(v16 p, v16 q) { return (v16)_mm512_shuffle_ps((__m512)p, (__m512)q, CHOICE); }
-
-// Two sums of 16 lanes, folded to 8 lanes each.
-static inline v16 fold(v16 p, v16 q) { return quarters<0x44>(p, q) + quarters<0xEE>(p, q); }
 
 // Eight sums of 8 lanes, two to a register.
 static inline v8 add_lanes(v16 p, v16 q, v16 r, v16 s) {
