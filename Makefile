@@ -1,12 +1,23 @@
 # make demo   environment, install, and the main job on the embedded model
 # make test   environment, install with all test parts, a headless Chromium where it may, lint, tests
+# make processors   the tests again as other processors would run them: TESTS="tests/test_arms.py ..." for fewer
 SHELL := /bin/sh
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: help demo test lint format browser benchmarks clean
+# Other processors, as far as this one can play them: what torch, oneDNN, MKL and our own kernels may use, and threads. What a processor
+# has not got, the libraries leave out by themselves.
+PLAIN := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OMP_NUM_THREADS=1
+PROCESSORS := "$(PLAIN)" \
+	"ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 DETCHECK_CPU=avx2 OMP_NUM_THREADS=2" \
+	"ATEN_CPU_CAPABILITY=avx512 ONEDNN_MAX_CPU_ISA=AVX512_CORE MKL_ENABLE_INSTRUCTIONS=AVX512 OMP_NUM_THREADS=1" \
+	"ATEN_CPU_CAPABILITY=avx512 ONEDNN_MAX_CPU_ISA=AVX512_CORE_AMX MKL_ENABLE_INSTRUCTIONS=AVX512 OMP_NUM_THREADS=2"
+CHEAP := tests/test_arms.py tests/test_amplifier.py tests/test_kernels_probe.py tests/test_matmul.py
+TESTS ?= tests
+
+.PHONY: help demo test processors lint format browser benchmarks clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -35,7 +46,7 @@ demo: $(VENV)/installed
 	@status=0; $(BIN)/detcheck completions -n 24 --max-tokens 48 --kernels both || status=$$?; echo; \
 	if [ $$status -eq 0 ]; then \
 		echo "Above: the same prompt in the same batches, identical with batch-invariant kernels and not with stock ones (the control)."; \
-		echo "Look at report.html in the run's folder named above. Stock kernels alone are convicted: detcheck completions exits with 1."; \
+		echo "Look at report.html in the run's folder named above. With stock kernels alone the same command, without --kernels, exits with 1."; \
 	elif [ $$status -eq 3 ]; then \
 		echo "Stock kernels did not react to the batch on this machine, so equal bits prove nothing. The planted control does (exit code 1):"; \
 		$(BIN)/detcheck kernels --op control --batch-sizes 1,2,8 --dtype float32; test $$? -eq 1; \
@@ -45,6 +56,14 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-test browser lint
 	$(BIN)/python -m pytest
+	$(PLAIN) $(BIN)/python -m pytest -q $(CHEAP)
+
+processors: $(VENV)/installed-test browser
+	@for setting in $(PROCESSORS); do \
+		echo "== $$setting"; \
+		case "$$setting" in *DETCHECK_CPU=avx2*) grep -q avx2 /proc/cpuinfo || continue;; esac; \
+		env $$setting $(BIN)/python -m pytest -q $(TESTS) || exit 1; \
+	done
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
