@@ -215,6 +215,20 @@ def test_help_is_fast_and_imports_nothing_heavy():
     assert min(took["-m"]) < 2 * min(took["-c"])  # 1.3 times on a quiet machine, see benchmarks/startup.py
 
 
+def test_a_checkout_that_is_not_installed_knows_its_version(monkeypatch):
+    from importlib import metadata
+
+    import detcheck
+
+    installed = detcheck.__version__
+
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert detcheck.__version__ == installed != "unknown"
+
+
 def test_report_imports_no_torch(diverging):
     code = f"import sys; sys.argv = ['detcheck', 'report', {str(diverging.path)!r}]\nfrom detcheck.cli import main\ntry: main()\nexcept SystemExit as stop: print(stop.code, {{'torch', 'transformers'}} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

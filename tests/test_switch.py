@@ -8,6 +8,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 import detcheck
 from detcheck.engines.base import Row
 from detcheck.engines.transformers import TransformersEngine
+from detcheck.kernels._checks import NotInvariantError
 from detcheck.kernels._fallback import bits_equal
 
 
@@ -160,6 +161,25 @@ def test_prefill_in_chunks_and_decode_give_the_same_logits(models, dtype):
         whole = logits([])
         for cuts in ([ids.shape[1] - 1], [7], [3, 20, 21], list(range(1, ids.shape[1]))):
             assert bits_equal(logits(cuts), whole), cuts
+
+
+@pytest.mark.parametrize("kind", ["sinks", "flex_attention"])
+def test_attention_that_ours_is_not_the_like_of_is_refused_in_words(kind):
+    """A result that is wrong and invariant would be a pass: attention sinks (gpt-oss), and implementations of other names."""
+    import transformers
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 99}
+    shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    if kind == "sinks":
+        config = transformers.GptOssConfig(**shape, num_local_experts=2, num_experts_per_tok=1)
+        model = transformers.GptOssForCausalLM(config)
+    else:
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape))
+        model.set_attn_implementation("flex_attention")
+    says = "attention with s_aux" if kind == "sinks" else "attention flex_attention has no batch-invariant kernel"
+    with detcheck.batch_invariant(), torch.no_grad(), pytest.raises(NotInvariantError, match=says):
+        model.eval()(torch.tensor([[1, 2, 3]]))
 
 
 def test_gradients_of_a_training_step(tmp_path):

@@ -431,6 +431,15 @@ def test_what_is_declared_is_what_there_is(module, name, of):
             assert parameter.name in signature.aligned
 
 
+def test_what_makes_the_bits_is_told_by_tritons_old_and_new(monkeypatch):
+    """CUDA builds of torch bring Triton 3.6 and 3.7, which do not tell what the environment makes of an option."""
+    import triton
+
+    assert "multiply-add but where written" in _triton.description()
+    monkeypatch.delattr(type(triton.knobs.language), "fp_fusion_enabled", raising=False)
+    assert _triton.description().endswith(", no fused multiply-add but where written")
+
+
 def test_every_kernel_is_declared_and_belongs_to_an_op():
     from triton.runtime.jit import JITFunction
 

@@ -51,6 +51,11 @@ KINDS = {
     "gelu": ("gelu",),
 }
 ATTENTION = "attention"
+ADDED_TO_SCORES = (
+    "s_aux",
+    "position_bias",
+    "head_mask",
+)  # what transformers hands to attention that would change its result
 GROUPED = ("_grouped_mm", "grouped_mm_fallback")  # products made of products
 
 _active: list[Coverage] = []
@@ -317,6 +322,15 @@ def _refuse_dropout(dropout: float) -> None:
         )
 
 
+def _refuse_attention(name: str) -> Callable[..., Any]:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise NotInvariantError(
+            f"attention {name} has no batch-invariant kernel; load the model with --attn sdpa (attn_implementation='sdpa')"
+        )
+
+    return refuse
+
+
 def _seen(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -356,13 +370,15 @@ SDPA_GPU: dict[str, Callable[..., Any]] = {
 
 
 def _register_transformers(undo: contextlib.ExitStack) -> None:
-    """Attention of Hugging Face models, whichever of these implementations they were loaded with."""
+    """Attention of Hugging Face models: ours for those loaded with an implementation that ours is the like of, words for the others."""
     from transformers import modeling_utils
 
-    table = modeling_utils.ALL_ATTENTION_FUNCTIONS._local_mapping
-    for name in ("sdpa", "eager"):
+    known = modeling_utils.ALL_ATTENTION_FUNCTIONS
+    table = known._local_mapping
+    ours = {"sdpa": transformers_attention, "eager": transformers_attention}
+    for name in dict.fromkeys([*ours, *known.valid_keys()]):
         before = table.get(name)
-        table[name] = transformers_attention
+        table[name] = ours.get(name) or _refuse_attention(name)
         undo.callback(table.pop, name) if before is None else undo.callback(table.__setitem__, name, before)
 
 
@@ -377,10 +393,14 @@ def transformers_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     is_causal: bool | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: q[B, H, L, D] -> [B, L, H, D]. Without a mask it is causal, as there."""
     _refuse_dropout(dropout)
+    if added := [name for name in ADDED_TO_SCORES if others.get(name) is not None]:
+        raise NotInvariantError(
+            f"attention with {' and '.join(added)}, which {type(module).__name__} asks for, has no batch-invariant kernel"
+        )
     _count("transformers::attention")
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     with uncounted():

@@ -60,7 +60,9 @@ def description() -> str:
     """What makes the bits, for a report."""
     import triton
 
-    fused = triton.knobs.language.fp_fusion_enabled(FP_FUSION)
+    # What the environment makes of the option is asked of Triton where it tells (3.9); before, an option that is given holds.
+    effective = getattr(triton.knobs.language, "fp_fusion_enabled", None)
+    fused = effective(FP_FUSION) if effective else FP_FUSION
     return f"Triton {triton.__version__}, {target_of_device()}, {'fused' if fused else 'no fused'} multiply-add but where written"
 
 
