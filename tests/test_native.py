@@ -1,5 +1,6 @@
 """Compiling: once, in the cache, for several processes at once, without a cache, without a compiler, and beyond 2**31 elements."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -132,8 +133,6 @@ def test_bits_do_not_depend_on_the_instruction_set():
 
 def run_library(library, x, w, packed=None):
     """One product by the matmul of a library that was compiled for the test."""
-    import ctypes
-
     call = ctypes.CDLL(str(library)).detcheck_matmul
     call.argtypes = _native.function("matmul", matmul.CALL).argtypes
     out = torch.empty(len(x), len(w), dtype=x.dtype)
@@ -191,7 +190,10 @@ def test_the_order_of_tiles_whatever_the_batch_with_the_instructions_emulated(n,
     x, w = torch.randn(61, k).bfloat16(), torch.randn(n, k).bfloat16()
     expected = in_tiles(x, w)
     panels = torch.nn.functional.pad(w, (0, -k % 32, 0, -n % 16)).unflatten(0, (-1, 16)).unflatten(2, (-1, 32))
-    packed = panels.transpose(1, 2).contiguous()
+    packed, pack = torch.empty_like(panels.transpose(1, 2).contiguous()), ctypes.CDLL(library).detcheck_pack
+    pack.argtypes = _native.function("pack", "piipiii", "matmul").argtypes
+    pack(w.data_ptr(), k, 1, packed.data_ptr(), n, k, 2)
+    assert bits_equal(packed, panels.transpose(1, 2))
     for rows in (1, 2, 15, 16, 17, 31, 33, 61):
         assert bits_equal(run_library(library, x[:rows], w), expected[:rows]), rows
         assert bits_equal(run_library(library, x[:rows], w, packed), expected[:rows]), rows

@@ -58,6 +58,7 @@ static __attribute__((noinline)) bool tiles_as_expected() {
                 std::memcpy(&sums.rows[i][2 * j], &start, 4);
             }
         Tile found;
+        WRITTEN();
         _tile_loadd(0, sums.rows, 64);
         _tile_loadd(4, a.rows, 64);
         _tile_loadd(6, b.rows, 64);

@@ -211,7 +211,11 @@ extern "C" void detcheck_pack(const char* w, int64_t w_row, int64_t dtype, char*
             const char* from = w + g * group * w_row * size;
             const int64_t rows = N - g * group;
             if (dtype == F32) pack<F32>(reinterpret_cast<float*>(to + g * panel), from, w_row * size, rows, group, K);
+#ifdef TILES
+            if (dtype == BF16) pack_rows(to + g * panel, from, w_row * size, rows, K);
+#else
             if (dtype == BF16) pack<BF16>(reinterpret_cast<uint16_t*>(to + g * panel), from, w_row * size, rows, group, K);
+#endif
             if (dtype == F16) pack<F16>(reinterpret_cast<uint16_t*>(to + g * panel), from, w_row * size, rows, group, K);
         }
     });

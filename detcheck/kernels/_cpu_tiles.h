@@ -11,6 +11,9 @@
 #include "_cpu_sums.h"
 #include "_cpu_tiles_emulated.h"
 
+// GCC's tile instructions do not say what memory they read, so what was written before must be there before them.
+#define WRITTEN() __asm__ volatile("" ::: "memory")
+
 static constexpr int64_t SIDE = 16, DEPTH = 32, TILE_BYTES = SIDE * DEPTH * 2;
 
 // 16 x 16 numbers of 4 bytes, rows to columns: in step s, squares of s x s change places.
@@ -46,6 +49,7 @@ struct Rows {
 
 // y[16 j + m, 16 i + n] of the rows w[i] and the packed x[j] into sums[i][j], [16 n][16 m]; TALL: 4 x 1 of them, else 2 x 2.
 template <bool TALL> static void multiply(const Rows* w, const char* x0, const char* x1, int64_t blocks, float sums[4][SIDE * SIDE]) {
+    WRITTEN();
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -88,6 +92,7 @@ static void configure() {
     } all = {};
     all.palette = 1;
     for (int t = 0; t < 8; t++) all.bytes[t] = 64, all.rows[t] = SIDE;
+    WRITTEN();
     _tile_loadconfig(&all);
 }
 
