@@ -111,6 +111,24 @@ def test_the_sensitivity_is_the_norm_of_what_each_input_adds():
     assert not _accuracy.sensitivity(lambda x: constant, (x,), constant).any()
 
 
+def test_a_reference_that_takes_nothing_but_its_own_inputs_is_no_failure(detcheck, tmp_path):
+    """Shares that must add up to 1: neither changed at random nor with a heavy tail."""
+    (tmp_path / "theirs_shares.py").write_text(
+        "import torch\n"
+        "def make_inputs(rows, dtype, seed):\n"
+        "    return (torch.full((rows, 64), 1 / 64, dtype=dtype),)\n"
+        "def reference(x):\n"
+        "    if not torch.allclose(x.sum(-1), torch.ones(len(x), dtype=x.dtype), atol=1e-9):\n"
+        "        raise ValueError('not shares')\n"
+        "    return -(x * x.log()).sum(-1, keepdim=True)\n"
+        "def op(x): return -(x.double() * x.double().log()).sum(-1, keepdim=True).to(x.dtype)\n"
+        "def wrong(x): return op(x) * 1.01\n"
+    )
+    for op, code in (("op", 0), ("wrong", 1)):
+        result = detcheck("kernels", "--op", f"theirs_shares:{op}", "--batch-sizes", "1,4", "-q")
+        assert result.code == code, result.out + result.err
+
+
 def plain(result):
     """Of a result whose elements may each be off by 1e-3."""
     exact = _accuracy.Exact.of(lambda x: x, (result,), (0,))
