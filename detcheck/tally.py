@@ -96,6 +96,8 @@ class Tally:
 
     def _measure(self, o: Observation) -> None:
         found = dict(o.metrics)
+        if "error_allowed" in found:  # of a run before the share was stored
+            found.setdefault("error_share", found["error"] / max(found["error_allowed"], 1e-300))
         self.in_flight = max(self.in_flight, int(found.pop("in_flight", 0)))
         self.resent += int(found.pop("resent", 0))
         for name, value in found.items():

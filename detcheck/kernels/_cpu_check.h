@@ -2,7 +2,7 @@
 // smallest and largest among them, against that order in C++. To be asked before they are used.
 #pragma once
 #include "_cpu_micro.h"
-#if defined(__AMX_BF16__) && !defined(TILES_EMULATED)
+#if defined(DETCHECK_TILES) && !defined(TILES_EMULATED)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -22,8 +22,8 @@ static __attribute__((noinline)) bool pairs_as_expected() {
     for (int round = 0; round < 3000; round++) {
         u16v a, b;
         v16 sum;
-        const uint32_t low[] = {112, 50, 1};  // ordinary products, products near the smallest number, and anything
-        const uint32_t from = low[round % 3], other = from == 50 ? 62 : from == 1 ? 120 : from;
+        const uint32_t low[] = {112, 50, 1, 0};  // ordinary products, products near the smallest number, small and subnormal factors
+        const uint32_t from = low[round % 4], other = from == 50 ? 62 : from < 2 ? 180 : from;
         for (int l = 0; l < 16; l++) {
             a[l] = number(state, from) | uint32_t(number(state, from)) << 16;
             b[l] = number(state, other) | uint32_t(number(state, other)) << 16;
@@ -40,7 +40,7 @@ static __attribute__((noinline)) bool pairs_as_expected() {
 }
 
 static __attribute__((noinline)) bool tiles_as_expected() {
-#if defined(__AMX_BF16__) && !defined(TILES_EMULATED)
+#if defined(DETCHECK_TILES) && !defined(TILES_EMULATED)
     if (syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* XTILEDATA */)) return false;
     Flushed as_the_instruction_does;
     configure();
@@ -48,7 +48,7 @@ static __attribute__((noinline)) bool tiles_as_expected() {
     bool good = true;
     for (int round = 0; round < 60 && good; round++) {
         Tile a, b, sums;
-        const uint32_t from = round % 2 ? 112 : 50, other = round % 2 ? 112 : 62;
+        const uint32_t low[] = {112, 50, 0}, from = low[round % 3], other = from == 50 ? 62 : from == 0 ? 180 : from;
         for (int i = 0; i < 16; i++)
             for (int j = 0; j < 32; j++) {
                 const uint16_t x = number(state, from), y = number(state, other);

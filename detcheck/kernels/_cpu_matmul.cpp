@@ -11,7 +11,7 @@
 // or where there are rows enough to pay for it.
 #include <atomic>
 #include "_cpu_micro.h"
-#if defined(__AMX_BF16__) || defined(TILES_EMULATED)
+#if defined(DETCHECK_TILES) || defined(TILES_EMULATED)
 #define TILES 1
 #include "_cpu_tiles.h"
 #endif

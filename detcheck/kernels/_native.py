@@ -2,7 +2,7 @@
 
 Plain C++ without torch's headers: a source takes seconds, once, and is then found in the user's cache under a name made of
 everything that can change the code: sources, compiler, flags, processor. Which instruction set is used is chosen by what the
-processor has, see LEVELS, or by the variable DETCHECK_CPU. Where there is no usable compiler the ops fall back to `_fallback`.
+processor has, see `levels`, or by the variable DETCHECK_CPU. Where there is no usable compiler the ops fall back to `_fallback`.
 All that is decided once a process and recorded.
 """
 
@@ -64,7 +64,7 @@ def levels() -> list[Level]:
         ("avx2", "-mavx2 -mfma -mf16c -mtune=native", "avx2 fma f16c", PAIRS),
         ("avx512", "-mavx512f -mavx512bw -mavx512dq -mavx512vl", "avx512f avx512bw avx512dq avx512vl", PAIRS),
         ("avx512_bf16", "-mavx512bf16", "avx512_bf16", PAIRS),
-        ("amx", "-mamx-tile -mamx-bf16", "amx_tile amx_bf16", TILES),
+        ("amx", "-mamx-tile -mamx-bf16 -DDETCHECK_TILES", "amx_tile amx_bf16", TILES),
     ):
         below = made[-1] if made else Level("", (), frozenset())
         made.append(Level(name, (*below.flags, *flags.split()), below.needs | {*needs.split()}, order))
@@ -87,13 +87,14 @@ def chosen() -> tuple[Level | None, str]:
 
     Raises UsageError where DETCHECK_CPU names none that there is.
     """
-    if compiler() is None:
+    asked = os.environ.get(VARIABLE)
+    if compiler() is None and not asked:
         return None, f"no C++ compiler ({os.environ.get('CXX') or ', '.join(COMPILERS)}) on the PATH"
     known = levels()
     here = [level for level in known if level.needs <= processor_flags()]
-    if asked := os.environ.get(VARIABLE):
+    if asked:
         here = [level for level in here if level.name == asked]
-        if not here:
+        if not here or compiler() is None:
             raise UsageError(f"{VARIABLE}={asked}: {usable(known)}")
     why = "" if here else f"the processor has not {' '.join(sorted(known[0].needs - processor_flags()))}"
     for level in reversed(here):
@@ -108,6 +109,8 @@ def chosen() -> tuple[Level | None, str]:
         if check():
             return level, why
         why = f"its {level.name} adds in another order than expected, or the system does not allow it"
+    if asked:
+        raise UsageError(f"{VARIABLE}={asked}: {why}")
     return None, why
 
 

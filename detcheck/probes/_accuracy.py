@@ -6,9 +6,10 @@ the element, the L2 norm of x * dy/dx over all inputs x:
 
     r u |y|  +  v (LAMBDA N s  +  LAMBDA sqrt(N) |y|  +  FACTORS scale)
 
-The first term are the r roundings to the output's dtype. The second is a sum's probabilistic bound: N rounded additions change it
+The first term are the r roundings to the output's dtype; where r is more than 1, r u (|y| + s), since what is rounded on the way may be
+larger than the result. The second is a sum's probabilistic bound: N rounded additions change it
 by at most LAMBDA sqrt(N) v times the sum of its terms' magnitudes, each with a probability of at least 1 - 2 exp(-LAMBDA**2 / 2),
-whatever the terms and the order are (Higham and Mary, "A new approach to probabilistic rounding error analysis", SIAM J. Sci.
+whatever the terms and the order are, if roundings are as likely up as down (Higham and Mary, "A new approach to probabilistic rounding error analysis", SIAM J. Sci.
 Comput. 41, 2019; the worst case would be N v, Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1); and that
 sum of magnitudes is at most sqrt(N) s (Cauchy-Schwarz). The third are sums of terms of one sign, as a softmax's. The last is
 for the op's own factors (an exp within 2 ulp, a division, a root), whose error goes with the row's largest magnitude, its scale.
@@ -52,11 +53,15 @@ class Exact:
     def of(cls, reference: Callable[..., torch.Tensor], arguments: tuple[object, ...], batched: Sequence[int]) -> Exact:
         """`reference` is given the arguments in float64, on the CPU, and returns [P, ...]."""
         wide = tuple(map(in_float64, arguments))
-        result = reference(*wide).detach().double()
+
+        def fresh(*given: object) -> torch.Tensor:
+            return reference(*map(copied, given))  # it may write into what it is given
+
+        result = fresh(*wide).detach().double()
         result = result.reshape(len(result), -1)
         shapes = [tuple(a.shape)[n in batched :] for n, a in enumerate(arguments) if hasattr(a, "shape")]
         length = max((size for shape in shapes for size in shape), default=1)
-        return cls(arguments, result, sensitivity(reference, wide, result), scale(result), length)
+        return cls(arguments, result, sensitivity(fresh, wide, result), scale(result), length)
 
     def allowed(self, dtype: torch.dtype, roundings: float = 1.0) -> torch.Tensor:
         """By how much each element may be off in an output of `dtype`, float64[P, elements]: see above."""
@@ -66,9 +71,12 @@ class Exact:
         accumulator = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32)
         size = self.result.where(self.result.isfinite(), 0.0).abs()
         sums = LAMBDA * (self.length * self.sensitivity + self.length**0.5 * size) + FACTORS * self.scale
+        rounded = (
+            size if roundings == 1 else size + self.sensitivity
+        )  # a rounding on the way goes with what was rounded then
         # A result may be flushed to zero below the normal numbers, but float16's are kept.
         least = output.smallest_normal * (output.eps if dtype == torch.float16 else 1.0)
-        return roundings * output.eps / 2 * size + accumulator.eps / 2 * sums + least
+        return roundings * output.eps / 2 * rounded + accumulator.eps / 2 * sums + least
 
     def error(self, output: torch.Tensor, limit: torch.Tensor, kinds: Sequence[int]) -> tuple[float, float]:
         """(error, share): the largest error in units of its row's scale, and the largest one as a share of what is allowed.
@@ -136,7 +144,9 @@ def tail_heavy(arguments: Sequence[object], batched: Sequence[int]) -> tuple[obj
 
     made = list(arguments)
     for n in batched:
-        if isinstance(made[n], torch.Tensor) and made[n].is_floating_point() and made[n].ndim > 1:
+        if not isinstance(made[n], torch.Tensor) or not made[n].is_floating_point() or made[n].ndim < 2:
+            continue
+        if not ((made[n] == 0) | (made[n] == 1)).all():  # a mask stays one
             made[n] = made[n].clone()
             made[n][..., -1] *= made[n].shape[-1] ** 0.5
     return tuple(made)
@@ -149,6 +159,12 @@ def roundings(own: torch.Tensor, exact: Exact) -> float:
     """
     _, share = exact.error(own, exact.allowed(own.dtype), range(len(exact.result)))
     return 1.0 if share <= 1 else min(1.0 + share, ROUNDINGS_MOST)
+
+
+def copied(argument: object) -> object:
+    import torch
+
+    return argument.clone() if isinstance(argument, torch.Tensor) else argument
 
 
 def in_float64(argument: object) -> object:
