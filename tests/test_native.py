@@ -125,6 +125,10 @@ def outputs(level):
 def test_bits_do_not_depend_on_the_instruction_set():
     """Every op, at every level that this machine can run and that has the same order: AVX2, AVX-512, and its bfloat16."""
     here = [v for v in _native.levels() if v.needs <= _native.processor_flags() and v.order == _native.PAIRS]
+    if len(here) < 2:
+        pytest.skip(
+            "this machine has one instruction set; the compiler's choices are compared below, ARM in test_aarch64.py"
+        )
     first, *others = [outputs(level.name) for level in here]
     assert first.count("\n") > 100
     for other in others:

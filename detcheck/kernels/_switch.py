@@ -51,11 +51,8 @@ KINDS = {
     "gelu": ("gelu",),
 }
 ATTENTION = "attention"
-ADDED_TO_SCORES = (
-    "s_aux",
-    "position_bias",
-    "head_mask",
-)  # what transformers hands to attention that would change its result
+# What transformers hands to attention that would change its result.
+ADDED_TO_SCORES = ("s_aux", "position_bias", "head_mask")
 GROUPED = ("_grouped_mm", "grouped_mm_fallback")  # products made of products
 
 _active: list[Coverage] = []

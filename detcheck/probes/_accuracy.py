@@ -71,9 +71,8 @@ class Exact:
         accumulator = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32)
         size = self.result.where(self.result.isfinite(), 0.0).abs()
         sums = LAMBDA * (self.length * self.sensitivity + self.length**0.5 * size) + FACTORS * self.scale
-        rounded = (
-            size if roundings == 1 else size + self.sensitivity
-        )  # a rounding on the way goes with what was rounded then
+        # What is rounded on the way may be larger than the result.
+        rounded = size if roundings == 1 else size + self.sensitivity
         # A result may be flushed to zero below the normal numbers, but float16's are kept.
         least = output.smallest_normal * (output.eps if dtype == torch.float16 else 1.0)
         return roundings * output.eps / 2 * rounded + accumulator.eps / 2 * sums + least
