@@ -6,6 +6,8 @@
 #include <vector>
 
 extern "C" void detcheck_matmul(const char* x, int64_t x_row, const char* w, int64_t w_row, int64_t dtype, const char* bias, char* y, int64_t M, int64_t N, int64_t K, int64_t threads);
+extern "C" void detcheck_layout(int64_t dtype, int64_t* group, int64_t* step);
+extern "C" void detcheck_pack(const char* w, int64_t w_row, int64_t dtype, char* to, int64_t N, int64_t K, int64_t threads);
 extern "C" void detcheck_attention(const char* q, const char* k, const char* v, const int32_t* low, const int32_t* high, const int32_t* table, const int32_t* start, const int32_t* lengths, char* out, int64_t* shape, int64_t dtype, double scale, double cap, int64_t threads);
 extern "C" void detcheck_rowwise(int64_t what, int64_t dtype, char* out, int64_t out_width, const char* a, int64_t a_stride, const char* b, int64_t b_stride, int64_t M, int64_t n, double eps, int64_t threads);
 
@@ -47,6 +49,12 @@ int main() {
                 std::vector<char> y(13 * 37 * size);
                 detcheck_matmul(x.data(), K, w.data(), K, dtype, bias.data(), y.data(), 13, 37, K, 2);
                 tell("matmul-" + std::to_string(K) + (scale < 1 ? "-small" : ""), dtype, y);
+                int64_t group, step;
+                detcheck_layout(dtype, &group, &step);
+                std::vector<char> packed((37 + group) * (K + step) * size), again(y.size());
+                detcheck_pack(w.data(), K, dtype, packed.data(), 37, K, 2);
+                detcheck_matmul(x.data(), K, packed.data(), -1, dtype, bias.data(), again.data(), 13, 37, K, 2);
+                if (again != y) return std::printf("a packed weight gives other bits\n"), 1;
             }
         for (int64_t D : {40, 64})
             for (double cap : {0.0, 20.0}) {

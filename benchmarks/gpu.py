@@ -1,42 +1,66 @@
 """Our Triton kernels against cuBLAS and SDPA on a GPU: stock's time / ours, so that 1 is as fast and more is faster.
 
 Goals: matmul at least 0.9 in decode (few rows) and 0.8 in prefill, attention at least 0.9. It has not run yet: no GPU was at hand
-when it was written. Times are of device events, medians; inputs are rotated through more memory than the cache holds. Run it on
-a device that nobody else uses, and write down the device with the figures: it is printed first.
+when it was written. What is timed is the device: calls are captured into a CUDA graph and replayed, so that Python and launches are
+not in the figure; what a call from Python takes stands beside it. Inputs are rotated through more memory than the cache holds. Run
+it on a device that nobody else uses, and write down the device with the figures: it is printed first.
 
-`split` is attention with a program a split, which the launcher takes by itself only on targets in SPLIT_SHOWN.
+`split` is attention with a program a split, whether or not the launcher would take it by itself.
 """
 
 import math
 import statistics
 import sys
+import time
 
 import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from detcheck.kernels import _triton
-from detcheck.kernels.attention import causal
+from detcheck.kernels.attention import attention, causal
 from detcheck.kernels.matmul import linear as ours_linear
 
 WEIGHTS = [(4096, 4096), (6144, 4096), (28672, 4096), (4096, 14336), (128256, 4096)]  # (N, K) of an 8B model's layers
 DECODE, PREFILL = (1, 8, 32, 128), (512, 2048, 8192)  # rows
 HEADS, KV_HEADS, DIM = 32, 8, 128
 CACHE_BYTES = 256 << 20  # more than any L2 there is
-REPEATS = 50
+CALLS, REPLAYS = 24, 9  # calls in a graph, and how often it is replayed
 
 
-def median_ms(call, rotations):
-    """call(i) for i of so many sets of inputs, one after the other; a set's turn comes when it has left the cache."""
+def device_ms(call, rotations, device="cuda"):
+    """Milliseconds of the device for call(i), i of so many sets of inputs: a set's turn comes when it has left the cache.
+
+    On the CPU, where a rehearsal runs, the median of calls.
+    """
     for i in range(3):
         call(i % rotations)
+    if device == "cpu":
+        return call_ms(call, rotations, device)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for i in range(CALLS):
+            call(i % rotations)
     times = []
-    for i in range(REPEATS):
+    for _ in range(REPLAYS + 1):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
-        call(i % rotations)
+        graph.replay()
         end.record()
         end.synchronize()
-        times.append(begin.elapsed_time(end))
+        times.append(begin.elapsed_time(end) / CALLS)
+    return statistics.median(times[1:])
+
+
+def call_ms(call, rotations, device="cuda"):
+    """Milliseconds until call(i) is back in Python: what a program without graphs waits for in decode."""
+    times = []
+    for i in range(CALLS):
+        if device != "cpu":
+            torch.cuda.synchronize()
+        started = time.perf_counter()
+        call(i % rotations)
+        times.append(1e3 * (time.perf_counter() - started))
     return statistics.median(times)
 
 
@@ -49,43 +73,60 @@ def report(what, ratios):
     print(f"{what}: geometric mean {mean:.2f}, least {min(ratios):.2f}\n", flush=True)
 
 
-def matmuls(dtype, name, rows):
-    print(f"matmul, {name}, {dtype}\n{'(N, K)':>16}" + "".join(f"{f'M = {m}':>18}" for m in rows))
+def matmul_ms(m, n, k, dtype, device="cuda"):
+    """{"ours", "stock": of the device, "ours_call", "stock_call": of Python} in milliseconds."""
+    x, w = torch.randn(m, k, device=device).to(dtype), torch.randn(n, k, device=device).to(dtype)
+    sets = [(x.clone(), w.clone()) for _ in range(rotations_of(x, w))]
+    return both(lambda i: ours_linear(*sets[i]), lambda i: linear(*sets[i]), len(sets), device)
+
+
+def attention_ms(batch, length, keys, dtype, split=None, device="cuda"):
+    """The same of causal attention. split: None: as the launcher would; else whether a program takes a split."""
+    q = torch.randn(batch, HEADS, length, DIM, device=device).to(dtype)
+    k, v = (torch.randn(batch, KV_HEADS, keys, DIM, device=device).to(dtype) for _ in range(2))
+    sets = [tuple(t.clone() for t in (q, k, v)) for _ in range(rotations_of(q, k, v))]
+    if device == "cpu":
+        return both(lambda i: attention(*sets[i]), lambda i: stock_attention(*sets[i]), len(sets), device)
+    from detcheck.kernels import _triton_attention
+
+    low, high = causal(batch, length, keys, device=q.device)
+    first = low[:, 0].contiguous()
+
+    def ours(i):
+        return _triton_attention.dense(*sets[i], low, high, DIM**-0.5, first=first, split=split)
+
+    return both(ours, lambda i: stock_attention(*sets[i]), len(sets), device)
+
+
+def stock_attention(q, k, v):
+    return scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1, enable_gqa=True)
+
+
+def both(ours, stock, rotations, device):
+    timed = {"ours": device_ms(ours, rotations, device), "stock": device_ms(stock, rotations, device)}
+    return timed | {"ours_call": call_ms(ours, rotations, device), "stock_call": call_ms(stock, rotations, device)}
+
+
+def matmuls(dtype, name, rows, weights=WEIGHTS, device="cuda"):
+    print(
+        f"matmul, {name}, {dtype}: stock / ours, and ours\n{'(N, K)':>16}" + "".join(f"{f'M = {m}':>18}" for m in rows)
+    )
     ratios = []
-    for n, k in WEIGHTS:
-        line = []
-        for m in rows:
-            x, w = torch.randn(m, k, device="cuda").to(dtype), torch.randn(n, k, device="cuda").to(dtype)
-            sets = [(x.clone(), w.clone()) for _ in range(rotations_of(x, w))]
-            ours = median_ms(lambda i, s=sets: ours_linear(*s[i]), len(sets))
-            stock = median_ms(lambda i, s=sets: linear(*s[i]), len(sets))
-            line.append((stock / ours, ours))
-        ratios += [ratio for ratio, _ in line]
-        print(f"{f'({n}, {k})':>16}" + "".join(f"{ratio:9.2f} {ms:6.3f}ms" for ratio, ms in line), flush=True)
+    for n, k in weights:
+        line = [matmul_ms(m, n, k, dtype, device) for m in rows]
+        ratios += [ms["stock"] / ms["ours"] for ms in line]
+        told = "".join(f"{ms['stock'] / ms['ours']:9.2f} {ms['ours']:6.3f}ms" for ms in line)
+        print(f"{f'({n}, {k})':>16}{told}", flush=True)
     report(f"matmul, {name}, {dtype}", ratios)
 
 
-def attentions(dtype, name, shapes, split):
-    from detcheck.kernels import _triton_attention
-
-    print(f"attention, {name}, {dtype}")
+def attentions(dtype, name, shapes, split, device="cuda"):
+    print(f"attention, {name}, {dtype}: stock / ours, and ours")
     ratios = []
     for batch, length, keys in shapes:
-        q = torch.randn(batch, HEADS, length, DIM, device="cuda").to(dtype)
-        k, v = (torch.randn(batch, KV_HEADS, keys, DIM, device="cuda").to(dtype) for _ in range(2))
-        sets = [tuple(t.clone() for t in (q, k, v)) for _ in range(rotations_of(q, k, v))]
-        low, high = causal(batch, length, keys, device=q.device)
-        first = low[:, 0].contiguous()
-
-        def ours(i, sets=sets, low=low, high=high, first=first):
-            return _triton_attention.dense(*sets[i], low, high, DIM**-0.5, first=first, split=split)
-
-        def stock(i, sets=sets, causal=length > 1):
-            return scaled_dot_product_attention(*sets[i], is_causal=causal, enable_gqa=True)
-
-        took = [median_ms(call, len(sets)) for call in (ours, stock)]
-        ratios.append(took[1] / took[0])
-        print(f"  B{batch} L{length} S{keys}: {ratios[-1]:.2f} ({took[0]:.3f} ms)", flush=True)
+        ms = attention_ms(batch, length, keys, dtype, split, device)
+        ratios.append(ms["stock"] / ms["ours"])
+        print(f"  B{batch} L{length} S{keys}: {ratios[-1]:.2f} ({ms['ours']:.3f} ms)", flush=True)
     report(f"attention, {name}, {dtype}", ratios)
 
 

@@ -47,8 +47,8 @@ typedef v8 vmax;
 template <typename V> static inline V get(const void* p) { V v; std::memcpy(&v, p, sizeof v); return v; }
 template <typename V> static inline void put(void* p, V v) { std::memcpy(p, &v, sizeof v); }
 
-enum Dtype : int64_t { F32 = 0, BF16 = 1, F16 = 2 };
-static inline int64_t bytes_of(int64_t dtype) { return dtype == F32 ? 4 : 2; }
+enum Dtype : int64_t { F32 = 0, BF16 = 1, F16 = 2, WIDENED = 3 };  // WIDENED: bfloat16 whose products are those of float32
+static inline constexpr int64_t bytes_of(int64_t dtype) { return dtype == F32 ? 4 : 2; }
 
 static inline v8 splat(float x) { return v8{x, x, x, x, x, x, x, x}; }
 static inline v8 load(const float* p) { v8 v; std::memcpy(&v, p, 32); return v; }
@@ -85,7 +85,7 @@ static inline v16 fma(v16 a, v16 b, v16 c) { return (v16)_mm512_fmadd_ps((__m512
 template <int DT> static inline v8 load_as(const void* base, int64_t index) {
     if constexpr (DT == F32) return load(static_cast<const float*>(base) + index);
     const uint16_t* p = static_cast<const uint16_t*>(base) + index;
-    if constexpr (DT == BF16) {
+    if constexpr (DT == BF16 || DT == WIDENED) {
         h8 half;
         std::memcpy(&half, p, 16);
         u8v wide = __builtin_convertvector(half, u8v) << 16;
@@ -103,11 +103,21 @@ template <int DT> static inline v8 load_as(const void* base, int64_t index) {
     }
 }
 
+// The same, as many as V has room for.
+template <int DT, typename V> static inline V load_all(const char* p) {
+    if constexpr (DT == F32) return get<V>(p);
+    else if constexpr (sizeof(V) == 32) return (V)load_as<DT>(p, 0);
+#ifdef WIDE_REGISTERS
+    else if constexpr (DT == F16) return (V)_mm512_cvtph_ps(get<__m256i>(p));
+    else return (V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(get<__m256i>(p)), 16);
+#endif
+}
+
 // One element of any dtype as float32.
 template <int DT> static inline float one_as(const void* base, int64_t index) {
     if constexpr (DT == F32) return static_cast<const float*>(base)[index];
     uint16_t bits = static_cast<const uint16_t*>(base)[index];
-    if constexpr (DT == BF16) {
+    if constexpr (DT == BF16 || DT == WIDENED) {
         uint32_t wide = uint32_t(bits) << 16;
         float x;
         std::memcpy(&x, &wide, 4);

@@ -15,32 +15,31 @@
 static constexpr int64_t SPLIT = 128;  // keys; part of the result's definition
 static constexpr int64_t TILE = 48;    // queries (of all heads that share keys) that go through the keys together
 static constexpr int64_t PACK_FROM = 12;  // queries that pay for packing keys side by side
+static constexpr int64_t FEW = 6;         // queries that do not pay for a copy of halves as float32: they are converted where they are used
 static constexpr int64_t PACKED = (SPLIT + 2) * 8;  // elements from one step of packed keys to the next: no power of two
 
-// to[R, NR] = queries[R, wide] times NR keys, in rows key_bytes apart, or packed [wide / 8][SPLIT + 2][8].
-template <int NR, bool GROUPED> static inline void scores(const float* queries, int64_t R, const char* keys, int64_t key_bytes, float* to, int64_t wide) {
+// to[R, NR] = queries[R, wide] times NR keys of dtype AS, in rows key_bytes apart, or packed [wide / 8][SPLIT + 2][8].
+template <int NR, int AS, bool GROUPED> static inline void scores(const float* queries, int64_t R, const char* keys, int64_t key_bytes, float* to, int64_t wide) {
     int64_t r = 0;
     auto rows = [&](auto height) {
         constexpr int MR = decltype(height)::value;
-        for (; r + MR <= R; r += MR) dots<MR, NR, F32, GROUPED>(reinterpret_cast<const char*>(queries + r * wide), wide * 4, 32, keys, GROUPED ? GROUP_N * 32 : key_bytes, GROUPED ? PACKED * 4 : 32, to + r * SPLIT, SPLIT, wide / 8, true);
+        for (; r + MR <= R; r += MR) dots<MR, NR, AS, GROUPED>(reinterpret_cast<const char*>(queries + r * wide), wide * 4, 32, keys, GROUPED ? GROUP_N * 32 : key_bytes, GROUPED ? PACKED * 4 : 8 * bytes_of(AS), to + r * SPLIT, SPLIT, wide / 8, true);
     };
     rows(std::integral_constant<int, 3>());
     rows(std::integral_constant<int, 2>());
     rows(std::integral_constant<int, 1>());
 }
 
-// out[MR, D] += p[MR, keys] * v[keys, D], for NV vectors of the dimensions from d on
-template <int MR, int NV, typename V> static inline void add_values_at(const float* p, const float* v, int64_t v_stride, float* out, int64_t D, int64_t d, int64_t keys) {
+// out[MR, D] += p[MR, keys] * v[keys, D] of dtype AS, in rows v_bytes apart, for NV vectors of the dimensions from d on
+template <int MR, int NV, int AS, typename V> static inline void add_values_at(const float* p, const char* v, int64_t v_bytes, float* out, int64_t D, int64_t d, int64_t keys) {
     constexpr int64_t width = sizeof(V) / 4;
     V sums[MR][NV];
     for (int i = 0; i < MR; i++)
         for (int j = 0; j < NV; j++) sums[i][j] = get<V>(out + i * D + d + width * j);
-    for (int64_t k = 0; k < keys; k++) {
+    v += d * bytes_of(AS);
+    for (int64_t k = 0; k < keys; k++, v += v_bytes) {
         V x[NV];
-        for (int j = 0; j < NV; j++) {
-            x[j] = get<V>(v + k * v_stride + d + width * j);
-            IN_REGISTER(x[j]);
-        }
+        for (int j = 0; j < NV; j++) x[j] = load_all<AS, V>(v + width * j * bytes_of(AS));
         for (int i = 0; i < MR; i++) {
             V weight = p[i * SPLIT + k] - V{};
             for (int j = 0; j < NV; j++) sums[i][j] = fma(weight, x[j], sums[i][j]);
@@ -50,12 +49,28 @@ template <int MR, int NV, typename V> static inline void add_values_at(const flo
         for (int j = 0; j < NV; j++) put(out + i * D + d + width * j, sums[i][j]);
 }
 
-template <int MR> static inline void add_values(const float* p, const float* v, int64_t v_stride, float* out, int64_t D, int64_t keys) {
+template <int MR, int AS> static inline void add_values(const float* p, const char* v, int64_t v_bytes, float* out, int64_t D, int64_t keys) {
     constexpr int64_t most = sizeof(vmax);  // 4 registers full
     int64_t d = 0;
-    for (; d + most <= D; d += most) add_values_at<MR, 4, vmax>(p, v, v_stride, out, D, d, keys);
-    if (most > 32) for (; d + 32 <= D; d += 32) add_values_at<MR, 4, v8>(p, v, v_stride, out, D, d, keys);
-    for (; d < D; d += 8) add_values_at<MR, 1, v8>(p, v, v_stride, out, D, d, keys);
+    for (; d + most <= D; d += most) add_values_at<MR, 4, AS, vmax>(p, v, v_bytes, out, D, d, keys);
+    if (most > 32) for (; d + 32 <= D; d += 32) add_values_at<MR, 4, AS, v8>(p, v, v_bytes, out, D, d, keys);
+    for (; d < D; d += 8) add_values_at<MR, 1, AS, v8>(p, v, v_bytes, out, D, d, keys);
+}
+
+// Values of a piece to the sums of rows r to r_end, each as far as it sees.
+template <int AS> static inline void add_piece(const float* scores, const char* v, int64_t v_bytes, int64_t begin, int64_t keys, const int64_t* seen, float* sums, int64_t wide, int64_t r, int64_t r_end) {
+    for (int64_t n; r < r_end; r += n) {
+        n = std::min<int64_t>(3, r_end - r);
+        auto here = [&](int64_t seen_keys) { return std::max<int64_t>(0, std::min(keys, seen_keys - begin)); };
+        int64_t common = here(*std::min_element(seen + r, seen + r + n));
+        const float* p = scores + r * SPLIT + begin;
+        float* o = sums + r * wide;
+        if (n == 3) add_values<3, AS>(p, v, v_bytes, o, wide, common);
+        if (n == 2) add_values<2, AS>(p, v, v_bytes, o, wide, common);
+        if (n == 1) add_values<1, AS>(p, v, v_bytes, o, wide, common);
+        for (int64_t i = 0; i < n; i++)
+            if (int64_t rest = here(seen[r + i]) - common) add_values<1, AS>(p + i * SPLIT + common, v + common * v_bytes, v_bytes, o + i * wide, wide, rest);
+    }
 }
 
 // The largest of n numbers and `most`; NaN if there is one.
@@ -110,11 +125,11 @@ template <int DT> static void pack(const char* from, int64_t stride, int64_t key
 }
 
 // to[R, keys], all of them.
-template <bool GROUPED> static void score(const float* queries, int64_t R, const char* keys, int64_t key_bytes, int64_t count, float* to, int64_t wide) {
+template <int AS, bool GROUPED> static void score(const float* queries, int64_t R, const char* keys, int64_t key_bytes, int64_t count, float* to, int64_t wide) {
     int64_t j = 0;
     auto some = [&](auto width) {
         constexpr int NR = decltype(width)::value;
-        for (; j + NR <= count; j += NR) scores<NR, GROUPED>(queries, R, keys + j * key_bytes, key_bytes, to + j, wide);
+        for (; j + NR <= count; j += NR) scores<NR, AS, GROUPED>(queries, R, keys + j * key_bytes, key_bytes, to + j, wide);
     };
     some(std::integral_constant<int, WIDE>());
     some(std::integral_constant<int, 4>());
@@ -173,8 +188,7 @@ struct Memory {
 template <int DT> static void tile(const Call& call, int64_t b, int64_t kh, int64_t r0, int64_t R, float scale, float cap, Memory& m) {
     const Shape& s = call.s;
     const int64_t size = bytes_of(DT), share = s.H / s.KH, wide = (s.D + 7) / 8 * 8;
-    const bool copies = DT != F32 || wide != s.D;
-    const int64_t v_stride = copies ? wide : s.v_s;
+    constexpr int AS = DT == BF16 ? int(WIDENED) : DT;
     float most[TILE], total[TILE];
     int32_t lows[TILE], highs[TILE];
     char* to[TILE];
@@ -201,21 +215,21 @@ template <int DT> static void tile(const Call& call, int64_t b, int64_t kh, int6
                     call.k + (block * s.k_b + kh * s.k_h + inside * s.k_s) * size,
                     call.v + (block * s.v_b + kh * s.v_h + inside * s.v_s) * size, j, n};
             }
-            const bool packed = g_end - g >= PACK_FROM;
+            const bool packed = g_end - g >= PACK_FROM, copied = wide != s.D || (DT != F32 && g_end - g > FEW);
             const float* queries = &m.queries[g * wide];
             for (int64_t p = 0; p < parts; p++) {
                 const Piece& piece = pieces[p];
                 if (p + 1 < parts) fetch(pieces[p + 1].k, s.k_s * size, pieces[p + 1].keys, s.D * size);
                 if (parts > 1) fetch(piece.v, s.v_s * size, piece.keys, s.D * size);
-                if (copies) widen<DT>(piece.v, s.v_s, piece.keys, s.D, &m.v[piece.begin * wide], wide);
+                if (copied) widen<DT>(piece.v, s.v_s, piece.keys, s.D, &m.v[piece.begin * wide], wide);
                 if (packed) pack<DT>(piece.k, s.k_s, piece.keys, s.D, &m.k[piece.begin * 8]);
-                else if (copies) widen<DT>(piece.k, s.k_s, piece.keys, s.D, &m.k[piece.begin * wide], wide);
-                else score<false>(queries, g_end - g, piece.k, s.k_s * 4, piece.keys, &m.scores[g * SPLIT + piece.begin], wide);
+                else if (copied) widen<DT>(piece.k, s.k_s, piece.keys, s.D, &m.k[piece.begin * wide], wide);
+                else score<AS, false>(queries, g_end - g, piece.k, s.k_s * size, piece.keys, &m.scores[g * SPLIT + piece.begin], wide);
             }
-            const char* copied = reinterpret_cast<char*>(m.k.data());
-            if (packed) score<true>(queries, g_end - g, copied, 32, keys, &m.scores[g * SPLIT], wide);
-            else if (copies) score<false>(queries, g_end - g, copied, wide * 4, keys, &m.scores[g * SPLIT], wide);
-            if (copies) parts = 1, pieces[0] = {nullptr, reinterpret_cast<char*>(m.v.data()), 0, keys};
+            const char* at = reinterpret_cast<char*>(m.k.data());
+            if (packed) score<F32, true>(queries, g_end - g, at, 32, keys, &m.scores[g * SPLIT], wide);
+            else if (copied) score<F32, false>(queries, g_end - g, at, wide * 4, keys, &m.scores[g * SPLIT], wide);
+            if (copied) parts = 1, pieces[0] = {nullptr, reinterpret_cast<char*>(m.v.data()), 0, keys};
             int64_t seen[TILE];
             for (int64_t r = g; r < g_end; r++) {
                 seen[r] = std::max<int64_t>(0, std::min<int64_t>(keys, highs[r] - c));
@@ -232,19 +246,10 @@ template <int DT> static void tile(const Call& call, int64_t b, int64_t kh, int6
                 if (before != 1.f) for (int64_t d = 0; d < wide; d++) m.sums[r * wide + d] *= before;
                 most[r] = high_now;
             }
-            for (const Piece* piece = pieces; piece < pieces + parts; piece++)
-                for (int64_t r = g, n; r < g_end; r += n) {
-                    n = std::min<int64_t>(3, g_end - r);
-                    auto here = [&](int64_t seen_keys) { return std::max<int64_t>(0, std::min(piece->keys, seen_keys - piece->begin)); };
-                    int64_t common = here(*std::min_element(seen + r, seen + r + n));
-                    float *p = &m.scores[r * SPLIT + piece->begin], *o = &m.sums[r * wide];
-                    const float* v = reinterpret_cast<const float*>(piece->v);
-                    if (n == 3) add_values<3>(p, v, v_stride, o, wide, common);
-                    if (n == 2) add_values<2>(p, v, v_stride, o, wide, common);
-                    if (n == 1) add_values<1>(p, v, v_stride, o, wide, common);
-                    for (int64_t i = 0; i < n; i++)
-                        if (int64_t rest = here(seen[r + i]) - common) add_values<1>(p + i * SPLIT + common, v + common * v_stride, v_stride, o + i * wide, wide, rest);
-                }
+            for (const Piece* piece = pieces; piece < pieces + parts; piece++) {
+                auto add = copied ? add_piece<F32> : add_piece<AS>;
+                add(m.scores.data(), piece->v, copied ? wide * 4 : s.v_s * size, piece->begin, piece->keys, seen, m.sums.data(), wide, g, g_end);
+            }
         }
     }
     for (int64_t r = 0; r < R; r++) {

@@ -7,10 +7,9 @@
 // bfloat16 has another order on processors with AMX, see _cpu_tiles.h.
 //
 // Packed: rows side by side in steps, [k / step][rows][step], so that the inner loop reads two streams and rows a power of two
-// apart do not push each other out of the cache. x is packed always; w where the caller did it once and for all (detcheck_pack),
-// or where there are rows enough to pay for it.
-#include <atomic>
-#include "_cpu_micro.h"
+// apart do not push each other out of the cache. x is packed always; w where there are rows enough to pay for it. A w that the caller
+// packed once and for all (detcheck_pack) has another kernel with the same bits, see _cpu_panels.h.
+#include "_cpu_panels.h"
 #if defined(DETCHECK_TILES) || defined(TILES_EMULATED)
 #define TILES 1
 #include "_cpu_tiles.h"
@@ -23,7 +22,7 @@ static constexpr int64_t TILE_N = 128;              // outputs that a thread tak
 static constexpr int64_t TILE_M = 48;               // rows of x, in the L2 cache, that each group of w meets while it is in the L1 cache
 static constexpr int64_t PACK_FROM = 12;            // rows of x that pay for packing w in the call
 static constexpr int64_t PACKED_X = int64_t(1) << 21;  // elements of x packed at a time: 8 MiB, kept from call to call
-static constexpr int64_t THREAD_WORK = int64_t(1) << 19;  // products that pay for waking a thread
+static constexpr int64_t THREAD_WORK = int64_t(1) << 17;  // products that pay for waking a thread
 
 // Rows of x that go through w together: threes keep 12 sums in flight, and 2 + 2 beats 3 + 1.
 static inline int64_t group_of(int64_t left) { return left == 1 ? 1 : left == 2 || left == 4 ? 2 : 3; }
@@ -66,8 +65,7 @@ template <int DT, typename To> static void pack(To* to, const char* from, int64_
 
 struct Weights {
     const char* at;
-    int64_t N, K, row, step;  // row: bytes from one to the next; negative: packed. step: elements
-    bool packed() const { return row < 0; }
+    int64_t N, K, row, step;  // row: bytes from one to the next; negative: packed in panels. step: elements
     int64_t whole() const { return K / step * step; }
     int64_t wide() const { return (K + step - 1) / step * step; }
 };
@@ -111,14 +109,11 @@ static __attribute__((noinline)) void tile(const typename Order<DT>::X* x, const
     constexpr int COPIED = DT == BF16 ? int(BF16) : int(F32);  // float16 is converted once rather than at each use
     typedef typename Order<DT>::X X;
     const int64_t M = blocks.M, size = bytes_of(DT), wide = w.wide(), whole = w.whole(), count = n_end - n;
-    const bool copies = M >= PACK_FROM && (DT != COPIED || !w.packed());  // else w is read where it is
+    const bool copies = M >= PACK_FROM;  // else w is read where it is
     float* sums = Memory::fit(memory.sums, (TILE_M + 2) * TILE_N);
     X* copy = Memory::fit<X>(memory.w, TILE_N * (copies ? wide : w.step));
-    const char* from = w.at + n * (w.packed() ? wide * size : w.row);
-    for (int64_t g = 0; g < count && copies; g += GROUP_N) {
-        if (w.packed()) pack<DT>(copy + g * wide, from + g * wide * size, 0, 1, 1, GROUP_N * wide);
-        else pack<DT>(copy + g * wide, from + g * w.row, w.row, count - g, GROUP_N, w.K);
-    }
+    const char* from = w.at + n * w.row;
+    for (int64_t g = 0; g < count && copies; g += GROUP_N) pack<DT>(copy + g * wide, from + g * w.row, w.row, count - g, GROUP_N, w.K);
     for (; b < b_end; b++) {
         const int64_t m = blocks.begin(b), m_end = blocks.begin(b + 1);
         for (int64_t k = 0, length; k < w.K; k += length) {
@@ -127,8 +122,6 @@ static __attribute__((noinline)) void tile(const typename Order<DT>::X* x, const
             const bool first = k == 0;
             if (copies) {
                 columns<COPIED, true>(x, wide, k, reinterpret_cast<char*>(copy + k * GROUP_N), GROUP_N * wide * sizeof(X), count, sums, m, m_end, M, steps, first);
-            } else if (w.packed()) {
-                columns<DT, true>(x, wide, k, from + k * GROUP_N * size, GROUP_N * wide * size, count, sums, m, m_end, M, steps, first);
             } else if (k < whole) {
                 columns<DT, false>(x, wide, k, from + k * size, w.row, count, sums, m, m_end, M, steps, first);
             } else {
@@ -140,15 +133,10 @@ static __attribute__((noinline)) void tile(const typename Order<DT>::X* x, const
             float* row = sums + (r - m) * TILE_N;
             char* to = y + (r * w.N + n) * size;
             if (w.K == 0) std::fill(row, row + TILE_N, 0.f);
-            int64_t j = 0;
-            for (; j + 8 <= count; j += 8) store_as<DT>(to, j, bias ? load(row + j) + load_as<DT>(bias, n + j) : load(row + j));
-            for (; j < count; j++) store_one<DT>(to, j, bias ? row[j] + one_as<DT>(bias, n + j) : row[j]);
+            write_row<DT>(to, row, bias, n, count);
         }
     }
 }
-
-template <int DT> struct Subnormals {};  // are kept,
-template <> struct Subnormals<BF16> : Flushed {};
 
 template <int DT>
 static void matmul(const char* x, int64_t x_row, const Weights& w, const char* bias, char* y, int64_t M, int64_t threads) {
@@ -157,7 +145,11 @@ static void matmul(const char* x, int64_t x_row, const Weights& w, const char* b
     for (int64_t from = 0, rows; from < M; from += rows) {
         rows = std::min(most, M - from);
         const int64_t useful = std::min(threads, 1 + rows * w.N * w.K / THREAD_WORK);
-        auto* packed = Memory::fit<typename Order<DT>::X>(memory.x, rows * wide);
+        auto* packed = Memory::fit<typename Order<DT>::X>(memory.x, (rows + TILE_ROWS * 8) * wide);
+        if (w.row < 0) {
+            matmul_in_panels<DT>(x + from * x_row, x_row, w.at, w.N, w.K, bias, y + from * w.N * size, reinterpret_cast<char*>(packed), rows, useful);
+            continue;
+        }
         const Blocks blocks(rows);
         const int64_t width = blocks.count > 4 ? TILE_N : TILE_N / 2, tiles = (w.N + width - 1) / width;
         in_parallel(blocks.count, rows * w.K < THREAD_WORK ? 1 : useful, [&](int64_t b, int64_t b_end) {
@@ -195,13 +187,13 @@ extern "C" void detcheck_matmul(const char* x, int64_t x_row, const char* w, int
 
 // Rows of w that are packed side by side, and elements of a step.
 extern "C" void detcheck_layout(int64_t dtype, int64_t* group, int64_t* step) {
-    *group = GROUP_N, *step = step_of(dtype);
+    *group = PANEL, *step = step_of(dtype);
 #ifdef TILES
     if (dtype == BF16) *group = SIDE, *step = DEPTH;
 #endif
 }
 
-// w[N, K], rows w_row elements apart, to [N / group, K / step, group, step] of the same dtype, both rounded up and filled with zeros.
+// w[N, K], rows w_row elements apart, to panels of `group` rows (_cpu_panels.h, _cpu_tiles.h), N and K rounded up and filled with zeros.
 extern "C" void detcheck_pack(const char* w, int64_t w_row, int64_t dtype, char* to, int64_t N, int64_t K, int64_t threads) {
     int64_t group, step;
     detcheck_layout(dtype, &group, &step);
@@ -210,13 +202,13 @@ extern "C" void detcheck_pack(const char* w, int64_t w_row, int64_t dtype, char*
         for (; g < g_end; g++) {
             const char* from = w + g * group * w_row * size;
             const int64_t rows = N - g * group;
-            if (dtype == F32) pack<F32>(reinterpret_cast<float*>(to + g * panel), from, w_row * size, rows, group, K);
+            if (dtype == F32) pack_panel<F32>(to + g * panel, from, w_row * size, std::min(rows, group), K);
 #ifdef TILES
             if (dtype == BF16) pack_rows(to + g * panel, from, w_row * size, rows, K);
 #else
-            if (dtype == BF16) pack<BF16>(reinterpret_cast<uint16_t*>(to + g * panel), from, w_row * size, rows, group, K);
+            if (dtype == BF16) pack_panel<BF16>(to + g * panel, from, w_row * size, std::min(rows, group), K);
 #endif
-            if (dtype == F16) pack<F16>(reinterpret_cast<uint16_t*>(to + g * panel), from, w_row * size, rows, group, K);
+            if (dtype == F16) pack_panel<F16>(to + g * panel, from, w_row * size, std::min(rows, group), K);
         }
     });
 }

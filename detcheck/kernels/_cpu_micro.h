@@ -10,7 +10,7 @@
 // What a lane takes in a step, and what x is packed as: bfloat16 stays what it is, float16 becomes float32.
 template <int DT> struct Order {
     static constexpr int64_t STEP = DT == BF16 ? 16 : 8, BLOCK_K = DT == BF16 ? 2048 : 1024;  // elements
-    static constexpr int64_t bytes = DT == F16 ? 16 : 32;                                    // of a step of w
+    static constexpr int64_t bytes = DT == F16 || DT == WIDENED ? 16 : 32;                                   // of a step of w
     typedef std::conditional_t<DT == BF16, uint16_t, float> X;                               // a step of x has 32 bytes
 };
 
