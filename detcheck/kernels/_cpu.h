@@ -95,6 +95,10 @@ template <int DT> static inline v8 load_as(const void* base, int64_t index) {
     } else {
 #if defined(__F16C__)  // compilers convert one lane at a time here
         return (v8)_mm256_cvtph_ps(get<__m128i>(p));
+#elif defined(__aarch64__)
+        const float16x8_t half = get<float16x8_t>(p);
+        const float32x4_t both[2] = {vcvt_f32_f16(vget_low_f16(half)), vcvt_high_f32_f16(half)};
+        return get<v8>(both);
 #else
         v8 v;
         for (int j = 0; j < 8; j++) v[j] = float(get<f16>(p + j));

@@ -38,8 +38,10 @@ template <int DT, typename Body> static inline void for_blocks(int64_t K, const 
     }
 }
 
-static inline vmax everywhere(const void* number) {
-    uint32_t bits = get<uint32_t>(number);
+// A number of x, or a pair of bfloat16, in all places.
+template <int DT> static inline vmax everywhere(const char* number) {
+    if constexpr (DT != BF16) return get<float>(number) - vmax{};
+    const uint32_t bits = get<uint32_t>(number);
 #ifdef WIDE_REGISTERS
     return (vmax)_mm512_set1_epi32(int(bits));
 #else
@@ -62,17 +64,16 @@ static inline void lane_sums(const char* x, const char* w, int64_t far, vmax* to
     vmax sums[MR][NP];
     for (int i = 0; i < MR; i++)
         for (int j = 0; j < NP; j++) sums[i][j] = vmax{};
-    const char* const end = x + steps * MR * 4;
-    do {  // there is a step; told so, compilers keep the sums in registers
+    if (steps < 1) __builtin_unreachable();  // told so, compilers keep the sums in registers
+    for (int64_t k = 0; k < steps; k++, x += MR * 4, w += PANEL * (DT == F16 ? 2 : 4)) {
         vmax columns[NP];
         for (int j = 0; j < NP; j++) columns[j] = panel_step<DT>(w + j * far);
         for (int i = 0; i < MR; i++) {
-            vmax number = everywhere(x + i * 4);
+            vmax number = everywhere<DT>(x + i * 4);
             IN_REGISTER(number);
             for (int j = 0; j < NP; j++) sums[i][j] = add<DT>(sums[i][j], number, columns[j]);
         }
-        x += MR * 4, w += PANEL * (DT == F16 ? 2 : 4);
-    } while (x != end);
+    }
     for (int i = 0; i < MR; i++)
         for (int j = 0; j < NP; j++) to[i * NP + j] = sums[i][j];
 }
