@@ -317,6 +317,7 @@ def order(
     shape: Annotated[str | None, panel(OP, "Like 4096,1024: K,N of a linear; K of a sum.")] = None,
     kernels: KernelsOption = Kernels.STOCK,
     dtype: Annotated[str | None, panel(OP, "float32, bf16 ... Default: float32.")] = None,
+    device: Annotated[str, panel(OP, "auto, cpu or cuda.")] = "auto",
     sizes: Annotated[
         str | None, panel(SCHEDULE, "Like 1,2,4,64. Default: thresholds up to 64.", "--batch-sizes")
     ] = None,
@@ -341,7 +342,7 @@ def order(
         except ValueError:
             raise typer.BadParameter(f"wants whole numbers, like 1,2; got {text}", param_hint=name) from None
     own = lookup.find("probes", "order").Options(op, form, *numbers, layout, prove)
-    spec = Spec("order", own, None, kernels, dtype, "cpu", seed, trials, batch_sizes(sizes), fail_on)
+    spec = Spec("order", own, None, kernels, dtype, device, seed, trials, batch_sizes(sizes), fail_on)
     probe(context, spec, format, output_dir, resume, quiet)
 
 

@@ -6,11 +6,15 @@ import os
 import platform
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 
 from detcheck import __version__
 from detcheck.records import Environment
 
-PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "triton")
+PACKAGES = (
+    "torch", "transformers", "tokenizers", "safetensors", "numpy", "triton", "nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cudnn-cu12",
+    "nvidia-cudnn-cu13", "flash-attn", "flashinfer-python",
+)  # fmt: skip
 VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA",
     "DNNL_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "KMP_DETERMINISTIC_REDUCTION", "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES",
@@ -37,6 +41,26 @@ def processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def _of_gpu() -> dict[str, object]:
+    """What chooses kernels there and what they may round, and the driver that brings some of them."""
+    import torch
+
+    cuda, matmul = torch.backends.cuda, torch.backends.cuda.matmul
+    attention = ("flash", "mem_efficient", "cudnn", "math")
+    made: dict[str, object] = {
+        f"cuda.matmul.{name}": getattr(matmul, name, None)
+        for name in ("allow_fp16_reduced_precision_reduction", "allow_fp16_accumulation")
+    }
+    enabled = {name: getattr(cuda, f"{name}_sdp_enabled", None) for name in attention}
+    made["cuda.sdpa"] = ", ".join(name for name, asked in enabled.items() if asked and asked())
+    preferred = getattr(cuda, "preferred_blas_library", None)
+    made["cuda.preferred_blas_library"] = preferred() if preferred else None
+    made["cudnn.version"] = torch.backends.cudnn.version()
+    driver = Path("/proc/driver/nvidia/version")
+    made["driver"] = driver.read_text().split("\n", 1)[0] if driver.is_file() else None
+    return {name: value for name, value in made.items() if value is not None}
 
 
 def observe_client(device: str, flags: Mapping[str, str]) -> Environment:
@@ -73,6 +97,8 @@ def observe_environment(device: str, flags: Mapping[str, str] | None = None, thr
         "cudnn.benchmark": torch.backends.cudnn.benchmark,
         "mkldnn.enabled": torch.backends.mkldnn.enabled,
     }
+    if device.startswith("cuda"):
+        effective |= _of_gpu()
     return Environment(
         detcheck=__version__,
         python=platform.python_version(),

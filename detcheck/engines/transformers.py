@@ -132,7 +132,7 @@ class TransformersEngine(Checkpoint):
         scores = tokens * (heads if self.attention == "eager" else 1)
         row_bytes = tokens * (cache + prefill + scores) * self._model.dtype.itemsize + 8 * text.vocab_size
         if self.device.startswith("cuda"):
-            free = torch.cuda.mem_get_info()[0]
+            free = torch.cuda.mem_get_info(self.device)[0]
         else:
             import psutil
 
@@ -198,8 +198,10 @@ class TransformersEngine(Checkpoint):
             )
             cache = out.past_key_values
             with uncounted():
-                for slot in running:
-                    fed[slot, step] = measures[slot].take(out.logits[slot, -1])
+                # One look at the device for all samples: each waits for it to have finished.
+                read = torch.stack([measures[slot].read(out.logits[slot, -1]) for slot in running]).tolist()
+                for slot, numbers in zip(running, read, strict=True):
+                    fed[slot, step] = measures[slot].take(*numbers)
             running -= {slot for slot in running if int(fed[slot, step]) in ends}
             if not running:
                 break
@@ -216,15 +218,23 @@ class Measure:
         self._logits = torch.empty(vocabulary, dtype=torch.float32, device=device)
         self._steps: list[tuple[int, int, float, float]] = []
 
-    def take(self, logits: Any) -> int:
-        """logits[V] of any dtype -> the id of the largest."""
+    def read(self, logits: Any) -> Any:
+        """logits[V] of any dtype -> float64[4] on their device: ids of the two largest, log-probability, margin.
+
+        One sample at a time: in a batch of them the probe's own sums could follow the batch.
+        """
+        import torch
+
         self._logits.copy_(logits)
         top = self._logits.topk(2)
         best, second = top.values.unbind()
         logprob = best - self._logits.logsumexp(-1)
-        token, runner_up = top.indices.tolist()
-        self._steps.append((token, runner_up, logprob.item(), (best - second).item()))
-        return token
+        return torch.cat([top.indices.double(), torch.stack([logprob, best - second]).double()])
+
+    def take(self, token: float, runner_up: float, logprob: float, margin: float) -> int:
+        """What `read` found, as numbers. Returns the token."""
+        self._steps.append((int(token), int(runner_up), logprob, margin))
+        return int(token)
 
     def completion(self, finish_reason: str) -> Completion:
         tokens, runners_up, logprobs, margins = zip(*self._steps, strict=True)

@@ -8,10 +8,11 @@ does not fit is copied.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from detcheck.kernels._checks import NotInvariantError
 
@@ -93,6 +94,22 @@ def processors() -> int:
     import torch
 
     return torch.cuda.get_device_properties().multi_processor_count if torch.cuda.is_available() else 3
+
+
+def on_its_device(launch: Callable[..., Any]) -> Callable[..., Any]:
+    """Triton launches on the current device, and asks that one for its target: the launcher's tensors make theirs the current one."""
+
+    @functools.wraps(launch)
+    def there(*given: Any, **more: Any) -> Any:
+        import torch
+
+        device = next(each.device for each in given if isinstance(each, torch.Tensor))
+        if device.type != "cuda" or device.index == torch.cuda.current_device():
+            return launch(*given, **more)
+        with torch.cuda.device(device):
+            return launch(*given, **more)
+
+    return there
 
 
 def type_of(t: torch.Tensor) -> str:

@@ -24,7 +24,7 @@ import triton.language as tl
 
 from detcheck.kernels._checks import NotInvariantError
 from detcheck.kernels._signature import Signature
-from detcheck.kernels._triton import Declared, Tile, family, fit, processors, strides, target_of_device, type_of, unit
+from detcheck.kernels._triton import Declared, Tile, family, fit, on_its_device, processors, strides, target_of_device, type_of, unit
 
 if TYPE_CHECKING:
     import torch
@@ -255,6 +255,7 @@ def merge_kernel(sums, partial, out, low, high, first, start, lengths, out_b, ou
     )
 
 
+@on_its_device
 def dense(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -265,11 +266,13 @@ def dense(
     soft_cap: float = 0.0,
     first: torch.Tensor | None = None,
     split: bool | None = None,
+    alone: bool | None = None,
 ) -> torch.Tensor:
     """q[B, H, L, D], k, v[B, KH, S, D] -> [B, H, L, D], of arguments that `attention.attention` has checked.
 
     first: int32[B], no later than any low of its request; splits are counted from there. Without it, from the query's own low.
     split: a program for each split; None: where that has been shown to give the same bits, and there are few queries.
+    alone: without `first`, whether queries of a request begin at different keys; None: the device is asked, and waited for.
     """
     import torch
 
@@ -278,12 +281,12 @@ def dense(
     if not out.numel():
         return out
     low, high = (t.to(torch.int32).contiguous() for t in (low, high))
-    windowed, alone = first is not None, False
+    windowed = first is not None
     if first is None:
-        sees = high > low
-        first = torch.where(sees, low, torch.iinfo(torch.int32).max).amin(1, keepdim=True)
-        if length > 1 and bool((sees & (low != first)).any()):
-            first, alone = low, True
+        first = torch.where(high > low, low, torch.iinfo(torch.int32).max).amin(1, keepdim=True)
+        alone = length > 1 and (bool(((high > low) & (low != first)).any()) if alone is None else alone)
+        first = low if alone else first
+    alone = alone and not windowed
     first = fit(first.view(batch, -1), 1)
     numbers = {
         "low_b": length,
@@ -309,6 +312,7 @@ def dense(
     return out
 
 
+@on_its_device
 def paged(
     q: torch.Tensor,
     keys: torch.Tensor,

@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 
 from detcheck.kernels._signature import Signature
-from detcheck.kernels._triton import Declared, Tile, family, fit, processors, strides, target_of_device, type_of, unit
+from detcheck.kernels._triton import Declared, Tile, family, fit, on_its_device, processors, strides, target_of_device, type_of, unit
 
 if TYPE_CHECKING:
     import torch
@@ -129,6 +129,7 @@ def bmm_kernel(x, w, out, M, N, K, x_b, x_m, w_b, w_n, w_k, out_b, out_m,
     tl.store(to, total.to(out.dtype.element_ty), mask=(row < M)[:, None] & (column < N)[None, :])
 
 
+@on_its_device
 def matmul(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """x[M, K] @ w[N, K].T + bias[N] -> [M, N], of arguments that `matmul.linear` has checked."""
     import torch
@@ -157,6 +158,7 @@ def matmul(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None) -> torch
     return out
 
 
+@on_its_device
 def bmm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a[B, M, K] @ b[B, K, N] -> [B, M, N], of arguments that `matmul.bmm` has checked. One tile for all sizes."""
     batch, m, k = a.shape

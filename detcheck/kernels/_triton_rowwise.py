@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from detcheck.kernels._signature import Signature
-from detcheck.kernels._triton import Declared, Tile, fit, strides, type_of, unit
+from detcheck.kernels._triton import Declared, Tile, fit, on_its_device, strides, type_of, unit
 
 if TYPE_CHECKING:
     import torch
@@ -103,6 +103,7 @@ def gate_kernel(x, up, out, N, x_m, up_m, out_m, WHAT: tl.constexpr, UNIT: tl.co
     tl.store(out + row * out_m * UNIT + column, y, mask=column < N)
 
 
+@on_its_device
 def rowwise(op: str, x: torch.Tensor, second: torch.Tensor | None, eps: float, width: int) -> torch.Tensor:
     """The op on each row of x[M, n] -> [M, width]. second: a weight [1, n], or an operand [M, n]; `_rowwise.rowwise` has checked."""
     import torch

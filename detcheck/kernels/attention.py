@@ -9,7 +9,9 @@ decode, and keys that lie in one piece or in the blocks of a paged cache: a spli
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from detcheck.kernels import _native, _triton
 from detcheck.kernels._checks import NotInvariantError, dtype_code
@@ -50,7 +52,9 @@ def attention(
         _triton.need()
         from detcheck.kernels import _triton_attention
 
-        low, high = causal(batch, length, k.shape[2], device=q.device) if low is None else (low, high)
+        if low is None:
+            low, high = causal(batch, length, k.shape[2], device=q.device)
+            return _triton_attention.dense(q, k, v, low, high, scale, soft_cap, alone=False)
         return _triton_attention.dense(q, k, v, low, high, scale, soft_cap)
     if not _native.available():
         low, high = causal(batch, length, k.shape[2]) if low is None else (low, high)
@@ -294,8 +298,34 @@ def causal(
 def seen(mask: torch.Tensor, batch: int, length: int, keys: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(low, high) of a mask [B or 1, 1 or H, L or 1, S]: booleans (true: seen) or numbers that are added (0: seen).
 
-    Raises NotInvariantError where heads see different keys, where a query's keys are not one run, or where a bias is added.
+    A model hands every layer the same tensor: it is looked at once, since on a GPU each look waits for the device. A mask must
+    therefore not be written over between layers. Raises NotInvariantError where heads see different keys, where a query's keys are
+    not one run, or where a bias is added.
     """
+    return _of_mask(mask, _look, batch, length, keys)
+
+
+class Remembered:
+    """What was found of the last tensor that was asked about, until it is gone or, where torch counts that, written over."""
+
+    def __init__(self) -> None:
+        self._whose: weakref.ref[torch.Tensor] | None = None
+        self._key: tuple[object, ...] = ()
+        self._found: Any = None
+
+    def __call__(self, tensor: torch.Tensor, look: Callable[..., Any], *more: object) -> Any:
+        """look(tensor, *more), or what it gave before for the same."""
+        key = (None if tensor.is_inference() else tensor._version, *more)
+        if self._whose is None or self._whose() is not tensor or self._key != key:
+            self._found = look(tensor, *more)
+            self._whose, self._key = weakref.ref(tensor), key
+        return self._found
+
+
+_of_mask = Remembered()
+
+
+def _look(mask: torch.Tensor, batch: int, length: int, keys: int) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
     if mask.dtype != torch.bool:
@@ -310,7 +340,7 @@ def seen(mask: torch.Tensor, batch: int, length: int, keys: int) -> tuple[torch.
     seen_by = mask[:, 0, :, :keys].expand(batch, length, keys)
     count = seen_by.sum(-1, dtype=torch.int32)
     low = seen_by.to(torch.int8).argmax(-1).to(torch.int32)
-    run = torch.arange(keys, device=mask.device)[None, None] - low[..., None]
+    run = torch.arange(keys, dtype=torch.int32, device=mask.device)[None, None] - low[..., None]
     if not bool(((run >= 0) & (run < count[..., None]) == seen_by).all()):
         raise NotInvariantError("attention over keys with gaps between them has no batch-invariant kernel")
     return low, low + count

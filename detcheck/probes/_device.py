@@ -35,7 +35,7 @@ def finish(device: str) -> None:
     import torch
 
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
 
 
 def free_bytes(device: str) -> int:

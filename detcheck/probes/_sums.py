@@ -127,14 +127,16 @@ class Sums:
         """values[n] at summands leaves[n] of the sums in slots[n]."""
         import torch
 
-        value = torch.as_tensor(values, dtype=torch.float64).to(self.terms.dtype)
-        self.terms[..., torch.from_numpy(slots), torch.from_numpy(leaves)] = value
+        value = torch.as_tensor(values, dtype=torch.float64).to(self.terms.dtype).to(self.terms.device)
+        at, of = (torch.from_numpy(index).to(self.terms.device) for index in (slots, leaves))
+        self.terms[..., at, of] = value
 
     def load(self, slots: np.ndarray, values: np.ndarray) -> None:
         """values[n, length] into the sums of slots[n]."""
         import torch
 
-        self.terms[..., torch.from_numpy(slots), :] = torch.from_numpy(values).to(self.terms.dtype)
+        at = torch.from_numpy(slots).to(self.terms.device)
+        self.terms[..., at, :] = torch.from_numpy(values).to(self.terms.dtype).to(self.terms.device)
 
     def multiply_by(self, factors: np.ndarray | float) -> None:
         import torch
@@ -199,15 +201,21 @@ def bare(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def make(
-    form: str, function: Callable[..., object], shape: Sequence[int], rows: int, dtype: torch.dtype, fed: str = ""
+    form: str,
+    function: Callable[..., object],
+    shape: Sequence[int],
+    rows: int,
+    dtype: torch.dtype,
+    fed: str = "",
+    device: str = "cpu",
 ) -> Sums:
-    """The op in that form with `rows` rows in the batch; `fed` as in `kernels._batches.form`."""
+    """The op in that form with `rows` rows in the batch; `fed` as in `kernels._batches.form`, `device` torch's name of it."""
     import torch
 
     arguments: list[torch.Tensor] = []
 
     def tensor(*sizes: int) -> torch.Tensor:
-        made = torch.ones(*sizes, dtype=dtype)
+        made = torch.ones(*sizes, dtype=dtype, device=device)
         if fed == "strides":
             made = strided(made) if made.ndim > 1 else strided(made[:, None])[:, 0]
         arguments.append(unaligned(made) if fed == "alignment" else made)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detcheck import lookup
-from detcheck.probes import _user_op
+from detcheck.probes import _device, _user_op
 from detcheck.probes._sums import OpError
 
 if TYPE_CHECKING:
@@ -103,14 +103,15 @@ UNREADABLE = {
 }
 
 
-def why(name: str, op: Op, rows: int, dtype: str, seed: int) -> str:
+def why(name: str, op: Op, rows: int, dtype: str, seed: int, device: str = "cpu") -> str:
     """The reason, and whether the op shows it here. Raises OpError."""
     import torch
 
     bundled, reason = lookup.find("kernels", name).OP, UNREADABLE[name]
     try:
         with torch.no_grad():
-            holds = reason.holds(op, bundled.make(bundled.shapes[0], rows, getattr(torch, dtype), seed))
+            made = bundled.make(bundled.shapes[0], rows, getattr(torch, dtype), seed)
+            holds = reason.holds(op, _device.moved(made, device))
     except Exception as error:  # as in Sums: an op may raise anything
         raise OpError(f"raised {_user_op.words(error)}") from error
     if holds:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from detcheck.engines.checkpoint import first_line, full_dtype
 from detcheck.environment import observe_environment
 from detcheck.errors import FailedError, UsageError
 from detcheck.kernels._batches import row_bits
 from detcheck.kernels._checks import out_of_memory
+from detcheck.kernels._fallback import bits_equal
 from detcheck.outcomes import digest_outcome, row_outcome
 from detcheck.probes import _device
 from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Role, Schedule, Spec, Step, Subject
+
+if TYPE_CHECKING:
+    import torch
 
 CONDITION = "repeat"
 STORED = 1 << 16  # elements of a product whose bits are stored; of a larger one the digest is
@@ -71,6 +75,8 @@ class Matmul:
         environment = observe_environment(device)
         cases = ((case, Role.GATES),)
         self.subject = Subject("matmul", dtype, {}, (), planned or Schedule(steps), environment, cases)
+        # Compared where it is: one that is equal to the first is neither copied to the host nor hashed.
+        self._first: tuple[torch.Tensor, Outcome] | None = None
         self._condition = Condition(CONDITION, 1, 0, f"seed {spec.seed}", environment.threads)
 
     def close(self) -> None:
@@ -82,15 +88,18 @@ class Matmul:
         started = time.perf_counter()
         try:
             product = self._a @ self._b
-            bits, dtype = row_bits(product.reshape(1, -1), 1)
+            again = self._first is not None and bits_equal(product, self._first[0])
+            found = self._first[1] if again else self._outcome(product)
         except (RuntimeError, MemoryError) as error:
             what = "out of memory" if out_of_memory(error) else first_line(error)
             raise FailedError(f"the product of {case.input} in {case.dtype} cannot be made: {what}") from None
+        self._first = self._first or (product, found)
         wall_s = time.perf_counter() - started
-        row = bits[0]
-        small = len(row) <= STORED
-        found = row_outcome(row, dtype) if small else digest_outcome(dtype.encode(), row.tobytes())
         return [Observation(case, self._condition, step.trial, step.index, 0, found.id, (1,), wall_s=wall_s)], [found]
+
+    def _outcome(self, product: torch.Tensor) -> Outcome:
+        (row,), dtype = row_bits(product.reshape(1, -1), 1)
+        return row_outcome(row, dtype) if len(row) <= STORED else digest_outcome(dtype.encode(), row.tobytes())
 
 
 PROBE = Matmul

@@ -20,8 +20,8 @@ from detcheck.environment import observe_environment
 from detcheck.errors import FailedError, UsageError
 from detcheck.kernels._batches import threads
 from detcheck.outcomes import digest_outcome
-from detcheck.probes import _prove, _unreadable, _user_op
-from detcheck.probes._arms import kernel_flags
+from detcheck.probes import _device, _prove, _unreadable, _user_op
+from detcheck.probes._arms import check_kernels, kernel_flags
 from detcheck.probes._order_call import Revealer, blank
 from detcheck.probes._order_ops import ALL, BUNDLED, PLANTED, bundled, form_of, theirs
 from detcheck.probes._sums import WITHOUT_BATCH, OpError, Place, Sums, make, sizes
@@ -49,7 +49,7 @@ class Options:
     prove: bool = False
     """ask about every pair of summands"""
 
-    DEFAULTS: ClassVar[dict[str, object]] = {"trials": 2, "device": "cpu"}
+    DEFAULTS: ClassVar[dict[str, object]] = {"trials": 2}
 
 
 def ops(own: Options) -> tuple[str, ...]:
@@ -61,6 +61,7 @@ def ops(own: Options) -> tuple[str, ...]:
 def check(spec: Spec) -> None:
     """What can be known before anything is loaded. Raises UsageError."""
     own: Options = spec.options
+    _device.check(spec.device)
     if ":" in own.op:
         _user_op.check_path(own.op)
     elif own.op not in (ALL, *BUNDLED, *UNREADABLE):
@@ -116,7 +117,8 @@ class Order:
             import torch
         except ImportError as error:
             raise FailedError(f"running an op needs torch ({error}): pip install 'detcheck[transformers]'") from None
-        self._spec, self._digests = spec, {}
+        self._spec, self._digests, self._device = spec, {}, _device.found(spec.device)
+        check_kernels(spec.kernels, self._device)
         self._dtype = full_dtype(spec.dtype) or "float32"
         self._arms = [self._arm(op) for op in ops(spec.options)]
         counts = dict.fromkeys(spec.options.threads or (torch.get_num_threads(),))
@@ -130,7 +132,7 @@ class Order:
             ]
         cases = tuple((arm.case, Role.GATES) for arm in self._arms)
         schedule = planned or Schedule(tuple(steps))
-        environment = observe_environment("cpu", kernel_flags(spec.kernels))
+        environment = observe_environment(self._device, kernel_flags(spec.kernels))
         self.subject = Subject(spec.options.op, self._dtype, self._digests, (), schedule, environment, cases)
         self._revealer = Revealer(self._dtype, spec.seed, spec.options.prove)
 
@@ -151,7 +153,7 @@ class Order:
 
         fed = self._spec.options.layout or ""
         try:
-            return make(arm.form, arm.function, arm.shape, rows, getattr(torch, self._dtype), fed)
+            return make(arm.form, arm.function, arm.shape, rows, getattr(torch, self._dtype), fed, self._device)
         except (RuntimeError, MemoryError) as error:  # torch's own word for no memory is a RuntimeError
             raise OpError(f"cannot be given {rows} rows here: {_user_op.words(error)}") from error
 
@@ -183,7 +185,7 @@ class Order:
         with threads(count):
             try:
                 if not arm.form:
-                    why = _unreadable.why(arm.case.subject, arm.function, rows, self._dtype, self._spec.seed)
+                    why = _unreadable.why(arm.case.subject, arm.function, rows, self._dtype, self._spec.seed, self._device)
                     seen(None, blank(0) | {"why": why}, 0, 0.0)
                     return observations, made
                 for found in self._revealer.orders(self._sums(arm, rows)):
