@@ -20,7 +20,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from detcheck.kernels import _triton_attention, _triton_matmul, _triton_rowwise
+from detcheck.kernels import _triton_attention, _triton_matmul, _triton_rowwise, _triton_tiles
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -108,6 +108,10 @@ def subjects(dtype, target):
         yield f"matmul {n}x4096", m.matmul_kernel, signature, {}
         if signature.constexprs["DESCRIPTORS"]:
             yield f"matmul {n}x4096, pointers", m.matmul_kernel, signature, {"DESCRIPTORS": False}
+    for _, columns, tile in _triton_tiles.BY_ROWS.get(target, ()) if dtype != "fp32" else ():
+        sizes = "x".join(str(tile.sizes[f"BLOCK_{axis}"]) for axis in "MNK")
+        words = f"matmul {sizes}{' swapped' if tile.sizes['SWAP'] else ''}"
+        yield words, m.matmul_kernel, m.matmul_signature(dtype, target, min(columns, 32768), chosen=tile), {}
     yield "bmm", m.bmm_kernel, m.bmm_signature(dtype, target), {}
     for name in ("attention_kernel", "split_kernel", "merge_kernel"):
         for dim, changes in ATTENTION:

@@ -45,7 +45,17 @@ class Findings:
 
 def detcheck(found, *words, expected=(0,)):
     """The command as a user types it. Returns its JSON report; what it printed goes into the log."""
-    command = [sys.executable, "-m", "detcheck", *map(str, words), "--format", "json", "--output-dir", str(found.out / "runs"), "-q"]
+    command = [
+        sys.executable,
+        "-m",
+        "detcheck",
+        *map(str, words),
+        "--format",
+        "json",
+        "--output-dir",
+        str(found.out / "runs"),
+        "-q",
+    ]
     print("$", *command[1:], flush=True)
     started = time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=found.out)
@@ -66,7 +76,9 @@ def arms(report):
     told = []
     for one in report["findings"]:
         distinct = one.get("distinct_bits") or one.get("distinct")
-        told.append(f"{one['case']['kernels']} {one['case']['dtype']}: {one['verdict']}, {distinct} distinct of {one['samples']}")
+        told.append(
+            f"{one['case']['kernels']} {one['case']['dtype']}: {one['verdict']}, {distinct} distinct of {one['samples']}"
+        )
     return "; ".join(told)
 
 
@@ -140,9 +152,21 @@ def folder_of_qwen3(found):
     folder = found.out / "qwen3"
     if (folder / "config.json").is_file():
         return folder
-    sizes = {"hidden_size": 4096, "intermediate_size": 12288, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
+    sizes = {
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+    }
     if found.small:
-        sizes = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+        sizes = {
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+        }
     config = transformers.Qwen3Config(
         vocab_size=2048 if found.small else 32768, num_hidden_layers=2 if found.small else 4, tie_word_embeddings=True,
         max_position_embeddings=4096, bos_token_id=None, eos_token_id=None, pad_token_id=None, **sizes,
@@ -177,8 +201,22 @@ def batch(found):
 
 
 def tests(found):
-    with_workers = ["-n", "8"] if subprocess.run([sys.executable, "-c", "import xdist"], capture_output=True).returncode == 0 else []
-    command = [sys.executable, "-m", "pytest", ROOT / "tests" / "test_gpu.py", "-q", "-rfE", "-p", "no:cacheprovider", *with_workers]
+    with_workers = (
+        ["-n", "8"]
+        if subprocess.run([sys.executable, "-c", "import xdist"], capture_output=True).returncode == 0
+        else []
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        ROOT / "tests" / "test_gpu.py",
+        "-q",
+        "-rfE",
+        "-p",
+        "no:cacheprovider",
+        *with_workers,
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     print(done.stdout)
     last = (done.stdout.strip().splitlines() or ["nothing"])[-1].strip("= ")
@@ -242,7 +280,9 @@ def geometric_means(rows):
         decode = shape[1] == 1 if what.startswith("attention") else shape[0] <= 128
         told.setdefault(f"{what} {dtype} {'decode' if decode else 'prefill'}", []).append(ms["stock"] / ms["ours"])
     means = {name: math.exp(statistics.fmean(map(math.log, ratios))) for name, ratios in told.items()}
-    return "stock / ours: " + ", ".join(f"{name} {mean:.2f} (least {min(told[name]):.2f})" for name, mean in means.items())
+    return "stock / ours: " + ", ".join(
+        f"{name} {mean:.2f} (least {min(told[name]):.2f})" for name, mean in means.items()
+    )
 
 
 def graphs(found):
@@ -279,10 +319,16 @@ def graphs(found):
 
 
 def order(found):
-    sizes = ("--shape", "32,8", "--batch-sizes", "1,2") if found.small else ("--shape", "1024,1024", "--batch-sizes", "1,16,256")
+    sizes = (
+        ("--shape", "32,8", "--batch-sizes", "1,2")
+        if found.small
+        else ("--shape", "1024,1024", "--batch-sizes", "1,16,256")
+    )
     for dtype in ("float32", "bf16"):
         report = detcheck(found, "order", "--device", found.device, "--dtype", dtype, *sizes, expected=(0, 1, 3))
-        found.say("; ".join(f"{one['case']['dtype']}: {one['verdict']}, {one['note']}" for one in report["findings"])[:600])
+        found.say(
+            "; ".join(f"{one['case']['dtype']}: {one['verdict']}, {one['note']}" for one in report["findings"])[:600]
+        )
 
 
 def bisect(found):
@@ -312,7 +358,7 @@ def overhead(found):
         def plain(rows=rows, prompts=prompts):
             ids = torch.tensor([row.prompt for row in prompts], device=found.device)
             with torch.inference_mode():
-                engine._model.generate(ids, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)  # noqa: SLF001
+                engine._model.generate(ids, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)
 
         seconds = {}
         for name, call in (("probed", probed), ("plain", plain)):

@@ -64,13 +64,22 @@ def run(name: str, out: Path, arguments: argparse.Namespace, seconds: float) -> 
     """The part in a process of its own; what it wrote down, though it was killed or died."""
     found, log = out / f"{name}.json", out / f"{name}.log"
     found.unlink(missing_ok=True)
-    command = [sys.executable, HERE / "gpu_parts.py", name, out, arguments.device, *(["--small"] if arguments.small else [])]
+    command = [
+        sys.executable,
+        HERE / "gpu_parts.py",
+        name,
+        out,
+        arguments.device,
+        *(["--small"] if arguments.small else []),
+    ]
     path = os.pathsep.join([str(HERE.parent), str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     if arguments.device == "cpu" and name == "tiles":
         environment["TRITON_INTERPRET"] = "1"
     with log.open("w") as file:
-        child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=out, start_new_session=True)
+        child = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=out, start_new_session=True
+        )
         try:
             code = child.wait(seconds)
             ended = "" if code == 0 else f"ended with exit code {code}, see {log.name}"

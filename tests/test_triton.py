@@ -140,7 +140,7 @@ def test_descriptors_add_what_pointers_add(matmul, dtype, monkeypatch):
     among = x.clone()
     among[torch.arange(130) != 70] = torch.nan
     assert bits_equal(matmul.matmul(among, w, bias)[70], whole[70])
-    assert all(watched.seen) and len(watched.seen) == 12
+    assert all(watched.seen) and len(watched.seen) >= 12
     watched.seen.clear()
     turned = w.t().contiguous().t()
     for m in (1, 130):

@@ -26,6 +26,8 @@ class Signature:
     """axes of the grid along which programs take other rows, or other tiles of rows; fewer only where the others do not"""
     aligned: tuple[str, ...] = ()
     """pointers that the launcher only passes aligned to 16 bytes (copying if need be); trusted, and named in the certificate"""
+    trusted: tuple[str, ...] = ()
+    """what the launcher does besides that no certificate can show, in words: named in the certificate"""
     masked_tail: bool = False
     """attention's rule: how far the loop over keys goes may follow the tile of queries, where what it adds is masked for the others"""
     options: Mapping[str, object] = field(default_factory=dict)

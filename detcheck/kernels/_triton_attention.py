@@ -8,7 +8,8 @@ prefill and decode are one order.
 
 Few queries over many keys leave a device idle. `split_kernel` then has a program for every split, which writes down what
 `attend_split` gives, and `merge_kernel` calls `merge` on them in the same order: the same operations, and fused multiply-adds
-are off (see _triton.py), so the same bits. They are other binaries all the same: see SPLIT_SHOWN.
+are off (see _triton.py), so the same bits. They are other binaries all the same: the device is asked for the bits of both before the
+second way is taken (`splits_agree`), and where they differ it never is.
 
 With a window the splits are counted from the request's first key, where the caller knows it (`first`, and in a paged cache);
 else from the query's own first key, and then a tile holds one query, since its neighbours' splits begin elsewhere.
@@ -23,16 +24,28 @@ import triton
 import triton.language as tl
 
 from detcheck.kernels._checks import NotInvariantError
+from detcheck.kernels._fallback import bits_equal
 from detcheck.kernels._signature import Signature
-from detcheck.kernels._triton import Declared, Tile, family, fit, on_its_device, processors, strides, target_of_device, type_of, unit
+from detcheck.kernels._triton import (
+    Declared,
+    Tile,
+    family,
+    fit,
+    on_its_device,
+    processors,
+    strides,
+    target_of_device,
+    type_of,
+    unit,
+)
 
 if TYPE_CHECKING:
     import torch
 
 SPLIT = 256  # keys. Part of the result's definition, as BLOCK_N is
-# Targets on which tests/test_gpu.py has shown that split_kernel and attention_kernel give the same bits; only there is the one
-# or the other chosen by how much there is to do. None yet: no GPU was at hand.
-SPLIT_SHOWN: frozenset[str] = frozenset()
+FEW = 16  # rows of a tile at most for which merge_kernel takes a small one: in decode few of the tile's rows exist
+MANY = 64  # requests of the data on which they are compared
+_agreed: dict[tuple[object, ...], bool] = {}  # what splits_agree found, of this process
 LOG2_E = tl.constexpr(1.4426950408889634)  # powers of 2 are what the hardware computes
 
 
@@ -64,9 +77,10 @@ def tile(dim: int, dtype: str, target: str) -> Tile:
     return Tile({"BLOCK_M": m, "BLOCK_N": n, "BLOCK_D": wide}, warps, 1 if dtype == "fp32" else 2)
 
 
-def tile_of_merge(dim: int, dtype: str, target: str) -> Tile:
-    """The same rows; nothing is multiplied across them, so the warps are free."""
+def tile_of_merge(dim: int, dtype: str, target: str, few: bool = False) -> Tile:
+    """The same rows, or of them the first FEW; nothing is multiplied across rows, so they and the warps are free."""
     sizes = tile(dim, dtype, target).sizes
+    sizes = sizes | {"BLOCK_M": min(sizes["BLOCK_M"], FEW)} if few else sizes
     return Tile(sizes, min(max(sizes["BLOCK_M"] * sizes["BLOCK_D"] // 512, 1), 16), 2)
 
 
@@ -151,11 +165,11 @@ def rows_of_tile(number, r, low, high, start, lengths, first, low_b, first_b, fi
 
 _DYNAMIC = (
     "q_b", "q_h", "q_l", "out_b", "out_h", "out_l", "k_b", "k_h", "k_s", "v_b", "v_h", "v_s", "table_b", "low_b", "first_b",
-    "first_l", "L", "S", "QUERIES", "parts",
+    "first_l", "L", "S", "QUERIES", "parts", "rows",
 )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=[n for n in _DYNAMIC if n != "parts"])
+@triton.jit(do_not_specialize=[n for n in _DYNAMIC if n not in ("parts", "rows")])
 def attention_kernel(q, keys, values, out, low, high, first, table, start, lengths, q_b, q_h, q_l, out_b, out_h, out_l, k_b, k_h,
                      k_s, v_b, v_h, v_s, table_b, low_b, first_b, first_l, L, S, QUERIES, scale, cap, GROUP: tl.constexpr,
                      HEADS: tl.constexpr, WINDOW: tl.constexpr,
@@ -191,11 +205,14 @@ def attention_kernel(q, keys, values, out, low, high, first, table, start, lengt
 
 @triton.jit(do_not_specialize=[n for n in _DYNAMIC if not n.startswith("out_")])
 def split_kernel(q, keys, values, sums, partial, low, high, first, table, start, lengths, q_b, q_h, q_l, k_b, k_h, k_s, v_b, v_h,
-                 v_s, table_b, low_b, first_b, first_l, L, S, QUERIES, parts, scale, cap, GROUP: tl.constexpr,
+                 v_s, table_b, low_b, first_b, first_l, L, S, QUERIES, parts, rows, scale, cap, GROUP: tl.constexpr,
                  HEADS: tl.constexpr, SHARED: tl.constexpr, WINDOW: tl.constexpr,
                  PAGE: tl.constexpr, UNIT: tl.constexpr, D: tl.constexpr, CAP: tl.constexpr, SPLIT: tl.constexpr,
                  BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):  # fmt: skip
-    """One split of one tile: (maximum, sum) to sums[r, tile, shared, part, 2, BLOCK_M], output to partial[..., BLOCK_M, BLOCK_D]."""
+    """One split of one tile: (maximum, sum) to sums[r, tile, shared, part, 2, rows], output to partial[..., rows, BLOCK_D].
+
+    rows: of a tile, as many as there can be.
+    """
     part, r = tl.program_id(0), tl.program_id(2).to(tl.int64)
     number, shared = tl.program_id(1) // SHARED, tl.program_id(1) % SHARED
     tl.static_assert(SPLIT % BLOCK_N == 0)  # else a block would reach into the next split
@@ -218,14 +235,14 @@ def split_kernel(q, keys, values, sums, partial, low, high, first, table, start,
         tl.minimum(split + SPLIT, end), limit, scale, cap, PAGE, UNIT, D, BLOCK_M, BLOCK_N, BLOCK_D, CAP)  # fmt: skip
     slot = (r * tl.num_programs(1) + tl.program_id(1)) * parts + part
     at = tl.arange(0, BLOCK_M)
-    tl.store(sums + slot * 2 * BLOCK_M + at, most, mask=there)
-    tl.store(sums + slot * 2 * BLOCK_M + BLOCK_M + at, total, mask=there)
-    tl.store(partial + slot * BLOCK_M * BLOCK_D + at[:, None] * BLOCK_D + d[None, :], output, mask=there[:, None])
+    tl.store(sums + slot * 2 * rows + at, most, mask=there)
+    tl.store(sums + slot * 2 * rows + rows + at, total, mask=there)
+    tl.store(partial + slot * rows * BLOCK_D + at[:, None] * BLOCK_D + d[None, :], output, mask=there[:, None])
 
 
 @triton.jit(do_not_specialize=[n for n in _DYNAMIC if n[:2] not in ("q_", "k_", "v_", "ta")])
 def merge_kernel(sums, partial, out, low, high, first, start, lengths, out_b, out_h, out_l, low_b, first_b, first_l, L, S, QUERIES,
-                 parts, GROUP: tl.constexpr, HEADS: tl.constexpr, SHARED: tl.constexpr, WINDOW: tl.constexpr, PAGE: tl.constexpr, UNIT: tl.constexpr, D: tl.constexpr, SPLIT: tl.constexpr,
+                 parts, rows, GROUP: tl.constexpr, HEADS: tl.constexpr, SHARED: tl.constexpr, WINDOW: tl.constexpr, PAGE: tl.constexpr, UNIT: tl.constexpr, D: tl.constexpr, SPLIT: tl.constexpr,
                  BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr):  # fmt: skip
     """What split_kernel wrote down of one tile, from the first split to the last; a row takes those in which it sees a key."""
     r = tl.program_id(2).to(tl.int64)
@@ -240,10 +257,10 @@ def merge_kernel(sums, partial, out, low, high, first, start, lengths, out_b, ou
     slot = (r * tl.num_programs(1) + tl.program_id(1)) * parts
     for split in range(begin, end, SPLIT):
         sees = there & (split < row_high) & (split + SPLIT > row_low)
-        most_s = tl.where(sees, tl.load(sums + slot * 2 * BLOCK_M + at, mask=there, other=0.0), float("-inf"))
-        total_s = tl.where(sees, tl.load(sums + slot * 2 * BLOCK_M + BLOCK_M + at, mask=there, other=0.0), 0.0)
+        most_s = tl.where(sees, tl.load(sums + slot * 2 * rows + at, mask=there, other=0.0), float("-inf"))
+        total_s = tl.where(sees, tl.load(sums + slot * 2 * rows + rows + at, mask=there, other=0.0), 0.0)
         output_s = tl.load(
-            partial + slot * BLOCK_M * BLOCK_D + at[:, None] * BLOCK_D + d[None, :], mask=there[:, None], other=0.0
+            partial + slot * rows * BLOCK_D + at[:, None] * BLOCK_D + d[None, :], mask=there[:, None], other=0.0
         )
         most, total, output = merge(most, total, output, most_s, total_s, tl.where(sees[:, None], output_s, 0.0))
         slot += 1
@@ -286,7 +303,7 @@ def dense(
         first = torch.where(high > low, low, torch.iinfo(torch.int32).max).amin(1, keepdim=True)
         alone = length > 1 and (bool(((high > low) & (low != first)).any()) if alone is None else alone)
         first = low if alone else first
-    alone = alone and not windowed
+    alone = bool(alone) and not windowed
     first = fit(first.view(batch, -1), 1)
     numbers = {
         "low_b": length,
@@ -399,7 +416,8 @@ def _launch(
     scaled = 2 * scale / soft_cap if soft_cap else scale
     factors = {"scale": scaled * LOG2_E.value, "cap": soft_cap * LOG2_E.value}
     if split is None:
-        split = target in SPLIT_SHOWN and parts > 1 and tiles * shared * requests < processors()
+        few = parts > 1 and tiles * shared * requests < processors()
+        split = few and splits_agree(q, group, scaled != scale)
     if not split:
         given = {"q": q, "keys": keys, "values": values, "out": out, **pointers, **numbers, **factors, **constants}
         given = {n: given[n] for n in attention_kernel.arg_names}
@@ -407,8 +425,9 @@ def _launch(
         return
     parts = max(parts, 1)
     slots = requests * tiles * shared * parts
-    sums = q.new_empty(slots, 2, block_m, dtype=torch.float32)
-    partial = q.new_empty(slots, block_m, chosen.sizes["BLOCK_D"], dtype=torch.float32)
+    rows = min(in_tile, queries) * together
+    sums = q.new_empty(slots, 2, rows, dtype=torch.float32)
+    partial = q.new_empty(slots, rows, chosen.sizes["BLOCK_D"], dtype=torch.float32)
     given = {
         "q": q,
         "keys": keys,
@@ -421,10 +440,57 @@ def _launch(
         **factors,
         **constants,
         "parts": parts,
+        "rows": rows,
     }
-    merging = tile_of_merge(dim, type_of(q), target)
+    merging = tile_of_merge(dim, type_of(q), target, rows <= FEW)
     split_kernel[(parts, tiles * shared, requests)](**{n: given[n] for n in split_kernel.arg_names}, **chosen.options)
+    given |= merging.sizes
     merge_kernel[(1, tiles * shared, requests)](**{n: given[n] for n in merge_kernel.arg_names}, **merging.options)
+
+
+def telling(group: int, dim: int) -> list[tuple[torch.Tensor, ...]]:
+    """q[B, 2 group, 2, D], k, v[B, 2, S, D] in which an order of addition shows, though results are in half precision.
+
+    Scores span many powers of 2 in some requests, so that maxima move from split to split. In the first two each key is there twice, with
+    values that cancel: of the sums of values nothing is left but what was rounded on the way. What they are divided by shows in the
+    last bit of one result in ten thousand, so the third has many.
+    """
+    import torch
+
+    generator, made = torch.Generator().manual_seed(0), []
+    for requests, keys, cancels in ((3, 2 * SPLIT + 2, True), (3, 8 * SPLIT - 4, True), (MANY, 2 * SPLIT + 2, False)):
+        unlike = 2.0 ** (torch.arange(requests) % 3)[:, None, None, None]
+        sizes = ((requests, 2 * group, 2, dim), *[(requests, 2, keys // 2, dim)] * 2)
+        q, k, v = (torch.randn(size, generator=generator) * unlike for size in sizes)
+        order = torch.randperm(keys, generator=generator)
+        k, v = torch.cat([k, k], 2)[:, :, order], torch.cat([v, -v if cancels else v], 2)[:, :, order]
+        made.append((q, k, v))
+    return made
+
+
+def splits_agree(q: torch.Tensor, group: int, capped: bool) -> bool:
+    """Whether q's device gives the same bits at one go and with a program a split, for heads of that width and dtype.
+
+    It is asked once for each kind of attention, and never while a graph is captured: until then it is one go.
+    """
+    import torch
+
+    key = (str(q.device), q.dtype, q.shape[-1], group, capped)
+    if key in _agreed:
+        return _agreed[key]
+    if q.is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
+    dim, same = q.shape[-1], True
+    for wide, k, v in telling(group, dim):
+        wide, k, v = (t.to(q.dtype).to(q.device) for t in (wide, k, v))
+        keys = k.shape[2]
+        high = torch.tensor([[keys, keys], [keys // 2, keys], [1, keys]], dtype=torch.int32)
+        high = high.repeat(-(-len(k) // 3), 1)[: len(k)].to(q.device)
+        low, cap = torch.zeros_like(high), 20.0 if capped else 0.0
+        ways = [dense(wide, k, v, low, high, dim**-0.5, cap, split=split, alone=False) for split in (False, True)]
+        same = same and bits_equal(*ways)
+    _agreed[key] = same
+    return same
 
 
 def _constants(
@@ -460,7 +526,7 @@ def signature_of(kernel: str, dim: int = DIM) -> Callable[[str, str], Signature]
         chosen = (tile_of_merge if kernel == "merge_kernel" else tile)(dim, dtype, target)
         known = globals()[kernel].arg_names
         constants = _constants(dim, dtype, GROUP_OF, SHARED_OF, 16, 0, False, chosen) | {"PAGE": page, "WINDOW": window}
-        integers = (*_INTEGERS, *_Q, *_KV, *_OUT, "parts")
+        integers = (*_INTEGERS, *_Q, *_KV, *_OUT, "parts", "rows")
         pointers = dict.fromkeys(("q", "keys", "values", "out"), "*T") | dict.fromkeys(("sums", "partial"), "*fp32")
         pointers |= dict.fromkeys(("low", "high", "first", "table", "start", "lengths"), "*i32")
         every = {**pointers, **dict.fromkeys(integers, "i32"), "scale": "fp32", "cap": "fp32"}

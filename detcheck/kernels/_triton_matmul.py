@@ -1,9 +1,13 @@
 """Matrix products on a GPU: x[M, K] @ w[N, K].T + bias, and batches of them.
 
-Batch-invariant because a program adds the whole of K for its tile of outputs, in blocks of BLOCK_K from the first on, into one
-float32 accumulator; K, N and the dtype choose the tile, M never does. More rows mean more tiles, dealt out to as many
-programs as the device runs side by side: which program computes a tile changes nothing of what is added. Rows past M are
-zeros, and a row of a tile is multiplied by itself alone.
+Batch-invariant because a program adds the whole of K for its tile of outputs, from the first element on: in half precision into
+one float32 accumulator, by the matrix unit's own groups; in float32 a sum of its own for each BLOCK_K elements, and the sums one
+after the other (one chain of 4096 additions is less exact than what stock does). K, N and the dtype choose the tile that defines the
+result. More rows mean more tiles, dealt out to as many programs as the device runs side by side: which program computes a tile changes
+nothing of what is added. Rows past M are zeros, and a row of a tile is multiplied by itself alone.
+
+Few rows waste a tall tile, and many want a large one. `_triton_tiles.py` names others by the number of rows, and has each compared with
+the defining one on the device before it is used.
 
 Where the hardware has a unit that loads whole tiles (TMA), descriptors feed it; else threads load by pointers. Both bring the
 same blocks of K, zeros past its end, to the same tl.dot: which of the two it is changes no order, and M does not choose it.
@@ -20,7 +24,19 @@ import triton
 import triton.language as tl
 
 from detcheck.kernels._signature import Signature
-from detcheck.kernels._triton import Declared, Tile, family, fit, on_its_device, processors, strides, target_of_device, type_of, unit
+from detcheck.kernels._triton import (
+    Declared,
+    Tile,
+    family,
+    fit,
+    on_its_device,
+    processors,
+    strides,
+    target_of_device,
+    type_of,
+    unit,
+)
+from detcheck.kernels._triton_tiles import BY_ROWS, by_rows
 
 if TYPE_CHECKING:
     import torch
@@ -67,32 +83,39 @@ def descriptors(k: int, dtype: str, target: str) -> bool:
 def accumulate(x, w, k_length, x_rows, w_rows, w_step, x_there, w_there, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
                BLOCK_K: tl.constexpr):  # fmt: skip
     """The sum over K of one tile. x_rows, w_rows: offsets of its rows, w_step: of the next k in w."""
+    exact: tl.constexpr = x.dtype.element_ty == tl.float32
     total = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for begin in range(0, k_length, BLOCK_K):
         k = begin + tl.arange(0, BLOCK_K)
         inside = k < k_length
         a = tl.load(x + x_rows[:, None] + k[None, :], mask=x_there[:, None] & inside[None, :], other=0.0)
         b = tl.load(w + w_rows[None, :] + k[:, None] * w_step, mask=w_there[None, :] & inside[:, None], other=0.0)
-        total = tl.dot(a, b, total, input_precision="ieee")
+        if exact:
+            total += tl.dot(a, b, input_precision="ieee")
+        else:
+            total = tl.dot(a, b, total, input_precision="ieee")
     return total
 
 
 @triton.jit
-def accumulate_tiles(
-    x_tiles, w_tiles, row, column, k_length, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr
-):
-    """The same sum by descriptors, which know where x and w end. row, column: the first of the tile."""
-    total = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+def accumulate_tiles(x_tiles, w_tiles, row, column, k_length, SWAP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+                     BLOCK_K: tl.constexpr):  # fmt: skip
+    """The same sum by descriptors, which know where x and w end, of halves. row, column: the first of the tile.
+
+    SWAP: the weight's rows are those of the tile, [BLOCK_N, BLOCK_M]: few rows of x fill a matrix instruction so.
+    """
+    total = tl.zeros([BLOCK_N, BLOCK_M] if SWAP else [BLOCK_M, BLOCK_N], tl.float32)
     for begin in range(0, k_length, BLOCK_K):
         a, b = x_tiles.load([row, begin]), w_tiles.load([column, begin])
-        total = tl.dot(a, b.T, total, input_precision="ieee")
+        total = tl.dot(b, a.T, total) if SWAP else tl.dot(a, b.T, total)
     return total
 
 
 @triton.jit(do_not_specialize=["M", "x_m", "out_m"])
 def matmul_kernel(x, w, bias, out, M, N, K, x_m, w_n, w_k, out_m, BIAS: tl.constexpr, X_UNIT: tl.constexpr, OUT_UNIT: tl.constexpr,
                   BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
-                  DESCRIPTORS: tl.constexpr):  # fmt: skip
+                  DESCRIPTORS: tl.constexpr, SWAP: tl.constexpr):  # fmt: skip
+    tl.static_assert(DESCRIPTORS or not SWAP)
     tiles_m, tiles_n = tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N)
     if DESCRIPTORS:
         x_tiles = tl.make_tensor_descriptor(x, [M, K], [tl.cast(x_m, tl.int64) * X_UNIT, 1], [BLOCK_M, BLOCK_K])
@@ -104,15 +127,21 @@ def matmul_kernel(x, w, bias, out, M, N, K, x_m, w_n, w_k, out_m, BIAS: tl.const
         first_row, first_column = (group * GROUP_M + within % height) * BLOCK_M, (within // height) * BLOCK_N
         row, column = first_row + tl.arange(0, BLOCK_M), first_column + tl.arange(0, BLOCK_N)
         if DESCRIPTORS:
-            total = accumulate_tiles(x_tiles, w_tiles, first_row, first_column, K, BLOCK_M, BLOCK_N, BLOCK_K)
+            total = accumulate_tiles(x_tiles, w_tiles, first_row, first_column, K, SWAP, BLOCK_M, BLOCK_N, BLOCK_K)
         else:
             x_rows = row.to(tl.int64) * x_m * X_UNIT
             w_rows = column.to(tl.int64) * w_n
             total = accumulate(x, w, K, x_rows, w_rows, w_k, row < M, column < N, BLOCK_M, BLOCK_N, BLOCK_K)
+        if SWAP:
+            to = out + row.to(tl.int64)[None, :] * out_m * OUT_UNIT + column[:, None]
+            mask = (row < M)[None, :] & (column < N)[:, None]
+        else:
+            to = out + row.to(tl.int64)[:, None] * out_m * OUT_UNIT + column[None, :]
+            mask = (row < M)[:, None] & (column < N)[None, :]
         if BIAS:
-            total += tl.load(bias + column, mask=column < N, other=0.0).to(tl.float32)[None, :]
-        to = out + row.to(tl.int64)[:, None] * out_m * OUT_UNIT + column[None, :]
-        tl.store(to, total.to(out.dtype.element_ty), mask=(row < M)[:, None] & (column < N)[None, :])
+            added = tl.load(bias + column, mask=column < N, other=0.0).to(tl.float32)
+            total += added[:, None] if SWAP else added[None, :]
+        tl.store(to, total.to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["M", "N", "K", "x_b", "x_m", "w_b", "w_n", "w_k", "out_b", "out_m"])
@@ -130,8 +159,8 @@ def bmm_kernel(x, w, out, M, N, K, x_b, x_m, w_b, w_n, w_k, out_b, out_m,
 
 
 @on_its_device
-def matmul(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """x[M, K] @ w[N, K].T + bias[N] -> [M, N], of arguments that `matmul.linear` has checked."""
+def matmul(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, chosen: Tile | None = None) -> torch.Tensor:
+    """x[M, K] @ w[N, K].T + bias[N] -> [M, N], of arguments that `matmul.linear` has checked. chosen: a tile; None: by the rows."""
     import torch
 
     (m, k), n, dtype = x.shape, len(w), type_of(x)
@@ -141,10 +170,13 @@ def matmul(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None) -> torch
     if not k:
         return out.zero_() if bias is None else out.copy_(bias)
     target = target_of_device()
-    chosen = tile(n, dtype, target)
+    by_tiles = descriptors(k, dtype, target) and w.stride(1) == 1
+    if chosen is None:
+        chosen = tile(n, dtype, target)
+        if by_tiles:
+            chosen = by_rows(x, n, target, chosen, lambda a, b, other: matmul(a, b, None, other))
     constants = _constants(n, k, dtype, bias is not None) | dict(chosen.sizes)
     step, out_step = constants["X_UNIT"], constants["OUT_UNIT"]
-    by_tiles = descriptors(k, dtype, target) and w.stride(1) == 1
     x, w = (fit_tiles(x, step), fit_tiles(w, step)) if by_tiles else (fit(x, step), fit_weight(w))
     bias = out if bias is None else fit(bias, 1)  # not read where there is none
     programs = min(triton.cdiv(m, constants["BLOCK_M"]) * triton.cdiv(n, constants["BLOCK_N"]), processors())
@@ -191,14 +223,17 @@ def fit_tiles(t: torch.Tensor, step: int) -> torch.Tensor:
 
 
 def _constants(n: int, k: int, dtype: str, bias: bool) -> dict[str, object]:
-    return {"BIAS": bias, "X_UNIT": unit(k, dtype), "OUT_UNIT": unit(n, dtype), "GROUP_M": GROUP_M}
+    return {"BIAS": bias, "X_UNIT": unit(k, dtype), "OUT_UNIT": unit(n, dtype), "GROUP_M": GROUP_M, "SWAP": False}
 
 
+OTHERS = "the launcher takes other tiles by the number of rows, once their bits were equal to this one's on the device"
 N, K = 4096, 4096  # of the weight that certificates and benchmarks/compiled.py are about
 
 
-def matmul_signature(dtype: str, target: str, n: int = N, k: int = K) -> Signature:
-    chosen = tile(n, dtype, target)
+def matmul_signature(dtype: str, target: str, n: int = N, k: int = K, chosen: Tile | None = None) -> Signature:
+    """chosen: one of those that follow the rows; None: the one that defines the result."""
+    others = chosen is None and descriptors(k, dtype, target) and family(target) in BY_ROWS
+    chosen = chosen or tile(n, dtype, target)
     ways = (True, False) if descriptors(k, dtype, target) else False  # a weight that is dense along N has pointers
     integers = dict.fromkeys(("M", "N", "K", "x_m", "w_n", "w_k", "out_m"), "i32")
     return Signature(
@@ -208,6 +243,7 @@ def matmul_signature(dtype: str, target: str, n: int = N, k: int = K) -> Signatu
         reduction=("K",),
         batch_axes=(0,),
         aligned=("x", "w", "bias", "out"),
+        trusted=(OTHERS,) if others else (),
         options=chosen.options,
         dtypes=("bf16", "fp16", "fp32"),
     )

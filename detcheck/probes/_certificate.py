@@ -40,6 +40,7 @@ def certify(wrapped: Wrapped, signature: Signature, dtype: str, target: str) -> 
     built = build(wrapped, asked, target)
     found: dict[tuple[str, str, int], dict[str, object]] = {}
     trusted = [f"{', '.join(signature.aligned)}: only passed aligned to 16 bytes"] if signature.aligned else []
+    trusted += signature.trusted
     skeletons: dict[str, set[object]] = {}
     for _, same in itertools.groupby(sorted(built, key=lambda b: b.ttir), key=lambda b: b.ttir):
         forms_of = list(same)

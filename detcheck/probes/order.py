@@ -185,7 +185,9 @@ class Order:
         with threads(count):
             try:
                 if not arm.form:
-                    why = _unreadable.why(arm.case.subject, arm.function, rows, self._dtype, self._spec.seed, self._device)
+                    why = _unreadable.why(
+                        arm.case.subject, arm.function, rows, self._dtype, self._spec.seed, self._device
+                    )
                     seen(None, blank(0) | {"why": why}, 0, 0.0)
                     return observations, made
                 for found in self._revealer.orders(self._sums(arm, rows)):

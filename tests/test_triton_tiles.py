@@ -1,0 +1,147 @@
+"""Tiles that follow the number of rows, and attention with a program a split: only where the device gave equal bits for both."""
+
+import interpreted
+import pytest
+import torch
+from interpreted import interpreter  # noqa: F401
+from test_paged_attention import request
+from test_triton import SPLIT, broken, dense, normal, small
+
+from detcheck.kernels import _triton, _triton_tiles
+from detcheck.kernels._fallback import bits_equal
+
+pytestmark = [
+    pytest.mark.skipif(not _triton.available(), reason="Triton is not installed: it does not exist for this platform"),
+    pytest.mark.usefixtures("interpreter"),
+]
+BF16 = torch.bfloat16
+N, K = 67, 264  # ragged; a row is a multiple of 16 bytes, so descriptors load it
+
+
+@pytest.fixture(autouse=True)
+def nothing_agreed(monkeypatch):
+    monkeypatch.setattr(_triton_tiles, "_agreed", {})
+
+
+class Watched:
+    """A kernel that writes down which tiles it was launched with."""
+
+    def __init__(self, kernel):
+        self.kernel, self.tiles = kernel, []
+
+    def __getitem__(self, grid):
+        def launch(*args, **constants):
+            self.tiles.append((constants["BLOCK_M"], constants["BLOCK_N"], constants["SWAP"]))
+            return self.kernel[grid](*args, **constants)
+
+        return launch
+
+
+def last_tiles(module, monkeypatch, rows):
+    """rows -> the tile that the product itself was made with, after what was compared; and bits are those of all rows together."""
+    x, w, bias = normal(300, K, dtype=BF16), normal(N, K, dtype=BF16, seed=1), normal(N, dtype=BF16, seed=2)
+    whole = module.matmul(x, w, bias, module.tile(N, "bf16", "sm_90"))
+    watched, found = Watched(module.matmul_kernel), {}
+    monkeypatch.setattr(module, "matmul_kernel", watched)
+    for m in rows:
+        assert bits_equal(module.matmul(x[:m], w, bias), whole[:m]), m
+        found[m] = watched.tiles[-1]
+    before = len(watched.tiles)
+    module.matmul(x[: rows[-1]], w, bias)
+    assert len(watched.tiles) == before + 1, "what agreed once is not compared again"
+    return found
+
+
+def test_the_tile_follows_the_rows_with_the_same_bits(monkeypatch):
+    found = last_tiles(interpreted.load("_triton_matmul"), monkeypatch, (1, 16, 17, 33, 65, 257))
+    wanted = {1: (16, 32, False), 16: (16, 32, False), 17: (32, 64, True), 33: (64, 64, True), 65: (128, 64, False)}
+    assert found == wanted | {257: (128, 256, False)}
+    assert len(_triton_tiles._agreed) == 5 and all(_triton_tiles._agreed.values())
+
+
+def test_a_tile_that_adds_in_another_order_is_never_used(tmp_path, monkeypatch):
+    sound = "total = tl.dot(b, a.T, total) if SWAP"
+    module = broken("_triton_matmul", tmp_path, (sound, "total = total + tl.dot(b, a.T, tl.zeros_like(total)) if SWAP"))
+    found = last_tiles(module, monkeypatch, (17, 33, 65))
+    defining = (64, 64, False)
+    assert found == {17: defining, 33: defining, 65: (128, 64, False)}
+    assert sorted(_triton_tiles._agreed.values()) == [False, False, True]
+
+
+def test_while_a_graph_is_captured_nothing_is_compared(monkeypatch):
+    """Nothing can be looked at then: the defining tile serves, and the question stays open."""
+
+    class OnGpu:
+        is_cuda, device, dtype, shape = True, "cuda:0", BF16, (8, K)
+
+        def __len__(self):
+            return 8
+
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    defining = _triton.Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 128}, 4, 4)
+    assert _triton_tiles.by_rows(OnGpu(), N, "sm_90", defining, None) is defining
+    assert not _triton_tiles._agreed
+
+
+@pytest.mark.parametrize(("target", "there"), [("sm_90", True), ("sm_100", True), ("sm_80", False), ("gfx942", False)])
+def test_targets_without_a_table_keep_one_tile(target, there):
+    for m in (1, 20, 50, 200, 5000):
+        assert (_triton_tiles.candidate(m, 4096, target) is not None) == there
+        if there:
+            assert _triton_tiles.candidate(m, 4096, target).sizes["BLOCK_M"] >= min(m, 16)
+
+
+@pytest.mark.parametrize("dtype", [BF16, torch.float16], ids=["bf16", "fp16"])
+def test_the_data_tells_orders_apart(dtype):
+    """Every kind of it: the same products, added in two halves."""
+    for x, w in _triton_tiles.telling(5, 7, K, dtype):
+        assert x.isfinite().all() and w.isfinite().all()
+        products = x.float()[:, None] * w.float()[None]
+        plain, halves = torch.zeros(5, 7), torch.zeros(2, 5, 7)
+        for k in range(K):
+            plain = plain + products[..., k]
+            halves[k * 2 // K] = halves[k * 2 // K] + products[..., k]
+        assert plain.isfinite().all() and not bits_equal(plain, halves[0] + halves[1])
+    assert not bits_equal(plain.to(dtype), (halves[0] + halves[1]).to(dtype)), (
+        "the last kind shows it in half precision too"
+    )
+
+
+def of_few_queries(module, monkeypatch):
+    """(bits at one go, bits as the launcher chooses, whether it took splits) of one query over many keys."""
+    monkeypatch.setattr(module, "processors", lambda: 1000)
+    q, k, v = request(5 * SPLIT, 1, 2, 1, 16, BF16)
+    at_one_go = dense(module, (q, k, v), split=False)
+    taken, merge = [], module.merge_kernel
+
+    class Seen:
+        arg_names = merge.arg_names
+
+        def __getitem__(self, grid):
+            taken.append(grid)
+            return merge[grid]
+
+    monkeypatch.setattr(module, "merge_kernel", Seen())
+    chosen = dense(module, (q, k, v))
+    compared, again = len(taken), dense(module, (q, k, v))
+    assert bits_equal(chosen, again)
+    return at_one_go, chosen, len(taken) > compared
+
+
+def test_few_queries_take_a_program_a_split(monkeypatch):
+    module = small(interpreted.load("_triton_attention"))
+    at_one_go, chosen, split = of_few_queries(module, monkeypatch)
+    assert split and bits_equal(at_one_go, chosen) and list(module._agreed.values()) == [True]
+
+
+@pytest.mark.parametrize(
+    ("sound", "wrong"),
+    [("tl.where(sees[:, None], output_s, 0.0)", "tl.where(sees[:, None], output_s * 1.0000001, 0.0)"),
+     ("most_s, total_s, tl.where", "most_s, total_s * 1.00001, tl.where")],
+    ids=["values", "sum of weights"],
+)  # fmt: skip
+def test_splits_that_are_merged_otherwise_are_never_taken(sound, wrong, tmp_path, monkeypatch):
+    """In the last bit of float32, that the results' half precision mostly hides."""
+    module = small(broken("_triton_attention", tmp_path, (sound, wrong)))
+    at_one_go, chosen, split = of_few_queries(module, monkeypatch)
+    assert not split and bits_equal(at_one_go, chosen) and list(module._agreed.values()) == [False]
