@@ -191,8 +191,11 @@ def kernels(found):
 
 def matmul(found):
     sizes = ("--trials", 20, "--shape", "8,64,64") if found.small else ("--trials", 1000, "--shape", "512,4096,4096")
+    told = []
     for dtype in ("bf16", "float32"):
-        found.say(arms(detcheck(found, "matmul", "--device", found.device, "--dtype", dtype, *sizes, expected=(0, 1))))
+        report = detcheck(found, "matmul", "--device", found.device, "--dtype", dtype, *sizes, expected=(0, 1))
+        told.append(arms(report))
+        found.say("; ".join(told))
 
 
 def batch(found):
@@ -324,17 +327,18 @@ def order(found):
         if found.small
         else ("--shape", "1024,1024", "--batch-sizes", "1,16,256")
     )
+    told = []
     for dtype in ("float32", "bf16"):
         report = detcheck(found, "order", "--device", found.device, "--dtype", dtype, *sizes, expected=(0, 1, 3))
-        found.say(
-            "; ".join(f"{one['case']['dtype']}: {one['verdict']}, {one['note']}" for one in report["findings"])[:600]
-        )
+        told += [f"{one['case']['dtype']}: {one['verdict']}, {one['note'][:300]}" for one in report["findings"]]
+        found.say("; ".join(told))
 
 
 def bisect(found):
     sizes = ("--batch-sizes", "1,2") if found.small else ()
     report = detcheck(found, "bisect", "--device", found.device, *sizes, expected=(0, 1, 3))
-    found.say("; ".join(f"{one['verdict']}, {one['note']}" for one in report["findings"])[:600])
+    first = report["findings"][0]
+    found.say(f"{len(report['findings'])} findings, the first: {first['verdict']}, {first['note'][:300]}")
 
 
 def overhead(found):
