@@ -89,12 +89,14 @@ def run(name: str, out: Path, arguments: argparse.Namespace, seconds: float) -> 
             os.killpg(child.pid, signal.SIGKILL)  # its own children too
             child.wait()
             ended = f"cut off after {seconds:.0f} s"
-    result = {"ok": False, "line": "wrote nothing down"}
-    if found.is_file():
-        result = json.loads(found.read_text())
-    if ended:
-        worse = False if result["ok"] is False or "exit code" in ended else None
-        result |= {"ok": worse, "line": f"{ended}; {result['line']}"}
+    cut = ended.startswith("cut off")
+    result = (
+        json.loads(found.read_text())
+        if found.is_file()
+        else {"ok": None if cut else False, "line": "wrote nothing down"}
+    )
+    if ended:  # what was wrong before it was cut off stays so; what was right is not all that was asked
+        result |= {"ok": None if cut and result["ok"] is not False else False, "line": f"{ended}; {result['line']}"}
     return result
 
 
