@@ -1,5 +1,6 @@
 # make demo   environment, install, and the main job on the embedded model
 # make test   environment, install with all test parts, a headless Chromium where it may, lint, tests
+# make triton   the tests of our Triton kernels with the Tritons that CUDA builds of torch bring; make test does it where they are
 # make processors   the tests again as other processors would run them: TESTS="tests/test_arms.py ..." for fewer
 SHELL := /bin/sh
 VENV ?= .venv
@@ -17,7 +18,10 @@ PROCESSORS := "$(PLAIN)" \
 CHEAP := tests/test_arms.py tests/test_amplifier.py tests/test_kernels_probe.py tests/test_matmul.py
 TESTS ?= tests
 
-.PHONY: help demo test processors lint format browser benchmarks clean
+# CUDA builds of torch 2.10 and 2.11 bring the first, 2.12 and 2.13 nearly the second; the tests' own is newer than both.
+TRITONS := 3.6.0 3.7.1
+
+.PHONY: help demo test triton processors lint format browser benchmarks clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -57,6 +61,15 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-test browser lint
 	$(BIN)/python -m pytest
 	$(PLAIN) $(BIN)/python -m pytest -q $(CHEAP)
+	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(MAKE) --no-print-directory triton; fi
+
+triton: $(VENV)/installed-test
+	@for version in $(TRITONS); do \
+		folder=$(VENV)/triton-$$version; \
+		test -d $$folder/triton || $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --target $$folder triton==$$version || exit 1; \
+		echo "== Triton $$version"; \
+		PYTHONPATH=$$folder $(BIN)/python -m pytest -q tests/test_triton.py tests/test_triton_tiles.py || exit 1; \
+	done
 
 processors: $(VENV)/installed-test browser
 	@for setting in $(PROCESSORS); do \
