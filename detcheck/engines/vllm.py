@@ -67,8 +67,9 @@ class VllmEngine(Checkpoint):
         trust_remote_code: bool = False,
         arguments: Sequence[str] = (),
         kernels: Kernels = Kernels.STOCK,
+        looked_into: bool = False,
     ) -> None:
-        """`arguments`: "key=value" each, for vLLM. `kernels`: the arm that will run first.
+        """`arguments`: "key=value" each, for vLLM. `kernels`: the arm that will run first. `looked_into`: modules will be traced, as bisect does.
 
         Raises UsageError for what can be seen without the weights, FailedError where vLLM is missing, too old or not for here.
         """
@@ -87,7 +88,8 @@ class VllmEngine(Checkpoint):
         self.engine_s = 0.0
         """seconds that the last batch spent in vLLM's own steps"""
         # Begun now, since importing vLLM takes seconds: meanwhile config and tokenizer are read here.
-        self._host = Host("stock" if kernels is Kernels.BOTH else str(kernels), self._on_cpu)
+        self._looked_into = looked_into
+        self._host = Host("stock" if kernels is Kernels.BOTH else str(kernels), self._on_cpu, looked_into)
         try:
             super().__init__(model, dtype, trust_remote_code)
         except BaseException:
@@ -128,7 +130,7 @@ class VllmEngine(Checkpoint):
     def running(self, kernels: str) -> Iterator[list[tuple[str, int]]]:
         if self._host is None or self._host.kernels != kernels:
             self.close()
-            self._host = Host(kernels, self._on_cpu)
+            self._host = Host(kernels, self._on_cpu, self._looked_into)
             self._facts = self._open()
         self._calls = []
         yield self._calls
@@ -202,7 +204,7 @@ class VllmEngine(Checkpoint):
 class Host:
     """The other process. `close` leaves none of its own behind."""
 
-    def __init__(self, kernels: str, on_cpu: bool) -> None:
+    def __init__(self, kernels: str, on_cpu: bool, looked_into: bool = False) -> None:
         self.kernels = kernels
         ours, theirs = socket.socketpair()
         loud = logging.getLogger("detcheck").isEnabledFor(logging.INFO)
@@ -214,7 +216,7 @@ class Host:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                env=environment(kernels, on_cpu),
+                env=environment(kernels, on_cpu, looked_into),
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is ours to handle
             )
@@ -268,9 +270,13 @@ def end(process: subprocess.Popen[bytes], channel: Connection, log: Any) -> None
         log.close()
 
 
-def environment(kernels: str, on_cpu: bool) -> dict[str, str]:
+def environment(kernels: str, on_cpu: bool, looked_into: bool = False) -> dict[str, str]:
     """What an arm's process starts with."""
     made = dict(os.environ)
+    if (
+        looked_into
+    ):  # where requests lie in a step is known of vLLM's first model runner, and its second is the default on GPUs
+        made.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
     for name, value in (ENVIRONMENT | (ON_CPU if on_cpu else {})).items():
         made.setdefault(name, value)
     made["DETCHECK_KERNELS"] = kernels if kernels == "batch-invariant" else "stock"

@@ -186,5 +186,24 @@ def stock_ops(calls: Counter[str], device: str) -> None:
             setattr(_custom_ops, name, counted_op(name, getattr(_custom_ops, name)))
 
 
-PARTS = (linear_layers, attention, norms, activations, stock_ops)
-PARTS_GPU = (linear_layers_gpu, attention_gpu, norms, activations, stock_ops)
+def stock_layers(calls: Counter[str], device: str) -> None:
+    """Counts what ours has nothing for, whichever kernel runs it: experts of a mixture, and sums over several devices."""
+    from vllm.distributed.parallel_state import GroupCoordinator
+    from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
+
+    experts, all_reduce = MoERunner.forward, GroupCoordinator.all_reduce
+
+    def forward(self: Any, *arguments: Any, **options: Any) -> Any:
+        calls["stock vllm::fused_moe"] += 1
+        return experts(self, *arguments, **options)
+
+    def reduced(self: Any, tensor: Any) -> Any:
+        if self.world_size > 1:
+            calls["stock vllm::all_reduce"] += 1
+        return all_reduce(self, tensor)
+
+    MoERunner.forward, GroupCoordinator.all_reduce = forward, reduced
+
+
+PARTS = (linear_layers, attention, norms, activations, stock_ops, stock_layers)
+PARTS_GPU = (linear_layers_gpu, attention_gpu, norms, activations, stock_ops, stock_layers)

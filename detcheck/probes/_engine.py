@@ -46,7 +46,15 @@ def open_engine(spec: Spec) -> Engine:
     if chosen(spec) == "vllm":
         from detcheck.engines.vllm import VllmEngine
 
-        return VllmEngine(spec.model, spec.dtype, spec.device, own.trust_remote_code, own.engine_arg, spec.kernels)
+        return VllmEngine(
+            spec.model,
+            spec.dtype,
+            spec.device,
+            own.trust_remote_code,
+            own.engine_arg,
+            spec.kernels,
+            spec.probe == "bisect",
+        )
     from detcheck.engines.transformers import TransformersEngine
 
     return TransformersEngine(spec.model, spec.dtype, spec.device, own.attn, own.trust_remote_code)
