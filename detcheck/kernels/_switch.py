@@ -9,6 +9,7 @@ and counted, so that a report can name it.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -118,18 +119,20 @@ def _register(undo: contextlib.ExitStack, only: frozenset[str] | None = None) ->
 
     library = torch.library.Library("aten", "IMPL")
     undo.callback(library._destroy)
+    # Ours take the place of somebody else's kernels too. Since torch 2.13 that is what happens unasked.
+    anybodys = {"allow_override": True} if "allow_override" in inspect.signature(library.impl).parameters else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns that a kernel is overridden: that is what this is for
         for key in ("CPU", "CUDA") if torch.cuda.is_available() else ("CPU",):
             for name, function in (_overrides() | (SDPA_CPU if key == "CPU" else SDPA_GPU)).items():
                 if only is None or replaceable(name) in only:
-                    library.impl(name, _counted(name, function), key)
+                    library.impl(name, _counted(name, function), key, **anybodys)
             for name in UNCOVERED:
                 try:
                     stock = torch.library.get_kernel(f"aten::{name}", key)
                 except RuntimeError:
                     continue  # composite here: its parts are leaf ops, and those are seen
-                library.impl(name, _let_through(name, stock), key, with_keyset=True)
+                library.impl(name, _let_through(name, stock), key, with_keyset=True, **anybodys)
     if only is None or ATTENTION in only:
         with contextlib.suppress(ImportError):
             _register_transformers(undo)
