@@ -5,7 +5,7 @@ import pytest
 import torch
 from interpreted import interpreter  # noqa: F401
 from test_paged_attention import request
-from test_triton import SPLIT, broken, dense, normal, small
+from test_triton import SPLIT, benchmark, broken, dense, normal, small  # noqa: F401, F811
 
 from detcheck.kernels import _triton, _triton_tiles
 from detcheck.kernels._fallback import bits_equal
@@ -146,3 +146,36 @@ def test_splits_that_are_merged_otherwise_are_never_taken(sound, wrong, tmp_path
     module = small(broken("_triton_attention", tmp_path, (sound, wrong)))
     at_one_go, chosen, split = of_few_queries(module, monkeypatch)
     assert not split and bits_equal(at_one_go, chosen) and list(module._agreed.values()) == [False]
+
+
+PLACES = range(len(_triton_tiles.BUCKETS))
+
+
+@pytest.mark.parametrize("target", ["sm_90", "sm_100"])
+def test_compiled_no_tile_spills_and_matrix_units_multiply(target, benchmark):  # noqa: F811
+    found = {}
+    for name, kernel, signature, changes in benchmark.subjects("bf16", target):
+        if "x128" in name or "x64" in name:
+            found[name] = benchmark.measured(benchmark.compiled(kernel, signature, "bf16", target, **changes))
+    assert len(found) == len(PLACES)
+    for name, it in found.items():
+        assert it.spills == 0 and it.tma and it.matrix.startswith(("HMMA", "HGMMA", "UTCHMMA")), (name, it)
+        assert it.shared <= 232448, (name, it)  # what a program may have of a multiprocessor there
+    assert (
+        "HMMA" in found["matmul 16x32x128"].matrix
+        and "HMMA" not in found["matmul 16x64x128 swapped"].matrix.split()[0][:4]
+    )
+
+
+@pytest.mark.parametrize("place", [0, 2, 6])
+def test_each_tile_is_certified_by_itself(place, detcheck, monkeypatch):
+    import certify_tiles
+
+    monkeypatch.setattr(certify_tiles, "place", place)
+    result = detcheck("certify", "--op", "certify_tiles:matmul_kernel", "--target", "sm_90", "--dtype", "bf16", "-q")
+    assert result.code == 0 and "certified" in result.out, result.out
+
+
+def test_the_certificate_names_what_the_launcher_does_besides(detcheck):
+    result = detcheck("certify", "--op", "matmul", "--target", "sm_90", "--dtype", "bf16", "-q", "--format", "json")
+    assert result.code == 0 and "other tiles by the number of rows" in result.out

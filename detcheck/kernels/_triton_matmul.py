@@ -232,9 +232,11 @@ N, K = 4096, 4096  # of the weight that certificates and benchmarks/compiled.py 
 
 def matmul_signature(dtype: str, target: str, n: int = N, k: int = K, chosen: Tile | None = None) -> Signature:
     """chosen: one of those that follow the rows; None: the one that defines the result."""
-    others = chosen is None and descriptors(k, dtype, target) and family(target) in BY_ROWS
+    loads = descriptors(k, dtype, target)
+    others = chosen is None and loads and family(target) in BY_ROWS
+    # A weight that is dense along N has pointers, and then the defining tile.
+    ways = (True if chosen else (True, False)) if loads else False
     chosen = chosen or tile(n, dtype, target)
-    ways = (True, False) if descriptors(k, dtype, target) else False  # a weight that is dense along N has pointers
     integers = dict.fromkeys(("M", "N", "K", "x_m", "w_n", "w_k", "out_m"), "i32")
     return Signature(
         arguments={"x": "*T", "w": "*T", "bias": "*T", "out": "*T", **integers},
