@@ -1,5 +1,6 @@
 """The probe `kernels` on ops whose answer we wrote."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -351,3 +352,33 @@ def test_every_op_on_a_gpu(detcheck):
     """Ours are Triton's there: the same bits in every batch, as right as stock."""
     result = detcheck("kernels", "--op", "all", "--device", "cuda", "--kernels", "both", "-q", "--format", "json")
     assert result.code == 0, result.out
+
+
+def test_a_gpu_is_timed_by_replays(monkeypatch):
+    """Without one: the calls go into a graph, the replays are divided by how many they hold, and nothing else is called."""
+    from detcheck.probes import _device
+
+    seen = []
+
+    class Event:
+        def __init__(self, **_):
+            seen.append("event")
+
+        record = synchronize = lambda self: None
+
+        def elapsed_time(self, other):
+            return 40.0
+
+    class Graph:
+        def replay(self):
+            seen.append("replay")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    once = _device.replayed(lambda: seen.append("call"), "cuda")
+    assert seen == ["call"] * (2 + _device.CAPTURED)
+    seen.clear()
+    assert once() == 40.0 / _device.CAPTURED and seen == ["event", "event", "replay"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from interpreted import interpreter  # noqa: F401
 from test_paged_attention import request
-from test_triton import SPLIT, benchmark, broken, dense, normal, small  # noqa: F401, F811
+from test_triton import SPLIT, benchmark, broken, dense, normal, small  # noqa: F401
 
 from detcheck.kernels import _triton, _triton_tiles
 from detcheck.kernels._fallback import bits_equal

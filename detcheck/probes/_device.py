@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from detcheck.errors import UsageError
+
+CAPTURED = 20  # calls in a graph that is timed
 
 
 def check(asked: str) -> None:
@@ -36,6 +39,44 @@ def finish(device: str) -> None:
 
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
+
+
+def called(call: Callable[[], object], device: str) -> Callable[[], float]:
+    """What gives the milliseconds of one call, until its result is there."""
+
+    def once() -> float:
+        finish(device)
+        started = time.perf_counter()
+        call()
+        finish(device)
+        return 1e3 * (time.perf_counter() - started)
+
+    return once
+
+
+def replayed(call: Callable[[], object], device: str) -> Callable[[], float]:
+    """What gives the milliseconds that one call takes a GPU: of CAPTURED calls in a graph, by the device's own clock."""
+    import torch
+
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.device(device):
+        for _ in range(2):  # compiles, and asks the device what cannot be asked while a graph is captured
+            call()
+        finish(device)
+        with torch.cuda.graph(graph):
+            for _ in range(CAPTURED):
+                call()
+
+    def once() -> float:
+        with torch.cuda.device(device):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            graph.replay()
+            end.record()
+            end.synchronize()
+        return begin.elapsed_time(end) / CAPTURED
+
+    return once
 
 
 def free_bytes(device: str) -> int:
