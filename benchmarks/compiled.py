@@ -2,7 +2,8 @@
 
 Tiles in detcheck/kernels/_triton_*.py are chosen by this table: nothing spills, and products in bf16 and fp16 are made by the
 matrix units. In float32 NVIDIA's have no exactly rounded product, so there it is FFMA. TMA: how many loads of whole tiles, by
-the unit for it, stand in the code. What it cannot show is time.
+the unit for it, stand in the code. Programs: how many a multiprocessor holds at once, by its registers, threads and shared memory; in
+flight: KiB of its buffers in all of them, which a decode's weight streams through. What it cannot show is time.
 
 python benchmarks/compiled.py [TARGET ...]   all of them take some minutes; a machine with Triton is enough
 """
@@ -24,12 +25,17 @@ from detcheck.kernels import _triton_attention, _triton_matmul, _triton_rowwise,
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_89": GPUTarget("cuda", 89, 32),
     "sm_90": GPUTarget("cuda", 90, 32),
     "sm_100": GPUTarget("cuda", 100, 32),
+    "sm_120": GPUTarget("cuda", 120, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 DTYPES = ("bf16", "fp16", "fp32")
 MATRIX = r"\b(HMMA|HGMMA|UTC\w*MMA|v_mfma_\w+)"
+# Shared memory of a multiprocessor that programs share, in bytes; each program takes 1 KiB beside its own. Of AMD's this is not known here.
+SHARED = {"sm_80": 167936, "sm_89": 102400, "sm_90": 233472, "sm_100": 233472, "sm_120": 102400}
+REGISTERS, THREADS, PROGRAMS = 65536, {"sm_89": 1536, "sm_120": 1536}, 32
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 VARIANTS = ({"PAGE": 16}, {"PAGE": 0, "WINDOW": 128, "CAP": True})
 ATTENTION = list(itertools.product((64, 128, 256), VARIANTS))  # the head's width, and what is compiled in
@@ -47,6 +53,20 @@ class Compiled:
     """the matrix instruction, and how often it stands in the code; empty: none"""
     tma: int = 0
     """loads of whole tiles that stand in the code"""
+    warps: int = 0
+
+    def programs(self, target):
+        """How many a multiprocessor holds; None: not known for that target."""
+        if target not in SHARED:
+            return None
+        threads = 32 * self.warps
+        registers = -(-self.registers // 8) * 8 * threads  # given out in eights
+        limits = (
+            SHARED[target] // (self.shared + 1024),
+            REGISTERS // max(registers, 1),
+            THREADS.get(target, 2048) // threads,
+        )
+        return min(*limits, PROGRAMS)
 
 
 def compiled(kernel, signature, dtype, target, **changes):
@@ -88,7 +108,14 @@ def measured(made):
         used = tool("cuobjdump", "-res-usage", file.name)
         code = tool("nvdisasm", "-c", file.name)
     registers, stack, local = (int(re.search(rf"{field}:(\d+)", used)[1]) for field in ("REG", "STACK", "LOCAL"))
-    return Compiled(registers, stack + local, made.metadata.shared, instructions(code), code.count("UTMALDG"))
+    return Compiled(
+        registers,
+        stack + local,
+        made.metadata.shared,
+        instructions(code),
+        code.count("UTMALDG"),
+        made.metadata.num_warps,
+    )
 
 
 def tool(name, *arguments):
@@ -129,18 +156,20 @@ def subjects(dtype, target):
 
 def main(targets):
     print(f"Triton {triton.__version__}\n")
-    print(
-        f"{'kernel':34}{'target':>8}{'dtype':>7}{'registers':>11}{'spills':>8}{'shared':>9}{'TMA':>5}  matrix instruction"
+    heads = (
+        f"{'registers':>11}{'spills':>8}{'shared':>9}{'TMA':>5}{'programs':>10}{'in flight':>11}  matrix instruction"
     )
+    print(f"{'kernel':34}{'target':>8}{'dtype':>7}{heads}")
     worst = 0
     for target, dtype in itertools.product(targets, DTYPES):
         for name, kernel, signature, changes in subjects(dtype, target):
             it = measured(compiled(kernel, signature, dtype, target, **changes))
             worst = max(worst, it.spills)
-            print(
-                f"{name:34}{target:>8}{dtype:>7}{it.registers:11}{it.spills:8}{it.shared:9}{it.tma:5}  {it.matrix}",
-                flush=True,
-            )
+            programs = it.programs(target)
+            held = "" if programs is None else programs
+            flying = "" if programs is None else f"{programs * it.shared / 1024:.0f}"
+            figures = f"{it.registers:11}{it.spills:8}{it.shared:9}{it.tma:5}{held:>10}{flying:>11}  {it.matrix}"
+            print(f"{name:34}{target:>8}{dtype:>7}{figures}", flush=True)
     print(f"\nmost spills: {worst}")
 
 
