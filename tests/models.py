@@ -59,6 +59,30 @@ def gemma_like(folder, seed=0, vocabulary=128_000):
     return folder
 
 
+def mixture(folder, seed=0):
+    """A Qwen3 with experts: 2 layers of 4, of which a token goes through 2."""
+    config = transformers.Qwen3MoeConfig(
+        vocab_size=amplifier.VOCABULARY,
+        hidden_size=64,
+        intermediate_size=96,
+        moe_intermediate_size=32,
+        num_experts=4,
+        num_experts_per_tok=2,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=1024,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+    torch.manual_seed(seed)
+    transformers.Qwen3MoeForCausalLM(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(amplifier.folder()).save_pretrained(folder)
+    return folder
+
+
 def save_large_tokenizer(folder, vocabulary):
     """Byte-level BPE: the bytes, pairs of bytes, and triples as far as the size goes."""
     pieces = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import only_run
-from models import gemma_like, llama_like, save_large_tokenizer
+from models import gemma_like, llama_like, mixture, save_large_tokenizer
 from reacting import stock as stock_that_reacts
 
 from detcheck import runner
@@ -208,6 +208,27 @@ def test_windows_and_soft_caps_in_half_precision(detcheck, tmp_path):
     )
 
 
+def test_experts_are_named_as_not_ours(detcheck, tmp_path):
+    folder = mixture(tmp_path / "model")
+    arguments = (
+        "--model",
+        folder,
+        "--kernels",
+        "batch-invariant",
+        "-n",
+        4,
+        "--max-tokens",
+        4,
+        "--conditions",
+        "alone,wave-2",
+    )
+    result = detcheck("completions", "--engine", "vllm", "--format", "json", "-q", *arguments)
+    _, found = findings(result)
+    coverage = found["batch-invariant"]["evidence"]["coverage"]
+    assert "vllm::fused_moe" in coverage["uncovered"] and "vllm::other_attention" not in coverage["uncovered"], coverage
+    assert "vllm::attention" in coverage["overridden"], result.err
+
+
 def test_the_same_across_processes(detcheck, monkeypatch, reacting):
     """vLLM's own multiprocessing: the scheduler and the worker each in a process of its own."""
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
@@ -286,6 +307,23 @@ for window in (None, 7):
     whole = attention(q[1:4].transpose(0, 1)[None], keys, values, low, high, 0.125)[0].transpose(0, 1)
     assert torch.equal(out[1:4], whole) and not out[4].any()
 assert calls["ours vllm::attention"] == 2 and calls["ours vllm::linear"] == 1
+assert not [name for name in calls if name.startswith("stock")], calls
+
+# What is not ours is counted, layer by layer: a backend that was not replaced, and sums over devices.
+from vllm.distributed.parallel_state import GroupCoordinator
+from vllm.model_executor.layers.attention.attention import Attention
+from vllm.model_executor.layers.attention.mla_attention import MLAAttention
+
+for layer in (Attention, MLAAttention):
+    for own in (impl, object()):
+        try:
+            layer.forward(SimpleNamespace(impl=own), q, q, q)
+        except (AttributeError, TypeError):  # there is no such layer; it was counted
+            pass
+for size in (1, 2):
+    GroupCoordinator.all_reduce(SimpleNamespace(world_size=size, use_custom_op_call=False, _all_reduce_out_place=lambda t: t), x)
+stock = {name: n for name, n in calls.items() if name.startswith("stock")}
+assert stock == {f"stock vllm::{name}": 1 for name in ("other_attention", "mla_attention", "all_reduce")}, stock
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]

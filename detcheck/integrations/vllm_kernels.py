@@ -187,11 +187,21 @@ def stock_ops(calls: Counter[str], device: str) -> None:
 
 
 def stock_layers(calls: Counter[str], device: str) -> None:
-    """Counts what ours has nothing for, whichever kernel runs it: experts of a mixture, and sums over several devices."""
+    """Counts what is not ours, whichever kernel runs it: attention of another backend, experts of a mixture, sums over several devices."""
     from vllm.distributed.parallel_state import GroupCoordinator
+    from vllm.model_executor.layers.attention.attention import Attention
+    from vllm.model_executor.layers.attention.mla_attention import MLAAttention
     from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
 
     experts, all_reduce = MoERunner.forward, GroupCoordinator.all_reduce
+
+    def attending(stock: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def forward(self: Any, *arguments: Any, **options: Any) -> Any:
+            if not type(self.impl).__module__.startswith("detcheck."):
+                calls[f"stock vllm::{name}"] += 1
+            return stock(self, *arguments, **options)
+
+        return forward
 
     def forward(self: Any, *arguments: Any, **options: Any) -> Any:
         calls["stock vllm::fused_moe"] += 1
@@ -203,6 +213,8 @@ def stock_layers(calls: Counter[str], device: str) -> None:
         return all_reduce(self, tensor)
 
     MoERunner.forward, GroupCoordinator.all_reduce = forward, reduced
+    Attention.forward = attending(Attention.forward, "other_attention")
+    MLAAttention.forward = attending(MLAAttention.forward, "mla_attention")
 
 
 PARTS = (linear_layers, attention, norms, activations, stock_ops, stock_layers)
