@@ -6,9 +6,9 @@ import os
 import platform
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
 
 from detcheck import __version__
+from detcheck.machine import of_gpu
 from detcheck.records import Environment
 
 PACKAGES = (
@@ -41,26 +41,6 @@ def processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def _of_gpu() -> dict[str, object]:
-    """What chooses kernels there and what they may round, and the driver that brings some of them."""
-    import torch
-
-    cuda, matmul = torch.backends.cuda, torch.backends.cuda.matmul
-    attention = ("flash", "mem_efficient", "cudnn", "math")
-    made: dict[str, object] = {
-        f"cuda.matmul.{name}": getattr(matmul, name, None)
-        for name in ("allow_fp16_reduced_precision_reduction", "allow_fp16_accumulation")
-    }
-    enabled = {name: getattr(cuda, f"{name}_sdp_enabled", None) for name in attention}
-    made["cuda.sdpa"] = ", ".join(name for name, asked in enabled.items() if asked and asked())
-    preferred = getattr(cuda, "preferred_blas_library", None)
-    made["cuda.preferred_blas_library"] = preferred() if preferred else None
-    made["cudnn.version"] = torch.backends.cudnn.version()
-    driver = Path("/proc/driver/nvidia/version")
-    made["driver"] = driver.read_text().split("\n", 1)[0] if driver.is_file() else None
-    return {name: value for name, value in made.items() if value is not None}
 
 
 def observe_client(device: str, flags: Mapping[str, str]) -> Environment:
@@ -98,7 +78,7 @@ def observe_environment(device: str, flags: Mapping[str, str] | None = None, thr
         "mkldnn.enabled": torch.backends.mkldnn.enabled,
     }
     if device.startswith("cuda"):
-        effective |= _of_gpu()
+        effective |= of_gpu()
     return Environment(
         detcheck=__version__,
         python=platform.python_version(),

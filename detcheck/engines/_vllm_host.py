@@ -24,6 +24,7 @@ import numpy as np
 
 from detcheck.engines._vllm_arguments import KEY, BadArgumentError, Settings, engine_arguments
 from detcheck.engines.base import Completion, Ride, Row
+from detcheck.machine import of_gpu
 
 SCHEDULERS = {False: "PlannedScheduler", True: "PlannedAsyncScheduler"}
 OURS = "detcheck.integrations.vllm_scheduler"
@@ -117,6 +118,9 @@ class Host:
                 "vllm.compilation": str(
                     getattr(config.compilation_config.mode, "name", config.compilation_config.mode)
                 ),
+                "vllm.cudagraph_mode": str(
+                    getattr(config.compilation_config.cudagraph_mode, "name", config.compilation_config.cudagraph_mode)
+                ),
                 "vllm.enforce_eager": str(bool(config.model_config.enforce_eager)),
                 "vllm.block_size": str(cache.block_size),
                 "vllm.max_num_seqs": str(scheduler.max_num_seqs),
@@ -126,6 +130,8 @@ class Host:
                 "vllm.data_parallel_size": str(parallel.data_parallel_size),
                 "vllm.executor": str(parallel.distributed_executor_backend),
                 "vllm.quantization": str(config.model_config.quantization),
+                # vLLM sets some of these in its own process.
+                **{f"vllm.{name}": str(value) for name, value in (of_gpu() if device != "cpu" else {}).items()},
             },
         }
 

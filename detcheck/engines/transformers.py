@@ -22,6 +22,7 @@ from detcheck.engines.checkpoint import Checkpoint, first_line, quiet_transforme
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
 from detcheck.kernels._checks import NotInvariantError, out_of_memory
 from detcheck.kernels._switch import batch_invariant, uncounted
+from detcheck.machine import free_memory
 from detcheck.records import Kernels
 
 MEMORY_SHARE = (
@@ -131,12 +132,7 @@ class TransformersEngine(Checkpoint):
         prefill = 6 * hidden + 3 * (getattr(text, "intermediate_size", None) or 4 * hidden)
         scores = tokens * (heads if self.attention == "eager" else 1)
         row_bytes = tokens * (cache + prefill + scores) * self._model.dtype.itemsize + 8 * text.vocab_size
-        if self.device.startswith("cuda"):
-            free = torch.cuda.mem_get_info(self.device)[0]
-        else:
-            import psutil
-
-            free = psutil.virtual_memory().available
+        free = torch.cuda.mem_get_info(self.device)[0] if self.device.startswith("cuda") else free_memory()
         return max(1, int(MEMORY_SHARE * free / row_bytes))
 
     def complete(

@@ -28,6 +28,7 @@ from detcheck.engines._vllm_host import Answer, Look, Request
 from detcheck.engines.base import Decoded, Row
 from detcheck.engines.checkpoint import Checkpoint
 from detcheck.errors import FailedError, UsageError
+from detcheck.machine import free_memory
 from detcheck.records import Kernels
 from detcheck.vllm_calls import Call
 
@@ -325,7 +326,5 @@ def on_cpu(device: str) -> bool:
 
 def cache_bytes() -> int:
     """For the KV cache on a CPU: a share of what is free."""
-    import psutil
-
     low, high = (gib << 30 for gib in CACHE_GIB)
-    return max(low, min(high, int(CACHE_SHARE * psutil.virtual_memory().available)))
+    return max(low, min(high, int(CACHE_SHARE * free_memory())))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from detcheck.errors import UsageError
+from detcheck.machine import free_memory
 
 CAPTURED = 20  # calls in a graph that is timed
 
@@ -81,7 +82,6 @@ def replayed(call: Callable[[], object], device: str) -> Callable[[], float]:
 
 def free_bytes(device: str) -> int:
     """Memory that nobody holds."""
-    import psutil
     import torch
 
-    return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else psutil.virtual_memory().available
+    return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else free_memory()
