@@ -73,30 +73,31 @@ def agree(one: Tile, other: Tile, n: int, k: int, dtype: torch.dtype, device: to
     """Whether two tiles give equal bits for products of that length, on data in which the order of addition shows."""
     rows = 2 * max(one.sizes["BLOCK_M"], other.sizes["BLOCK_M"]) + 1
     columns = n if n <= 2 * SAME else SAME + n % 16
-    for x, w in telling(rows, columns, k, dtype):
-        x, w = x.to(device), w.to(device)
+    for x, w in telling(rows, columns, k, dtype, device):
         if not bits_equal(multiply(x, w, one), multiply(x, w, other)):
             return False
     return True
 
 
-def telling(rows: int, columns: int, k: int, dtype: torch.dtype) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def telling(
+    rows: int, columns: int, k: int, dtype: torch.dtype, device: torch.device
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """x[rows, k], w[columns, k]: plain numbers, numbers of very unlike sizes, and sums that cancel.
 
     Of the last nothing is left but what was rounded on the way, so that a result in half precision shows all of it.
     """
     import torch
 
-    generator = torch.Generator().manual_seed(k)
+    generator = torch.Generator(device).manual_seed(k)  # there, since it takes the CPU longer than all else
 
     def normal(*size: int) -> torch.Tensor:
-        return torch.randn(size, generator=generator)
+        return torch.randn(size, generator=generator, device=device)
 
     x, w = normal(rows, k), normal(columns, k)
     span = 20 if dtype == torch.bfloat16 else 5  # powers of 2, that products stay finite in float16 too
-    spread = torch.exp2(torch.randint(-span, span + 1, (1, k), generator=generator).float())
-    half, order = k // 2, torch.randperm(k // 2, generator=generator)
-    cancelling, against = torch.zeros(rows, k), torch.zeros(columns, k)
+    spread = torch.exp2(torch.randint(-span, span + 1, (1, k), generator=generator, device=device).float())
+    half, order = k // 2, torch.randperm(k // 2, generator=generator, device=device)
+    cancelling, against = torch.zeros_like(x), torch.zeros_like(w)
     cancelling[:, :half], against[:, :half] = (x * spread.sqrt())[:, :half], w[:, :half]
     cancelling[:, half : 2 * half], against[:, half : 2 * half] = -cancelling[:, order], against[:, order]
     return [(a.to(dtype), b.to(dtype)) for a, b in ((x, w), (x * spread, w), (cancelling, against))]
