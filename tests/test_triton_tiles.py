@@ -68,6 +68,25 @@ def test_a_tile_that_adds_in_another_order_is_never_used(tmp_path, monkeypatch):
     assert sorted(_triton_tiles._agreed.values()) == [False, False, True]
 
 
+def test_a_tile_that_the_device_cannot_run_is_never_used():
+    """Too much shared memory is an error of Triton's; no memory is the user's to hear of."""
+    x, defining = normal(20, K, dtype=BF16), _triton.Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 128}, 4, 4)
+
+    def fails(error):
+        def multiply(a, b, tile):
+            if tile is not defining:
+                raise error
+            return a @ b.t()
+
+        return multiply
+
+    with pytest.raises(torch.OutOfMemoryError):
+        _triton_tiles.by_rows(x, N, "sm_90", defining, fails(torch.OutOfMemoryError("no memory")))
+    assert not _triton_tiles._agreed
+    assert _triton_tiles.by_rows(x, N, "sm_90", defining, fails(RuntimeError("out of resource"))) is defining
+    assert list(_triton_tiles._agreed.values()) == [False]
+
+
 def test_while_a_graph_is_captured_nothing_is_compared(monkeypatch):
     """Nothing can be looked at then: the defining tile serves, and the question stays open."""
 

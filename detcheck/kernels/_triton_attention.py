@@ -38,6 +38,7 @@ from detcheck.kernels._triton import (
     type_of,
     unit,
 )
+from detcheck.kernels._triton_tiles import holds
 
 if TYPE_CHECKING:
     import torch
@@ -480,7 +481,14 @@ def splits_agree(q: torch.Tensor, group: int, capped: bool) -> bool:
         return _agreed[key]
     if q.is_cuda and torch.cuda.is_current_stream_capturing():
         return False
-    dim, same = q.shape[-1], True
+    _agreed[key] = holds(lambda: _same_split(q, group, capped))
+    return _agreed[key]
+
+
+def _same_split(q: torch.Tensor, group: int, capped: bool) -> bool:
+    import torch
+
+    dim = q.shape[-1]
     for wide, k, v in telling(group, dim):
         wide, k, v = (t.to(q.dtype).to(q.device) for t in (wide, k, v))
         keys = k.shape[2]
@@ -488,9 +496,9 @@ def splits_agree(q: torch.Tensor, group: int, capped: bool) -> bool:
         high = high.repeat(-(-len(k) // 3), 1)[: len(k)].to(q.device)
         low, cap = torch.zeros_like(high), 20.0 if capped else 0.0
         ways = [dense(wide, k, v, low, high, dim**-0.5, cap, split=split, alone=False) for split in (False, True)]
-        same = same and bits_equal(*ways)
-    _agreed[key] = same
-    return same
+        if not bits_equal(*ways):
+            return False
+    return True
 
 
 def _constants(

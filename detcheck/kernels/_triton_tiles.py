@@ -65,8 +65,20 @@ def by_rows(x: torch.Tensor, n: int, target: str, defining: Tile, multiply: Mult
     if key not in _agreed:
         if x.is_cuda and torch.cuda.is_current_stream_capturing():
             return defining
-        _agreed[key] = agree(other, defining, n, x.shape[1], x.dtype, x.device, multiply)
+        _agreed[key] = holds(lambda: agree(other, defining, n, x.shape[1], x.dtype, x.device, multiply))
     return other if _agreed[key] else defining
+
+
+def holds(asked: Callable[[], bool]) -> bool:
+    """The answer; no, where the device cannot even run what is asked about. Raises OutOfMemoryError: that says nothing of it."""
+    import torch
+
+    try:
+        return asked()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # noqa: BLE001  compilers and drivers have many; the defining way says so itself if it fails too
+        return False
 
 
 def agree(one: Tile, other: Tile, n: int, k: int, dtype: torch.dtype, device: torch.device, multiply: Multiply) -> bool:
