@@ -24,7 +24,8 @@ WEIGHTS = [(4096, 4096), (6144, 4096), (28672, 4096), (4096, 14336), (128256, 40
 DECODE, PREFILL = (1, 8, 32, 128), (512, 2048, 8192)  # rows
 HEADS, KV_HEADS, DIM = 32, 8, 128
 CACHE_BYTES = 256 << 20  # more than any L2 there is
-CALLS, REPLAYS = 24, 9  # calls in a graph, and how often it is replayed
+CALLS, REPLAYS = 24, 9  # calls in a graph, and how often it is replayed, at most
+ENOUGH_MS = 60.0  # of calls in a graph: a large product needs few to be timed well
 
 
 def device_ms(call, rotations, device="cuda"):
@@ -37,25 +38,31 @@ def device_ms(call, rotations, device="cuda"):
     if device == "cpu":
         return call_ms(call, rotations, device)
     torch.cuda.synchronize()
+    started = time.perf_counter()
+    call(0)
+    torch.cuda.synchronize()
+    calls = max(2, min(CALLS, int(ENOUGH_MS / (1e3 * (time.perf_counter() - started)))))
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        for i in range(CALLS):
+        for i in range(calls):
             call(i % rotations)
     times = []
-    for _ in range(REPLAYS + 1):
+    for _ in range((REPLAYS if calls == CALLS else REPLAYS // 3) + 1):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
         graph.replay()
         end.record()
         end.synchronize()
-        times.append(begin.elapsed_time(end) / CALLS)
+        times.append(begin.elapsed_time(end) / calls)
     return statistics.median(times[1:])
 
 
 def call_ms(call, rotations, device="cuda"):
     """Milliseconds until call(i) is back in Python: what a program without graphs waits for in decode."""
-    times = []
+    times, until = [], time.perf_counter() + 0.2
     for i in range(CALLS):
+        if len(times) > 2 and time.perf_counter() > until:
+            break
         if device != "cpu":
             torch.cuda.synchronize()
         started = time.perf_counter()

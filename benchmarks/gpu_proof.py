@@ -25,7 +25,7 @@ PARTS = {  # name -> (seconds that it may take, what it asks)
     "qwen3": (90, "completions of a model with Qwen3-8B's layers: stock varies, ours does not"),
     "tiles": (60, "do other tiles give the bits of the one that defines the result?"),
     "speed": (60, "matmul against cuBLAS, attention against SDPA: a few shapes"),
-    "kernels": (60, "detcheck kernels --op all"),
+    "kernels": (90, "detcheck kernels --op all"),
     "matmul": (20, "one product, 1000 times"),
     "batch": (45, "logits of one prompt in batches of every size"),
     "tests": (120, "tests/test_gpu.py"),
