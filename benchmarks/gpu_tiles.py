@@ -61,7 +61,9 @@ def compare(found):
     for dim in (64, 128, 256)[:some]:
         for dtype in (torch.bfloat16, torch.float16, torch.float32)[:some]:
             q = torch.empty(1, 8, 1, dim, dtype=dtype, device=found.device)
-            splits[f"{dim} {str(dtype)[6:]}"] = None if found.small else _triton_attention.splits_agree(q, 4, False)
+            splits[f"{dim} {str(dtype)[6:]}"] = (
+                None if found.small else _triton_attention.splits_agree(q, 4, 2, False, 16)
+            )
             found.say(f"not so: {', '.join(other) or 'none'}", splits=splits)
     apart = [key for key, same in splits.items() if same is False]
     found.say(f"{len(verdicts) - len(other)} of {len(verdicts)} tiles give the defining one's bits{f' (not {chr(44).join(other)})' if other else ''}; "

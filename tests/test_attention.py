@@ -107,3 +107,17 @@ def test_gradients(cap):
     ours = gradients(grad.float(), *(t.detach().float() for t in (q, k, v)), low, high, soft_cap=cap)
     for a, b in zip(ours, exact, strict=True):
         torch.testing.assert_close(a.double(), b, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_a_mask_that_is_written_over_is_looked_at_again(mode):
+    """As a static cache does it: the same tensor, other contents, in every step."""
+    from detcheck.kernels.attention import seen
+
+    with mode():
+        mask = torch.zeros(1, 1, 1, 6, dtype=torch.bool)
+        for keys in range(1, 6):
+            mask[..., :keys] = True
+            for _ in range(2):  # layers
+                low, high = seen(mask, 1, 1, 6)
+                assert (low.item(), high.item()) == (0, keys)

@@ -150,7 +150,11 @@ def test_the_launcher_may_split(dim, dtype):
     from detcheck.kernels import _triton_attention
 
     q = torch.empty(1, 8, 1, dim, dtype=dtype, device="cuda")
-    assert _triton_attention.splits_agree(q, 4, False) and _triton_attention.splits_agree(q, 4, True)
+    assert all(
+        _triton_attention.splits_agree(q, 4, 2, cap, page, window)
+        for cap in (False, True)
+        for page, window in ((0, 0), (16, 0), (16, 300))
+    )
 
 
 def test_captured_into_a_graph():

@@ -148,3 +148,11 @@ def test_a_packed_weight_gives_the_same_bits(dtype, n, k):
         linear(torch.zeros(300, k + 1, dtype=dtype), Packed(w))
     with pytest.raises(ValueError, match="one dtype"):
         linear(x.double(), Packed(w))
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(3, 0, 16), (0, 5, 16), (3, 5, 0), (0, 0, 0)])
+def test_a_packed_weight_of_nothing(m, n, k):
+    from detcheck.kernels.matmul import Packed, linear
+
+    out = linear(torch.randn(m, k), Packed(torch.randn(n, k)))
+    assert out.shape == (m, n) and not out.any()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from interpreted import interpreter  # noqa: F401
 from test_paged_attention import request
-from test_triton import SPLIT, benchmark, broken, dense, normal, small  # noqa: F401
+from test_triton import SPLIT, benchmark, broken, dense, normal, paged, small  # noqa: F401
 
 from detcheck.kernels import _triton, _triton_tiles
 from detcheck.kernels._fallback import bits_equal
@@ -69,7 +69,7 @@ def test_a_tile_that_adds_in_another_order_is_never_used(tmp_path, monkeypatch):
 
 
 def test_a_tile_that_the_device_cannot_run_is_never_used():
-    """Too much shared memory is an error of Triton's; no memory is the user's to hear of."""
+    """Too much shared memory is an error of Triton's. Where there is no memory to compare, the question stays open."""
     x, defining = normal(20, K, dtype=BF16), _triton.Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 128}, 4, 4)
 
     def fails(error):
@@ -80,8 +80,8 @@ def test_a_tile_that_the_device_cannot_run_is_never_used():
 
         return multiply
 
-    with pytest.raises(torch.OutOfMemoryError):
-        _triton_tiles.by_rows(x, N, "sm_90", defining, fails(torch.OutOfMemoryError("no memory")))
+    no_memory = fails(torch.OutOfMemoryError("no memory"))
+    assert _triton_tiles.by_rows(x, N, "sm_90", defining, no_memory) is defining
     assert not _triton_tiles._agreed
     assert _triton_tiles.by_rows(x, N, "sm_90", defining, fails(RuntimeError("out of resource"))) is defining
     assert list(_triton_tiles._agreed.values()) == [False]
@@ -165,6 +165,31 @@ def test_splits_that_are_merged_otherwise_are_never_taken(sound, wrong, tmp_path
     module = small(broken("_triton_attention", tmp_path, (sound, wrong)))
     at_one_go, chosen, split = of_few_queries(module, monkeypatch)
     assert not split and bits_equal(at_one_go, chosen) and list(module._agreed.values()) == [False]
+
+
+@pytest.mark.parametrize(("page", "window", "cap"), [(8, None, 0.0), (8, 40, 2.0), (0, 1, 0.0)])
+def test_each_kind_of_attention_is_asked_for_itself(page, window, cap, monkeypatch):
+    """A cache in blocks, a window and a soft cap are other binaries: what agreed without them says nothing of them."""
+    module = small(interpreted.load("_triton_attention"))
+    monkeypatch.setattr(module, "processors", lambda: 1000)
+    module.MANY = 3
+    q, k, v = request(3 * SPLIT, 1, 2, 1, 16, BF16)
+    if page:
+        one_go, chosen = (paged(module, [(q, k, v)], page, window, cap, split=split)[0] for split in (False, None))
+    else:
+        first = torch.zeros(1, dtype=torch.int32)
+        one_go, chosen = (dense(module, (q, k, v), None, cap, first, split=split) for split in (False, None))
+    assert bits_equal(one_go, chosen)
+    ((key, agreed),) = module._agreed.items()
+    assert agreed and key[-3:] == (bool(cap), page, window or 0)
+
+
+def test_many_queries_are_never_split(monkeypatch):
+    """Their merge is another binary, and no device is idle then."""
+    module = small(interpreted.load("_triton_attention"))
+    monkeypatch.setattr(module, "processors", lambda: 1000)
+    dense(module, request(3 * SPLIT, module.FEW + 1, 2, 1, 16, BF16))
+    assert not module._agreed
 
 
 PLACES = range(len(_triton_tiles.BUCKETS))

@@ -194,6 +194,8 @@ class TransformersEngine(Checkpoint):
             )
             cache = out.past_key_values
             with uncounted():
+                if not running:
+                    break
                 # One look at the device for all samples: each waits for it to have finished.
                 read = torch.stack([measures[slot].read(out.logits[slot, -1]) for slot in running]).tolist()
                 for slot, numbers in zip(running, read, strict=True):

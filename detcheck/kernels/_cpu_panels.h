@@ -202,6 +202,7 @@ static void matmul_in_panels(const char* x, int64_t x_row, const char* w, int64_
     constexpr int64_t step = Order<DT>::STEP, together = PANEL_ROWS / TILE_ROWS;
     const int64_t size = bytes_of(DT), wide = (K + step - 1) / step * step, panels = (N + PANEL - 1) / PANEL;
     const int64_t panel_bytes = PANEL * wide * size, tile_bytes = TILE_ROWS * wide / step * 32;
+    if (panels == 0) return;
     const RowTiles tiles(M);
     in_parallel(tiles.count, M * K < (int64_t(1) << 16) ? 1 : threads, [&](int64_t t, int64_t end) {
         for (; t < end; t++) pack_row_tile<DT>(packed + t * tile_bytes, x + tiles.begin(t) * x_row, x_row, tiles.rows(t), K);

@@ -220,6 +220,7 @@ def split_kernel(q, keys, values, sums, partial, low, high, first, table, start,
     query, head, there, row_low, row_high, begin, end, limit, token = rows_of_tile(
         number, r, low, high, start, lengths, first, low_b, first_b, first_l, L, S, QUERIES, WINDOW, GROUP, HEADS, PAGE, SPLIT,
         BLOCK_M)  # fmt: skip
+    there = there & (tl.arange(0, BLOCK_M) < rows)
     d = tl.arange(0, BLOCK_D)
     inside = there[:, None] & (d < D)[None, :]
     line, heads = (token + query).to(tl.int64), (shared * GROUP + head).to(tl.int64)
@@ -252,6 +253,7 @@ def merge_kernel(sums, partial, out, low, high, first, start, lengths, out_b, ou
         number, r, low, high, start, lengths, first, low_b, first_b, first_l, L, S, QUERIES, WINDOW, GROUP, HEADS, PAGE, SPLIT,
         BLOCK_M)  # fmt: skip
     d, at = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_M)
+    there = there & (at < rows)
     most = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     output = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
@@ -416,9 +418,10 @@ def _launch(
     numbers = numbers | {"QUERIES": in_tile}
     scaled = 2 * scale / soft_cap if soft_cap else scale
     factors = {"scale": scaled * LOG2_E.value, "cap": soft_cap * LOG2_E.value}
+    rows = min(in_tile, queries) * together
     if split is None:
-        few = parts > 1 and tiles * shared * requests < processors()
-        split = few and splits_agree(q, group, scaled != scale)
+        few = parts > 1 and rows <= FEW and tiles * shared * requests < processors()
+        split = few and splits_agree(q, group, shared, bool(soft_cap), page, window)
     if not split:
         given = {"q": q, "keys": keys, "values": values, "out": out, **pointers, **numbers, **factors, **constants}
         given = {n: given[n] for n in attention_kernel.arg_names}
@@ -426,7 +429,6 @@ def _launch(
         return
     parts = max(parts, 1)
     slots = requests * tiles * shared * parts
-    rows = min(in_tile, queries) * together
     sums = q.new_empty(slots, 2, rows, dtype=torch.float32)
     partial = q.new_empty(slots, rows, chosen.sizes["BLOCK_D"], dtype=torch.float32)
     given = {
@@ -449,19 +451,20 @@ def _launch(
     merge_kernel[(1, tiles * shared, requests)](**{n: given[n] for n in merge_kernel.arg_names}, **merging.options)
 
 
-def telling(group: int, dim: int) -> list[tuple[torch.Tensor, ...]]:
-    """q[B, 2 group, 2, D], k, v[B, 2, S, D] in which an order of addition shows, though results are in half precision.
+def telling(group: int, shared: int, dim: int) -> list[tuple[torch.Tensor, ...]]:
+    """q[B, shared group, L, D], k, v[B, shared, S, D] in which an order of addition shows, though results are in half precision.
 
     Scores span many powers of 2 in some requests, so that maxima move from split to split. In the first two each key is there twice, with
     values that cancel: of the sums of values nothing is left but what was rounded on the way. What they are divided by shows in the
-    last bit of one result in ten thousand, so the third has many.
+    last bit of one result in ten thousand, so the third has many. L: as many queries as few rows hold.
     """
     import torch
 
     generator, made = torch.Generator().manual_seed(0), []
-    for requests, keys, cancels in ((3, 2 * SPLIT + 2, True), (3, 8 * SPLIT - 4, True), (MANY, 2 * SPLIT + 2, False)):
+    many, length = max(3, 2 * MANY // shared), 2 if 2 * group <= FEW else 1
+    for requests, keys, cancels in ((3, 2 * SPLIT + 2, True), (3, 8 * SPLIT - 4, True), (many, 2 * SPLIT + 2, False)):
         unlike = 2.0 ** (torch.arange(requests) % 3)[:, None, None, None]
-        sizes = ((requests, 2 * group, 2, dim), *[(requests, 2, keys // 2, dim)] * 2)
+        sizes = ((requests, shared * group, length, dim), *[(requests, shared, keys // 2, dim)] * 2)
         q, k, v = (torch.randn(size, generator=generator) * unlike for size in sizes)
         order = torch.randperm(keys, generator=generator)
         k, v = torch.cat([k, k], 2)[:, :, order], torch.cat([v, -v if cancels else v], 2)[:, :, order]
@@ -469,33 +472,50 @@ def telling(group: int, dim: int) -> list[tuple[torch.Tensor, ...]]:
     return made
 
 
-def splits_agree(q: torch.Tensor, group: int, capped: bool) -> bool:
-    """Whether q's device gives the same bits at one go and with a program a split, for heads of that width and dtype.
+def splits_agree(q: torch.Tensor, group: int, shared: int, capped: bool, page: int = 0, window: int = 0) -> bool:
+    """Whether q's device gives the same bits at one go and with a program a split, for few rows of that kind of attention.
 
-    It is asked once for each kind of attention, and never while a graph is captured: until then it is one go.
+    It is asked once for each kind, with the binaries that would run, and never while a graph is captured: until then it is one go.
     """
     import torch
 
-    key = (str(q.device), q.dtype, q.shape[-1], group, capped)
+    key = (str(q.device), q.dtype, q.shape[-1], group, shared, capped, page, window)
     if key in _agreed:
         return _agreed[key]
     if q.is_cuda and torch.cuda.is_current_stream_capturing():
         return False
-    _agreed[key] = holds(lambda: _same_split(q, group, capped))
-    return _agreed[key]
+    found = holds(lambda: _same_split(q, group, shared, 20.0 if capped else 0.0, page, window))
+    if found is not None:
+        _agreed[key] = found
+    return bool(found)
 
 
-def _same_split(q: torch.Tensor, group: int, capped: bool) -> bool:
+def _same_split(q: torch.Tensor, group: int, shared: int, cap: float, page: int, window: int) -> bool:
     import torch
 
     dim = q.shape[-1]
-    for wide, k, v in telling(group, dim):
-        wide, k, v = (t.to(q.dtype).to(q.device) for t in (wide, k, v))
-        keys = k.shape[2]
-        high = torch.tensor([[keys, keys], [keys // 2, keys], [1, keys]], dtype=torch.int32)
-        high = high.repeat(-(-len(k) // 3), 1)[: len(k)].to(q.device)
-        low, cap = torch.zeros_like(high), 20.0 if capped else 0.0
-        ways = [dense(wide, k, v, low, high, dim**-0.5, cap, split=split, alone=False) for split in (False, True)]
+    for given in telling(group, shared, dim):
+        wide, k, v = (t.to(q.dtype).to(q.device) for t in given)
+        (requests, _, length, _), keys = wide.shape, k.shape[2]
+        ends = torch.tensor([keys, keys // 2, 2])[torch.arange(requests) % 3].to(q.device).int()
+        ways = []
+        for split in (False, True):
+            if page:
+                blocks = -(-keys // page)
+                cached = [torch.nn.functional.pad(t, (0, 0, 0, blocks * page - keys)) for t in (k, v)]
+                cached = [t.unflatten(2, (blocks, page)).transpose(1, 2).flatten(0, 1).contiguous() for t in cached]
+                table = torch.arange(requests * blocks, dtype=torch.int32, device=q.device).view(requests, blocks)
+                start = (torch.arange(requests + 1, device=q.device) * length).int()
+                flat = wide.transpose(1, 2).flatten(0, 1).contiguous()
+                out = torch.zeros_like(flat)
+                where = (table, start, ends)
+                paged(flat, *cached, *where, dim**-0.5, cap, window or None, out, (length, keys), split)
+            else:
+                high = (ends[:, None] - torch.arange(length, device=q.device).flip(0)).int()
+                low = torch.zeros_like(high)
+                first = low[:, 0].contiguous() if window else None
+                out = dense(wide, k, v, low, high, dim**-0.5, cap, first, split, alone=False)
+            ways.append(out)
         if not bits_equal(*ways):
             return False
     return True

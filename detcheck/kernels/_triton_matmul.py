@@ -173,8 +173,10 @@ def matmul(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, chosen: 
     by_tiles = descriptors(k, dtype, target) and w.stride(1) == 1
     if chosen is None:
         chosen = tile(n, dtype, target)
-        if by_tiles:
-            chosen = by_rows(x, n, target, chosen, lambda a, b, other: matmul(a, b, None, other))
+        if by_tiles and w.stride(0) == k:  # rows of a slice have another stride, and perhaps another binary
+            added = bias is not None
+            multiply = lambda a, b, other: matmul(a, b, b[:, 0].contiguous() if added else None, other)  # noqa: E731
+            chosen = by_rows(x, n, target, chosen, multiply, added)
     constants = _constants(n, k, dtype, bias is not None) | dict(chosen.sizes)
     step, out_step = constants["X_UNIT"], constants["OUT_UNIT"]
     x, w = (fit_tiles(x, step), fit_tiles(w, step)) if by_tiles else (fit(x, step), fit_weight(w))

@@ -50,7 +50,7 @@ def candidate(m: int, n: int, target: str) -> Tile | None:
     return next((tile for rows, columns, tile in table if m <= rows and n <= columns), None)
 
 
-def by_rows(x: torch.Tensor, n: int, target: str, defining: Tile, multiply: Multiply) -> Tile:
+def by_rows(x: torch.Tensor, n: int, target: str, defining: Tile, multiply: Multiply, bias: bool = False) -> Tile:
     """The tile for x[M, K] by a weight of n rows: one that gave the defining one's bits on x's device, or the defining one.
 
     multiply(x, w, tile): the product with that tile. It is asked once for each weight's size, and never while a graph is captured, where
@@ -61,22 +61,25 @@ def by_rows(x: torch.Tensor, n: int, target: str, defining: Tile, multiply: Mult
     other = candidate(len(x), n, target)
     if other is None:
         return defining
-    key = (str(x.device), x.dtype, n, x.shape[1], *other.sizes.items(), *defining.sizes.items())
+    key = (str(x.device), x.dtype, n, x.shape[1], bias, *other.sizes.items(), *defining.sizes.items())
     if key not in _agreed:
         if x.is_cuda and torch.cuda.is_current_stream_capturing():
             return defining
-        _agreed[key] = holds(lambda: agree(other, defining, n, x.shape[1], x.dtype, x.device, multiply))
+        found = holds(lambda: agree(other, defining, n, x.shape[1], x.dtype, x.device, multiply))
+        if found is None:
+            return defining
+        _agreed[key] = found
     return other if _agreed[key] else defining
 
 
-def holds(asked: Callable[[], bool]) -> bool:
-    """The answer; no, where the device cannot even run what is asked about. Raises OutOfMemoryError: that says nothing of it."""
+def holds(asked: Callable[[], bool]) -> bool | None:
+    """The answer; no, where the device cannot even run what is asked about; None, where there is no memory to ask."""
     import torch
 
     try:
         return asked()
     except torch.OutOfMemoryError:
-        raise
+        return None
     except Exception:  # noqa: BLE001  compilers and drivers have many; the defining way says so itself if it fails too
         return False
 

@@ -298,15 +298,15 @@ def causal(
 def seen(mask: torch.Tensor, batch: int, length: int, keys: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(low, high) of a mask [B or 1, 1 or H, L or 1, S]: booleans (true: seen) or numbers that are added (0: seen).
 
-    A model hands every layer the same tensor: it is looked at once, since on a GPU each look waits for the device. A mask must
-    therefore not be written over between layers. Raises NotInvariantError where heads see different keys, where a query's keys are
+    A model hands every layer the same tensor: it is looked at once where torch counts what is written to it (not in inference mode), since
+    on a GPU each look waits for the device. Raises NotInvariantError where heads see different keys, where a query's keys are
     not one run, or where a bias is added.
     """
     return _of_mask(mask, _look, batch, length, keys)
 
 
 class Remembered:
-    """What was found of the last tensor that was asked about, until it is gone or, where torch counts that, written over."""
+    """What was found of the last tensor that was asked about, until it is gone or written over. Of others nothing is kept."""
 
     def __init__(self) -> None:
         self._whose: weakref.ref[torch.Tensor] | None = None
@@ -315,7 +315,12 @@ class Remembered:
 
     def __call__(self, tensor: torch.Tensor, look: Callable[..., Any], *more: object) -> Any:
         """look(tensor, *more), or what it gave before for the same."""
-        key = (None if tensor.is_inference() else tensor._version, *more)
+        import torch
+
+        # Nobody counts what is written to a tensor of inference mode, or to one between two replays of a graph.
+        if tensor.is_inference() or (tensor.is_cuda and torch.cuda.is_current_stream_capturing()):
+            return look(tensor, *more)
+        key = (tensor._version, *more)
         if self._whose is None or self._whose() is not tensor or self._key != key:
             self._found = look(tensor, *more)
             self._whose, self._key = weakref.ref(tensor), key

@@ -38,7 +38,7 @@ def forgets_signs(op: Op, arguments: Tensors) -> bool:
     import torch
 
     x, *rest = arguments
-    signs = 1.0 - 2.0 * (torch.arange(x.shape[-1]) % 2)
+    signs = 1.0 - 2.0 * (torch.arange(x.shape[-1], device=x.device) % 2)
     return same(op(x * signs.to(x.dtype), *rest), op(x, *rest) * signs.to(x.dtype))
 
 
