@@ -9,9 +9,7 @@ decode, and keys that lie in one piece or in the blocks of a paged cache: a spli
 from __future__ import annotations
 
 import ctypes
-import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from detcheck.kernels import _native, _triton
 from detcheck.kernels._checks import NotInvariantError, dtype_code
@@ -298,39 +296,8 @@ def causal(
 def seen(mask: torch.Tensor, batch: int, length: int, keys: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(low, high) of a mask [B or 1, 1 or H, L or 1, S]: booleans (true: seen) or numbers that are added (0: seen).
 
-    A model hands every layer the same tensor: it is looked at once where torch counts what is written to it (not in inference mode), since
-    on a GPU each look waits for the device. Raises NotInvariantError where heads see different keys, where a query's keys are
-    not one run, or where a bias is added.
+    Raises NotInvariantError where heads see different keys, where a query's keys are not one run, or where a bias is added.
     """
-    return _of_mask(mask, _look, batch, length, keys)
-
-
-class Remembered:
-    """What was found of the last tensor that was asked about, until it is gone or written over. Of others nothing is kept."""
-
-    def __init__(self) -> None:
-        self._whose: weakref.ref[torch.Tensor] | None = None
-        self._key: tuple[object, ...] = ()
-        self._found: Any = None
-
-    def __call__(self, tensor: torch.Tensor, look: Callable[..., Any], *more: object) -> Any:
-        """look(tensor, *more), or what it gave before for the same."""
-        import torch
-
-        # Nobody counts what is written to a tensor of inference mode, or to one between two replays of a graph.
-        if tensor.is_inference() or (tensor.is_cuda and torch.cuda.is_current_stream_capturing()):
-            return look(tensor, *more)
-        key = (tensor._version, *more)
-        if self._whose is None or self._whose() is not tensor or self._key != key:
-            self._found = look(tensor, *more)
-            self._whose, self._key = weakref.ref(tensor), key
-        return self._found
-
-
-_of_mask = Remembered()
-
-
-def _look(mask: torch.Tensor, batch: int, length: int, keys: int) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
     if mask.dtype != torch.bool:
