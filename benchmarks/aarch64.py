@@ -10,12 +10,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from detcheck.kernels import _native
+from detcheck.kernels._cpu import build
 
 HERE = Path(__file__).parent
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
-SOURCES = [_native.SOURCES / f"_cpu_{name}.cpp" for name in ("matmul", "attention", "rowwise")]
-FLAGS = [flag for flag in _native.FLAGS if flag not in ("-fPIC", "-shared")]
+SOURCES = [build.SOURCES / f"{name}.cpp" for name in ("matmul", "attention", "rowwise")]
+FLAGS = [flag for flag in build.FLAGS if flag not in ("-fPIC", "-shared")]
 
 
 def hashes(compiler: str, flags: list[str], before: list[str]) -> dict[str, str]:
@@ -23,17 +23,15 @@ def hashes(compiler: str, flags: list[str], before: list[str]) -> dict[str, str]
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "kernels"
         sources = [HERE / "aarch64.cpp", *SOURCES]
-        subprocess.run([compiler, *FLAGS, *flags, "-I", _native.SOURCES, "-o", program, *sources], check=True)
+        subprocess.run([compiler, *FLAGS, *flags, "-I", build.SOURCES, "-o", program, *sources], check=True)
         said = subprocess.run([*before, program], check=True, capture_output=True, text=True).stdout
     return dict(line.rsplit(" ", 1) for line in said.splitlines())
 
 
 def compare() -> tuple[list[str], list[str]]:
     """Names of the results that are equal, and of those that are not, among all that an order defines."""
-    level = next(
-        v for v in reversed(_native.levels()) if v.needs <= _native.processor_flags() and v.order == _native.PAIRS
-    )
-    here = hashes(_native.compiler()[0], list(level.flags), [])
+    level = next(v for v in reversed(build.levels()) if v.needs <= build.processor_flags() and v.order == build.PAIRS)
+    here = hashes(build.compiler()[0], list(level.flags), [])
     there = hashes(COMPILER, ["-static"], [EMULATOR])
     assert here.keys() == there.keys() and len(here) > 90
     return [n for n in here if here[n] == there[n]], [n for n in here if here[n] != there[n]]
@@ -44,7 +42,7 @@ if __name__ == "__main__":
         sys.exit(f"{' and '.join(missing)} missing: apt-get install g++-aarch64-linux-gnu qemu-user")
     equal, other = compare()
     print(
-        f"{len(equal)} of {len(equal) + len(other)} results have the bits of {_native.description()} on aarch64, emulated"
+        f"{len(equal)} of {len(equal) + len(other)} results have the bits of {build.description()} on aarch64, emulated"
     )
     print("\n".join(f"not equal: {name}" for name in other))
     sys.exit(bool(other))

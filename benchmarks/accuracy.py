@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from detcheck.probes._accuracy import Exact, tail_heavy
+from detcheck.harness.accuracy import Exact, tail_heavy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import inaccurate

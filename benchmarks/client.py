@@ -12,8 +12,8 @@ import statistics
 import sys
 import time
 
-from detcheck.engines._server_answer import read
-from detcheck.engines._server_client import Client, Secrets, Url
+from detcheck.engines.server.answer import read
+from detcheck.engines.server.client import Client, Secrets, Url
 
 TOKENS = 128
 CHOICE = {

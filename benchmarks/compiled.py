@@ -1,6 +1,6 @@
 """Our Triton kernels as they are compiled for GPUs, found without one: registers, spills, shared memory, matrix instructions.
 
-Tiles in detcheck/kernels/_triton_*.py are chosen by this table: nothing spills, and products in bf16 and fp16 are made by the
+Tiles in detcheck/kernels/_triton/*.py are chosen by this table: nothing spills, and products in bf16 and fp16 are made by the
 matrix units. In float32 NVIDIA's have no exactly rounded product, so there it is FFMA. TMA: how many loads of whole tiles, by
 the unit for it, stand in the code. Programs: how many a multiprocessor holds at once, by its registers, threads and shared memory; in
 flight: KiB of its buffers in all of them, which a decode's weight streams through. What it cannot show is time.
@@ -21,7 +21,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from detcheck.kernels import _triton_attention, _triton_matmul, _triton_rowwise, _triton_tiles
+from detcheck.kernels._triton import attention, matmul, rowwise, tiles
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -129,13 +129,13 @@ def instructions(text):
 
 def subjects(dtype, target):
     """(what it is called, kernel, signature, changes) of everything that our launchers launch."""
-    m, a, r = _triton_matmul, _triton_attention, _triton_rowwise
+    m, a, r = matmul, attention, rowwise
     for n in (4096, 32768):
         signature = m.matmul_signature(dtype, target, n)
         yield f"matmul {n}x4096", m.matmul_kernel, signature, {}
         if signature.constexprs["DESCRIPTORS"]:
             yield f"matmul {n}x4096, pointers", m.matmul_kernel, signature, {"DESCRIPTORS": False}
-    for _, columns, tile in _triton_tiles.BY_ROWS.get(target, ()) if dtype != "fp32" else ():
+    for _, columns, tile in tiles.BY_ROWS.get(target, ()) if dtype != "fp32" else ():
         sizes = "x".join(str(tile.sizes[f"BLOCK_{axis}"]) for axis in "MNK")
         words = f"matmul {sizes}{' swapped' if tile.sizes['SWAP'] else ''}"
         yield words, m.matmul_kernel, m.matmul_signature(dtype, target, min(columns, 32768), chosen=tile), {}

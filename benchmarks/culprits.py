@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import torch
 from planted import MADE, ROWS, Fault, bisected, engine, places, verdict_on
 
-from detcheck.engines import amplifier
-from detcheck.engines.vllm import environment
+from detcheck.engines.vllm.engine import environment
+from detcheck.models import amplifier
 
 
 def faults(rng, there):

@@ -15,9 +15,9 @@ import torch
 import transformers
 from transformers import AutoTokenizer
 
-from detcheck.engines import amplifier
-from detcheck.engines.base import Row
-from detcheck.engines.vllm import VllmEngine
+from detcheck.engine import Row
+from detcheck.engines.vllm.engine import VllmEngine
+from detcheck.models import amplifier
 from detcheck.records import Kernels
 
 WORK = [  # (what, tokens of a prompt, requests, new tokens)

@@ -16,7 +16,7 @@ import time
 import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from detcheck.kernels import _triton
+from detcheck.kernels._triton import launch
 from detcheck.kernels.attention import attention, causal
 from detcheck.kernels.matmul import linear as ours_linear
 
@@ -94,13 +94,13 @@ def attention_ms(batch, length, keys, dtype, split=None, device="cuda"):
     sets = [tuple(t.clone() for t in (q, k, v)) for _ in range(rotations_of(q, k, v))]
     if device == "cpu":
         return both(lambda i: attention(*sets[i]), lambda i: stock_attention(*sets[i]), len(sets), device)
-    from detcheck.kernels import _triton_attention
+    from detcheck.kernels._triton import attention as triton_attention
 
     low, high = causal(batch, length, keys, device=q.device)
     first = low[:, 0].contiguous()
 
     def ours(i):
-        return _triton_attention.dense(*sets[i], low, high, DIM**-0.5, first=first, split=split)
+        return triton_attention.dense(*sets[i], low, high, DIM**-0.5, first=first, split=split)
 
     return both(ours, lambda i: stock_attention(*sets[i]), len(sets), device)
 
@@ -140,7 +140,7 @@ def attentions(dtype, name, shapes, split, device="cuda"):
 def main():
     if not torch.cuda.is_available():
         sys.exit("benchmarks/gpu.py needs a CUDA or ROCm device; benchmarks/compiled.py needs none")
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {_triton.description()}\n")
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {launch.description()}\n")
     torch.backends.cuda.matmul.allow_tf32 = False
     with torch.inference_mode():
         for dtype in (torch.bfloat16, torch.float16, torch.float32):

@@ -88,14 +88,14 @@ def device(found):
 
     from detcheck import lookup
     from detcheck.environment import observe_environment
-    from detcheck.kernels import _triton
-    from detcheck.probes import _accuracy
+    from detcheck.harness import accuracy
+    from detcheck.kernels._triton import launch
 
     on_gpu = found.device == "cuda"
     facts = {"environment": vars(observe_environment(found.device))}
     if on_gpu:
         facts["properties"] = str(torch.cuda.get_device_properties())
-        facts["ours"] = _triton.description()
+        facts["ours"] = launch.description()
         with contextlib.suppress(OSError):
             facts["nvidia-smi"] = subprocess.run(["nvidia-smi"], capture_output=True, text=True).stdout
     found.say("the environment", **facts)
@@ -110,7 +110,7 @@ def device(found):
             given = [t.to(found.device) for t in made]
             whole = op.batch_invariant(*given)
             few = [t[:4] if i in op.batched else t for i, t in enumerate(made)]
-            exact = _accuracy.Exact.of(op.reference, tuple(few), op.batched)
+            exact = accuracy.Exact.of(op.reference, tuple(few), op.batched)
             share = exact.error(whole[:4].cpu(), exact.allowed(dtype, op.roundings), range(4))[1]
             unlike = 0
             for m in range(1, rows + 1):
@@ -147,7 +147,7 @@ def folder_of_qwen3(found):
     import torch
     import transformers
 
-    from detcheck.engines import amplifier
+    from detcheck.models import amplifier
 
     folder = found.out / "qwen3"
     if (folder / "config.json").is_file():
@@ -354,8 +354,8 @@ def overhead(found):
     """Seconds of the engine's decoding by those of transformers' own loop on the same model, and the memory on the device."""
     import torch
 
-    from detcheck.engines.base import Row
-    from detcheck.engines.transformers import TransformersEngine
+    from detcheck.engine import Row
+    from detcheck.engines.transformers.engine import TransformersEngine
     from detcheck.records import Kernels
 
     engine = TransformersEngine(str(folder_of_qwen3(found)), None, found.device)

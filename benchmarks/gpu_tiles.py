@@ -3,16 +3,18 @@
     python benchmarks/gpu_tiles.py [N,K ...]     by default the weights of an 8B model's layers
 
 Prints, for each weight and number of rows, stock's time / ours with each tile whose bits were equal, fastest first. The table in
-_triton_tiles.py is made from this; a tile with other bits is named and ranks nowhere.
+_triton/tiles.py is made from this; a tile with other bits is named and ranks nowhere.
 """
 
 import json
 import sys
 
 import torch
+from detcheck.kernels.launch.launch import Tile
 
-from detcheck.kernels import _triton, _triton_matmul, _triton_tiles
-from detcheck.kernels._triton import Tile
+from detcheck.kernels._triton import launch
+from detcheck.kernels._triton import matmul as triton_matmul
+from detcheck.kernels._triton import tiles as triton_tiles
 
 ROWS = (1, 16, 32, 64, 128, 512, 4096)
 # What to try beyond the table: (rows, columns, K, warps, stages, swap).
@@ -23,7 +25,7 @@ MORE = [
 
 
 def candidates():
-    table = [tile for _, _, tile in _triton_tiles.BY_ROWS.get(_triton.family(_triton.target_of_device()), ())]
+    table = [tile for _, _, tile in triton_tiles.BY_ROWS.get(launch.family(launch.target_of_device()), ())]
     more = [
         Tile({"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k, "SWAP": swap}, warps, stages)
         for m, n, k, warps, stages, swap in MORE
@@ -37,21 +39,21 @@ def name(tile):
 
 
 def multiply(x, w, tile):
-    return _triton_matmul.matmul(x, w, None, tile)
+    return triton_matmul.matmul(x, w, None, tile)
 
 
 def compare(found):
     """gpu_proof.py's part: every candidate's bits by the defining tile's, in both halves; and attention split and at one go."""
-    from detcheck.kernels import _triton_attention
+    from detcheck.kernels._triton import attention
 
     n, k, some = (4096, 4096, None) if not found.small else (40, 64, 2)
-    verdicts, target = {}, _triton.target_of_device()
+    verdicts, target = {}, launch.target_of_device()
     for dtype in (torch.bfloat16, torch.float16):
-        defining = _triton_matmul.tile(n, _triton.TYPES[str(dtype)[6:]], target)
+        defining = triton_matmul.tile(n, launch.TYPES[str(dtype)[6:]], target)
         for label, tile in list(candidates().items())[:some]:
             key = f"{label} {str(dtype)[6:]}"
             try:
-                verdicts[key] = _triton_tiles.agree(tile, defining, n, k, dtype, torch.device(found.device), multiply)
+                verdicts[key] = triton_tiles.agree(tile, defining, n, k, dtype, torch.device(found.device), multiply)
             except Exception as error:  # noqa: BLE001  a tile too large for this device is an answer
                 verdicts[key] = f"{type(error).__name__}: {str(error)[:120]}"
             equal = sum(each is True for each in verdicts.values())
@@ -61,9 +63,7 @@ def compare(found):
     for dim in (64, 128, 256)[:some]:
         for dtype in (torch.bfloat16, torch.float16, torch.float32)[:some]:
             q = torch.empty(1, 8, 1, dim, dtype=dtype, device=found.device)
-            splits[f"{dim} {str(dtype)[6:]}"] = (
-                None if found.small else _triton_attention.splits_agree(q, 4, 2, False, 16)
-            )
+            splits[f"{dim} {str(dtype)[6:]}"] = None if found.small else attention.splits_agree(q, 4, 2, False, 16)
             found.say(f"not so: {', '.join(other) or 'none'}", splits=splits)
     apart = [key for key, same in splits.items() if same is False]
     found.say(f"{len(verdicts) - len(other)} of {len(verdicts)} tiles give the defining one's bits{f' (not {chr(44).join(other)})' if other else ''}; "
@@ -74,15 +74,15 @@ def times(n, k, rows, dtype=torch.bfloat16):
     """[(stock / ours, tile)] of tiles with equal bits, fastest first."""
     import gpu
 
-    target = _triton.target_of_device()
-    defining = _triton_matmul.tile(n, _triton.TYPES[str(dtype)[6:]], target)
+    target = launch.target_of_device()
+    defining = triton_matmul.tile(n, launch.TYPES[str(dtype)[6:]], target)
     x, w = torch.randn(rows, k, device="cuda").to(dtype), torch.randn(n, k, device="cuda").to(dtype)
     sets = [(x.clone(), w.clone()) for _ in range(gpu.rotations_of(x, w))]
     stock = gpu.device_ms(lambda i: torch.nn.functional.linear(*sets[i]), len(sets))
     made = []
     for label, tile in {name(defining): defining, **candidates()}.items():
         try:
-            if not _triton_tiles.agree(tile, defining, n, k, dtype, x.device, multiply):
+            if not triton_tiles.agree(tile, defining, n, k, dtype, x.device, multiply):
                 continue
             made.append((stock / gpu.device_ms(lambda i, t=tile: multiply(*sets[i], t), len(sets)), label))
         except Exception as error:  # noqa: BLE001  too large for this device
@@ -93,7 +93,7 @@ def times(n, k, rows, dtype=torch.bfloat16):
 def main(weights):
     if not torch.cuda.is_available():
         sys.exit("benchmarks/gpu_tiles.py needs a CUDA device with TMA (Hopper or Blackwell)")
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {_triton.description()}")
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {launch.description()}")
     found = {}
     for n, k in weights:
         for rows in ROWS:

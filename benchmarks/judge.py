@@ -8,7 +8,7 @@ import tracemalloc
 
 import numpy as np
 
-from detcheck.judge import judge
+from detcheck.judge.conditions import judge
 from detcheck.outcomes import outcome
 from detcheck.records import Case, Condition, Observation
 

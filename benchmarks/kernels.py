@@ -21,7 +21,7 @@ import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from detcheck.environment import processor
-from detcheck.kernels import _native
+from detcheck.kernels._cpu import build
 from detcheck.kernels.attention import attention
 from detcheck.kernels.matmul import linear as ours_linear
 
@@ -38,8 +38,8 @@ LARGEST = (32000, 1024)
 def peaks():
     """`peak.cpp`, compiled as the kernels are: its functions, thread count -> a second."""
     here, folder = Path(__file__).parent, tempfile.mkdtemp()
-    flags = [*_native.FLAGS, *_native.chosen()[0].flags, "-I", _native.SOURCES]
-    subprocess.run([_native.compiler()[0], *flags, "-o", f"{folder}/peak.so", here / "peak.cpp"], check=True)
+    flags = [*build.FLAGS, *build.chosen()[0].flags, "-I", build.SOURCES]
+    subprocess.run([build.compiler()[0], *flags, "-o", f"{folder}/peak.so", here / "peak.cpp"], check=True)
     library = ctypes.CDLL(f"{folder}/peak.so")
     made = {}
     for name in ("read", "float32", "bfloat16"):
@@ -110,11 +110,11 @@ def instruction_sets():
     has = [
         word
         for word in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "avx512_fp16")
-        if word in _native.processor_flags()
+        if word in build.processor_flags()
     ]
     return (
         f"{processor()}, {os.cpu_count()} cores, {platform.machine()}: {', '.join(has) or 'no flags known'}\n"
-        f"stock: torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()}; ours: {_native.description()}\n"
+        f"stock: torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()}; ours: {build.description()}\n"
         f"{', '.join(told) or 'no variable limits either'}\n"
     )
 

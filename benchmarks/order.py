@@ -14,9 +14,9 @@ import time
 
 import torch
 
-from detcheck.probes.order import Options, Order
+from detcheck.probes.order.session import Options, Order
 from detcheck.records import FailOn, Kernels, Spec
-from detcheck.trees import Tree
+from detcheck.summation.tree import Tree
 
 HUGE = 2.0**100
 

@@ -17,9 +17,9 @@ import transformers
 from transformers import AutoTokenizer
 
 from detcheck import runner
-from detcheck.engines import amplifier
-from detcheck.engines.transformers import TransformersEngine
-from detcheck.probes import completions
+from detcheck.engines.transformers.engine import TransformersEngine
+from detcheck.models import amplifier
+from detcheck.probes.completions import session as completions
 from detcheck.records import Spec
 
 
@@ -61,7 +61,7 @@ class Transformers(TransformersEngine):
 
 
 def vllm(folder):
-    from detcheck.engines.vllm import VllmEngine
+    from detcheck.engines.vllm.engine import VllmEngine
 
     class Vllm(VllmEngine):
         inside = 0.0

@@ -1,6 +1,6 @@
 // What this machine can do at most: bytes read a second, and products added a second without any memory.
 #include <chrono>
-#include "_cpu_micro.h"
+#include "micro.h"
 
 static double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 

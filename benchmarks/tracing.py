@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import torch
 from models import llama_like
 
-from detcheck.engines.logits import forward
-from detcheck.engines.transformers import TransformersEngine
-from detcheck.probes.bisect import Bisect, Options
+from detcheck.engines.transformers.engine import TransformersEngine
+from detcheck.engines.transformers.logits import forward
+from detcheck.probes.bisect.session import Bisect, Options
 from detcheck.records import Spec
 
 BILLION = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 32}

@@ -12,9 +12,9 @@ _HOMES = {
     "run": "runner",
     "resume": "runner",
     "load": "runner",
-    "assert_batch_invariant": "probes._assert",
-    "batch_invariant": "kernels._switch",
-    "Signature": "kernels._signature",
+    "assert_batch_invariant": "probes.kernels.assertion",
+    "batch_invariant": "switch",
+    "Signature": "signature",
 }
 
 __all__ = ["Run", "Signature", "Spec", "Verdict", "assert_batch_invariant", "batch_invariant", "load", "resume", "run"]

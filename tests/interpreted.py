@@ -96,10 +96,10 @@ def defining():
 
 
 def load(name, source=None):
-    """A copy of detcheck.kernels.`name` that runs on CPU tensors. `source`: its text, changed, for a kernel broken on purpose."""
-    import detcheck.kernels
+    """A copy of detcheck.kernels._triton.`name` that runs on CPU tensors. `source`: its text, changed, for a kernel broken on purpose."""
+    import detcheck.kernels._triton
 
-    path = Path(detcheck.kernels.__path__[0]) / f"{name}.py"
+    path = Path(detcheck.kernels._triton.__path__[0]) / f"{name}.py"
     if source is not None:
         path = source
     copy = f"interpreted_{path.stem}"

@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
 from transformers import AutoTokenizer
 
-from detcheck.engines import amplifier
+from detcheck.models import amplifier
 
 
 def llama_like(folder, seed=0, eos=None, **changes):

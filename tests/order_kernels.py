@@ -5,7 +5,7 @@ import weakref
 import numpy as np
 import torch
 
-from detcheck.adders import fma32
+from detcheck.summation.arithmetic import fma32
 
 
 def columns(x):
@@ -352,7 +352,7 @@ def squares_negated(x):
 
 def squares_fused(x):
     """A chain of fused multiply-adds; the first square is rounded by itself."""
-    from detcheck.adders import fma32
+    from detcheck.summation.arithmetic import fma32
 
     first, *rest = columns(x)
     total = (first * first).numpy()

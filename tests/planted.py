@@ -13,12 +13,12 @@ from models import llama_like
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoTokenizer
 
-from detcheck.engines import amplifier
-from detcheck.engines.logits import forward
-from detcheck.engines.transformers import TransformersEngine
-from detcheck.judge import judge
+from detcheck.engines.transformers.engine import TransformersEngine
+from detcheck.engines.transformers.logits import forward
+from detcheck.judge.conditions import judge
 from detcheck.kernels import attention
-from detcheck.probes.bisect import Bisect, Options
+from detcheck.models import amplifier
+from detcheck.probes.bisect.session import Bisect, Options
 from detcheck.records import Kernels, Spec
 
 ATTENTION = "transformers::attention"

@@ -8,12 +8,12 @@ import json
 import random
 import sys
 
-from detcheck.culprits import convict, nobody
-from detcheck.engines._vllm_arguments import Settings
-from detcheck.engines._vllm_host import Host, Look
-from detcheck.engines.base import Row
-from detcheck.probes._bisection import pattern
-from detcheck.probes._vllm_bisection import OP, VllmBisection, Wave
+from detcheck.engine import Row
+from detcheck.engines.vllm.arguments import Settings
+from detcheck.engines.vllm.host import Host, Look
+from detcheck.probes.bisect.judge import convict, nobody
+from detcheck.probes.bisect.transformers import pattern
+from detcheck.probes.bisect.vllm import OP, VllmBisection, Wave
 
 TOKENS, ROWS, TRIALS = 12, 8, 8
 

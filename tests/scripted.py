@@ -5,10 +5,10 @@ import copy
 
 import numpy as np
 
-from detcheck.engines.base import Completion, Decoded
+from detcheck.engine import Completion, Decoded
 from detcheck.errors import OutOfMemoryError
-from detcheck.judge import judge
-from detcheck.probes.completions import Completions, Options
+from detcheck.judge.conditions import judge
+from detcheck.probes.completions.session import Completions, Options
 from detcheck.records import Case, Spec
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from detcheck import lookup, runner
-from detcheck.kernels._op import Op
-from detcheck.probes import _accuracy
-from detcheck.probes import kernels as probe
-from detcheck.probes.kernels import Options
+from detcheck.harness import accuracy
+from detcheck.op import Op
+from detcheck.probes.kernels import session as probe
+from detcheck.probes.kernels.session import Options
 from detcheck.records import Kernels, Role, Spec, Verdict
 
 ROWS = 32
@@ -28,8 +28,8 @@ def exact():
         if (name, dtype) not in made:
             arguments = inaccurate.MAKE[name](ROWS, getattr(torch, dtype), 0)
             batched = range(len(arguments))
-            kinds = arguments, _accuracy.tail_heavy(arguments, batched)
-            made[name, dtype] = [_accuracy.Exact.of(inaccurate.FAULTS[name, SOUND], kind, batched) for kind in kinds]
+            kinds = arguments, accuracy.tail_heavy(arguments, batched)
+            made[name, dtype] = [accuracy.Exact.of(inaccurate.FAULTS[name, SOUND], kind, batched) for kind in kinds]
         return made[name, dtype]
 
     return of
@@ -61,8 +61,8 @@ def test_the_bundled_ones_are_within(dtype):
         op = lookup.find("kernels", name).OP
         for shape in op.shapes if op.batch_invariant else ():
             arguments = op.make(shape, ROWS, getattr(torch, dtype), 1)
-            kinds = arguments, _accuracy.tail_heavy(arguments, op.batched)
-            exact = [_accuracy.Exact.of(op.reference, kind, op.batched) for kind in kinds]
+            kinds = arguments, accuracy.tail_heavy(arguments, op.batched)
+            exact = [accuracy.Exact.of(op.reference, kind, op.batched) for kind in kinds]
             assert times_allowed(op.batch_invariant, exact, op.roundings) <= 1, (name, shape)
 
 
@@ -102,12 +102,12 @@ def test_a_bundled_op_is_measured_by_the_same(fault, tmp_path, monkeypatch):
 def test_the_sensitivity_is_the_norm_of_what_each_input_adds():
     """Of a product: the terms' L2 norm, sqrt(2) of it where both factors move."""
     x, w = torch.randn(4, 1000, dtype=torch.float64), torch.randn(6, 1000, dtype=torch.float64)
-    found = _accuracy.sensitivity(lambda x, w: x @ w.t(), (x, w), x @ w.t())
+    found = accuracy.sensitivity(lambda x, w: x @ w.t(), (x, w), x @ w.t())
     norm = (2 * (x[:, None] * w).square().sum(-1)).sqrt()
     assert float((found / norm).min()) > 0.3 and float((found / norm).max()) < 2
     assert float((found / norm).mean()) == pytest.approx(1, abs=0.2)
     constant = torch.full((4, 3), 1 / 3, dtype=torch.float64)
-    assert not _accuracy.sensitivity(lambda x: constant, (x,), constant).any()
+    assert not accuracy.sensitivity(lambda x: constant, (x,), constant).any()
 
 
 def test_a_reference_that_takes_nothing_but_its_own_inputs_is_no_failure(detcheck, tmp_path):
@@ -164,7 +164,7 @@ def test_innocents_of_many_kinds_pass_in_half_precision(op, detcheck, tmp_path):
 
 def plain(result):
     """Of a result whose elements may each be off by 1e-3."""
-    exact = _accuracy.Exact.of(lambda x: x, (result,), (0,))
+    exact = accuracy.Exact.of(lambda x: x, (result,), (0,))
     return exact, torch.full_like(exact.result, 1e-3)
 
 
@@ -197,9 +197,9 @@ def test_what_is_not_finite_or_nothing_but_zeros_is_infinitely_wrong():
 
 def test_a_reference_that_rounds_between_its_steps_widens_the_bound_by_as_much():
     x = torch.randn(ROWS, 300).bfloat16()
-    once = _accuracy.Exact.of(lambda x: x.sigmoid() * x, (x,), (0,))
-    assert _accuracy.roundings((x.float().sigmoid() * x.float()).bfloat16(), once) == 1.0
-    twice = _accuracy.roundings(x.sigmoid() * x, once)
+    once = accuracy.Exact.of(lambda x: x.sigmoid() * x, (x,), (0,))
+    assert accuracy.roundings((x.float().sigmoid() * x.float()).bfloat16(), once) == 1.0
+    twice = accuracy.roundings(x.sigmoid() * x, once)
     assert 2 < twice <= 4 and times_allowed(lambda x: x.sigmoid() * x, [once]) > 1
     assert times_allowed(lambda x: x.sigmoid() * x, [once], twice) <= 1
-    assert _accuracy.roundings(torch.zeros_like(x), once) == 4.0
+    assert accuracy.roundings(torch.zeros_like(x), once) == 4.0

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from detcheck.engines import amplifier
-from detcheck.engines.base import Row
+from detcheck.engine import Row
 from detcheck.errors import FailedError, UsageError
+from detcheck.models import amplifier
 
 
 def test_it_is_made_in_a_few_seconds_with_the_known_weights(tmp_path, monkeypatch):
@@ -51,14 +51,14 @@ def test_any_text_can_be_read_and_only_words_are_said(amplifier):
 
 
 def test_the_default_prompt_is_long_enough_for_every_kernel_path(amplifier):
-    from detcheck.engines.amplifier import PROMPT
+    from detcheck.models.amplifier import PROMPT
 
     assert 256 < len(amplifier.encode(PROMPT)) < 350
 
 
 def test_under_kernels_that_react_tokens_depend_on_the_batch(amplifier, reacting):
     """The positive control: under 30 s, in tokens, not only in bits; and run to run nothing moves."""
-    from detcheck.engines.amplifier import PROMPT
+    from detcheck.models.amplifier import PROMPT
 
     ids = amplifier.encode(PROMPT)
     started = time.monotonic()

@@ -11,8 +11,8 @@ from scripted import OTHER, SAME, Scripted, completion
 
 from detcheck import runner
 from detcheck.errors import FailedError
-from detcheck.judge import judge
-from detcheck.probes.completions import Completions, Options
+from detcheck.judge.conditions import judge
+from detcheck.probes.completions.session import Completions, Options
 from detcheck.records import Kernels, Spec, Verdict
 
 
@@ -103,7 +103,7 @@ def test_what_runs_without_a_kernel_of_ours_is_in_the_note(tmp_path, detcheck):
     import transformers
     from transformers import AutoTokenizer
 
-    from detcheck.engines import amplifier
+    from detcheck.models import amplifier
 
     torch.manual_seed(0)
     shape = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128, "vocab_size": amplifier.VOCABULARY}
@@ -132,9 +132,9 @@ def test_what_runs_without_a_kernel_of_ours_is_in_the_note(tmp_path, detcheck):
 
 def test_a_model_that_our_kernels_do_not_reach_has_failed(amplifier, monkeypatch):
     """Sabotage: the switch registers nothing. Equal bits would then be stock's."""
-    from detcheck.kernels import _switch
+    from detcheck import switch
 
-    monkeypatch.setattr(_switch, "_register", lambda undo, only: None)
+    monkeypatch.setattr(switch, "_register", lambda undo, only: None)
     with pytest.raises(FailedError, match="ran on our kernels"), amplifier.running(Kernels.BATCH_INVARIANT):
         torch.randn(2, 2) @ torch.randn(2, 2)
 

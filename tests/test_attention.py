@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from detcheck.kernels._checks import NotInvariantError
-from detcheck.kernels._fallback import bits_equal
+from detcheck.checks import NotInvariantError
+from detcheck.kernels._cpu.fallback import bits_equal
 from detcheck.kernels.attention import attention, causal, gradients, seen
 
-SPLIT = 128  # _cpu_attention.cpp
+SPLIT = 128  # _cpu/attention.cpp
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 
 

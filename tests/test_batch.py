@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from conftest import only_run
 
-from detcheck import runner, store
-from detcheck.engines.logits import last_logits
-from detcheck.probes import batch
-from detcheck.probes.batch import Batch, Options
+from detcheck import runner
+from detcheck.engines.transformers.logits import last_logits
+from detcheck.probes.batch import session as batch
+from detcheck.probes.batch.session import Batch, Options
 from detcheck.records import Spec, Verdict
+from detcheck.storage import folder
 
 SIZES = (1, 2, 4)
 PROMPT = "Tell me about Richard Feynman"
@@ -65,7 +66,7 @@ def test_the_amplifier_reacts_and_the_run_is_read_again_and_resumed(tmp_path, lo
     assert found.verdict is Verdict.BATCH_VARIANT and found.evidence["unit"] == "element", found.note
     assert found.evidence["batch_sizes"].keys() == {"1", "2", "4"} and found.missing == 0
     assert runner.load(ran.path).findings == ran.findings
-    monkeypatch.setattr(store, "FLUSH_S", 0.0)
+    monkeypatch.setattr(folder, "FLUSH_S", 0.0)
 
     def stop(progress):
         if progress.done > 6:
@@ -89,7 +90,7 @@ def test_decoding_is_another_way_to_the_same_logits(amplifier):
 
 
 def batch_row(prompt):
-    from detcheck.engines.base import Row
+    from detcheck.engine import Row
 
     return Row(tuple(prompt))
 

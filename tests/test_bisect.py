@@ -11,13 +11,16 @@ from conftest import only_run
 from models import llama_like
 from planted import ATTENTION, PROMPT, ROWS, Fault, Place, Planted, bisected, engine, places, verdict_on
 
-from detcheck import culprit_words, culprits, runner
-from detcheck.engines.logits import forward
-from detcheck.engines.transformers import TransformersEngine
-from detcheck.probes import _culprit_order, bisect
-from detcheck.probes._bisection import pattern
-from detcheck.probes._rows import Dim, Layout, Part, explanations, like_the_others, matching, part
-from detcheck.probes.bisect import Bisect, Options
+from detcheck import runner
+from detcheck.engines.transformers.engine import TransformersEngine
+from detcheck.engines.transformers.logits import forward
+from detcheck.probes.bisect import describe as culprit_words
+from detcheck.probes.bisect import judge as culprits
+from detcheck.probes.bisect import orders as culprit_order
+from detcheck.probes.bisect import session as bisect
+from detcheck.probes.bisect.rows import Dim, Layout, Part, explanations, like_the_others, matching, part
+from detcheck.probes.bisect.session import Bisect, Options
+from detcheck.probes.bisect.transformers import pattern
 from detcheck.records import Kernels, Spec, Verdict
 
 MLP = "model.layers.1.mlp"
@@ -355,7 +358,7 @@ def test_the_order_of_additions_is_asked_where_it_can_be(llama, monkeypatch):
         assert sums.result().shape == (sums.rows, sums.columns)
         return f"a tree of {sums.rows} rows"
 
-    monkeypatch.setattr(_culprit_order, "ask", ask)
+    monkeypatch.setattr(culprit_order, "ask", ask)
     found = bisected(llama, [], trials=2, kernels=Kernels.STOCK)
     (told,) = (f.evidence["culprit"] for f in found if f.case.input == "lm_head")
     assert told["order_of_additions"] == {"alone": "a tree of 1 rows", "batch": f"a tree of {ROWS} rows"}
@@ -376,16 +379,16 @@ def test_an_order_is_said_of_sums_and_of_products_in_groups():
         terms = [a[..., k : k + 1] * b[..., k : k + 1, :] for k in range(a.shape[2])]
         return bias + order_kernels.chain(terms[:: 1 if a.shape[0] == 1 else -1])
 
-    said = _culprit_order.orders("aten::sum", total, [x], [in_batch], own)
+    said = culprit_order.orders("aten::sum", total, [x], [in_batch], own)
     assert said["alone"].startswith("sequential (") and said["batch"].startswith("reversed: ")
     groups = [[torch.ones(1), torch.ones(n, 5, 24), torch.ones(n, 24, 16)] for n in (1, 4)]
-    assert _culprit_order.orders("aten::baddbmm", products, *groups, own) == said
-    assert _culprit_order.orders("aten::mean", lambda x: x.amax(-1), [x], [in_batch], own) == {}
+    assert culprit_order.orders("aten::baddbmm", products, *groups, own) == said
+    assert culprit_order.orders("aten::mean", lambda x: x.amax(-1), [x], [in_batch], own) == {}
     over_rows = lambda x: x.sum(1)  # noqa: E731
-    assert _culprit_order.orders("aten::sum", over_rows, [x], [in_batch], [range(2, 3), range(24)]) == {}
+    assert culprit_order.orders("aten::sum", over_rows, [x], [in_batch], [range(2, 3), range(24)]) == {}
     square = torch.ones(1, 24, 24), torch.ones(4, 24, 24)
-    assert _culprit_order.orders("aten::sum", over_rows, [square[0]], [square[1]], [range(2, 3), range(24)]) == {}
-    assert _culprit_order.orders("aten::exp", total, [x], [in_batch], own) == {}
+    assert culprit_order.orders("aten::sum", over_rows, [square[0]], [square[1]], [range(2, 3), range(24)]) == {}
+    assert culprit_order.orders("aten::exp", total, [x], [in_batch], own) == {}
 
 
 def test_applied_until_the_logits_are_equal_and_shown_in_every_format(
@@ -400,7 +403,7 @@ def test_applied_until_the_logits_are_equal_and_shown_in_every_format(
     assert first["case"]["subject"].startswith("aten::") and first["case"]["input"].startswith("model.layers.0.")
     stages = first["evidence"]["stages"]
     assert len(stages) > 1 and not stages[0]["logits_equal"] and stages[-1]["logits_equal"] and not stages[-1]["guilty"]
-    with open(runner.__file__.replace("runner.py", "report/report.schema.json")) as schema:
+    with open(runner.__file__.replace("runner.py", "formats/report.schema.json")) as schema:
         jsonschema.validate(report, json.load(schema))
     folder = only_run(tmp_path / "runs")
     for form in ("terminal", "md", "html", "junit"):
@@ -413,7 +416,7 @@ def test_applied_until_the_logits_are_equal_and_shown_in_every_format(
 
 
 def test_a_run_that_found_a_difference_is_followed(detcheck, tmp_path, monkeypatch, amplifier, reacting):
-    from detcheck.probes import completions
+    from detcheck.probes.completions import session as completions
 
     monkeypatch.setattr(
         completions, "PROBE", lambda spec, planned=None: completions.Completions(spec, amplifier, planned)
@@ -433,7 +436,7 @@ def test_a_run_that_found_a_difference_is_followed(detcheck, tmp_path, monkeypat
 
 
 def test_of_a_run_the_prompt_that_differed_is_followed_as_it_was(detcheck, tmp_path, monkeypatch, llama):
-    from detcheck.probes import completions
+    from detcheck.probes.completions import session as completions
 
     asked = []
 
@@ -527,7 +530,7 @@ def test_a_run_whose_files_are_gone_is_not_called_equal(detcheck, tmp_path):
 
 def test_a_difference_in_decoding_alone_is_followed_or_said_not_to_come_again(detcheck, tmp_path, monkeypatch, llama):
     """A `batch` run whose prefills agree: alone too its last tokens are fed one by one."""
-    from detcheck.probes import batch
+    from detcheck.probes.batch import session as batch
 
     monkeypatch.setattr(batch, "PROBE", lambda spec, planned=None: batch.Batch(spec, llama, planned))
     monkeypatch.setattr(bisect, "PROBE", lambda spec, planned=None: Bisect(spec, llama, planned))

@@ -9,12 +9,13 @@ import certify_more
 import jsonschema
 import pytest
 
-from detcheck import certificates, runner
-from detcheck.kernels._signature import Signature
-from detcheck.probes import _masked, _ttir
-from detcheck.probes._compile import unwrap
-from detcheck.probes.certify import TARGETS
+from detcheck import runner
+from detcheck.probes.certify import judge as certificates
+from detcheck.probes.certify import masking, ttir
+from detcheck.probes.certify.compile import unwrap
+from detcheck.probes.certify.session import TARGETS
 from detcheck.records import Verdict
+from detcheck.signature import Signature
 
 TABLE = {
     "refuted": certify_kernels.REFUTED,
@@ -73,7 +74,7 @@ def beside_the_kernels(monkeypatch):
 def schema():
     from importlib.resources import files
 
-    return json.loads((files("detcheck.report") / "report.schema.json").read_text())
+    return json.loads((files("detcheck.formats") / "report.schema.json").read_text())
 
 
 def report(detcheck, name, *arguments):
@@ -128,7 +129,7 @@ def test_a_copy_elsewhere_is_named_by_its_own_lines(detcheck, tmp_path, monkeypa
 @pytest.mark.parametrize("name", certify_more.DETCHECK)
 def test_what_once_passed_and_what_is_commonly_written(name):
     """On one target: what is read of a kernel is the same on all but for tensor descriptors."""
-    from detcheck.probes._certificate import certify
+    from detcheck.probes.certify.examine import certify
 
     facts = certify(unwrap(getattr(certify_more, name)), certify_more.DETCHECK[name], "bf16", "sm_90")
     verdict, note = certificates.verdict(facts)
@@ -152,7 +153,7 @@ HEURISTICS = {
 def test_heuristics_are_asked_as_triton_asks_them(name):
     import triton
 
-    from detcheck.probes._certificate import certify
+    from detcheck.probes.certify.examine import certify
 
     rules, constexprs, said = HEURISTICS[name]
     kernel = triton.heuristics(rules)(certify_kernels.early_return)
@@ -170,7 +171,7 @@ def test_a_promise_of_alignment_is_trusted_and_named(detcheck):
     """Without it the same kernel has a binary more for each way in which its pointers may lie."""
     from certify_kernels import early_return, rows
 
-    from detcheck.probes._certificate import certify
+    from detcheck.probes.certify.examine import certify
 
     promised = certify(unwrap(early_return), rows(), "bf16", "sm_90")
     verdict, note = certificates.verdict(promised)
@@ -184,7 +185,7 @@ def test_a_promise_of_alignment_is_trusted_and_named(detcheck):
 def test_a_batch_constexpr_with_one_value_is_no_proof():
     from certify_kernels import product, split_k_by_host
 
-    from detcheck.probes._certificate import certify
+    from detcheck.probes.certify.examine import certify
 
     facts = certify(
         unwrap(split_k_by_host), product({"SPLITS": 2}, batch=("M", "SPLITS"), batch_axes=(0, 1)), "bf16", "sm_90"
@@ -317,7 +318,7 @@ module {
   } loc(#loc)
 } loc(#loc)
 """
-    function = _ttir.parse(text)
+    function = ttir.parse(text)
     assert [(a.name, a.type) for a in function.arguments] == [("%x", "!tt.ptr<f32>"), ("%n", "i32")]
     ops = {op.name: op for op in function.walk()}
     loop, reduce = ops["scf.for"], ops["tt.reduce"]
@@ -330,8 +331,8 @@ module {
 
 def test_text_that_it_does_not_know_is_no_certificate():
     for text in ("", "module {\n}", "module {\n  tt.func public @k() {\n    tt.store %x, %y : f32\n  }\n}"):
-        with pytest.raises(_ttir.UnreadableError):
-            _ttir.parse(text)
+        with pytest.raises(ttir.UnreadableError):
+            ttir.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +341,7 @@ def test_text_that_it_does_not_know_is_no_certificate():
      ("0xFF80 : bf16", float("-inf")), ("0xFC00 : f16", float("-inf")), ("7 : i32", None), ("true", True)],
 )  # fmt: skip
 def test_constants_are_read_exactly(written, value):
-    assert _masked.constant(f"arith.constant {written}") == value
+    assert masking.constant(f"arith.constant {written}") == value
 
 
 @pytest.mark.parametrize(
@@ -354,17 +355,17 @@ def test_constants_are_read_exactly(written, value):
     ],
 )  # fmt: skip
 def test_the_algebra_of_masked_iterations(name, inputs, out):
-    made = _masked.calculate(name, inputs)
+    made = masking.calculate(name, inputs)
     assert made == out or (made != made and out != out)
 
 
 def test_code_that_cannot_be_read_is_no_certificate(monkeypatch):
     from certify_kernels import rows, softmax
 
-    from detcheck.probes import _certificate
+    from detcheck.probes.certify import examine
 
-    monkeypatch.setattr(_certificate, "parse", lambda text: _ttir.parse("module {\n}"))
-    verdict, note = certificates.verdict(_certificate.certify(unwrap(softmax), rows(), "bf16", "sm_90"))
+    monkeypatch.setattr(examine, "parse", lambda text: ttir.parse("module {\n}"))
+    verdict, note = certificates.verdict(examine.certify(unwrap(softmax), rows(), "bf16", "sm_90"))
     assert verdict is Verdict.UNDECIDED and "is not as this version of detcheck knows it" in note
 
 

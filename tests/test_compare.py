@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from misbehaving import completion, serving
 
-from detcheck.kernels import _native
+from detcheck.kernels._cpu import build
 
 ASK = ("completions", "-n", "8", "--max-tokens", "8", "--format", "json", "-q", "--conditions", "alone,wave-2")
 
@@ -171,7 +171,7 @@ def test_bfloat16_products_in_another_order_are_not_compared_and_not_mixed(detch
     assert detcheck(*ask).code == 0
     (here,) = Path("runs").glob("*")
     made = json.loads((here / "baseline.json").read_text())
-    assert made["environment"]["flags"]["bfloat16_order"] == _native.order()
+    assert made["environment"]["flags"]["bfloat16_order"] == build.order()
     made["environment"]["flags"]["bfloat16_order"] = "elsewhere"
     Path("there.json").write_text(json.dumps(made))
     code, report = compare("there.json", here)
@@ -179,9 +179,9 @@ def test_bfloat16_products_in_another_order_are_not_compared_and_not_mixed(detch
         f["case"]["dtype"]: (f["verdict"], f["note"]) for f in report["findings"] if f["case"]["subject"] == "matmul"
     }
     assert (code, found["float32"][0], found["bfloat16"][0]) == (3, "identical", "inconclusive")
-    assert f"bfloat16 were added in elsewhere and are added in {_native.order()}" in found["bfloat16"][1]
+    assert f"bfloat16 were added in elsewhere and are added in {build.order()}" in found["bfloat16"][1]
     run = here / "run.json"
-    run.write_text(run.read_text().replace(f'"bfloat16_order": "{_native.order()}"', '"bfloat16_order": "elsewhere"'))
+    run.write_text(run.read_text().replace(f'"bfloat16_order": "{build.order()}"', '"bfloat16_order": "elsewhere"'))
     resumed = detcheck("kernels", "--resume", here)
     assert resumed.code == 2 and "bfloat16_order" in resumed.err
 

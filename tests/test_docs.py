@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from detcheck.report import terminal
+from detcheck.formats import terminal
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -111,15 +111,15 @@ def test_figures_name_scripts_that_exist():
 
 
 def test_conditions_of_vllm_are_all_described():
-    from detcheck.probes.traffic import KINDS
+    from detcheck.schedules.arrivals import KINDS
 
     described = (ROOT / "docs/vllm.md").read_text("utf-8")
     assert set(re.findall(r"^\| `(\w+)(?:-N)?` \|", described.split("## Kernels")[0], re.M)) == set(KINDS)
 
 
 def test_conditions_and_levels_of_servers_are_all_described():
-    from detcheck.judge import LEVELS
-    from detcheck.probes.load import KINDS
+    from detcheck.judge.conditions import LEVELS
+    from detcheck.schedules.load import KINDS
 
     described = (ROOT / "docs/servers.md").read_text("utf-8")
     assert set(
@@ -131,7 +131,7 @@ def test_conditions_and_levels_of_servers_are_all_described():
 
 
 def test_columns_of_a_file_are_all_described():
-    from detcheck.readers import COLUMNS
+    from detcheck.storage.collected import COLUMNS
 
     described = README.split("## Completions of others")[1].split("## Runs")[0]
     assert all(f"`{column}`" in described for column in COLUMNS)

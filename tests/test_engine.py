@@ -6,10 +6,10 @@ import torch
 from models import llama_like
 from transformers import AutoModelForCausalLM
 
-from detcheck.engines.base import Row
-from detcheck.engines.checkpoint import full_dtype
-from detcheck.engines.transformers import TransformersEngine
+from detcheck.engine import Row
+from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.errors import FailedError, UsageError
+from detcheck.models.checkpoint import full_dtype
 
 PROMPT = "Tell me about Richard Feynman"
 
@@ -150,7 +150,7 @@ def test_torn_weights_have_failed(folder, tmp_path):
 
 
 def test_digests_name_the_weights(folder, tmp_path):
-    from detcheck.engines.folder import digests
+    from detcheck.models.folder import digests
 
     other = llama_like(tmp_path, seed=1)
     assert digests(folder, False) == digests(folder, False)

@@ -5,8 +5,8 @@ import shutil
 import threading
 import time
 
-from detcheck.engines.vllm import environment
-from detcheck.integrations import vllm_evidence
+from detcheck.engines.vllm.engine import environment
+from detcheck.engines.vllm.worker import counters
 
 
 def test_counts_of_all_processes_are_added_up_until_the_folder_is_gone(tmp_path):
@@ -15,15 +15,15 @@ def test_counts_of_all_processes_are_added_up_until_the_folder_is_gone(tmp_path)
     (folder / "1.json").write_text(json.dumps({"ours vllm::linear": 2, "stock aten::mm": 1}))
     (folder / "2.json").write_text("{")  # half written
     counts = {"ours vllm::linear": 3}
-    vllm_evidence.start_writing(folder, lambda: counts)
+    counters.start_writing(folder, lambda: counts)
     until = time.monotonic() + 10
-    while vllm_evidence.total(folder).get("ours vllm::linear") != 5 and time.monotonic() < until:
+    while counters.total(folder).get("ours vllm::linear") != 5 and time.monotonic() < until:
         time.sleep(0.02)
-    assert vllm_evidence.total(folder) == {"ours vllm::linear": 5, "stock aten::mm": 1}
+    assert counters.total(folder) == {"ours vllm::linear": 5, "stock aten::mm": 1}
     counts["ours vllm::linear"] = 4
-    while vllm_evidence.total(folder).get("ours vllm::linear") != 6 and time.monotonic() < until:
+    while counters.total(folder).get("ours vllm::linear") != 6 and time.monotonic() < until:
         time.sleep(0.02)
-    assert vllm_evidence.total(folder)["ours vllm::linear"] == 6
+    assert counters.total(folder)["ours vllm::linear"] == 6
     shutil.rmtree(folder)
     (writer,) = (t for t in threading.enumerate() if t.name == "detcheck-evidence")
     writer.join(10)
@@ -32,6 +32,6 @@ def test_counts_of_all_processes_are_added_up_until_the_folder_is_gone(tmp_path)
 
 def test_an_engine_of_our_own_leaves_no_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setenv(vllm_evidence.FOLDER, environment("batch-invariant", on_cpu=True)[vllm_evidence.FOLDER])
-    vllm_evidence.share(dict)
+    monkeypatch.setenv(counters.FOLDER, environment("batch-invariant", on_cpu=True)[counters.FOLDER])
+    counters.share(dict)
     assert not list(tmp_path.iterdir()) and not [t for t in threading.enumerate() if t.name == "detcheck-evidence"]

@@ -5,11 +5,11 @@ right as rounding allows. Skipped where there is no GPU; what is tested without 
 import pytest
 import torch
 
-from detcheck.kernels import _triton
-from detcheck.kernels._fallback import bits_equal
+from detcheck.harness import accuracy
+from detcheck.kernels._cpu.fallback import bits_equal
+from detcheck.kernels._triton import launch
 from detcheck.kernels.attention import attention, causal, paged_attention
 from detcheck.kernels.matmul import bmm, linear
-from detcheck.probes import _accuracy
 
 pytestmark = [
     pytest.mark.gpu,
@@ -25,9 +25,9 @@ def normal(*size, dtype=torch.float32, seed=0):
 
 
 def share_of_bound(out, reference, arguments, batched=(0,), roundings=1):
-    """The error of the first rows, by what the lengths of its sums allow (probes/_accuracy.py): at most 1 where it is right."""
+    """The error of the first rows, by what the lengths of its sums allow (harness/accuracy.py): at most 1 where it is right."""
     few = tuple(t[:FEW].cpu() if n in batched else t.cpu() for n, t in enumerate(arguments))
-    exact = _accuracy.Exact.of(reference, few, batched)
+    exact = accuracy.Exact.of(reference, few, batched)
     allowed = exact.allowed(out.dtype, roundings)
     return exact.error(out[:FEW].cpu(), allowed, range(len(exact.result)))[1]
 
@@ -81,19 +81,19 @@ def test_attention_at_one_go_in_chunks_and_token_by_token(dim, dtype):
 @DTYPES
 @pytest.mark.parametrize("dim", [64, 128, 256])
 def test_split_and_one_go_are_the_same_bits(dim, dtype):
-    from detcheck.kernels import _triton_attention
+    from detcheck.kernels._triton import attention as triton_attention
 
     for keys in (1, 255, 256, 257, 1000, 4097):
         q, k, v = (normal(3, h, s, dim, dtype=dtype, seed=s) for h, s in ((8, 2), (2, keys), (2, keys)))
         low, high = causal(3, 2, keys, device=q.device)
-        at_one_go, split = (_triton_attention.dense(q, k, v, low, high, dim**-0.5, split=s) for s in (False, True))
+        at_one_go, split = (triton_attention.dense(q, k, v, low, high, dim**-0.5, split=s) for s in (False, True))
         assert bits_equal(at_one_go.cpu(), split.cpu()), keys
 
 
 @DTYPES
 @pytest.mark.parametrize("window", [None, 300])
 def test_paged_attention_is_the_dense_one_whoever_else_is_there(window, dtype):
-    from detcheck.kernels import _triton_attention
+    from detcheck.kernels._triton import attention as triton_attention
 
     lengths, counts, size, dim = [700, 1, 257, 1024, 90], [1, 1, 200, 1024, 3], 16, 128
     blocks = [-(-n // size) for n in lengths]
@@ -112,7 +112,7 @@ def test_paged_attention_is_the_dense_one_whoever_else_is_there(window, dtype):
         queries = q.split(counts)[r].transpose(0, 1)[None]
         low, high = causal(1, counts[r], lengths[r], window, q.device)
         first = torch.zeros(1, dtype=torch.int32, device="cuda")
-        alone = _triton_attention.dense(queries, k, v, low, high, dim**-0.5, first=first)[0].transpose(0, 1)
+        alone = triton_attention.dense(queries, k, v, low, high, dim**-0.5, first=first)[0].transpose(0, 1)
         assert bits_equal(alone.cpu(), part.cpu()), r
 
 
@@ -134,12 +134,12 @@ def test_row_ops(name, dtype):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 def test_tiles_by_rows_give_the_defining_bits(dtype):
     """Those of the table: where one does not, the launcher does without it, and this says which."""
-    from detcheck.kernels import _triton_matmul as m
-    from detcheck.kernels import _triton_tiles as tiles
+    from detcheck.kernels._triton import matmul as m
+    from detcheck.kernels._triton import tiles
 
-    target, (n, k) = _triton.target_of_device(), (4096, 4096)
-    defining = m.tile(n, _triton.TYPES[str(dtype)[6:]], target)
-    for rows, _, tile in tiles.BY_ROWS.get(_triton.family(target), ()):
+    target, (n, k) = launch.target_of_device(), (4096, 4096)
+    defining = m.tile(n, launch.TYPES[str(dtype)[6:]], target)
+    for rows, _, tile in tiles.BY_ROWS.get(launch.family(target), ()):
         multiply = lambda x, w, chosen: m.matmul(x, w, None, chosen)  # noqa: E731
         assert tiles.agree(tile, defining, n, k, dtype, torch.device("cuda"), multiply), (rows, tile)
 
@@ -147,11 +147,11 @@ def test_tiles_by_rows_give_the_defining_bits(dtype):
 @DTYPES
 @pytest.mark.parametrize("dim", [64, 128, 256])
 def test_the_launcher_may_split(dim, dtype):
-    from detcheck.kernels import _triton_attention
+    from detcheck.kernels._triton import attention as triton_attention
 
     q = torch.empty(1, 8, 1, dim, dtype=dtype, device="cuda")
     assert all(
-        _triton_attention.splits_agree(q, 4, 2, cap, page, window)
+        triton_attention.splits_agree(q, 4, 2, cap, page, window)
         for cap in (False, True)
         for page, window in ((0, 0), (16, 0), (16, 300))
     )
@@ -188,7 +188,7 @@ def test_captured_into_a_graph():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 def test_descriptors_and_pointers_agree(dtype, monkeypatch):
     """Where there are no descriptors it is pointers twice."""
-    from detcheck.kernels import _triton_matmul as m
+    from detcheck.kernels._triton import matmul as m
 
     x, w = normal(200, 2056, dtype=dtype), normal(260, 2056, dtype=dtype, seed=1)
     whole = m.matmul(x, w, None).cpu()
@@ -197,14 +197,14 @@ def test_descriptors_and_pointers_agree(dtype, monkeypatch):
 
 
 def test_numbers_of_rows_bring_no_binaries_but_their_tiles():
-    from detcheck.kernels import _triton_matmul
+    from detcheck.kernels._triton import matmul as triton_matmul
 
     w = normal(512, 512, dtype=torch.bfloat16)
     found = []
     for _ in range(2):
         for m in ROWS:
             linear(normal(m, 512, dtype=torch.bfloat16), w)
-        found.append(len(_triton_matmul.matmul_kernel.device_caches[torch.cuda.current_device()][0]))
+        found.append(len(triton_matmul.matmul_kernel.device_caches[torch.cuda.current_device()][0]))
     assert found[0] == found[1]
 
 

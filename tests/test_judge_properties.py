@@ -7,8 +7,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detcheck.figures import clopper_pearson
-from detcheck.judge import judge
+from detcheck.judge.conditions import judge
+from detcheck.judge.statistics import clopper_pearson
 from detcheck.outcomes import outcome
 from detcheck.records import Case, Condition, Observation, Verdict
 

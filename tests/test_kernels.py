@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from detcheck import lookup
-from detcheck.kernels._fallback import bits_equal
+from detcheck.kernels._cpu.fallback import bits_equal
 
 OPS = [op for name in lookup.names("kernels") if (op := lookup.find("kernels", name).OP).batch_invariant]
 CASES = [(op, shape, dtype) for op in OPS for shape in op.shapes for dtype in ("float32", "bfloat16", "float16")]

@@ -10,17 +10,18 @@ import pytest
 import torch
 from conftest import only_run
 
-from detcheck import lookup, runner, store, tables
+from detcheck import lookup, runner
 from detcheck.errors import UsageError
-from detcheck.figures import divergence
+from detcheck.harness.batches import row_bits
+from detcheck.judge.statistics import divergence
 from detcheck.kernels import control
-from detcheck.kernels._batches import row_bits
-from detcheck.kernels._op import Op
+from detcheck.op import Op
 from detcheck.outcomes import row_outcome
-from detcheck.probes import kernels as probe
-from detcheck.probes.kernels import Options
+from detcheck.probes.kernels import session as probe
+from detcheck.probes.kernels.session import Options
 from detcheck.records import FailOn, Kernels, Role, Spec, Verdict
 from detcheck.report import render
+from detcheck.storage import folder, tables
 
 SIZES = (1, 2, 3, 8, 33)
 
@@ -198,7 +199,7 @@ def test_every_format_is_valid_and_speaks_of_elements(tmp_path):
 
     import jsonschema
 
-    schema = json.loads((importlib.resources.files("detcheck") / "report" / "report.schema.json").read_text())
+    schema = json.loads((importlib.resources.files("detcheck") / "formats" / "report.schema.json").read_text())
     for op in ("split_follows_batch", "zeros", "nan_leaks", "innocent"):
         ran = run(f"guilty:{op}", tmp_path)
         report = json.loads(render(ran, "json"), parse_constant=pytest.fail)
@@ -213,7 +214,7 @@ def test_every_format_is_valid_and_speaks_of_elements(tmp_path):
 
 
 def test_interrupted_and_resumed_is_the_same_as_in_one_go(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "FLUSH_S", 0.0)
+    monkeypatch.setattr(folder, "FLUSH_S", 0.0)
     spec = Spec("kernels", Options("guilty:third_slot"), batch_sizes=SIZES)
     whole = runner.run(spec, tmp_path / "whole")
 
@@ -356,7 +357,7 @@ def test_every_op_on_a_gpu(detcheck):
 
 def test_a_gpu_is_timed_by_replays(monkeypatch):
     """Without one: the calls go into a graph, the replays are divided by how many they hold, and nothing else is called."""
-    from detcheck.probes import _device
+    from detcheck.harness import device as _device
 
     seen = []
 

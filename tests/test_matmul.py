@@ -6,9 +6,10 @@ import pytest
 import torch
 from conftest import only_run
 
-from detcheck import runner, store
-from detcheck.probes.matmul import Matmul, Options
+from detcheck import runner
+from detcheck.probes.matmul.session import Matmul, Options
 from detcheck.records import Spec, Verdict
+from detcheck.storage import folder
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def noisy(monkeypatch):
             finally:
                 self._b = kept
 
-    monkeypatch.setattr("detcheck.probes.matmul.PROBE", Noisy)
+    monkeypatch.setattr("detcheck.probes.matmul.session.PROBE", Noisy)
 
 
 def run(tmp_path, shape=(4, 5, 3), trials=30, **spec):
@@ -38,7 +39,7 @@ def test_equal_products_store_one_outcome_and_pass(tmp_path, shape, unit):
     (found,) = ran.findings
     assert (found.verdict, ran.exit_code, found.samples, found.distinct) == (Verdict.IDENTICAL, 0, 30, 1), found.note
     assert found.evidence["unit"] == unit and found.evidence["compared"] == "bits"
-    assert len(store.RunFolder(ran.path).outcomes()) == 1
+    assert len(folder.RunFolder(ran.path).outcomes()) == 1
     assert found.interval_bits[1] == pytest.approx(0.116, abs=0.001)
     assert runner.load(ran.path).findings == ran.findings
 
@@ -59,7 +60,7 @@ def test_a_large_product_that_changes_is_told_but_not_where(tmp_path, noisy):
 
 
 def test_interrupted_and_resumed(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "FLUSH_S", 0.0)
+    monkeypatch.setattr(folder, "FLUSH_S", 0.0)
 
     def stop(progress):
         if progress.done == 9:

@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from detcheck.kernels import _fallback, _native, matmul
-from detcheck.kernels._checks import NotInvariantError
-from detcheck.kernels._fallback import bits_equal
+from detcheck.checks import NotInvariantError
+from detcheck.kernels import matmul
+from detcheck.kernels._cpu import build, fallback
+from detcheck.kernels._cpu.fallback import bits_equal
 
 CODE = """
 import torch
 from detcheck import lookup
-from detcheck.kernels import _native
-from detcheck.kernels._fallback import bits_equal
-print(_native.description())
+from detcheck.kernels._cpu import build
+from detcheck.kernels._cpu.fallback import bits_equal
+print(build.description())
 for name in lookup.names("kernels"):
     op = lookup.find("kernels", name).OP
     if op.batch_invariant is None:
@@ -36,7 +37,7 @@ for name in lookup.names("kernels"):
 
 def run(**environment):
     """In an environment that asks for no level, whatever this one does: without a compiler there is none."""
-    plain = {name: value for name, value in os.environ.items() if name != _native.VARIABLE}
+    plain = {name: value for name, value in os.environ.items() if name != build.VARIABLE}
     return subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, env=plain | environment)
 
 
@@ -59,7 +60,7 @@ def test_a_compiler_that_fails_is_said(tmp_path):
 
 def test_two_processes_at_once_share_one_cache(tmp_path):
     environment = os.environ | {"DETCHECK_CACHE": str(tmp_path)}
-    code = "from detcheck.kernels import _native; _native.library('matmul'); print(_native.available())"
+    code = "from detcheck.kernels._cpu import build; build.library('matmul'); print(build.available())"
     both = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -80,20 +81,20 @@ def test_the_fallback_refuses_a_tile_that_is_not_invariant(monkeypatch):
 
     def guilty(a, b):
         out = real(a, b)
-        if len(a) == _fallback.TILE:
+        if len(a) == fallback.TILE:
             out[7] += 1e-3
         return out
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", guilty)
-    monkeypatch.setattr(_fallback, "_passed", set())
+    monkeypatch.setattr(fallback, "_passed", set())
     with pytest.raises(NotInvariantError, match=r"row 7 of a tile differs.*Install a C\+\+ compiler"):
-        _fallback.matmul(torch.randn(3, 24), torch.randn(5, 24))
+        fallback.matmul(torch.randn(3, 24), torch.randn(5, 24))
 
 
 OUTPUTS = """
 import hashlib, torch
 from detcheck import lookup
-from detcheck.kernels import _native
+from detcheck.kernels._cpu import build
 from detcheck.kernels.matmul import Packed, linear
 made = {}
 for name in lookup.names("kernels"):
@@ -118,7 +119,7 @@ for key, value in made.items():
 
 def outputs(level):
     done = subprocess.run(
-        [sys.executable, "-c", OUTPUTS], capture_output=True, text=True, env=os.environ | {_native.VARIABLE: level}
+        [sys.executable, "-c", OUTPUTS], capture_output=True, text=True, env=os.environ | {build.VARIABLE: level}
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -126,7 +127,7 @@ def outputs(level):
 
 def test_bits_do_not_depend_on_the_instruction_set():
     """Every op, at every level that this machine can run and that has the same order: AVX2, AVX-512, and its bfloat16."""
-    here = [v for v in _native.levels() if v.needs <= _native.processor_flags() and v.order == _native.PAIRS]
+    here = [v for v in build.levels() if v.needs <= build.processor_flags() and v.order == build.PAIRS]
     if len(here) < 2:
         pytest.skip(
             "this machine has one instruction set; the compiler's choices are compared below, ARM in test_aarch64.py"
@@ -140,7 +141,7 @@ def test_bits_do_not_depend_on_the_instruction_set():
 def run_library(library, x, w, packed=None):
     """One product by the matmul of a library that was compiled for the test."""
     call = ctypes.CDLL(str(library)).detcheck_matmul
-    call.argtypes = _native.function("matmul", matmul.CALL).argtypes
+    call.argtypes = build.function("matmul", matmul.CALL).argtypes
     out = torch.empty(len(x), len(w), dtype=x.dtype)
     code = {torch.float32: 0, torch.bfloat16: 1}[x.dtype]
     at, row = (w.data_ptr(), w.stride(0)) if packed is None else (packed.data_ptr(), -1)
@@ -150,13 +151,13 @@ def run_library(library, x, w, packed=None):
 
 def compiled(tmp_path, *flags):
     library = os.path.join(tempfile.mkdtemp(dir=tmp_path), "variant.so")
-    source = _native.SOURCES / "_cpu_matmul.cpp"
-    subprocess.run([_native.compiler()[0], *_native.FLAGS, *flags, "-o", library, source], check=True)
+    source = build.SOURCES / "matmul.cpp"
+    subprocess.run([build.compiler()[0], *build.FLAGS, *flags, "-o", library, source], check=True)
     return library
 
 
 def needs(words):
-    if _native.compiler() is None or not {*words.split()} <= _native.processor_flags():
+    if build.compiler() is None or not {*words.split()} <= build.processor_flags():
         pytest.skip(f"needs a compiler and a processor with {words}")
 
 
@@ -165,8 +166,8 @@ def test_bits_do_not_depend_on_the_compilers_choices(tmp_path):
     needs("avx2 fma f16c")
     for dtype in (torch.float32, torch.bfloat16):
         x, w = torch.randn(33, 1091).to(dtype), torch.randn(70, 1091).to(dtype)
-        level = next(v for v in _native.levels() if v.name == "avx2")
-        expected = run_library(_native.load("matmul", level)._name, x, w)
+        level = next(v for v in build.levels() if v.name == "avx2")
+        expected = run_library(build.load("matmul", level)._name, x, w)
         for variant in (["-march=haswell", "-O2"], ["-march=haswell", "-mtune=skylake", "-funroll-loops"]):
             library = compiled(tmp_path, *variant)
             for rows in (1, 2, 33):
@@ -174,7 +175,7 @@ def test_bits_do_not_depend_on_the_compilers_choices(tmp_path):
 
 
 def in_tiles(x, w):
-    """The order of _cpu_tiles.h, by torch: blocks of 32, their even and odd elements apart, fused by way of float64."""
+    """The order of _cpu/tiles.h, by torch: blocks of 32, their even and odd elements apart, fused by way of float64."""
     short = -x.shape[1] % 32
     x, w = (torch.nn.functional.pad(t.double(), (0, short)) for t in (x, w))
     total = torch.zeros(len(x), len(w))
@@ -191,13 +192,13 @@ def in_tiles(x, w):
 def test_the_order_of_tiles_whatever_the_batch_with_the_instructions_emulated(n, k, tmp_path):
     """No AMX needed: its instructions are C++ here. That C++ is what the processor is held against where it has AMX."""
     needs("avx512f avx512bw avx512dq avx512vl")
-    wide = next(v for v in _native.levels() if v.name == "avx512")
+    wide = next(v for v in build.levels() if v.name == "avx512")
     library = compiled(tmp_path, *wide.flags, "-DTILES_EMULATED")
     x, w = torch.randn(61, k).bfloat16(), torch.randn(n, k).bfloat16()
     expected = in_tiles(x, w)
     panels = torch.nn.functional.pad(w, (0, -k % 32, 0, -n % 16)).unflatten(0, (-1, 16)).unflatten(2, (-1, 32))
     packed, pack = torch.empty_like(panels.transpose(1, 2).contiguous()), ctypes.CDLL(library).detcheck_pack
-    pack.argtypes = _native.function("pack", "piipiii", "matmul").argtypes
+    pack.argtypes = build.function("pack", "piipiii", "matmul").argtypes
     pack(w.data_ptr(), k, 1, packed.data_ptr(), n, k, 2)
     assert bits_equal(packed, panels.transpose(1, 2))
     for rows in (1, 2, 15, 16, 17, 31, 33, 61):
@@ -207,22 +208,20 @@ def test_the_order_of_tiles_whatever_the_batch_with_the_instructions_emulated(n,
 
 def test_the_sources_compile_for_amx(tmp_path):
     needs("avx2")
-    amx = next(v for v in _native.levels() if v.name == "amx")
-    if subprocess.run(
-        [_native.compiler()[0], *amx.flags, "-E", "-x", "c++", os.devnull], capture_output=True
-    ).returncode:
+    amx = next(v for v in build.levels() if v.name == "amx")
+    if subprocess.run([build.compiler()[0], *amx.flags, "-E", "-x", "c++", os.devnull], capture_output=True).returncode:
         pytest.skip("this compiler knows no AMX")
     compiled(tmp_path, *amx.flags)
 
 
 def test_an_instruction_set_can_be_asked_for_and_what_is_not_there_is_refused(monkeypatch):
-    here = [level.name for level in _native.levels() if level.needs <= _native.processor_flags()]
+    here = [level.name for level in build.levels() if level.needs <= build.processor_flags()]
     for level in here:
-        monkeypatch.setenv(_native.VARIABLE, level)
-        assert _native.chosen.__wrapped__()[0].name == level
+        monkeypatch.setenv(build.VARIABLE, level)
+        assert build.chosen.__wrapped__()[0].name == level
     done = subprocess.run(
         [sys.executable, "-m", "detcheck", "kernels", "--op", "mean", "-q"],
-        capture_output=True, text=True, env=os.environ | {_native.VARIABLE: "sse"},
+        capture_output=True, text=True, env=os.environ | {build.VARIABLE: "sse"},
     )  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert f"DETCHECK_CPU=sse: the kernels can be compiled for {', '.join(here)} here" in " ".join(done.stderr.split())
@@ -231,21 +230,21 @@ def test_an_instruction_set_can_be_asked_for_and_what_is_not_there_is_refused(mo
 def test_a_processor_that_adds_otherwise_is_not_used(tmp_path, monkeypatch):
     """Planted: an instruction that adds the even element of a pair first."""
     needs("avx512_bf16")
-    monkeypatch.delenv(_native.VARIABLE, raising=False)
-    for file in _native.SOURCES.glob("_cpu*"):
+    monkeypatch.delenv(build.VARIABLE, raising=False)
+    for file in build.SOURCES.glob("*.[ch]*"):
         text = file.read_text()
         swapped = text.replace(
             "return (v16)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b)",
             "return (v16)_mm512_dpbf16_ps((__m512)sum, (__m512bh)((u16v)a << 16 | (u16v)a >> 16), (__m512bh)((u16v)b << 16 | (u16v)b >> 16))",
         )
-        assert (swapped != text) == (file.name == "_cpu_micro.h")
+        assert (swapped != text) == (file.name == "micro.h")
         (tmp_path / file.name).write_text(swapped)
-    monkeypatch.setattr(_native, "SOURCES", tmp_path)
-    _native.load.cache_clear()
+    monkeypatch.setattr(build, "SOURCES", tmp_path)
+    build.load.cache_clear()
     try:
-        level, why = _native.chosen.__wrapped__()
+        level, why = build.chosen.__wrapped__()
     finally:
-        _native.load.cache_clear()
+        build.load.cache_clear()
     assert level.name == "avx512" and "avx512_bf16 adds in another order than expected" in why
 
 

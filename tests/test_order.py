@@ -7,11 +7,11 @@ import re
 import numpy as np
 import pytest
 
-from detcheck import adders
-from detcheck.kernels import _native
-from detcheck.tree_fold import fold
-from detcheck.tree_words import outline, spelled, words
-from detcheck.trees import NotATreeError, Tree, reveal
+from detcheck.kernels._cpu import build
+from detcheck.summation import arithmetic
+from detcheck.summation.describe import outline, spelled, words
+from detcheck.summation.fold import fold
+from detcheck.summation.tree import NotATreeError, Tree, reveal
 
 WORDS = {
     "sequential": "sequential",
@@ -208,7 +208,7 @@ def test_fused_multiply_add_is_rounded_once():
     from fractions import Fraction
 
     random = np.random.default_rng(0)
-    for fma, kind in ((adders.fma32, np.float32), (adders.fma64, np.float64)):
+    for fma, kind in ((arithmetic.fma32, np.float32), (arithmetic.fma64, np.float64)):
         a, b, c = (
             (random.standard_normal(500) * np.exp2(random.integers(-20, 20, 500))).astype(kind) for _ in range(3)
         )
@@ -224,8 +224,8 @@ def test_fused_multiply_add_is_rounded_once():
 
 def test_every_bundled_op_is_read_or_says_why_not():
     from detcheck import lookup
-    from detcheck.probes._order_ops import BUNDLED
-    from detcheck.probes._unreadable import UNREADABLE
+    from detcheck.probes.order.ops import BUNDLED
+    from detcheck.probes.order.unreadable import UNREADABLE
 
     assert sorted({*BUNDLED, *UNREADABLE}) == lookup.names("kernels") and not set(BUNDLED) & set(UNREADABLE)
 
@@ -278,20 +278,20 @@ def test_our_order_of_bfloat16_is_named_and_readded(detcheck):
         == {
             "pairs": "8 lanes of pairs (the second of a pair first) strided over blocks of 2048 (lanes added pairwise, halves first), then added in one addition",
             "tiles": "2 lanes strided over blocks of 32 (lanes added in one addition), then added in order",
-        }[_native.order()]
+        }[build.order()]
     )
 
 
 def test_the_order_of_tiles_is_named_and_readded(detcheck, tmp_path, monkeypatch):
     """Of a kernel that emulates AMX's instructions, where this processor has none."""
-    known = {level.name: level for level in _native.levels()}
-    if "avx512" not in known or not known["avx512"].needs <= _native.processor_flags():
+    known = {level.name: level for level in build.levels()}
+    if "avx512" not in known or not known["avx512"].needs <= build.processor_flags():
         pytest.skip("needs AVX-512 to emulate AMX by")
     emulated = dataclasses.replace(known["avx512"], flags=(*known["avx512"].flags, "-DTILES_EMULATED"), order="tiles")
-    monkeypatch.setattr(_native, "chosen", lambda: (emulated, ""))
-    for cached in (_native.library, _native.function):
+    monkeypatch.setattr(build, "chosen", lambda: (emulated, ""))
+    for cached in (build.library, build.function):
         cached.cache_clear()
-        monkeypatch.setattr(_native, cached.__name__, cached.__wrapped__)
+        monkeypatch.setattr(build, cached.__name__, cached.__wrapped__)
     test_our_order_of_bfloat16_is_named_and_readded(detcheck)
 
 
@@ -324,7 +324,7 @@ def test_rows_that_add_otherwise_are(detcheck):
 def test_resume_notices_another_source(tmp_path, monkeypatch):
     from detcheck import runner
     from detcheck.errors import UsageError
-    from detcheck.probes.order import Options
+    from detcheck.probes.order.session import Options
     from detcheck.records import FailOn, Kernels, Spec
 
     monkeypatch.chdir(tmp_path)
@@ -342,8 +342,8 @@ def test_a_wrong_guess_at_an_order_costs_calls_and_nothing_else(function):
     import order_kernels
     import torch
 
-    from detcheck.probes._reading import read
-    from detcheck.probes._sums import Place, make
+    from detcheck.probes.order.counting import read
+    from detcheck.probes.order.sums import Place, make
 
     length = 512
     sums = make("linear", getattr(order_kernels, function), (length, 128), 1, torch.bfloat16)
@@ -363,7 +363,7 @@ def test_a_wrong_guess_at_an_order_costs_calls_and_nothing_else(function):
 def test_calls_are_few():
     import torch
 
-    from detcheck.probes.order import Options, Order
+    from detcheck.probes.order.session import Options, Order
     from detcheck.records import FailOn, Kernels, Spec
 
     for dtype, most in (("float32", 20), ("bfloat16", 40)):
@@ -381,7 +381,7 @@ def order_of(*outline, sure=True):
 def test_the_picture_has_a_box_a_line_and_marks_what_the_other_has_not():
     from xml.etree import ElementTree
 
-    from detcheck.report._tree_svg import picture
+    from detcheck.summation.svg import picture
 
     first = order_of("64 summands", "├─ +0: 4 ×, in order", "│  └─ 16 summands", "└─ +60: <b>&\u202e")
     second = order_of("64 summands", "└─ +0: 2 ×, in order")
@@ -448,8 +448,9 @@ def test_every_pair_is_asked_about_where_that_is_wanted(detcheck):
 def test_a_wrong_order_does_not_pass_the_proof():
     import torch
 
-    from detcheck.probes import _prove, _sums
-    from detcheck.probes._reading import read
+    from detcheck.probes.order import pairs as _prove
+    from detcheck.probes.order import sums as _sums
+    from detcheck.probes.order.counting import read
 
     sums = _sums.make("linear", torch.nn.functional.linear, (64, 32), 8, torch.float32)
     place = _sums.Place(tuple(range(8)), tuple(range(32)))
@@ -491,7 +492,7 @@ def test_no_output_is_left_out_where_rows_have_their_borders_elsewhere(name, det
 
 
 def test_every_output_has_one_place():
-    from detcheck.probes._order_call import alike
+    from detcheck.probes.order.reveal import alike
 
     random = np.random.default_rng(0)
     results = [random.integers(2, size=(5, 7)).astype(float) for _ in range(2)]
@@ -573,15 +574,15 @@ def test_a_sum_that_is_scaled_afterwards_is_read(name, says, detcheck):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
 @pytest.mark.parametrize("length", [3, 4, 5, 7, 8])
 def test_data_for_few_summands_tells_a_wrong_order(length, dtype):
-    from detcheck.probes._confirm import SCREEN, TOLD, elsewhere, same
+    from detcheck.probes.order.confirm import SCREEN, TOLD, elsewhere, same
 
     tree = Tree.of(length, {length + k: [length + k - 1 if k else 0, k + 1] for k in range(length - 1)}, 2 * length - 2)
-    values, factors = adders.cancelling(SCREEN, length, dtype, 0)
+    values, factors = arithmetic.cancelling(SCREEN, length, dtype, 0)
     assert (values != 0).all() and np.isfinite(values).all()
-    way = adders.Adds("float64" if dtype == "float64" else "float32")
-    right = adders.readd(tree, values, factors, way, dtype)
+    way = arithmetic.Adds("float64" if dtype == "float64" else "float32")
+    right = arithmetic.readd(tree, values, factors, way, dtype)
     reversed_, *_ = elsewhere(length)
-    assert (1 - same(adders.readd(tree, values[:, reversed_], factors, way, dtype), right).mean()) > TOLD
+    assert (1 - same(arithmetic.readd(tree, values[:, reversed_], factors, way, dtype), right).mean()) > TOLD
 
 
 def test_a_mean_that_float16_has_no_room_for_says_so(detcheck):
@@ -591,7 +592,7 @@ def test_a_mean_that_float16_has_no_room_for_says_so(detcheck):
 
 
 def test_reasons_that_differ_are_no_evidence_of_variance():
-    from detcheck.orders import unlike
+    from detcheck.probes.order.judge import unlike
 
     facts = {
         "a": {"sure": False, "bits": "1", "why": "so"},
@@ -741,7 +742,7 @@ def test_an_irregular_order_is_said_in_short():
 @pytest.mark.parametrize("name", ["rmsnorm", "softmax", "log_softmax", "silu_mul", "gelu_mul"])
 def test_why_an_order_cannot_be_read_is_seen_on_the_op_itself(name, dtype):
     from detcheck import lookup
-    from detcheck.probes._unreadable import UNREADABLE, why
+    from detcheck.probes.order.unreadable import UNREADABLE, why
 
     op = lookup.find("kernels", name).OP
     for function in (op.stock, op.batch_invariant):
@@ -754,7 +755,7 @@ def test_why_an_order_cannot_be_read_is_seen_on_the_op_itself(name, dtype):
 def test_a_reason_that_does_not_hold_is_not_given_as_one():
     import torch
 
-    from detcheck.probes._unreadable import why
+    from detcheck.probes.order.unreadable import why
 
     def centred(x, w):  # a layer norm: it knows signs
         return (x - x.mean(-1, keepdim=True)) * w
@@ -772,7 +773,7 @@ def test_a_reason_that_does_not_hold_is_not_given_as_one():
 
 
 def test_what_was_observed_is_kept_where_a_batch_is_too_large_for_the_machine(detcheck, monkeypatch):
-    from detcheck.probes import order
+    from detcheck.probes.order import session as order
 
     def make(form, function, shape, rows, *more):
         if rows > 2:

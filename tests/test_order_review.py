@@ -7,8 +7,8 @@ import sys
 import pytest
 from test_order import as_tree, asked
 
-from detcheck.tree_fold import fold
-from detcheck.tree_words import words
+from detcheck.summation.describe import words
+from detcheck.summation.fold import fold
 
 LINEAR = {"form": "linear"}
 
@@ -162,7 +162,7 @@ def test_a_module_that_prints_leaves_stdout_to_the_report(tmp_path):
 def test_a_vector_is_strided_too_where_strides_are_asked_for():
     import torch
 
-    from detcheck.probes._sums import make
+    from detcheck.probes.order.sums import make
 
     seen = []
     made = make("vector", lambda x: seen.append(x.stride()) or x.sum(), (16,), 1, torch.float32, "strides")

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from detcheck.kernels import _native
-from detcheck.kernels._checks import NotInvariantError
-from detcheck.kernels._fallback import bits_equal
+from detcheck.checks import NotInvariantError
+from detcheck.kernels._cpu import build
+from detcheck.kernels._cpu.fallback import bits_equal
 from detcheck.kernels.attention import _torch_attention, attention, causal, paged_attention, write_cache
 
-SPLIT = 128  # _cpu_attention.cpp
+SPLIT = 128  # _cpu/attention.cpp
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 # (keys, the last of them that are queries): prefill, decode and chunks, around the split and around blocks
 MIXED = [(1, 1), (300, 300), (127, 1), (128, 1), (129, 1), (400, 1), (260, 57), (16, 16), (17, 1), (50, 9), (257, 129)]
@@ -157,13 +157,13 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_kernel_that_counts_splits_from_elsewhere_is_caught(fault, tmp_path, monkeypatch):
     """The comparisons above see where splits are counted from: the kernel, broken on purpose, is no longer equal."""
-    if not _native.available():
+    if not build.available():
         pytest.skip("no compiler")
     length, window = FAULTS[fault]
     requests = [request(*one, seed=n) for n, one in enumerate([(400, 1), (260, 57)])]
     expected = [dense(one, window) for one in requests]
     assert all(bits_equal(*pair) for pair in zip(paged(requests, 48, 0, window), expected, strict=True))
-    source = (_native.SOURCES / "_cpu_attention.cpp").read_text()
+    source = (build.SOURCES / "attention.cpp").read_text()
     for sound, broken in (
         ("for (int64_t c = lows[g]; c < last; c += SPLIT)", "for (int64_t c = lows[g], keys; c < last; c += keys)"),
         (
@@ -174,12 +174,12 @@ def test_a_kernel_that_counts_splits_from_elsewhere_is_caught(fault, tmp_path, m
         assert source.count(sound) == 1
         source = source.replace(sound, broken)
     (tmp_path / "broken.cpp").write_text(source)
-    flags = [*_native.FLAGS, *_native.chosen()[0].flags, "-O1", "-I", _native.SOURCES]
-    subprocess.run([_native.compiler()[0], *flags, "-o", tmp_path / "broken.so", tmp_path / "broken.cpp"], check=True)
+    flags = [*build.FLAGS, *build.chosen()[0].flags, "-O1", "-I", build.SOURCES]
+    subprocess.run([build.compiler()[0], *flags, "-o", tmp_path / "broken.so", tmp_path / "broken.cpp"], check=True)
     call = ctypes.CDLL(str(tmp_path / "broken.so")).detcheck_attention
-    call.argtypes, call.restype = _native.function("attention", "ppppppppppiddi").argtypes, None
-    real = _native.function
-    monkeypatch.setattr(_native, "function", lambda name, *rest: call if name == "attention" else real(name, *rest))
+    call.argtypes, call.restype = build.function("attention", "ppppppppppiddi").argtypes, None
+    real = build.function
+    monkeypatch.setattr(build, "function", lambda name, *rest: call if name == "attention" else real(name, *rest))
     for out, right in zip(paged(requests, 48, 0, window), expected, strict=True):
         torch.testing.assert_close(out, right, atol=1e-5, rtol=1e-4)  # nothing but the order is wrong
         assert not bits_equal(out, right)
@@ -296,7 +296,7 @@ def test_without_a_compiler_the_bits_of_the_dense_fallback():
 @DTYPES
 @pytest.mark.parametrize("window", [None, 40])
 def test_a_request_in_the_fallback_has_the_bits_of_the_dense_fallback(window, dtype, monkeypatch):
-    monkeypatch.setattr(_native, "available", lambda: False)
+    monkeypatch.setattr(build, "available", lambda: False)
     requests = [request(*one, dtype=dtype, seed=n) for n, one in enumerate(MIXED[2:])]
     for one, out in zip(requests, paged(requests, 16, 0, window), strict=True):
         q, k, v = (t[None] for t in one)

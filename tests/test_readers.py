@@ -170,7 +170,7 @@ def test_bytes_that_are_not_text_are_refused(tmp_path):
     ],
 )
 def test_prompt_files_are_refused_in_words(tmp_path, name, content, says):
-    from detcheck.probes.prompts import read_prompts
+    from detcheck.harness.prompts import read_prompts
 
     (tmp_path / name).write_text(content)
     with pytest.raises(UsageError, match=says):
@@ -178,7 +178,7 @@ def test_prompt_files_are_refused_in_words(tmp_path, name, content, says):
 
 
 def test_prompt_files_are_read(tmp_path):
-    from detcheck.probes.prompts import read_prompts
+    from detcheck.harness.prompts import read_prompts
 
     (tmp_path / "p.txt").write_text('one\n\n{"prompt": "not JSON here"}\n')
     assert [q.text for q in read_prompts(tmp_path / "p.txt")] == ["one", '{"prompt": "not JSON here"}']

@@ -14,7 +14,7 @@ import pytest
 from detcheck import runner
 from detcheck.records import Case, Finding, Verdict
 from detcheck.report import render
-from detcheck.report._words import advice
+from detcheck.words import advice
 
 HOSTILE = [
     "[/INST] </s> <|im_end|>",
@@ -43,7 +43,7 @@ def all_formats(run):
 
 
 def test_json_is_described_by_its_schema(diverging, hostile):
-    schema = json.loads((importlib.resources.files("detcheck") / "report" / "report.schema.json").read_text())
+    schema = json.loads((importlib.resources.files("detcheck") / "formats" / "report.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     for run in (diverging, hostile):
         report = json.loads(render(run, "json"), parse_constant=lambda name: pytest.fail(f"{name} is not strict JSON"))

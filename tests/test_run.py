@@ -13,10 +13,11 @@ import pytest
 from conftest import hears_ctrl_c, only_run
 from scripted import LATENT, OTHER, SAME, Scripted
 
-from detcheck import runner, store, tables
+from detcheck import runner
 from detcheck.errors import UsageError
-from detcheck.probes.completions import Completions, Options
+from detcheck.probes.completions.session import Completions, Options
 from detcheck.records import FailOn, Spec, Verdict
+from detcheck.storage import folder, tables
 
 MODULE = [sys.executable, "-m", "detcheck"]
 
@@ -27,9 +28,10 @@ def scripted_run(tmp_path, monkeypatch):
 
     def make(answer, samples=24, on_progress=None, resume=None, flush_s=0.0, **spec):
         monkeypatch.setattr(
-            "detcheck.probes.completions.PROBE", lambda s, planned=None: Completions(s, Scripted(answer), planned)
+            "detcheck.probes.completions.session.PROBE",
+            lambda s, planned=None: Completions(s, Scripted(answer), planned),
         )
-        monkeypatch.setattr(store, "FLUSH_S", flush_s)  # by default a part a batch
+        monkeypatch.setattr(folder, "FLUSH_S", flush_s)  # by default a part a batch
         if resume:
             return runner.resume(resume, on_progress)
         return runner.run(
@@ -94,7 +96,7 @@ def test_interrupted_and_resumed_is_the_same_as_in_one_go(scripted_run):
     assert rerun[0] > part.findings[0].samples  # nothing stored is observed again
     assert (resumed.findings[0].samples, resumed.findings[0].missing) == (24, 0)
     assert facts(resumed) == facts(whole)
-    assert len({o.process for o in store.RunFolder(part.path).observations()}) == 2
+    assert len({o.process for o in folder.RunFolder(part.path).observations()}) == 2
 
 
 @pytest.mark.parametrize(
@@ -303,7 +305,7 @@ def test_resume_refuses_another_environment_and_says_what_changed(scripted_run):
 
 def test_one_writer_at_a_time(scripted_run):
     path = scripted_run(stop_after(3)).path
-    with store.RunFolder(path).locked(), pytest.raises(UsageError, match="another process"):
+    with folder.RunFolder(path).locked(), pytest.raises(UsageError, match="another process"):
         scripted_run(same, resume=path)
 
 

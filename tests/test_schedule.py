@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detcheck.errors import UsageError
-from detcheck.probes.schedule import THRESHOLDS, schedule
+from detcheck.schedules.batches import THRESHOLDS, schedule
 
 
 def make(samples, trials=2, sizes=None, seed=0, max_rows=1000, length=40, longest=80):

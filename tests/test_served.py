@@ -2,9 +2,9 @@
 
 from scripted import OTHER, SAME, Scripted
 
-from detcheck.engines.base import Decoded, Ride
-from detcheck.judge import judge
-from detcheck.probes.completions import Completions, Options
+from detcheck.engine import Decoded, Ride
+from detcheck.judge.conditions import judge
+from detcheck.probes.completions.session import Completions, Options
 from detcheck.records import Spec, Verdict
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detcheck.probes._triples import grown, masks, tight
-from detcheck.trees import NotATreeError, Tree
+from detcheck.probes.order.triples import grown, masks, tight
+from detcheck.summation.tree import NotATreeError, Tree
 
 
 def asked(detcheck, name, *more, shape="64"):

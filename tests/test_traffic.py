@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detcheck.engines.base import Decoded, Ride
+from detcheck.engine import Decoded, Ride
 from detcheck.errors import UsageError
-from detcheck.probes import traffic
-from detcheck.probes.traffic import Limits, came_about, schedule
+from detcheck.schedules import arrivals as traffic
+from detcheck.schedules.arrivals import Limits, came_about, schedule
 
 ROOMY = Limits(max_rows=300, token_budget=8192, cache_block=128, room=1024)
 

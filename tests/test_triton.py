@@ -16,8 +16,8 @@ from interpreted import interpreter  # noqa: F401
 from test_attention import plain
 from test_paged_attention import arguments, request
 
-from detcheck.kernels import _triton
-from detcheck.kernels._fallback import bits_equal
+from detcheck.kernels._cpu.fallback import bits_equal
+from detcheck.kernels._triton import launch as _triton
 from detcheck.kernels.attention import causal
 
 pytestmark = [
@@ -36,17 +36,17 @@ SPLIT = 32  # in place of 256, so that short requests have several
 
 @pytest.fixture(scope="module")
 def matmul():
-    return interpreted.load("_triton_matmul")
+    return interpreted.load("matmul")
 
 
 @pytest.fixture(scope="module")
 def rowwise():
-    return interpreted.load("_triton_rowwise")
+    return interpreted.load("rowwise")
 
 
 @pytest.fixture(scope="module")
 def attention():
-    return small(interpreted.load("_triton_attention"))
+    return small(interpreted.load("attention"))
 
 
 def small(module):
@@ -363,7 +363,7 @@ def test_a_matmul_whose_order_follows_the_rows_is_caught(tmp_path):
         "            total += accumulate(x + K // 2, w + K // 2 * w_k, tl.where(M < 8, K - K // 2, 0), x_rows, w_rows, w_k, row < M,"
         " column < N, BLOCK_M, BLOCK_N, BLOCK_K)\n        if"
     )
-    module = broken("_triton_matmul", tmp_path, (sound, cut + rest))
+    module = broken("matmul", tmp_path, (sound, cut + rest))
     x, w = normal(20, 200), normal(40, 200, seed=1)
     whole = module.matmul(x, w, None)
     assert error(whole[:4], x[:4].double() @ w.double().t()) <= CLOSE[torch.float32]
@@ -389,7 +389,7 @@ def test_an_attention_whose_splits_follow_the_batch_is_caught(fault, tmp_path):
         ("there = key < limit", "there = (key < end) & (key >= 0)"),
         ("(key[None, :] < high[:, None])", "(key[None, :] < high[:, None]) & there[None, :]"),
     ]
-    module = small(broken("_triton_attention", tmp_path, *changes))
+    module = small(broken("attention", tmp_path, *changes))
     q, k, v = request(75, 75, 2, 1, 16)
     whole = dense(module, (q, k, v))
     assert error(whole[None], plain(q[None], k[None], v[None], *causal(1, 75, 75))) <= CLOSE[torch.float32]
@@ -410,11 +410,11 @@ def benchmark():
 def declared():
     if not _triton.available():
         return []
-    from detcheck.kernels import _triton_attention, _triton_matmul, _triton_rowwise
+    from detcheck.kernels._triton import attention as triton_attention
+    from detcheck.kernels._triton import matmul as triton_matmul
+    from detcheck.kernels._triton import rowwise as triton_rowwise
 
-    return [
-        (m, name, of) for m in (_triton_matmul, _triton_attention, _triton_rowwise) for name, of in m.DETCHECK.items()
-    ]
+    return [(m, name, of) for m in (triton_matmul, triton_attention, triton_rowwise) for name, of in m.DETCHECK.items()]
 
 
 @pytest.mark.parametrize(("module", "name", "of"), declared(), ids=lambda v: v if isinstance(v, str) else "")

@@ -7,11 +7,12 @@ from interpreted import interpreter  # noqa: F401
 from test_paged_attention import request
 from test_triton import SPLIT, benchmark, broken, dense, normal, paged, small  # noqa: F401
 
-from detcheck.kernels import _triton, _triton_tiles
-from detcheck.kernels._fallback import bits_equal
+from detcheck.kernels._cpu.fallback import bits_equal
+from detcheck.kernels._triton import launch as triton
+from detcheck.kernels._triton import tiles as triton_tiles
 
 pytestmark = [
-    pytest.mark.skipif(not _triton.available(), reason="Triton is not installed: it does not exist for this platform"),
+    pytest.mark.skipif(not triton.available(), reason="Triton is not installed: it does not exist for this platform"),
     pytest.mark.usefixtures("interpreter"),
 ]
 BF16 = torch.bfloat16
@@ -20,7 +21,7 @@ N, K = 67, 264  # ragged; a row is a multiple of 16 bytes, so descriptors load i
 
 @pytest.fixture(autouse=True)
 def nothing_agreed(monkeypatch):
-    monkeypatch.setattr(_triton_tiles, "_agreed", {})
+    monkeypatch.setattr(triton_tiles, "_agreed", {})
 
 
 class Watched:
@@ -53,24 +54,24 @@ def last_tiles(module, monkeypatch, rows):
 
 
 def test_the_tile_follows_the_rows_with_the_same_bits(monkeypatch):
-    found = last_tiles(interpreted.load("_triton_matmul"), monkeypatch, (1, 16, 17, 33, 65, 257))
+    found = last_tiles(interpreted.load("matmul"), monkeypatch, (1, 16, 17, 33, 65, 257))
     wanted = {1: (16, 32, False), 16: (16, 32, False), 17: (32, 64, True), 33: (64, 64, True), 65: (128, 64, False)}
     assert found == wanted | {257: (128, 256, False)}
-    assert len(_triton_tiles._agreed) == 5 and all(_triton_tiles._agreed.values())
+    assert len(triton_tiles._agreed) == 5 and all(triton_tiles._agreed.values())
 
 
 def test_a_tile_that_adds_in_another_order_is_never_used(tmp_path, monkeypatch):
     sound = "total = tl.dot(b, a.T, total) if SWAP"
-    module = broken("_triton_matmul", tmp_path, (sound, "total = total + tl.dot(b, a.T, tl.zeros_like(total)) if SWAP"))
+    module = broken("matmul", tmp_path, (sound, "total = total + tl.dot(b, a.T, tl.zeros_like(total)) if SWAP"))
     found = last_tiles(module, monkeypatch, (17, 33, 65))
     defining = (64, 64, False)
     assert found == {17: defining, 33: defining, 65: (128, 64, False)}
-    assert sorted(_triton_tiles._agreed.values()) == [False, False, True]
+    assert sorted(triton_tiles._agreed.values()) == [False, False, True]
 
 
 def test_a_tile_that_the_device_cannot_run_is_never_used():
     """Too much shared memory is an error of Triton's. Where there is no memory to compare, the question stays open."""
-    x, defining = normal(20, K, dtype=BF16), _triton.Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 128}, 4, 4)
+    x, defining = normal(20, K, dtype=BF16), triton.Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 128}, 4, 4)
 
     def fails(error):
         def multiply(a, b, tile):
@@ -81,10 +82,10 @@ def test_a_tile_that_the_device_cannot_run_is_never_used():
         return multiply
 
     no_memory = fails(torch.OutOfMemoryError("no memory"))
-    assert _triton_tiles.by_rows(x, N, "sm_90", defining, no_memory) is defining
-    assert not _triton_tiles._agreed
-    assert _triton_tiles.by_rows(x, N, "sm_90", defining, fails(RuntimeError("out of resource"))) is defining
-    assert list(_triton_tiles._agreed.values()) == [False]
+    assert triton_tiles.by_rows(x, N, "sm_90", defining, no_memory) is defining
+    assert not triton_tiles._agreed
+    assert triton_tiles.by_rows(x, N, "sm_90", defining, fails(RuntimeError("out of resource"))) is defining
+    assert list(triton_tiles._agreed.values()) == [False]
 
 
 def test_while_a_graph_is_captured_nothing_is_compared(monkeypatch):
@@ -97,23 +98,23 @@ def test_while_a_graph_is_captured_nothing_is_compared(monkeypatch):
             return 8
 
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    defining = _triton.Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 128}, 4, 4)
-    assert _triton_tiles.by_rows(OnGpu(), N, "sm_90", defining, None) is defining
-    assert not _triton_tiles._agreed
+    defining = triton.Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 128}, 4, 4)
+    assert triton_tiles.by_rows(OnGpu(), N, "sm_90", defining, None) is defining
+    assert not triton_tiles._agreed
 
 
 @pytest.mark.parametrize(("target", "there"), [("sm_90", True), ("sm_100", True), ("sm_80", False), ("gfx942", False)])
 def test_targets_without_a_table_keep_one_tile(target, there):
     for m in (1, 20, 50, 200, 5000):
-        assert (_triton_tiles.candidate(m, 4096, target) is not None) == there
+        assert (triton_tiles.candidate(m, 4096, target) is not None) == there
         if there:
-            assert _triton_tiles.candidate(m, 4096, target).sizes["BLOCK_M"] >= min(m, 16)
+            assert triton_tiles.candidate(m, 4096, target).sizes["BLOCK_M"] >= min(m, 16)
 
 
 @pytest.mark.parametrize("dtype", [BF16, torch.float16], ids=["bf16", "fp16"])
 def test_the_data_tells_orders_apart(dtype):
     """Every kind of it: the same products, added in two halves."""
-    for x, w in _triton_tiles.telling(5, 7, K, dtype, torch.device("cpu")):
+    for x, w in triton_tiles.telling(5, 7, K, dtype, torch.device("cpu")):
         assert x.isfinite().all() and w.isfinite().all()
         products = x.float()[:, None] * w.float()[None]
         plain, halves = torch.zeros(5, 7), torch.zeros(2, 5, 7)
@@ -149,7 +150,7 @@ def of_few_queries(module, monkeypatch):
 
 
 def test_few_queries_take_a_program_a_split(monkeypatch):
-    module = small(interpreted.load("_triton_attention"))
+    module = small(interpreted.load("attention"))
     at_one_go, chosen, split = of_few_queries(module, monkeypatch)
     assert split and bits_equal(at_one_go, chosen) and list(module._agreed.values()) == [True]
 
@@ -162,7 +163,7 @@ def test_few_queries_take_a_program_a_split(monkeypatch):
 )  # fmt: skip
 def test_splits_that_are_merged_otherwise_are_never_taken(sound, wrong, tmp_path, monkeypatch):
     """In the last bit of float32, that the results' half precision mostly hides."""
-    module = small(broken("_triton_attention", tmp_path, (sound, wrong)))
+    module = small(broken("attention", tmp_path, (sound, wrong)))
     at_one_go, chosen, split = of_few_queries(module, monkeypatch)
     assert not split and bits_equal(at_one_go, chosen) and list(module._agreed.values()) == [False]
 
@@ -170,7 +171,7 @@ def test_splits_that_are_merged_otherwise_are_never_taken(sound, wrong, tmp_path
 @pytest.mark.parametrize(("page", "window", "cap"), [(8, None, 0.0), (8, 40, 2.0), (0, 1, 0.0)])
 def test_each_kind_of_attention_is_asked_for_itself(page, window, cap, monkeypatch):
     """A cache in blocks, a window and a soft cap are other binaries: what agreed without them says nothing of them."""
-    module = small(interpreted.load("_triton_attention"))
+    module = small(interpreted.load("attention"))
     monkeypatch.setattr(module, "processors", lambda: 1000)
     module.MANY = 3
     q, k, v = request(3 * SPLIT, 1, 2, 1, 16, BF16)
@@ -186,13 +187,13 @@ def test_each_kind_of_attention_is_asked_for_itself(page, window, cap, monkeypat
 
 def test_many_queries_are_never_split(monkeypatch):
     """Their merge is another binary, and no device is idle then."""
-    module = small(interpreted.load("_triton_attention"))
+    module = small(interpreted.load("attention"))
     monkeypatch.setattr(module, "processors", lambda: 1000)
     dense(module, request(3 * SPLIT, module.FEW + 1, 2, 1, 16, BF16))
     assert not module._agreed
 
 
-PLACES = range(len(_triton_tiles.BUCKETS))
+PLACES = range(len(triton_tiles.BUCKETS))
 
 
 @pytest.mark.parametrize("target", ["sm_90", "sm_100"])

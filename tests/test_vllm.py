@@ -12,8 +12,8 @@ from models import gemma_like, llama_like, mixture, save_large_tokenizer
 from reacting import stock as stock_that_reacts
 
 from detcheck import runner
-from detcheck.engines import amplifier
-from detcheck.engines.base import Row
+from detcheck.engine import Row
+from detcheck.models import amplifier
 from detcheck.outcomes import outcome
 from detcheck.records import Kernels
 
@@ -24,7 +24,7 @@ TOKENS = 24
 @pytest.fixture(scope="module")
 def stock(needs_vllm, tmp_path_factory):
     """The amplifier in vLLM, started once, on stock that reacts to the batch on any machine."""
-    from detcheck.engines.vllm import VllmEngine
+    from detcheck.engines.vllm.engine import VllmEngine
 
     with stock_that_reacts(tmp_path_factory.mktemp("reacting")):
         engine = VllmEngine(None)
@@ -126,8 +126,8 @@ def test_an_end_token_ends_a_sample_and_is_its_last(stock, prompt, monkeypatch):
 
 def test_log_probabilities_are_those_of_the_model(stock, tmp_path):
     """Against transformers, on a model that does not amplify."""
-    from detcheck.engines.transformers import TransformersEngine
-    from detcheck.engines.vllm import VllmEngine
+    from detcheck.engines.transformers.engine import TransformersEngine
+    from detcheck.engines.vllm.engine import VllmEngine
 
     folder = str(llama_like(tmp_path / "model", hidden_size=128))
     theirs, own = VllmEngine(folder), TransformersEngine(folder)
@@ -242,7 +242,7 @@ def test_the_same_across_processes(detcheck, monkeypatch, reacting):
 
 def test_requests_that_are_put_aside_are_counted_and_give_the_same_bits(prompt):
     """A cache that holds two of three requests: one is put aside and computed again from the start."""
-    from detcheck.engines.vllm import VllmEngine
+    from detcheck.engines.vllm.engine import VllmEngine
 
     engine = VllmEngine(None, arguments=["num_gpu_blocks_override=8"], kernels=Kernels.BATCH_INVARIANT)
     engine.load(512)
@@ -274,7 +274,7 @@ from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
 from detcheck.integrations import vllm_attention_gpu, vllm_kernels
-from detcheck.kernels._checks import NotInvariantError
+from detcheck.checks import NotInvariantError
 from detcheck.kernels.attention import attention
 
 calls = Counter()

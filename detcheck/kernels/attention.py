@@ -1,7 +1,7 @@
 """Scaled dot-product attention: causal, grouped queries, sliding window, soft cap, padding on either side.
 
 Batch-invariant because every query goes through its own keys in splits of a fixed size, counted from the first key that it
-sees (`_cpu_attention.cpp` and `_triton_attention.py` state the order). A fixed *number* of splits would follow the length of the longest neighbour; a
+sees (`_cpu/attention.cpp` and `_triton/attention.py` state the order). A fixed *number* of splits would follow the length of the longest neighbour; a
 count from the start of the padding would follow how much there is of it. The same order serves prefill, chunked prefill and
 decode, and keys that lie in one piece or in the blocks of a paged cache: a split is counted in keys, never in blocks.
 """
@@ -11,14 +11,15 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING
 
-from detcheck.kernels import _native, _triton
-from detcheck.kernels._checks import NotInvariantError, dtype_code
-from detcheck.kernels._op import Op
+from detcheck.checks import NotInvariantError, dtype_code
+from detcheck.kernels._cpu import build
+from detcheck.kernels._triton import launch
+from detcheck.op import Op
 
 if TYPE_CHECKING:
     import torch
 
-NUMBERS = ctypes.c_int64 * 24  # _cpu_attention.cpp's Shape
+NUMBERS = ctypes.c_int64 * 24  # _cpu/attention.cpp's Shape
 
 
 def attention(
@@ -47,14 +48,14 @@ def attention(
     if (low is None and length > k.shape[2]) or (low is None) != (high is None):
         low, high = causal(batch, length, k.shape[2], device=q.device)
     if q.is_cuda:
-        _triton.need()
-        from detcheck.kernels import _triton_attention
+        launch.need()
+        from detcheck.kernels._triton import attention as triton_attention
 
         if low is None:
             low, high = causal(batch, length, k.shape[2], device=q.device)
-            return _triton_attention.dense(q, k, v, low, high, scale, soft_cap, alone=False)
-        return _triton_attention.dense(q, k, v, low, high, scale, soft_cap)
-    if not _native.available():
+            return triton_attention.dense(q, k, v, low, high, scale, soft_cap, alone=False)
+        return triton_attention.dense(q, k, v, low, high, scale, soft_cap)
+    if not build.available():
         low, high = causal(batch, length, k.shape[2]) if low is None else (low, high)
         return _torch_attention(q, k, v, low, high, scale, soft_cap)
     q, k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (q, k, v))
@@ -64,7 +65,7 @@ def attention(
     strides = (*q.stride()[:3], *out.stride()[:3], *k.stride()[:3], *v.stride()[:3])
     shape = NUMBERS(batch, heads, length, dim, *k.shape[1:3], *strides)
     pointers = [None if t is None else t.data_ptr() for t in (q, k, v, low, high)]
-    call = _native.function("attention", "ppppppppppiddi")
+    call = build.function("attention", "ppppppppppiddi")
     call(*pointers, None, None, None, out.data_ptr(), shape, code, scale, soft_cap, torch.get_num_threads())
     return out
 
@@ -123,13 +124,13 @@ def paged_attention(
         )
     scale = q.shape[2] ** -0.5 if scale is None else scale
     if q.is_cuda:
-        _triton.need()
-        from detcheck.kernels import _triton_attention
+        launch.need()
+        from detcheck.kernels._triton import attention as triton_attention
 
         where = (block_table, query_start, lengths)
-        _triton_attention.paged(q, keys, values, *where, scale, soft_cap, window, out, longest)
+        triton_attention.paged(q, keys, values, *where, scale, soft_cap, window, out, longest)
         return out
-    if not _native.available():
+    if not build.available():
         _torch_paged_attention(q, keys, values, block_table, query_start, lengths, scale, soft_cap, window, out)
         return out
     q = q if q.stride(2) == 1 else q.contiguous()
@@ -144,7 +145,7 @@ def paged_attention(
     )
     tensors = (block_table, query_start, lengths, out)
     pointers = (q.data_ptr(), keys.data_ptr(), values.data_ptr(), None, None, *(t.data_ptr() for t in tensors))
-    call = _native.function("attention", "ppppppppppiddi")
+    call = build.function("attention", "ppppppppppiddi")
     call(*pointers, shape, code, scale, soft_cap, torch.get_num_threads())
     if (refused := shape[-1]) < requests:
         raise _unfit(refused, tokens, keys, block_table, query_start, lengths)
@@ -174,13 +175,13 @@ def write_cache(
         given = f"{k_strides}, {v_strides}"
         raise ValueError(f"write_cache needs keys and values whose last dimension is dense; got strides {given}")
     tokens, blocks, size = slots.shape[0], cache[0], cache[2]
-    if k.is_cpu and _native.available():
+    if k.is_cpu and build.available():
         k, v = (t if t.stride(2) == 1 else t.contiguous() for t in (k, v))
         slots = slots.contiguous()
         strides = (*k.stride()[:2], *v.stride()[:2], *k_strides[:3], *v_strides[:3])
         shape = NUMBERS(tokens, cache[1], cache[3], blocks, size, *strides)
         pointers = [t.data_ptr() for t in (k, v, keys, values, slots)]
-        _native.function("write_cache", "ppppppi", "attention")(*pointers, shape, k.element_size())
+        build.function("write_cache", "ppppppi", "attention")(*pointers, shape, k.element_size())
         refused = shape[15]
     else:
         beyond = slots >= blocks * size
@@ -408,7 +409,7 @@ def make(shape: str, rows: int, dtype: torch.dtype, seed: int) -> tuple[torch.Te
     return tuple(t.to(dtype) for t in made)
 
 
-TRITON = tuple(f"detcheck.kernels._triton_attention:{name}_kernel" for name in ("attention", "split", "merge"))
+TRITON = tuple(f"detcheck.kernels._triton.attention:{name}_kernel" for name in ("attention", "split", "merge"))
 OP = Op(
     "attention", ("4x2x1x130x40", "4x2x17x300x64"), make, stock, reference, attention,
     batched=(0, 1, 2), devices=("cpu", "cuda"), triton=TRITON,

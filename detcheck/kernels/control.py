@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detcheck.kernels._op import Op
+from detcheck.op import Op
 
 if TYPE_CHECKING:
     import torch

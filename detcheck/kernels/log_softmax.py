@@ -1,15 +1,15 @@
 """Logarithm of the softmax over the last axis: what samplers and trainers compare.
 
 Batch-invariant because a row's maximum and sum are computed from that row alone, in an order that its length decides
-(`_cpu_rowwise.cpp` states it); the logarithm of the sum is taken in float64.
+(`_cpu/rowwise.cpp` states it); the logarithm of the sum is taken in float64.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detcheck.kernels._op import Op
-from detcheck.kernels._rowwise import make_rows, rowwise
+from detcheck.kernels._dispatch.rowwise import make_rows, rowwise
+from detcheck.op import Op
 
 if TYPE_CHECKING:
     import torch
@@ -30,5 +30,5 @@ def reference(x: torch.Tensor) -> torch.Tensor:
     return stock(x.double())
 
 
-TRITON = ("detcheck.kernels._triton_rowwise:softmax_kernel",)
+TRITON = ("detcheck.kernels._triton.rowwise:softmax_kernel",)
 OP = Op("log_softmax", ("67", "1024"), make_rows, stock, reference, log_softmax, devices=("cpu", "cuda"), triton=TRITON)

@@ -1,7 +1,7 @@
 """Matrix products: mm, addmm, bmm, linear with a bias.
 
 Batch-invariant because every output is a dot product by itself, added in an order that K alone decides; tiles and threads
-only group outputs (`_cpu_matmul.cpp` and `_triton_matmul.py` state the order). Decode and prefill take the same order.
+only group outputs (`_cpu/matmul.cpp` and `_triton/matmul.py` state the order). Decode and prefill take the same order.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import ctypes
 import math
 from typing import TYPE_CHECKING
 
-from detcheck.kernels import _fallback, _native, _triton
-from detcheck.kernels._checks import dtype_code
-from detcheck.kernels._op import Op
+from detcheck.checks import dtype_code
+from detcheck.kernels._cpu import build, fallback
+from detcheck.kernels._triton import launch
+from detcheck.op import Op
 
 if TYPE_CHECKING:
     import torch
@@ -36,12 +37,12 @@ def linear(x: torch.Tensor, w: torch.Tensor | Packed, bias: torch.Tensor | None 
     code = dtype_code("matmul", x, weight, bias)
     rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), length)
     if x.is_cuda:
-        _triton.need()
-        from detcheck.kernels import _triton_matmul
+        launch.need()
+        from detcheck.kernels._triton import matmul as triton_matmul
 
-        out = _triton_matmul.matmul(rows, weight, bias)
-    elif not _native.available():
-        out = _fallback.matmul(rows, weight)
+        out = triton_matmul.matmul(rows, weight, bias)
+    elif not build.available():
+        out = fallback.matmul(rows, weight)
         out = out if bias is None else out + bias
     else:
         if not packed and weight.stride(1) != 1:
@@ -49,7 +50,7 @@ def linear(x: torch.Tensor, w: torch.Tensor | Packed, bias: torch.Tensor | None 
         rows = rows if rows.stride(1) == 1 else rows.contiguous()
         bias = None if bias is None else bias.contiguous()
         out = torch.empty((rows.shape[0], columns), dtype=x.dtype)
-        _native.function("matmul", CALL)(
+        build.function("matmul", CALL)(
             rows.data_ptr(),
             rows.stride(0),
             weight.data_ptr(),
@@ -76,19 +77,19 @@ class Packed:
         self.shape = w.shape
         code = dtype_code("matmul", w)
         self.weight = w
-        if w.is_cpu and _native.available():
+        if w.is_cpu and build.available():
             w = w if w.stride(1) == 1 else w.contiguous()
             n, k = w.shape
             group, step = layout(code)
             self.weight = torch.empty(-(-n // group), -(-k // step), group, step, dtype=w.dtype)
-            call = _native.function("pack", "piipiii", "matmul")
+            call = build.function("pack", "piipiii", "matmul")
             call(w.data_ptr(), w.stride(0), code, self.weight.data_ptr(), n, k, torch.get_num_threads())
 
 
 def layout(code: int) -> tuple[int, int]:
     """How a weight of that dtype is packed: rows side by side, elements a step."""
     found = ctypes.c_int64(), ctypes.c_int64()
-    _native.function("layout", "ipp", "matmul")(code, *map(ctypes.addressof, found))
+    build.function("layout", "ipp", "matmul")(code, *map(ctypes.addressof, found))
     return found[0].value, found[1].value
 
 
@@ -103,10 +104,10 @@ def bmm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         raise ValueError(f"bmm needs a[B, M, K] and b[B, K, N]; got {tuple(a.shape)} and {tuple(b.shape)}")
     dtype_code("bmm", a, b)
     if a.is_cuda:
-        _triton.need()
-        from detcheck.kernels import _triton_matmul
+        launch.need()
+        from detcheck.kernels._triton import matmul as triton_matmul
 
-        return _triton_matmul.bmm(a, b)
+        return triton_matmul.bmm(a, b)
     out = a.new_empty(len(a), a.shape[1], b.shape[2])
     for i in range(len(a)):
         out[i] = linear(a[i], b[i].t())
@@ -133,5 +134,5 @@ def make(shape: str, rows: int, dtype: torch.dtype, seed: int) -> tuple[torch.Te
     return (torch.stack(made) if made else torch.empty(0, k)).to(dtype), w.to(dtype)
 
 
-TRITON = ("detcheck.kernels._triton_matmul:matmul_kernel", "detcheck.kernels._triton_matmul:bmm_kernel")
+TRITON = ("detcheck.kernels._triton.matmul:matmul_kernel", "detcheck.kernels._triton.matmul:bmm_kernel")
 OP = Op("matmul", ("67x33", "1024x1024"), make, stock, reference, linear, devices=("cpu", "cuda"), triton=TRITON)

@@ -1,14 +1,14 @@
 """Mean over the last axis.
 
-Batch-invariant because a row is summed by itself, in an order that its length decides (`_cpu_rowwise.cpp` states it).
+Batch-invariant because a row is summed by itself, in an order that its length decides (`_cpu/rowwise.cpp` states it).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detcheck.kernels._op import Op
-from detcheck.kernels._rowwise import make_rows, rowwise
+from detcheck.kernels._dispatch.rowwise import make_rows, rowwise
+from detcheck.op import Op
 
 if TYPE_CHECKING:
     import torch
@@ -27,5 +27,5 @@ def reference(x: torch.Tensor) -> torch.Tensor:
     return stock(x.double())
 
 
-TRITON = ("detcheck.kernels._triton_rowwise:mean_kernel",)
+TRITON = ("detcheck.kernels._triton.rowwise:mean_kernel",)
 OP = Op("mean", ("67", "1024"), make_rows, stock, reference, mean, devices=("cpu", "cuda"), triton=TRITON)

@@ -1,6 +1,6 @@
 """RMSNorm over the last axis, with and without a residual that is added first.
 
-Batch-invariant because a row's squares are summed by itself, in an order that its length decides (`_cpu_rowwise.cpp` states
+Batch-invariant because a row's squares are summed by itself, in an order that its length decides (`_cpu/rowwise.cpp` states
 it). More rows mean more rows, never a different sum.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detcheck.kernels._op import Op
-from detcheck.kernels._rowwise import make_rows, rowwise
+from detcheck.kernels._dispatch.rowwise import make_rows, rowwise
+from detcheck.op import Op
 
 if TYPE_CHECKING:
     import torch
@@ -47,5 +47,5 @@ def make(shape: str, rows: int, dtype: torch.dtype, seed: int) -> tuple[torch.Te
     return x, weight[0]
 
 
-TRITON = ("detcheck.kernels._triton_rowwise:rmsnorm_kernel",)
+TRITON = ("detcheck.kernels._triton.rowwise:rmsnorm_kernel",)
 OP = Op("rmsnorm", ("67", "1024"), make, stock, reference, rmsnorm, devices=("cpu", "cuda"), triton=TRITON)

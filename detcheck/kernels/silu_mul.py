@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detcheck.kernels._op import Op
-from detcheck.kernels._rowwise import make_rows, rowwise
+from detcheck.kernels._dispatch.rowwise import make_rows, rowwise
+from detcheck.op import Op
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ def make(shape: str, rows: int, dtype: torch.dtype, seed: int) -> tuple[torch.Te
     return make_rows(shape, rows, dtype, seed, operands=2)
 
 
-TRITON = ("detcheck.kernels._triton_rowwise:gate_kernel",)
+TRITON = ("detcheck.kernels._triton.rowwise:gate_kernel",)
 OP = Op(
     "silu_mul", ("67", "1024"), make, stock, reference, silu_mul,
     batched=(0, 1), devices=("cpu", "cuda"), roundings=2, triton=TRITON,

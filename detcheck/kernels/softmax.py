@@ -1,15 +1,15 @@
 """Softmax over the last axis.
 
 Batch-invariant because a row's maximum, sum and quotients are computed from that row alone, in an order that its length
-decides (`_cpu_rowwise.cpp` states it). exp is ours, so that every lane and every tail computes the same function.
+decides (`_cpu/rowwise.cpp` states it). exp is ours, so that every lane and every tail computes the same function.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detcheck.kernels._op import Op
-from detcheck.kernels._rowwise import make_rows, rowwise
+from detcheck.kernels._dispatch.rowwise import make_rows, rowwise
+from detcheck.op import Op
 
 if TYPE_CHECKING:
     import torch
@@ -30,5 +30,5 @@ def reference(x: torch.Tensor) -> torch.Tensor:
     return stock(x.double())
 
 
-TRITON = ("detcheck.kernels._triton_rowwise:softmax_kernel",)
+TRITON = ("detcheck.kernels._triton.rowwise:softmax_kernel",)
 OP = Op("softmax", ("67", "1024"), make_rows, stock, reference, softmax, devices=("cpu", "cuda"), triton=TRITON)

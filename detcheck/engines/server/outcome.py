@@ -1,0 +1,55 @@
+"""A server's answer -> an outcome, at the level that the server allows; or the reason why the sample is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from detcheck.bits import content_hash
+from detcheck.engines.server.answer import Said
+from detcheck.engines.server.engine import Way
+from detcheck.outcomes import outcome
+from detcheck.records import Outcome
+
+
+@dataclass
+class Before:
+    """What one server has said so far."""
+
+    ids: set[str] = field(default_factory=set)
+    """of its answers"""
+    texts: dict[tuple[int, ...], str] = field(default_factory=dict)
+    """of every run of tokens"""
+
+
+def outcome_of(said: Said, way: Way, before: Before) -> tuple[Outcome | None, str]:
+    """(what came, "") or (None, the reason why it cannot be counted)."""
+    if said.id and said.id in before.ids:
+        return None, "its id is that of an earlier answer: it comes from a cache, or the server names all alike"
+    before.ids.add(said.id)
+    logprobs = None if said.logprobs is None else np.asarray(said.logprobs, np.float32 if said.exact else np.float64)
+    if logprobs is None and way.can["log-probabilities"] in ("exact", "as printed"):
+        return None, "it has no log-probabilities, which earlier answers had"
+    shared = {"logprobs": logprobs, "finish_reason": said.finish_reason, "text": said.text}
+    if said.margins is not None and said.runners_up is not None:
+        shared["margins"] = np.asarray(said.margins, np.float32)
+        shared["runners_up"] = np.asarray(said.runners_up, np.int64)
+    if way.can["token ids"] == "yes":
+        if said.tokens is None:
+            return None, "it has no token ids, which earlier answers had"
+        if before.texts.setdefault(said.tokens, said.text) != said.text:
+            return None, "its text is not that of an earlier answer with the same tokens"
+        return outcome(np.asarray(said.tokens, np.int64), **shared), ""
+    if way.can["token ids"] == "spelled":
+        if said.words is None:
+            return None, "it has no tokens, which earlier answers had"
+        if "".join(said.words) == said.text:  # else (half a letter, say) the text is all that can be relied on
+            return outcome(np.asarray([number(word) for word in said.words], np.int64), words=said.words, **shared), ""
+    points = np.asarray([ord(c) for c in said.text], np.int64)
+    return outcome(points, finish_reason=said.finish_reason, text=said.text, unit="character"), ""
+
+
+def number(word: str) -> int:
+    """The same for equal words, in every process."""
+    return int(content_hash(word.encode("utf-8", "surrogatepass"))[:15], 16)

@@ -1,0 +1,169 @@
+"""Requests sent to a server at their times, and what was seen of its batches meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from detcheck.bits import content_hash
+from detcheck.engines.server.answer import BadAnswerError, Said
+from detcheck.engines.server.client import NoAnswerError
+from detcheck.engines.server.engine import Asked, Server, Way
+from detcheck.engines.server.metrics import Reading
+from detcheck.records import Condition, Step
+
+POLL_S = 0.02  # between looks at a server's metrics while requests are under way
+SETTLE_S = 3.0  # that a server's counters may take after the last answer
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request of a step."""
+
+    asked: Asked
+    max_tokens: int
+    delay_s: float
+    """after the step's first"""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What came of it."""
+
+    began: float
+    ended: float
+    said: Said | None
+    missing: str
+    resent: int = 0
+
+
+@dataclass
+class Seen:
+    """A step of the schedule, sent."""
+
+    sent: list[Sent] = field(default_factory=list)
+    looks: list[tuple[float, int, int]] = field(default_factory=list)
+    """(when, requests that the server ran, requests of ours in flight at the most around then)"""
+    before: Reading = field(default_factory=Reading)
+    after: Reading = field(default_factory=Reading)
+    in_flight: int = 0
+    """the most requests of ours at once"""
+    flying: int = 0
+    """now"""
+    interrupted: bool = False
+    """by Ctrl-C"""
+
+    def grown(self, name: str) -> float | None:
+        """How much a counter of the server grew; None where it does not tell."""
+        return self.after.since(self.before, name)
+
+
+async def send(server: Server, way: Way, requests: Sequence[Request]) -> Seen:
+    """All of them, each at its time, whatever becomes of the others."""
+    seen = Seen()
+    watches = server.reading.sees_batches
+    if watches:
+        seen.before = seen.after = await server.metrics()
+    done = asyncio.Event()
+    watcher = asyncio.create_task(watch(server, seen, done)) if watches else None
+    tasks = [asyncio.create_task(one(server, way, request, seen)) for request in requests]
+    try:
+        await asyncio.wait(tasks)
+    except asyncio.CancelledError:  # Ctrl-C: what has come counts
+        seen.interrupted = True
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    finally:
+        done.set()
+        if watcher:
+            watcher.cancel()
+    gone = Sent(0.0, 0.0, None, "interrupted before it was answered")
+    seen.sent = [gone if task.cancelled() else task.result() for task in tasks]
+    if watches:
+        seen.after = await settled(server, seen.before, sum(each.said is not None for each in seen.sent))
+    return seen
+
+
+async def one(server: Server, way: Way, request: Request, seen: Seen) -> Sent:
+    await asyncio.sleep(request.delay_s)
+    began = time.perf_counter()
+    seen.flying += 1
+    seen.in_flight = max(seen.in_flight, seen.flying)
+    said, why, resent = None, "", 0
+    try:
+        said = await server.complete(way, request.asked, request.max_tokens)
+        resent = said.resent
+    except NoAnswerError as error:
+        why, resent = str(error), error.resent
+    except BadAnswerError as error:
+        why = str(error)
+    except Exception as error:  # noqa: BLE001  the boundary: an answer may hold anything, and costs its own sample at most
+        why = f"the answer cannot be read ({type(error).__name__})"
+    finally:
+        seen.flying -= 1
+    return Sent(began, time.perf_counter(), said, why, resent)
+
+
+async def watch(server: Server, seen: Seen, done: asyncio.Event) -> None:
+    """Looks at the metrics again and again until it is done."""
+    while not done.is_set():
+        ours = seen.flying
+        reading = await server.metrics()
+        if reading.sees_batches:
+            seen.looks.append((time.perf_counter(), int(reading.numbers["running"]), max(ours, seen.flying)))
+        await asyncio.sleep(POLL_S)
+
+
+async def settled(server: Server, before: Reading, finished: int) -> Reading:
+    """The metrics, once they count as many finished requests as were answered; or after a while as they are."""
+    until = time.perf_counter() + SETTLE_S
+    while True:
+        reading = await server.metrics()
+        counted = reading.since(before, "finished")
+        seen = reading.sees_batches and (
+            counted is None or counted >= finished
+        )  # a page that did not come tells nothing yet
+        if seen or time.perf_counter() > until:
+            return reading
+        await asyncio.sleep(POLL_S)
+
+
+def condition(step: Step, slot: int, seen: Seen, strict: bool) -> tuple[Condition, dict[str, object]]:
+    """The condition that a sample was under, as far as it was seen, and what its observation says of that.
+
+    `strict`: a wave must have run together whole, since its size was asked for; else two of it suffice.
+    """
+    one = seen.sent[slot]
+    looks = [look for look in seen.looks if one.began <= look[0] <= one.ended]
+    # A request can be over between two looks: then what was seen in its step is all that is known of it.
+    sizes = {n for _, n, _ in looks if n} or {n for _, n, _ in seen.looks if n}
+    visible = seen.before.sees_batches
+    if step.condition != "alone":
+        # A step makes at most one token of a request: more tokens than steps prove that requests were computed together.
+        steps, made = seen.grown("steps"), seen.grown("made")
+        if steps and made and max(sizes, default=0) < 2:
+            sizes = sizes | {max(1, math.ceil(made / steps))}
+        together = max((sizes | {n for _, n, _ in seen.looks}), default=0)
+        met = {
+            "batch_sizes": tuple(sorted(sizes)),
+            "as_asked": together >= (len(step.rows) if strict and step.condition.startswith("wave") else 2),
+        }
+        return Condition(step.condition, None, slot), met if visible else {}
+    here = content_hash(step.input.encode())[:12]
+    if not visible:
+        return Condition("alone", None, slot, here), {}
+    fed = "cache" if seen.grown("cache_hits") else ""
+    finished = seen.grown("finished")
+    ours = len(seen.sent) + sum(each.resent for each in seen.sent)
+    if any(n > mine for _, n, mine in looks) or (finished is not None and finished > ours):  # others rode along
+        sizes |= {2}
+        company = Condition("alone", max(sizes), None, fed=fed)
+        return company, {"batch_sizes": tuple(sorted(sizes)), "as_asked": False}
+    # Over before anybody looked: then its own tokens are all that the server made in that time.
+    if not sizes and finished == 1 and one.said and seen.grown("made") == one.said.made:
+        sizes = {1}
+    return Condition("alone", 1, slot, here, fed=fed), {"batch_sizes": tuple(sorted(sizes))}

@@ -1,0 +1,241 @@
+"""Any causal language model that Hugging Face transformers can load, decoded greedily in batches that the probe forms.
+
+The loop is our own, so the evidence is exact: a hook counts the rows of every forward pass, and rows never leave a batch
+before its end. Prompts of unequal length are padded on the left, as `generate` does.
+
+Measuring must not add a difference of its own. Each sample's logits are copied to the same buffer and reduced alone, so the
+measure runs the same program on the same shape and alignment whatever the batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from detcheck.checks import NotInvariantError, out_of_memory
+from detcheck.engine import Completion, Decoded, Row
+from detcheck.errors import FailedError, OutOfMemoryError, UsageError
+from detcheck.machine import free_memory
+from detcheck.models.checkpoint import Checkpoint, first_line, quiet_transformers
+from detcheck.records import Kernels
+from detcheck.switch import batch_invariant, uncounted
+
+MEMORY_SHARE = (
+    0.5  # of the free memory that a batch may take by estimate: the estimate leaves out the allocator's slack
+)
+
+
+class TransformersEngine(Checkpoint):
+    """See `engines.base.Engine`."""
+
+    schedules_itself = False
+
+    def __init__(
+        self,
+        model: str | None,
+        dtype: str | None = None,
+        device: str = "auto",
+        attn: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        """Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
+        super().__init__(model, dtype, trust_remote_code)
+        import torch
+
+        self._model: Any = None
+        self._attn = attn
+        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise UsageError(f"--device {device}: use auto, cpu, cuda, or one of several like cuda:1")
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise UsageError(
+                f"--device {device}: torch {torch.__version__} finds no CUDA device here. Use --device cpu"
+            )
+
+    @property
+    def dtype(self) -> str:
+        return str(self._model.dtype).removeprefix("torch.")
+
+    @property
+    def attention(self) -> str:
+        """The attention implementation in effect."""
+        return self._model.config._attn_implementation
+
+    @property
+    def flags(self) -> dict[str, str]:
+        return {"attention": self.attention}
+
+    @property
+    def threads(self) -> int:
+        import torch
+
+        return torch.get_num_threads()
+
+    def load(self, longest: int = 0) -> None:
+        if self._model is not None:
+            return
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        try:
+            with quiet_transformers():
+                model = AutoModelForCausalLM.from_pretrained(
+                    self.folder,
+                    dtype=getattr(torch, self._dtype) if self._dtype else "auto",
+                    attn_implementation=self._attn,
+                    trust_remote_code=self._trust,
+                    use_safetensors=True,
+                )
+            self._model = model.to(self.device).eval()
+        except Exception as error:
+            raise FailedError(f"cannot load {self.name}: {first_line(error)}") from error
+        accepted = inspect.signature(self._model.forward).parameters
+        self._accepts_positions = "position_ids" in accepted
+        self._accepts_logits_to_keep = "logits_to_keep" in accepted
+        self._ends = self.ends
+
+    def close(self) -> None:
+        """Nothing runs beside us."""
+
+    @contextlib.contextmanager
+    def running(self, kernels: str) -> Iterator[list[tuple[str, int]]]:
+        calls: list[tuple[str, int]] = []
+        if kernels == Kernels.STOCK:
+            yield calls
+            return
+        try:
+            with batch_invariant() as coverage:
+                yield calls
+        except NotInvariantError as error:
+            raise FailedError(f"--kernels batch-invariant: {error}") from error
+        if not coverage.overridden:
+            raise FailedError(
+                "--kernels batch-invariant: no op of this model ran on our kernels, so nothing can be said of them"
+            )
+        calls += [(f"ours {name}", n) for name, n in sorted(coverage.overridden.items())]
+        calls += [(f"stock {name}", n) for name, n in sorted(coverage.uncovered.items())]
+
+    def max_rows(self, tokens: int) -> int:
+        import torch
+
+        text = self._config.get_text_config()
+        heads = getattr(text, "num_attention_heads", 1)
+        hidden = getattr(text, "hidden_size", 1)
+        head_dim = getattr(text, "head_dim", None) or hidden // heads
+        layers = getattr(text, "num_hidden_layers", 1)
+        cache = 2 * layers * (getattr(text, "num_key_value_heads", None) or heads) * head_dim
+        prefill = 6 * hidden + 3 * (getattr(text, "intermediate_size", None) or 4 * hidden)
+        scores = tokens * (heads if self.attention == "eager" else 1)
+        row_bytes = tokens * (cache + prefill + scores) * self._model.dtype.itemsize + 8 * text.vocab_size
+        free = torch.cuda.mem_get_info(self.device)[0] if self.device.startswith("cuda") else free_memory()
+        return max(1, int(MEMORY_SHARE * free / row_bytes))
+
+    def complete(
+        self,
+        rows: Sequence[Row],
+        max_tokens: int,
+        ignore_eos: bool,
+        token_budget: int | None = None,
+        cached: bool = False,
+    ) -> Decoded:
+        import torch
+
+        seen: set[int] = set()
+        hook = self._model.register_forward_pre_hook(
+            lambda _, __, inputs: seen.add(len(inputs["input_ids"])), with_kwargs=True
+        )
+        try:
+            with torch.inference_mode():
+                completions = self._decode(rows, max_tokens, frozenset() if ignore_eos else self._ends)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise OutOfMemoryError(f"out of memory with {len(rows)} rows: {first_line(error)}") from None
+        finally:
+            hook.remove()
+        return Decoded(completions, tuple(sorted(seen)))
+
+    def _decode(self, rows: Sequence[Row], max_tokens: int, ends: frozenset[int]) -> dict[int, Completion]:
+        import torch
+
+        width = max(len(row.prompt) for row in rows)
+        filling = (
+            min(ends) if ends else 0
+        )  # what is fed under the mask and after a sample has ended; its rows are never read
+        padded = [[filling] * (width - len(row.prompt)) + list(row.prompt) for row in rows]
+        unpadded = [[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows]
+        step_ids = torch.tensor(padded, device=self.device)  # [B, width], then [B, 1]
+        mask = torch.ones(len(rows), width + max_tokens, dtype=torch.long, device=self.device)
+        mask[:, :width] = torch.tensor(unpadded, device=self.device)
+        with uncounted():
+            positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        fed = torch.full((len(rows), max_tokens), filling)  # [B, T]: tokens known beforehand
+        for slot, row in enumerate(rows):
+            if row.continuation:
+                fed[slot, : len(row.continuation)] = torch.tensor(row.continuation[:max_tokens])
+        extra = {"logits_to_keep": 1} if self._accepts_logits_to_keep else {}
+        measures = {
+            slot: Measure(self._model.config.get_text_config().vocab_size, self.device)
+            for slot, r in enumerate(rows)
+            if r.continuation is None
+        }
+        cache, running = None, set(measures)
+        for step in range(max_tokens):
+            until = width + step
+            if self._accepts_positions:
+                extra["position_ids"] = positions[:, until - step_ids.shape[1] : until]
+            out = self._model(
+                input_ids=step_ids, attention_mask=mask[:, :until], past_key_values=cache, use_cache=True, **extra
+            )
+            cache = out.past_key_values
+            with uncounted():
+                if not running:
+                    break
+                # One look at the device for all samples: each waits for it to have finished.
+                read = torch.stack([measures[slot].read(out.logits[slot, -1]) for slot in running]).tolist()
+                for slot, numbers in zip(running, read, strict=True):
+                    fed[slot, step] = measures[slot].take(*numbers)
+            running -= {slot for slot in running if int(fed[slot, step]) in ends}
+            if not running:
+                break
+            step_ids = fed[:, step : step + 1].to(self.device)
+        return {slot: measure.completion("length" if slot in running else "stop") for slot, measure in measures.items()}
+
+
+class Measure:
+    """Reads token, log-probability and margin off one sample's logits, step by step."""
+
+    def __init__(self, vocabulary: int, device: str) -> None:
+        import torch
+
+        self._logits = torch.empty(vocabulary, dtype=torch.float32, device=device)
+        self._steps: list[tuple[int, int, float, float]] = []
+
+    def read(self, logits: Any) -> Any:
+        """logits[V] of any dtype -> float64[4] on their device: ids of the two largest, log-probability, margin.
+
+        One sample at a time: in a batch of them the probe's own sums could follow the batch.
+        """
+        import torch
+
+        self._logits.copy_(logits)
+        top = self._logits.topk(2)
+        best, second = top.values.unbind()
+        logprob = best - self._logits.logsumexp(-1)
+        return torch.cat([top.indices.double(), torch.stack([logprob, best - second]).double()])
+
+    def take(self, token: float, runner_up: float, logprob: float, margin: float) -> int:
+        """What `read` found, as numbers. Returns the token."""
+        self._steps.append((int(token), int(runner_up), logprob, margin))
+        return int(token)
+
+    def completion(self, finish_reason: str) -> Completion:
+        tokens, runners_up, logprobs, margins = zip(*self._steps, strict=True)
+        return Completion(
+            tokens, np.asarray(logprobs, np.float32), np.asarray(margins, np.float32), runners_up, finish_reason
+        )

@@ -1,0 +1,76 @@
+"""The logits of a batch's last position, from a loaded `TransformersEngine`: in one go, or with the last tokens fed as decode steps.
+
+As in decoding, rows of unequal length are padded on the left, and a hook counts the rows of every forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from detcheck.checks import out_of_memory
+from detcheck.engines.transformers.engine import TransformersEngine
+from detcheck.errors import FailedError, OutOfMemoryError
+from detcheck.models.checkpoint import first_line
+from detcheck.switch import uncounted
+from detcheck.tensors import integers
+
+if TYPE_CHECKING:
+    import torch
+
+
+def last_logits(
+    engine: TransformersEngine, prompts: Sequence[Sequence[int]], slots: Sequence[int], decoded: int = 0
+) -> tuple[np.ndarray, str, tuple[int, ...]]:
+    """(bit patterns of the logits at `slots`: integers [len(slots), V], their dtype, rows seen per forward pass).
+
+    `decoded`: how many of the last tokens are fed one by one after a shorter prefill. Every prompt must be longer than that.
+    Raises OutOfMemoryError if the batch does not fit.
+    """
+    import torch
+
+    seen: set[int] = set()
+    hook = engine._model.register_forward_pre_hook(
+        lambda _, __, inputs: seen.add(len(inputs["input_ids"])), with_kwargs=True
+    )
+    try:
+        with torch.inference_mode():
+            logits = forward(engine, prompts, decoded)[list(slots)].cpu().contiguous()
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise OutOfMemoryError(f"out of memory with {len(prompts)} rows: {first_line(error)}") from None
+    finally:
+        hook.remove()
+    return integers(logits).reshape(logits.shape).numpy(), str(logits.dtype).removeprefix("torch."), tuple(sorted(seen))
+
+
+def forward(engine: TransformersEngine, prompts: Sequence[Sequence[int]], decoded: int) -> torch.Tensor:
+    """Logits [B, V] after the last token of each prompt."""
+    import torch
+
+    if short := [len(prompt) for prompt in prompts if len(prompt) <= decoded]:
+        raise ValueError(f"to decode {decoded} tokens every prompt must be longer; got one of {min(short)}")
+    width = max(map(len, prompts))
+    padded = [[0] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    unpadded = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    ids = torch.tensor(padded, device=engine.device)  # [B, width]
+    mask = torch.tensor(unpadded, device=engine.device)
+    with uncounted():
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    extra = {"logits_to_keep": 1} if engine._accepts_logits_to_keep else {}
+    cache, fed = None, 0
+    for until in range(width - decoded, width + 1):
+        if engine._accepts_positions:
+            extra["position_ids"] = positions[:, fed:until]
+        out = engine._model(
+            input_ids=ids[:, fed:until], attention_mask=mask[:, :until], past_key_values=cache, use_cache=True, **extra
+        )
+        cache, fed = getattr(out, "past_key_values", None), until
+        if cache is None and until < width:
+            raise FailedError(
+                f"{engine.name} gives no past_key_values, so that its tokens cannot be fed one by one: ask with --decode 0"
+            )
+    return out.logits[:, -1]

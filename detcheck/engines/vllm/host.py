@@ -1,0 +1,330 @@
+"""The process that holds vLLM, so that a crash, an out-of-memory kill or a leftover setting of vLLM's is not ours.
+
+`engines/vllm.py` starts it with one end of a socket, a log for everything vLLM prints, and the environment that an arm needs.
+Messages are pickled tuples: ("open", settings) -> ("ready", facts); ("serve", request) -> ("served", answer); ("look", look) ->
+("seen", what was seen); a problem is ("usage", text) or ("failed", text). It ends when the socket closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import os
+import pickle
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass, field, fields
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from detcheck.engine import Completion, Ride, Row
+from detcheck.engines.vllm.arguments import KEY, BadArgumentError, Settings, engine_arguments
+from detcheck.machine import of_gpu
+
+SCHEDULERS = {False: "PlannedScheduler", True: "PlannedAsyncScheduler"}
+OURS = "detcheck.engines.vllm.worker.scheduler"
+NEEDED = ("ours vllm::attention", "ours vllm::linear")  # what a model that ran on our kernels must have called
+
+
+@dataclass(frozen=True)
+class Request:
+    """A batch to serve."""
+
+    rows: tuple[Row, ...]
+    max_tokens: int
+    ends: tuple[int, ...]
+    """token ids that end a sample"""
+    token_budget: int | None
+    cached: bool
+    traced: int | None = None
+    """the row whose request is looked at, module by module"""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A batch to serve while modules are looked at; see `vllm_modules.Trace.running`."""
+
+    request: Request
+    lone: bool
+    test: bool = False
+    nudge: str | None = None
+    keep: tuple[str, int, int] | None = None
+    only_logits: bool = False
+    repeats: int = 2
+
+
+@dataclass
+class Answer:
+    """What came of it."""
+
+    completions: dict[int, Completion] = field(default_factory=dict)
+    rides: dict[int, Ride] = field(default_factory=dict)
+    steps: tuple[tuple[int, int], ...] = ()
+    missing: dict[int, str] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+    engine_s: float = 0.0
+    """seconds in the engine's own steps"""
+
+
+class WrongKernelsError(Exception):
+    """The kernels that were asked for did not run."""
+
+
+class CannotLookError(Exception):
+    """The modules of this engine's model cannot be looked at."""
+
+
+class Host:
+    def __init__(self, settings: Settings) -> None:
+        """Raises BadArgumentError, or whatever vLLM dies of."""
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        self._settings = settings
+        arguments = engine_arguments(settings)
+        config = arguments.create_engine_config()
+        config.scheduler_config.scheduler_cls = f"{OURS}.{SCHEDULERS[bool(config.scheduler_config.async_scheduling)]}"
+        self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
+        self._config = config
+        self._names = itertools.count()
+        self._calls: dict[int, dict[str, int]] = {}
+        self._verify(ran=False)
+
+    def facts(self) -> dict[str, Any]:
+        import vllm
+        from vllm.platforms import current_platform
+
+        config = self._config
+        cache, scheduler, parallel = config.cache_config, config.scheduler_config, config.parallel_config
+        device = current_platform.device_type
+        return {
+            "version": vllm.__version__,
+            "dtype": str(config.model_config.dtype).removeprefix("torch."),
+            "device": device if device == "cpu" else f"{device} ({current_platform.get_device_name()})",
+            "threads": self._reports()[0]["threads"],
+            "context": config.model_config.max_model_len,
+            "max_requests": scheduler.max_num_seqs,
+            "token_budget": scheduler.max_num_batched_tokens,
+            "block_size": cache.block_size,
+            "cache_tokens": (cache.num_gpu_blocks or 0) * cache.block_size,
+            "prefix_cache": bool(cache.enable_prefix_caching),
+            "flags": {
+                "vllm.async_scheduling": str(bool(scheduler.async_scheduling)),
+                "vllm.chunked_prefill": str(bool(scheduler.enable_chunked_prefill)),
+                "vllm.compilation": str(
+                    getattr(config.compilation_config.mode, "name", config.compilation_config.mode)
+                ),
+                "vllm.cudagraph_mode": str(
+                    getattr(config.compilation_config.cudagraph_mode, "name", config.compilation_config.cudagraph_mode)
+                ),
+                "vllm.enforce_eager": str(bool(config.model_config.enforce_eager)),
+                "vllm.block_size": str(cache.block_size),
+                "vllm.max_num_seqs": str(scheduler.max_num_seqs),
+                "vllm.max_num_batched_tokens": str(scheduler.max_num_batched_tokens),
+                "vllm.tensor_parallel_size": str(parallel.tensor_parallel_size),
+                "vllm.pipeline_parallel_size": str(parallel.pipeline_parallel_size),
+                "vllm.data_parallel_size": str(parallel.data_parallel_size),
+                "vllm.executor": str(parallel.distributed_executor_backend),
+                "vllm.quantization": str(config.model_config.quantization),
+                # vLLM sets some of these in its own process.
+                **{f"vllm.{name}": str(value) for name, value in (of_gpu() if device != "cpu" else {}).items()},
+            },
+        }
+
+    def serve(self, request: Request) -> Answer:
+        """All rows, until the last has ended."""
+        if self._config.cache_config.enable_prefix_caching and not self._engine.reset_prefix_cache():
+            raise RuntimeError("vLLM did not empty its prefix cache between two batches")
+        warming_s = 0.0
+        if request.cached:
+            first = next(row for row in request.rows if row.continuation is None)
+            traced = None if request.traced is None else 0  # what it leaves in the cache is part of what is seen
+            warming_s = self._run(Request((first,), 1, (), None, cached=False, traced=traced)).engine_s
+        answer = self._run(request)
+        answer.engine_s += warming_s
+        answer.calls = self._verify(ran=True)
+        return answer
+
+    def look(self, asked: Look) -> Any:
+        """What modules did with the traced request's rows: (their calls, logits, a row that was kept).
+
+        Raises CannotLookError.
+        """
+        if self._config.parallel_config.world_size > 1:
+            raise CannotLookError(
+                "bisect looks into one process of vLLM's, and this engine has several. Leave out tensor_parallel_size and pipeline_parallel_size"
+            )
+        if not self._config.model_config.enforce_eager:
+            raise CannotLookError("a compiled model calls no modules. Leave out enforce_eager=false")
+        how = {f.name: getattr(asked, f.name) for f in fields(asked) if f.name != "request"}
+        self._engine.collective_rpc("detcheck_look", args=(how,))
+        try:
+            answer = self.serve(asked.request)
+        except BaseException:
+            with contextlib.suppress(Exception):  # what went wrong is said, not that it went on to
+                self._engine.collective_rpc("detcheck_seen")
+            raise
+        seen = pickle.loads(self._engine.collective_rpc("detcheck_seen")[0])
+        if answer.missing:
+            raise CannotLookError(next(iter(answer.missing.values())))
+        return seen
+
+    def _run(self, request: Request) -> Answer:
+        from vllm import SamplingParams
+
+        answer, slots = Answer(), {}
+        for slot, row in enumerate(request.rows):
+            filler = row.continuation is not None
+            name = str(next(self._names))
+            slots[name] = slot
+            plan = {
+                "row": slot,
+                "requests": len(request.rows),
+                "arrival": row.arrival,
+                "token_budget": request.token_budget,
+                "traced": slot == request.traced,
+            }
+            asked = SamplingParams(
+                temperature=0.0,
+                max_tokens=max(1, len(row.continuation)) if filler else request.max_tokens,
+                ignore_eos=True,  # vLLM knows no end token of its own here: what ends a sample is said in stop_token_ids
+                stop_token_ids=[] if filler else list(request.ends),
+                detokenize=False,
+                logprobs=None if filler else 2,
+                skip_reading_prefix_cache=not request.cached,
+                extra_args={KEY: plan},
+            )
+            self._engine.add_request(name, {"prompt_token_ids": list(row.prompt)}, asked)
+        seen: dict[int, tuple[int, int]] = {}
+        while self._engine.has_unfinished_requests():
+            started = time.perf_counter()
+            outputs = self._engine.step()
+            answer.engine_s += time.perf_counter() - started
+            for output in outputs:
+                if output.finished:
+                    self._finish(answer, request, slots[output.request_id], output, seen)
+        answer.steps = tuple(seen[step] for step in sorted(seen))
+        return answer
+
+    def _finish(
+        self, answer: Answer, request: Request, slot: int, output: Any, seen: dict[int, tuple[int, int]]
+    ) -> None:
+        ride = (output.kv_transfer_params or {}).get(KEY)
+        if ride:
+            seen.update(zip(ride["steps"], zip(ride["requests"], ride["tokens"], strict=True), strict=True))
+            sizes = tuple(sorted(set(ride["requests"])))
+            answer.rides[slot] = Ride(sizes, ride.get("trace", ""), ride["chunks"], ride["cached"], ride["preemptions"])
+        if request.rows[slot].continuation is not None:
+            return
+        result = output.outputs[0]
+        if result.finish_reason not in ("stop", "length"):
+            answer.missing[slot] = f"vLLM ended it with finish reason {result.finish_reason!r}"
+        elif len(result.logprobs or ()) != len(result.token_ids):
+            answer.missing[slot] = "vLLM returned no log-probability for some of its tokens"
+        else:
+            answer.completions[slot] = completion(result)
+
+    def _reports(self) -> list[dict[str, Any]]:
+        try:
+            return self._engine.collective_rpc("detcheck_report")
+        except (AttributeError, NotImplementedError) as error:
+            raise WrongKernelsError(f"a worker of vLLM's could not be asked which kernels it ran: {error}") from error
+
+    def _verify(self, ran: bool) -> dict[str, int]:
+        """Calls of every process since the last time. Raises WrongKernelsError where they are not those of the arm."""
+        ours = self._settings.kernels == "batch-invariant"
+        made: dict[str, int] = {}
+        for rank, report in enumerate(self._reports()):
+            process = report["process"]
+            if report["kernels"] != ("batch-invariant" if ours else "stock"):
+                raise WrongKernelsError(
+                    f"process {process} of vLLM's has {report['kernels']} kernels, not {self._settings.kernels} ones: the plugin "
+                    "detcheck did not load there. Is detcheck installed beside vLLM, and does VLLM_PLUGINS (if set) name it?"
+                )
+            before = self._calls.get(rank, {})
+            new = {name: n - before.get(name, 0) for name, n in report["calls"].items() if n > before.get(name, 0)}
+            self._calls[rank] = report["calls"]
+            if ours and ran and (lacking := [name.removeprefix("ours vllm::") for name in NEEDED if not new.get(name)]):
+                raise WrongKernelsError(
+                    f"no call of our {' and '.join(lacking)} was counted in process {process} of vLLM's, so the model did not run on "
+                    "batch-invariant kernels. Its layers may be of a kind that the plugin does not know (quantized, MLA, Mamba)"
+                )
+            for name, n in new.items():
+                made[name] = made.get(name, 0) + n
+        return made
+
+    def close(self) -> None:
+        """Gives devices and other nodes back; on the CPU the end of the processes does that."""
+        from vllm.platforms import current_platform
+
+        if not current_platform.is_cpu():
+            self._engine.engine_core.shutdown()
+
+
+def completion(result: Any) -> Completion:
+    """vLLM's CompletionOutput with the two best log-probabilities of each position."""
+    tokens = tuple(result.token_ids)
+    own = [entry[token].logprob for token, entry in zip(tokens, result.logprobs, strict=True)]
+    others = [
+        max(((e.logprob, -t) for t, e in entry.items() if t != token), default=(float("nan"), -token))
+        for token, entry in zip(tokens, result.logprobs, strict=True)
+    ]
+    logprobs = np.asarray(own, np.float32)
+    margins = logprobs - np.asarray([logprob for logprob, _ in others], np.float32)
+    return Completion(tokens, logprobs, margins, tuple(-t for _, t in others), result.finish_reason)
+
+
+def die_with_parent() -> None:
+    """On Linux the system ends this process when the one that started it is gone, however that one ended."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() == 1:
+            sys.exit(1)
+
+
+def main(descriptor: int) -> None:
+    die_with_parent()
+    channel = Connection(descriptor)
+    host: Host | None = None
+    try:
+        import vllm  # noqa: F401  takes seconds: begun before anything is asked
+    except Exception as error:  # noqa: BLE001  an installation can be broken in any way
+        traceback.print_exc()
+        channel.send(("failed", f"vLLM cannot be imported: {type(error).__name__}: {first_line(error)}"))
+        return
+    while True:
+        try:
+            kind, message = channel.recv()
+        except EOFError:
+            break
+        try:
+            if kind == "open":
+                host = Host(message)
+                channel.send(("ready", host.facts()))
+            elif kind == "look":
+                channel.send(("seen", host.look(message)))
+            else:
+                channel.send(("served", host.serve(message)))
+        except BadArgumentError as error:
+            channel.send(("usage", f"--engine-arg: {error}"))
+        except (WrongKernelsError, CannotLookError) as error:
+            channel.send(("failed", str(error)))
+        except Exception as error:  # noqa: BLE001  whatever vLLM dies of is said to the other side, which goes on without it
+            traceback.print_exc()
+            channel.send(("failed", f"{type(error).__name__}: {first_line(error)}"))
+    if host:
+        host.close()
+    os._exit(0)  # nothing is left to save, and taking the interpreter down takes seconds
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line. pydantic's first line only counts its errors; what they say comes after."""
+    if errors := getattr(error, "errors", None):
+        with contextlib.suppress(TypeError, LookupError):
+            return "; ".join(str(each["msg"]).splitlines()[0] for each in errors())
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else ""

@@ -1,0 +1,76 @@
+"""vLLM loads this in every process it starts (entry point group `vllm.general_plugins`).
+
+Silent unless DETCHECK_KERNELS asks for batch-invariant kernels; then they are put in before any layer is made. What cannot be
+put in ends the process: vLLM only logs a plugin that raises, and would then serve stock kernels under another name.
+
+The same variable serves a server: `DETCHECK_KERNELS=batch-invariant python -m vllm.entrypoints.openai.api_server ...`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from collections import Counter
+from typing import Any
+
+from detcheck.engines.vllm.worker import counters
+
+VARIABLE = "DETCHECK_KERNELS"
+calls: Counter[str] = Counter()  # of this process: "ours OP" and "stock OP"
+installed = False
+
+
+def register() -> None:
+    """Called by vLLM, in each process, once or oftener."""
+    global installed
+    asked = os.environ.get(VARIABLE, "stock")
+    if asked == "stock" or installed:
+        return
+    if asked != "batch-invariant":
+        raise SystemExit(f"detcheck: {VARIABLE}={asked}: use stock or batch-invariant")
+    from detcheck.engines.vllm.worker.layers import CannotInstallError, install
+
+    try:
+        install(calls)
+    except CannotInstallError as error:
+        raise SystemExit(f"detcheck: {VARIABLE}={asked}: {error}") from error
+    installed = True
+    counters.share(counted)
+
+
+def counted() -> dict[str, int]:
+    """Calls in this process so far, ours and stock."""
+    from detcheck.engines.vllm.worker.layers import counted as leaf_ops
+
+    return dict(calls) | leaf_ops()
+
+
+class Report:
+    """Mixed into vLLM's worker (`worker_extension_cls`), so that each can be asked what ran in it."""
+
+    def detcheck_report(self) -> dict[str, object]:
+        import torch
+
+        return {
+            "process": os.getpid(),
+            "kernels": "batch-invariant" if installed else "stock",
+            "calls": counted() if installed else {},
+            "threads": torch.get_num_threads(),
+        }
+
+    def detcheck_look(self, asked: dict[str, Any]) -> None:
+        """From here on the traced request's rows are looked at, module by module; see `vllm_modules.Trace.running`."""
+        from detcheck.engines.vllm.worker.trace import Trace
+
+        if not hasattr(self, "_detcheck_trace"):
+            self._detcheck_trace = Trace(self.model_runner, asked.pop("repeats"))
+        asked.pop("repeats", None)
+        self._detcheck_looking = contextlib.ExitStack()
+        self._detcheck_looking.enter_context(self._detcheck_trace.running(**asked))
+
+    def detcheck_seen(self) -> bytes:
+        """What was seen since, pickled: (calls, logits, the row that was kept). Nothing is looked at any more."""
+        self._detcheck_looking.close()
+        trace = self._detcheck_trace
+        return pickle.dumps((trace.calls, trace.logits, trace.kept))

@@ -1,0 +1,62 @@
+"""The machine's report: strict JSON, sorted keys, described by `report.schema.json` beside this file."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+
+from detcheck import __version__
+from detcheck.records import SCHEMA_VERSION, Finding, Run
+from detcheck.words import worst_first
+
+FILE = "report.json"  # in the run's folder
+
+
+def render(run: Run) -> str:
+    return json.dumps(document(run), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def document(run: Run) -> dict[str, object]:
+    subject = run.subject
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "detcheck_version": __version__,
+        "command": run.command,
+        "reproduce": run.spec.command(),
+        "started": run.started,
+        "verdict": run.verdict,
+        "exit_code": run.exit_code,
+        "spec": {"probe": run.spec.probe, **run.spec.flat()},
+        "environment": asdict(subject.environment) if subject else None,
+        "digests": dict(subject.digests) if subject else {},
+        "inputs": [{"name": p.name, "text": p.text, "tokens": len(p.token_ids)} for p in subject.inputs]
+        if subject
+        else [],
+        "summary": {
+            "findings": len(run.findings),
+            "samples": sum(f.samples for f in run.findings),
+            "missing": sum(f.missing for f in run.findings),
+            "verdicts": {v: sum(f.verdict is v for f in run.findings) for v in {f.verdict for f in run.findings}},
+            "worst_first": [f.case.input for f in worst_first(run)],
+            "interrupted": run.interrupted,
+            "warnings": list(run.warnings),
+        },
+        "findings": [finding(f) for f in run.findings],
+    }
+
+
+def finding(f: Finding) -> dict[str, object]:
+    record = {name: getattr(f, name) for name in f.__dataclass_fields__}
+    return strict(record | {"case": asdict(f.case), "forks": [asdict(fork) for fork in f.forks], "latent": f.latent})
+
+
+def strict(value: object) -> object:
+    """Plain JSON: a number that JSON has no word for (NaN, infinity) becomes its name."""
+    if isinstance(value, dict):
+        return {str(k): strict(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

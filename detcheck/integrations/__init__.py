@@ -1,1 +1,0 @@
-"""The thin hooks that other programs load."""

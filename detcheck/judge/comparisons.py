@@ -1,0 +1,180 @@
+"""Two runs against each other: may they be compared, what changed around them, and do they give the same. Pure.
+
+The same means: all samples of both have one outcome. A run that differs within itself is not the same as any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from detcheck.records import Case, Finding, Kernels, Verdict
+from detcheck.storage.baselines import HEX, NUMBERS, Baseline, Known
+
+ONE_ORDER = "avx512_bf16 (or avx512, or avx2)"  # of detcheck/kernels/build.py's levels, those that add in pairs
+OF_A_MODEL = ("completions", "batch")  # probes whose subject is a model, which its digests name
+
+
+@dataclass(frozen=True)
+class Options:
+    """The knobs of `detcheck compare`."""
+
+    a: str = field(default="", metadata={"argument": True})
+    b: str = field(default="", metadata={"argument": True})
+
+
+def compare(a: Baseline, b: Baseline) -> tuple[Finding, ...]:
+    """One finding a case of `b`; a single inconclusive one where the two may not be compared at all."""
+    changed = list(changes(a.environment, b.environment))
+    evidence = {"changed": changed, "conditions": {}, "unit": "token"}
+    if why := list(obstacles(a, b)):
+        first = b.cases[0].case if b.cases else Case(b.probe, b.name, "user", "", "")
+        note = f"not comparable: {'; '.join(why)}"
+        return (Finding(of_comparison(first), Verdict.INCONCLUSIVE, note, evidence=evidence | {"obstacles": why}),)
+    pairs = [(partner(known, a.cases), known) for known in b.cases]
+    on_cpu = all(str(run.environment.get("device", "")).startswith("cpu") for run in (a, b))
+    orders = [run.environment.get("flags", {}).get("bfloat16_order", "") if on_cpu else "" for run in (a, b)]
+    findings = [compare_case(first, known, evidence, orders) for first, known in pairs]
+    compared = {first.case for first, _ in pairs if first}
+    for known in a.cases:
+        if known.case not in compared:
+            why = "not comparable: the second run does not have this case"
+            findings.append(Finding(of_comparison(known.case), Verdict.INCONCLUSIVE, why, evidence=evidence))
+    return tuple(findings)
+
+
+def of_comparison(case: Case) -> Case:
+    return replace(case, probe="compare")
+
+
+def obstacles(a: Baseline, b: Baseline) -> Iterator[str]:
+    """Why nothing of the two can be compared."""
+    if a.probe != b.probe:
+        yield f"one is of {a.probe} and one of {b.probe}"
+    for name, value in a.asked.items():
+        if name in b.asked and b.asked[name] != value:
+            yield f"--{name.replace('_', '-')} was {value} and is {b.asked[name]}"
+    for name, digest in a.digests.items():
+        if name in b.digests and b.digests[name] != digest:
+            yield f"the {name} is another: SHA-256 {digest[:12]} and {b.digests[name][:12]}"
+    subjects = [list(dict.fromkeys(known.case.subject for known in run.cases)) for run in (a, b)]
+    if subjects[0] != subjects[1] and not (a.digests and b.digests) and all(subjects):
+        yield f"the subject was {', '.join(subjects[0])} and is {', '.join(subjects[1])}"
+    dtypes = [sorted({known.case.dtype for known in run.cases if known.case.dtype}) for run in (a, b)]
+    if all(dtypes) and dtypes[0] != dtypes[1]:
+        yield f"the dtype was {', '.join(dtypes[0])} and is {', '.join(dtypes[1])}"
+    inputs = [{known.case.input for known in run.cases} for run in (a, b)]
+    if not inputs[0] & inputs[1]:
+        yield "they have no prompt (or other input) in common"
+
+
+def partner(known: Known, others: Sequence[Known]) -> Known | None:
+    """The case of the first run that this one of the second is compared with: of the same input, and as like it as there is."""
+    case = known.case
+    same = [o for o in others if (o.case.input, o.case.dtype) == (case.input, case.dtype)]
+    named = [o for o in same if o.case.subject == case.subject]
+    if not named and case.probe not in OF_A_MODEL:  # another op is no partner; a model may have moved to another folder
+        return None
+    same = named or same
+    alike = lambda o: (o.case.replica == known.case.replica, o.case.kernels == known.case.kernels)  # noqa: E731
+    return max(same, key=alike, default=None)
+
+
+def compare_case(a: Known | None, b: Known, evidence: Mapping[str, Any], orders: Sequence[str] = ("", "")) -> Finding:
+    """`orders`: in which bfloat16 products of ours were added, in each run."""
+    case = of_comparison(b.case)
+    if a is None:
+        return Finding(
+            case, Verdict.INCONCLUSIVE, "not comparable: the first run does not have this case", evidence=evidence
+        )
+    evidence = {**evidence, "compared": b.compared or "tokens", "verdicts": [a.verdict, b.verdict]}
+    ours = Kernels.BATCH_INVARIANT in (a.case.kernels, b.case.kernels) and b.case.dtype == "bfloat16"
+    multiplies = b.case.probe != "kernels" or b.case.subject == "matmul"
+    if ours and multiplies and all(orders) and orders[0] != orders[1]:
+        why = f"not comparable: our products of bfloat16 were added in {orders[0]} and are added in {orders[1]}, by what the processor has. DETCHECK_CPU={ONE_ORDER} has one order everywhere"
+        return Finding(case, Verdict.INCONCLUSIVE, why, evidence=evidence)
+    if a.compared != b.compared and a.outcomes and b.outcomes:
+        why = f"not comparable: the first was compared by {a.compared}, the second by {b.compared}"
+        return Finding(case, Verdict.INCONCLUSIVE, why, evidence=evidence | {"compared": "tokens"})
+    if a.unit != b.unit and a.outcomes and b.outcomes:
+        why = f"not comparable: the first is made of {a.unit}s, the second of {b.unit}s"
+        return Finding(case, Verdict.INCONCLUSIVE, why, evidence=evidence)
+    together = {o: a.outcomes.get(o, 0) + b.outcomes.get(o, 0) for o in (*a.outcomes, *b.outcomes)}
+    tokens = {**a.tokens, **b.tokens}
+    index, index_bits = parts(a.prefixes, b.prefixes), parts(a.prefixes_bits, b.prefixes_bits)
+    modes = [max(known.outcomes.items(), key=lambda item: item[1], default=("", 0)) for known in (a, b)]
+    draft = Finding(
+        case,
+        Verdict.INCONCLUSIVE,
+        "",
+        samples=sum(together.values()),
+        missing=a.missing + b.missing,
+        distinct=len(set(tokens.values())),
+        distinct_bits=len(together),
+        mode_count=max(together.values(), default=0),
+        common_prefix=a.length if index is None else index,
+        common_prefix_bits=a.length if index_bits is None else index_bits,
+        histogram=() if index is None else ((index, modes[1][1]),),
+        histogram_bits=() if index_bits is None else ((index_bits, modes[1][1]),),
+        evidence=evidence,
+    )
+    return replace(draft, **judged(a, b, len(together), index, index_bits))
+
+
+def judged(a: Known, b: Known, distinct: int, index: int | None, index_bits: int | None) -> dict[str, Any]:
+    """The verdict, with its note."""
+    around = f"{sum(a.outcomes.values())} samples then, {sum(b.outcomes.values())} now"
+    if not a.outcomes or not b.outcomes:
+        which = "the first" if not a.outcomes else "the second"
+        return {"verdict": Verdict.INCONCLUSIVE, "note": f"{which} run has no sample of this case"}
+    if distinct == 1 and not a.length and a.unit not in NUMBERS:
+        return {"verdict": Verdict.INCONCLUSIVE, "note": "every completion is empty, so nothing was compared"}
+    if distinct == 1 and not a.missing and not b.missing:
+        note = f"the same {b.compared or 'outcome'} as before: {around}"
+        if {a.verdict, b.verdict} - {"identical", "certified"}:
+            note += f"; by itself the first was {a.verdict}, the second is {b.verdict}"
+        return {"verdict": Verdict.IDENTICAL, "note": note}
+    if distinct == 1:
+        missing = f"{a.missing} samples are missing in the first run, {b.missing} in the second"
+        return {"verdict": Verdict.INCONCLUSIVE, "note": f"what there is is the same ({around}), but {missing}"}
+    unit = "character" if a.unit == "character" else "token"
+    commonest = [max(known.outcomes, key=lambda o: (known.outcomes[o], o)) for known in (a, b)]
+    if index is not None:
+        where = f"the commonest completion parts from the one before at {unit} {index}"
+    elif index_bits is not None:
+        same = f"the {unit}s of the commonest completion are as before"
+        where = f"{same}, its log-probabilities part at {unit} {index_bits}"
+    elif commonest[0] == commonest[1]:
+        where = "the commonest outcome is as before"
+    elif a.unit in NUMBERS:
+        where = "it is not what it was before"
+    else:
+        where = "the commonest completion is as before, but it ends for another reason"
+    inner = [
+        f"{len(known.outcomes)} different ones {when}"
+        for known, when in ((a, "then"), (b, "now"))
+        if len(known.outcomes) > 1
+    ]
+    within = f"; not even equal among themselves: {', '.join(inner)}" if inner else ""
+    return {"verdict": Verdict.DIVERGENT, "note": f"{where} ({around}){within}"}
+
+
+def parts(a: str, b: str) -> int | None:
+    """The first place at which two rows of hashes differ, or one of them ends; None: they do not."""
+    if a == b:
+        return None
+    shared = min(len(a), len(b)) // HEX
+    differ = (n for n in range(shared) if a[n * HEX : (n + 1) * HEX] != b[n * HEX : (n + 1) * HEX])
+    return next(differ, shared)
+
+
+def changes(a: Mapping[str, Any], b: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """What is another in the second environment, a fact a line."""
+    for name in sorted({*a, *b}):
+        old, new = a.get(name), b.get(name)
+        where = f"{above}{name}"
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from changes(old, new, f"{where}.")
+        elif old != new:
+            yield f"{where}: {'not there' if old is None else old} then, {'not there' if new is None else new} now"

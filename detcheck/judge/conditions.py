@@ -1,0 +1,268 @@
+"""Observations -> findings. Pure: it sees recorded bits and nothing else, so that a run can be judged again anywhere.
+
+Two arms are judged apart. *Repeat*: observations under equal conditions must be equal, else something is truly
+nondeterministic. *Batch*: conditions that repeat themselves must equal each other, else the batch reaches the bits.
+A pass needs evidence: every batch asked for was formed, every sample came, and there was something to compare.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from statistics import median
+
+import numpy as np
+
+from detcheck.judge import server
+from detcheck.judge.statistics import NUMBERS, describe
+from detcheck.judge.tally import (
+    Tally,
+    absent,
+    batch_arm,
+    by_size,
+    count_conditions,
+    first_variant,
+    repeat_arm,
+    varies_with,
+)
+from detcheck.probes.bisect import judge as culprits
+from detcheck.probes.certify import judge as certificates
+from detcheck.probes.order import judge as orders
+from detcheck.records import Case, Finding, Observation, Outcome, Role, Schedule, Step, Verdict
+
+WITHOUT_BATCH = {"matmul": "products"}  # probes whose results are of no batch -> what they are
+LEVELS = {
+    "bits": "bits",
+    "digits": "tokens, and log-probabilities as they were printed",
+    "tokens": "tokens",
+    "text": "text",
+}
+ERRORS = ("error", "error_share", "error_stock")  # of these the largest counts
+DIVERGENCES = (Verdict.RUN_VARIANT, Verdict.BATCH_VARIANT, Verdict.DIVERGENT)
+
+
+def judge(
+    cases: Sequence[Case],
+    schedule: Schedule | None,
+    observations: Iterable[Observation],
+    outcomes: Mapping[str, Outcome],
+    allow_unseen_batch: bool = False,
+    roles: Mapping[Case, Role] | None = None,
+) -> tuple[Finding, ...]:
+    """One finding a case. `cases` are those asked for; others that were observed come behind them.
+
+    Without a schedule (a file that somebody else collected) nothing is known to be missing but what the file says is.
+    `roles`: what each case is there for; one without a role gates.
+    """
+    tallies: dict[Case, Tally] = {case: Tally() for case in cases}
+    for o in observations:
+        tallies.setdefault(o.case, Tally()).add(o, readable=o.outcome in outcomes, scheduled=schedule is not None)
+    findings = []
+    for case, tally in tallies.items():
+        tally.close()
+        role = (roles or {}).get(case, Role.GATES)
+        if case.probe == "bisect":
+            findings += [replace(f, role=role) for f in culprits.findings(case, tally, outcomes)]
+            continue
+        steps = None if schedule is None else [s for s in schedule.steps if is_of(s, case, cases)]
+        finding = judge_case(case, steps, schedule.not_tried if schedule else (), tally, outcomes, allow_unseen_batch)
+        findings.append(replace(finding, role=role))
+    return after_controls(findings + server.between(tallies, outcomes))
+
+
+def is_of(step: Step, case: Case, cases: Sequence[Case]) -> bool:
+    return step.input == case.input if step.case is None else cases[step.case] == case
+
+
+def after_controls(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Where a positive control showed no difference, equal bits are no pass: the probe may be blind here."""
+    blind = [f for f in findings if f.role in (Role.PLANTED, Role.REACTS) and f.verdict not in DIVERGENCES]
+
+    def checked(f: Finding) -> Finding:
+        controls = [c for c in blind if c.role is Role.PLANTED or c.case.input == f.case.input]
+        if f.role is not Role.GATES or f.verdict is not Verdict.IDENTICAL or not controls:
+            return f
+        why = BLIND[controls[0].role].format(subject=controls[0].case.subject, verdict=controls[0].verdict)
+        return replace(f, verdict=Verdict.INCONCLUSIVE, note=f"{why}; {f.note}")
+
+    return tuple(map(checked, findings))
+
+
+BLIND = {
+    Role.PLANTED: "the planted {subject} did not react ({verdict}): the detector is blind here",
+    Role.REACTS: "stock kernels did not react either ({verdict}), so the probe was not sensitive here: "
+    "ask for more samples, larger --batch-sizes, more --max-tokens or another --dtype",
+}
+
+
+def judge_case(
+    case: Case,
+    steps: Sequence[Step] | None,
+    not_tried: Sequence[str],
+    tally: Tally,
+    outcomes: Mapping[str, Outcome],
+    allow_unseen: bool,
+) -> Finding:
+    if case.probe == "certify":
+        return certificates.finding(case, tally, outcomes)
+    if case.probe == "order":
+        return orders.finding(case, steps, tally, outcomes)
+    counts: Counter[str] = sum(tally.conditions.values(), Counter())
+    missing = tally.missing.total() if steps is None else absent(steps, tally)
+    reasons = dict(tally.missing)
+    if missing > tally.missing.total():
+        reasons["the run stopped before them"] = missing - tally.missing.total()
+    evidence = {
+        "batches": None if tally.unseen else tally.batches.total(),
+        "batch_sizes": {str(size): tally.batch_sizes[size] for size in sorted(tally.batch_sizes)},
+        "conditions": count_conditions(steps, tally, outcomes),
+        "varies_with": varies_with(tally),
+        "preemptions": tally.preemptions,
+        "not_tried": list(not_tried),
+        "missing": reasons if missing else {},
+        "first_variant_condition": first_variant(steps, tally),
+        "arms": {"repeat": repeat_arm(tally), "batch": batch_arm(tally)},
+        "compared": level((outcomes[o] for o in counts), server.of_server(steps)),
+        "coverage": coverage(tally.calls),
+        "unit": unit(outcomes[o] for o in counts),
+        "finish_reasons": finish_reasons(counts, outcomes),
+    }
+    if server.of_server(steps):
+        evidence |= {"concurrency": tally.in_flight, "resent": tally.resent}
+    if tally.metrics or (evidence["unit"] == "element" and len(evidence["batch_sizes"]) > 1):
+        evidence["sizes"] = by_size(tally)
+    # Which samples shared a batch that was not seen is not known, so nothing bounds the rate then.
+    batches = Counter() if tally.unseen else tally.batches
+    draft = describe(case, counts, batches, outcomes)
+    draft = replace(draft, missing=missing, evidence=evidence, metrics=measured(tally) | draft.metrics)
+    if len(counts) > 1:
+        verdict, note = (server.why_they_differ if server.of_server(steps) else why_they_differ)(draft, tally)
+    elif counts and not tally.unreadable <= set(counts):
+        verdict = Verdict.DIVERGENT
+        note = "some samples had other bits, which cannot be read any more: their part of the run is torn"
+    elif not counts and tally.missing and not tally.unreadable:
+        verdict = Verdict.FAILED
+        note = f"nothing was observed: {'; '.join(f'{n}: {why}' for why, n in reasons.items())}"
+    elif doubts := [*doubts_about(draft, tally, allow_unseen, all_tried=steps is not None and not not_tried)]:
+        verdict, note = Verdict.INCONCLUSIVE, "; ".join(doubts)
+    else:
+        met = "" if tally.unseen or case.probe in WITHOUT_BATCH else f", in {batches_met(evidence)}"
+        unseen = "; what batches they rode in could not be seen" if tally.unseen else ""
+        if unseen and tally.in_flight:
+            unseen += f", with up to {tally.in_flight} requests in flight"
+        verdict, note = (
+            Verdict.IDENTICAL,
+            f"all {draft.samples} {samples_word(case, evidence)} have the same {LEVELS[evidence['compared']]}{met}{unseen}",
+        )
+    wrong = too_inaccurate(draft.metrics)
+    if wrong and verdict in DIVERGENCES:
+        note = f"{note}; and {wrong}"
+    elif wrong and verdict is not Verdict.FAILED:
+        verdict, note = Verdict.INACCURATE, f"{wrong}; as to its bits: {note}"
+    if uncovered := sorted(name.removeprefix("stock ") for name in tally.calls if name.startswith("stock ")):
+        note = f"{note}; ran without a kernel of ours: {', '.join(uncovered)}"
+    return replace(draft, verdict=verdict, note=note)
+
+
+def measured(tally: Tally) -> dict[str, float]:
+    """What was measured, over all sizes: the median of each number, but of the errors the worst."""
+    together: dict[str, list[float]] = defaultdict(list)
+    for found in tally.metrics.values():
+        for name, values in found.items():
+            together[name] += values
+    return {name: (max if name in ERRORS else median)(values) for name, values in together.items()}
+
+
+def too_inaccurate(numbers: Mapping[str, float]) -> str:
+    """Words, where the result is wrong beyond what its roundings can add up to."""
+    share, error = numbers.get("error_share", 0.0), numbers.get("error")
+    if not share > 1:
+        return ""
+    if math.isinf(share):
+        return "the result is wrong: not finite, or all zeros, where the reference in float64 is not"
+    return f"the result is wrong: its error against float64, {error:.3g} of the row's scale, is up to {share:.3g} times what is allowed"
+
+
+def batches_met(evidence: Mapping[str, object]) -> str:
+    n, sizes = evidence["batches"], [int(size) for size in evidence["batch_sizes"]]
+    rows = f"{sizes[0]} to {sizes[-1]} rows" if len(sizes) > 1 else "1 row" if sizes == [1] else f"{sizes[0]} rows"
+    return f"{n} batches of {rows}"
+
+
+def samples_word(case: Case, evidence: Mapping[str, object]) -> str:
+    return WITHOUT_BATCH.get(case.probe) or ("rows" if evidence["unit"] == "element" else "samples")
+
+
+def doubts_about(finding: Finding, tally: Tally, allow_unseen: bool, all_tried: bool) -> Iterator[str]:
+    """Why equal samples are no pass. `all_tried`: nothing that a default schedule would try was left out."""
+    if finding.missing:
+        reasons = "; ".join(f"{n}: {why}" for why, n in finding.evidence["missing"].items())
+        yield f"{finding.missing} of {finding.missing + finding.samples} samples are missing ({reasons})"
+    # A server's load need not form each time: its trials are no repeats of each other, and once is enough to have tried it.
+    enough = 1 if "concurrency" in finding.evidence else math.inf
+    unformed = [name for name, c in finding.evidence["conditions"].items() if c["formed"] < min(c["asked"], enough)]
+    if tally.unseen and not allow_unseen:
+        yield f"the batches of {tally.unseen} samples could not be seen (--allow-unseen-batch accepts that)"
+    elif unformed and not tally.unseen and not finding.missing:
+        yield f"batches were not formed as asked in {', '.join(unformed)}"
+    if finding.samples < 2:
+        yield "there is nothing to compare with"
+    elif finding.evidence["unit"] not in NUMBERS and not finding.common_prefix:
+        yield "every completion is empty, so nothing was compared"
+    elif finding.evidence["batch_sizes"] and tally.kinds_of_batch < 2 and not all_tried:
+        yield "only one kind of batch was met, so nothing is known of others"
+
+
+def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
+    """The verdict on unequal samples: by the run, by the batch, or not to be told."""
+    arms = finding.evidence["arms"]
+    if arms["repeat"]:
+        noisy = [c for c, found in tally.conditions.items() if c.complete and len(found) > 1]
+        which = noisy[0].name if noisy[0].slot is None else f"{noisy[0].name}, slot {noisy[0].slot}"
+        also = "; and the batch changes bits too" if arms["batch"] else ""
+        return (
+            Verdict.RUN_VARIANT,
+            f"equal conditions gave different bits (in {len(noisy)} of them, first in {which}){also}",
+        )
+    mixed = any(len(found) > 1 for c, found in tally.conditions.items() if not c.complete)
+    if arms["batch"] and not mixed:
+        first, varies = finding.evidence["first_variant_condition"], ", ".join(finding.evidence["varies_with"])
+        return (
+            Verdict.BATCH_VARIANT,
+            f"each condition repeats itself, but conditions differ, first in {first}: bits go with {varies}",
+        )
+    why = "the batches behind them are not known in full" if mixed else "the conditions that differ were not repeated"
+    return Verdict.DIVERGENT, f"bits differ, and whether by the run or by the batch cannot be told: {why}"
+
+
+def level(outcomes: Iterable[Outcome], by_server: bool = False) -> str:
+    """How deep a comparison goes: "bits" where every outcome has log-probabilities, else "tokens", or "text" where that is all.
+
+    "digits" where a server printed log-probabilities that are no float32 numbers: it has rounded them.
+    """
+    compared = list(outcomes)
+    if any(o.unit == "character" for o in compared):
+        return "text"
+    if by_server and any(o.logprobs is not None and o.logprobs.dtype == np.float64 for o in compared):
+        return "digits"
+    return "bits" if all(o.logprobs is not None or o.unit in NUMBERS for o in compared) else "tokens"
+
+
+def unit(outcomes: Iterable[Outcome]) -> str:
+    """What an index of the finding's figures counts."""
+    return next((o.unit for o in outcomes), "token")
+
+
+def finish_reasons(counts: Counter[str], outcomes: Mapping[str, Outcome]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for name, count in counts.items():
+        found[outcomes[name].finish_reason or "not given"] += count
+    return dict(found)
+
+
+def coverage(calls: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Which ops ran batch-invariant kernels, and which others that multiply or reduce ran without, with their calls."""
+    names = {"overridden": "ours ", "uncovered": "stock "}
+    return {k: {n.removeprefix(p): calls[n] for n in sorted(calls) if n.startswith(p)} for k, p in names.items()}

@@ -1,0 +1,125 @@
+"""What load on a server tells, where nobody outside sees a batch formed: by the run, by the load, or not to be told. Pure.
+
+Only a lone request is a condition that can be repeated from outside. Where lone requests agree, load gives something else, and the
+server's own counts show that requests were computed together, the batch did it. Without those counts that is not known.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from detcheck.judge.statistics import describe
+from detcheck.judge.tally import Tally
+from detcheck.records import Case, Finding, Outcome, Step, Verdict
+
+LONE = "alone"
+UNSEEN = "; as far as can be told from outside: the server does not show its batches, so others may have ridden along"
+
+
+def of_server(steps: Sequence[Step] | None) -> bool:
+    return any(step.load for step in steps or ())
+
+
+def lone(tally: Tally) -> Counter[str]:
+    """Outcome -> samples of requests that were sent alone, and were not seen in company."""
+    return sum((n for c, n in tally.conditions.items() if c.name == LONE and c.complete), Counter())
+
+
+def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
+    """The verdict on unequal samples of a server."""
+    alone = lone(tally)
+    noisy = [n for c, n in tally.conditions.items() if c.complete and len(n) > 1]
+    if noisy:
+        return (
+            Verdict.RUN_VARIANT,
+            f"a lone request, sent {max(n.total() for n in noisy)} times, already gave different bits{UNSEEN if tally.unseen else ''}",
+        )
+    if len(alone) > 1:
+        return (
+            Verdict.DIVERGENT,
+            "a lone request gives other bits when its prompt is in the prefix cache, and it was not repeated often enough to tell more",
+        )
+    if alone.total() < 2:
+        return (
+            Verdict.DIVERGENT,
+            "bits differ, and no lone request was repeated, so the run cannot be told from the load",
+        )
+    others = sum(count for n in tally.conditions.values() for o, count in n.items() if o not in alone)
+    first = finding.evidence["first_variant_condition"]
+    what = f"{alone.total()} lone requests agree, and {others} under load give other bits, first in {first}"
+    if tally.unseen:
+        return (
+            Verdict.DIVERGENT,
+            f"{what}; the server does not show its batches, so whether the batch did it cannot be told",
+        )
+    left = {c.name for c, n in tally.conditions.items() if not set(n) <= set(alone)}
+    if not any(tally.formed[name] for name in left):
+        return Verdict.DIVERGENT, f"{what}; but the server was not seen to run requests together there"
+    return Verdict.BATCH_VARIANT, what
+
+
+def between(tallies: Mapping[Case, Tally], outcomes: Mapping[str, Outcome]) -> list[Finding]:
+    """Servers against each other: one finding a prompt that several of them were asked, by what they say to a lone request."""
+    groups: dict[str, dict[int, tuple[Case, Tally]]] = defaultdict(dict)
+    for case, tally in tallies.items():
+        if case.replica:
+            groups[case.input][case.replica] = case, tally
+    return [judge_replicas(group, outcomes) for group in groups.values() if len(group) > 1]
+
+
+def judge_replicas(group: Mapping[int, tuple[Case, Tally]], outcomes: Mapping[str, Outcome]) -> Finding:
+    """`group`: replica -> its case and what came of it."""
+    said = {replica: lone(tally) for replica, (_, tally) in group.items()}
+    first = next(iter(group.values()))[0]
+    case = replace(first, subject=f"{first.subject}, replicas against each other", replica=0)
+    silent = [n for n, found in said.items() if not found]
+    noisy = [n for n, found in said.items() if len(found) > 1]
+    alike: dict[str, list[int]] = defaultdict(list)
+    for replica, found in said.items():
+        if len(found) == 1:
+            alike[next(iter(found))].append(replica)
+    counts = sum((found for found in said.values() if len(found) == 1), Counter())
+    draft = describe(case, counts, Counter(), outcomes)
+    doubts = []
+    if silent:
+        doubts.append(f"{named(silent)} gave nothing to a lone request")
+    if noisy:
+        doubts.append(f"{named(noisy)} gave several answers to a lone request")
+    parts = sorted(alike.values(), key=lambda some: (-len(some), some))
+    if len({depth(outcomes[o]) for o in counts}) > 1:
+        verdict = Verdict.INCONCLUSIVE
+        doubts.insert(0, "what they give cannot be compared: some give token ids or log-probabilities and some do not")
+    elif len(parts) > 1:
+        verdict = Verdict.DIVERGENT
+        differ = "differs" if len(parts) == 2 and len(parts[1]) == 1 else "differ"
+        doubts.insert(0, f"{' and '.join(map(named, parts[1:]))} {differ} from {numbers(parts[0])}")
+    elif doubts:
+        verdict = Verdict.INCONCLUSIVE
+    else:
+        verdict = Verdict.IDENTICAL
+        doubts = [f"{named(parts[0])} give the same answer to a lone request"]
+    evidence = {
+        "batches": None,
+        "batch_sizes": {},
+        "conditions": {},
+        "replicas": {str(n): sorted(o[:12] for o in found) for n, found in said.items()},
+        "unit": next((outcomes[o].unit for o in counts), "token"),
+    }
+    return replace(draft, verdict=verdict, note="; ".join(doubts), evidence=evidence)
+
+
+def depth(outcome: Outcome) -> object:
+    """What of it can be compared with another's."""
+    return outcome.unit, outcome.words is None, None if outcome.logprobs is None else outcome.logprobs.dtype.name
+
+
+def named(replicas: Sequence[int]) -> str:
+    return f"replica{'s' * (len(replicas) > 1)} {numbers(replicas)}"
+
+
+def numbers(replicas: Sequence[int]) -> str:
+    """1, 2 and 3"""
+    *most, last = map(str, replicas)
+    return f"{', '.join(most)} and {last}" if most else last

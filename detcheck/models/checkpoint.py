@@ -1,0 +1,133 @@
+"""A model's folder as both engines read it: config, tokenizer, digests. No weights."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detcheck.errors import FailedError, UsageError
+from detcheck.models import amplifier
+from detcheck.models.folder import digests, resolve
+
+SHORT_DTYPES = {
+    "fp32": "float32",
+    "f32": "float32",
+    "float": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "half": "float16",
+}
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+def full_dtype(name: str | None) -> str | None:
+    """torch's name for a dtype, short forms accepted. Raises UsageError."""
+    if name is None:
+        return None
+    full = SHORT_DTYPES.get(name, name).removeprefix("torch.")
+    if full not in DTYPES:
+        raise UsageError(
+            f"--dtype {name}: not one that models run in. Use one of {', '.join(DTYPES)}, or {', '.join(SHORT_DTYPES)}"
+        )
+    return full
+
+
+class Checkpoint:
+    """What an engine knows of a model before it brings up the weights."""
+
+    def __init__(self, model: str | None, dtype: str | None, trust_remote_code: bool) -> None:
+        """Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
+        self.name = amplifier.NAME if model is None else model
+        self._dtype = full_dtype(dtype) or ("float32" if model is None else None)
+        try:
+            import torch  # noqa: F401
+            import transformers  # noqa: F401
+        except ImportError as error:
+            raise FailedError(
+                f"running a model needs torch and transformers ({error}): pip install 'detcheck[transformers]'"
+            ) from None
+        self.folder: Path = amplifier.folder() if model is None else resolve(model)
+        self._trust = trust_remote_code
+        self.digests: Mapping[str, str] = digests(self.folder, code=trust_remote_code)
+        with quiet_transformers():
+            self._config, self._tokenizer = self._read()
+        text = self._config.get_text_config()
+        self.context: int = getattr(text, "max_position_embeddings", None) or 2**31
+
+    def _read(self) -> tuple[Any, Any]:
+        from transformers import AutoConfig, AutoTokenizer
+
+        try:
+            config = AutoConfig.from_pretrained(self.folder, trust_remote_code=self._trust)
+            return config, AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self._trust)
+        except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"cannot read config or tokenizer of {self.name}: {first_line(error)}. It must be a causal language model's folder"
+            ) from None
+
+    @functools.cached_property
+    def ends(self) -> frozenset[int]:
+        """Token ids that end a completion, as the checkpoint's generation config says, or else its config."""
+        from transformers import GenerationConfig
+
+        found = None
+        with contextlib.suppress(OSError, ValueError):
+            found = GenerationConfig.from_pretrained(self.folder).eos_token_id
+        found = self._config.get_text_config().eos_token_id if found is None else found
+        return frozenset(found if isinstance(found, list) else [] if found is None else [found])
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        try:
+            return tuple(self._tokenizer(text)["input_ids"])
+        except (TypeError, UnicodeError) as error:
+            raise UsageError(
+                f"the tokenizer of {self.name} refuses the prompt {text[:40]!a}: {first_line(error)}. Is it valid Unicode?"
+            ) from None
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        from jinja2 import TemplateError
+
+        if not self._tokenizer.chat_template:
+            raise UsageError(
+                f"the tokenizer of {self.name} has no chat template. Leave out --chat, or give prompts instead of messages"
+            )
+        try:
+            text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        except (TemplateError, TypeError, KeyError, ValueError) as error:
+            raise UsageError(f"the chat template of {self.name} refuses the messages: {first_line(error)}") from None
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    def ordinary_tokens(self) -> np.ndarray:
+        size = min(len(self._tokenizer), self._config.get_text_config().vocab_size)
+        special = list(set(self._tokenizer.all_special_ids) | self.ends)
+        return np.setdiff1d(np.arange(size, dtype=np.int64), np.asarray(special, dtype=np.int64))
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line: libraries append pages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keeps transformers' warnings and progress bars out of our output, and puts its settings back."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

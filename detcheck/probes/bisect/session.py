@@ -1,0 +1,269 @@
+"""A prompt alone and in batches: which module and which op diverges first, and is it the run or the batch?
+
+The first call, in the order of execution, whose inputs are equal by bytes and whose output is not. Every call is also asked
+again and alone on the inputs that it has in the batch, so that a second culprit does not hide behind the first. In vLLM these are
+the calls of modules (`_vllm_bisection.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+from detcheck.engine import Row
+from detcheck.errors import FailedError, OutOfMemoryError, UsageError
+from detcheck.harness.engines import chosen
+from detcheck.harness.prompts import Question
+from detcheck.outcomes import digest_outcome
+from detcheck.probes.batch.session import DECODED as FED_ONE_BY_ONE
+from detcheck.probes.bisect import apply as _apply
+from detcheck.probes.bisect.from_run import LONGEST, Differing
+from detcheck.probes.bisect.transformers import Batch, Bisection
+from detcheck.probes.bisect.vllm import VllmBisection, Wave
+from detcheck.probes.completions import session as completions
+from detcheck.records import Condition, Kernels, Observation, Outcome, Prompt, Schedule, Spec, Step, Traffic
+from detcheck.schedules.batches import Plan, compose, conditions
+
+SIZES = (2, 8)
+REPEATS = 2  # calls of each arm of a test: more with --trials
+REFUSED = ("enforce_eager=false",)
+SEVERAL = ("tensor_parallel_size=", "pipeline_parallel_size=")
+DECODED = 2  # tokens fed one by one: the first step after a prefill, and one on a cache that a step wrote
+
+
+@dataclass(frozen=True)
+class Options:
+    """The knobs of this probe."""
+
+    run: str | None = field(default=None, metadata={"argument": True})
+    """folder of a run that found a difference; it gives what else is asked"""
+    prompt: str | None = None
+    """None: the default prompt, unless there is a file"""
+    prompt_file: str | None = None
+    chat: bool = False
+    """put prompts through the chat template"""
+    attn: str | None = None
+    """attention implementation; None: the model's own"""
+    trust_remote_code: bool = False
+    engine: str = "transformers"
+    """or vllm: there modules are looked at, not ops"""
+    engine_arg: tuple[str, ...] = field(default=(), metadata={"repeated": True})
+    """ "key=value" each, for vLLM"""
+    decode: int = DECODED
+    """last tokens that are fed one by one"""
+    apply: bool = False
+    """replace the guilty by kernels of ours, one kind at a time"""
+
+    name: str = ""
+    """of a run: which of its prompts"""
+    tokens: tuple[int, ...] = ()
+    """of a run: that prompt's"""
+    weights: str = ""
+    """of a run: digest of the model's"""
+    condition: str | None = None
+    """of a run: the batch that differs"""
+    company: tuple[int, ...] = ()
+    """of a run: that batch's rows"""
+    fed: tuple[int, ...] = ()
+    """of a run: tokens that came before the first that differs; they are fed one by one"""
+    max_tokens: int = 1
+    """of a run: what its fillers were given beyond their prompt"""
+    arrivals: tuple[int, ...] = ()
+    """of a run in vLLM: engine steps after the first, a row each"""
+    new_tokens: tuple[int, ...] = ()
+    """of a run in vLLM: tokens that a row makes; 0: as many as a sample does"""
+    token_budget: int | None = None
+    """of a run in vLLM: tokens that one engine step may compute"""
+    cached: bool = False
+    """of a run in vLLM: whether the prompt was in the prefix cache"""
+
+    FROM_RUN: ClassVar[tuple[str, ...]] = (
+        "model", "kernels", "dtype", "device", "seed", "batch_sizes", "prompt", "prompt_file", "chat", "attn", "trust_remote_code",
+        "engine", "engine_arg", "decode", "name", "tokens", "weights", "condition", "company", "fed", "max_tokens", "arrivals", "new_tokens", "token_budget",
+        "cached",
+    )  # fmt: skip
+
+
+def of_run(path: str, spec: Spec, asked: Spec, found: Differing) -> Spec:
+    """The question that a run leaves open: its own model, prompt and batch."""
+    theirs, same = asked.options, {"decode": FED_ONE_BY_ONE if found.decoding else len(found.fed)}
+    same |= {name: getattr(theirs, name) for name in ("attn", "trust_remote_code", "max_tokens")}
+    place = {
+        "prompt": found.prompt.text,
+        "name": found.prompt.name,
+        "tokens": found.prompt.token_ids,
+        "weights": found.weights,
+    }
+    place |= {"condition": found.condition, "company": found.rows, "fed": found.fed}
+    if traffic := found.traffic:
+        place |= {"engine": "vllm", "engine_arg": theirs.engine_arg}
+        place |= {name: getattr(traffic, name) for name in ("arrivals", "new_tokens", "token_budget", "cached")}
+    options = replace(spec.options, run=path, **same, **place)
+    knobs = {name: getattr(asked, name) for name in ("model", "dtype", "device", "seed")}
+    return replace(spec, options=options, kernels=found.kernels, **knobs)
+
+
+def check(spec: Spec) -> None:
+    """What can be known before anything is loaded. Raises UsageError."""
+    own: Options = spec.options
+    same = completions.Options(
+        1_000_000,
+        1,
+        False,
+        own.prompt,
+        own.prompt_file,
+        own.chat,
+        own.attn,
+        own.trust_remote_code,
+        own.engine,
+        own.engine_arg,
+    )
+    for argument in own.engine_arg:
+        if (known := argument.replace("-", "_").replace(" ", "").lower()) in REFUSED or known.startswith(SEVERAL):
+            raise UsageError(
+                f"--engine-arg {argument}: bisect looks at the modules of one process, and a compiled model calls none. Leave it out"
+            )
+    if own.apply and chosen(spec) == "vllm":
+        raise UsageError(
+            "--apply replaces ops in transformers. In vLLM all of ours go in together: ask again with --kernels batch-invariant"
+        )
+    completions.check(Spec("completions", same, spec.model, spec.kernels, device=spec.device, trials=spec.trials))
+    if own.decode < 0:
+        raise UsageError(f"--decode must be at least 0; got {own.decode}")
+    if own.apply and spec.kernels is not Kernels.STOCK:
+        raise UsageError(f"--apply puts our kernels in the place of stock ones; leave out --kernels {spec.kernels}")
+    if spec.batch_sizes and max(spec.batch_sizes) < 2:
+        raise UsageError("--batch-sizes: the prompt alone is compared with it in a batch; name a size of 2 or more")
+
+
+class Bisect(completions.Completions):
+    """The probe, opened. Prompts and batches are made as `completions` makes them; a step is a whole bisection."""
+
+    check = staticmethod(check)
+
+    def _open(self, questions: list[Question], planned: Schedule | None) -> None:
+        if self._engine.schedules_itself and not self._own.run:
+            self._own = replace(self._own, max_tokens=1 + self._own.decode)  # what is decoded, it generates
+        super()._open(questions, planned)
+        now = self._engine.digests.get("model", "")
+        if self._own.weights not in ("", now):
+            raise UsageError(
+                f"the weights that {self._own.run} asked are not there any more: their digest was {self._own.weights}, and what is there now has "
+                f"{now or 'none'}. Put them back, or ask with --model"
+            )
+
+    def _tokenize(self, index: int, question: Question) -> Prompt:
+        """A run's prompt is asked as it was, whatever has become of its file, and of a template that tells the date."""
+        own = self._own
+        return Prompt(own.name, question.shown, own.tokens) if own.tokens else super()._tokenize(index, question)
+
+    def _plan(self, lengths: dict[str, int]) -> Schedule:
+        """A step a prompt. What it runs is the prompt alone and each of `_batches`."""
+        most, asked = self._engine.max_rows(self._longest(max(lengths.values()))), self._spec.batch_sizes
+        if asked and max(asked) > most:
+            raise UsageError(f"--batch-sizes: memory is estimated to hold {most} rows; got {max(asked)}. Ask for less")
+        if not self._engine.schedules_itself:
+            refuse_compiled(self._engine._model)
+        steps = [Step(n, name, "bisect", 0, (0,)) for n, name in enumerate(lengths)]
+        return Schedule(tuple(steps), (), most)
+
+    def _filler_seed(self, step: Step) -> str:
+        """As the run's own probe has it: `batch` takes the same fillers however many there are."""
+        if step.traffic:
+            return super()._filler_seed(step)
+        return f"{self._spec.seed}/{'batch' if self._own.run and self._own.max_tokens == 1 else step.condition}"
+
+    def _batches(self, name: str) -> tuple[Batch, ...]:
+        prompt = self._prompts[name].token_ids
+        if self._own.run:
+            fed = self._own.fed
+            formed, _ = self._batch(Step(0, name, self._own.condition, 0, self._own.company))
+            rows = [r.prompt + (fed if r.continuation is None else r.continuation[: len(fed)]) for r in formed]
+            return (Batch(self._own.condition, tuple(rows), self._own.company.index(0)),)
+        made = []
+        for plan, rows in self._plans(len(prompt), self._engine.context - 1):
+            formed, _ = self._batch(Step(0, name, plan.name, 0, rows))
+            made.append(Batch(plan.name, tuple(row.prompt for row in formed), rows.index(0)))
+        return tuple(made)
+
+    def _waves(self, name: str) -> tuple[Wave, ...]:
+        """The prompt alone and its batches, for vLLM to form."""
+        own, prompt = self._own, self._prompts[name].token_ids
+        tokens = len(own.fed) + 1 if own.run else own.max_tokens
+        waves = [Wave("alone", (Row(prompt),), 0, tokens)]
+        if own.run:
+            traffic = Traffic(own.arrivals, own.new_tokens, own.token_budget, own.cached)
+            rows, _ = self._batch(Step(0, name, own.condition, 0, own.company, traffic=traffic))
+            return *waves, Wave(own.condition, tuple(rows), own.company.index(0), tokens, own.token_budget, own.cached)
+        for plan, lengths in self._plans(len(prompt), self._engine.context - tokens):
+            rows, _ = self._batch(Step(0, name, plan.name, 0, lengths))
+            waves.append(Wave(plan.name.replace("batch-", "wave-"), tuple(rows), lengths.index(0), tokens))
+        return tuple(waves)
+
+    def _plans(self, length: int, context: int) -> list[tuple[Plan, tuple[int, ...]]]:
+        """Conditions and the lengths of their rows (0: the prompt)."""
+        sizes = tuple(size for size in self._spec.batch_sizes or SIZES if size > 1)
+        room = min(context, 2 * length)
+        ragged = (max(sizes),) if room > length > 1 else ()
+        made = conditions(sizes, ragged, 1)
+        return [(plan, compose(plan, length, room, random.Random(f"{self._spec.seed}/{plan.name}"))) for plan in made]
+
+    def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
+        """Trace, test, and write down what was seen."""
+        case, _ = self.subject.cases[step.case]
+        started = time.perf_counter()
+        calls: list[tuple[str, int]] = []
+        made, why = [], ""
+        try:
+            with self._engine.running(case.kernels) as calls:
+                facts = self._facts(step)
+            text = json.dumps(facts, sort_keys=True)
+            made = [replace(digest_outcome(text.encode()), text=text)]
+        except (FailedError, OutOfMemoryError) as error:
+            why = str(error)
+        condition = Condition(step.condition, 1, 0, threads=self.subject.environment.threads)
+        found = made[0].id if made else None
+        wall_s = time.perf_counter() - started
+        seen = Observation(
+            case, condition, 0, step.index, 0, found, (1,), wall_s=wall_s, missing=why, calls=tuple(calls)
+        )
+        return [seen], made
+
+    def _facts(self, step: Step) -> dict[str, Any]:
+        repeats = max(REPEATS, self._spec.trials)
+        if self._engine.schedules_itself:
+            lone, *waves = self._waves(step.input)
+            looked = VllmBisection(self._engine, lone, tuple(waves), self._spec.trials, repeats)
+            looked.run()
+            return looked.facts() | {"control": looked.control()} | self._of_run()
+        prompt = self._prompts[step.input].token_ids + self._own.fed
+        batches = self._batches(step.input)
+        decoded = min(
+            self._own.decode, *(len(row) - 1 for batch in batches for row in batch.rows)
+        )  # a prefill comes first
+        asked = self._engine, prompt, batches, decoded, self._spec.trials
+        bisection = Bisection(*asked, repeats)
+        bisection.run()
+        facts = bisection.facts() | {"control": bisection.control()} | self._of_run()
+        return facts | ({"stages": _apply.stages(facts, *asked)} if self._own.apply else {})
+
+    def _of_run(self) -> dict[str, Any]:
+        """What a run found to differ, and what of it is followed."""
+        own = self._own
+        followed = {"condition": own.condition, "tokens": len(own.fed), "most": LONGEST}
+        return {"of_run": followed} if own.run else {}
+
+
+def refuse_compiled(model: Any) -> None:
+    """Raises FailedError for a model under torch.compile: its ops are fused, and there is nothing to name."""
+    for name, module in model.named_modules():
+        if getattr(module, "_compiled_call_impl", None) is not None or type(module).__name__ == "OptimizedModule":
+            raise FailedError(
+                f"{name or 'the model'} is compiled by torch.compile, whose fused kernels run several ops at once: bisect the model without it"
+            )
+
+
+PROBE = Bisect

@@ -1,0 +1,83 @@
+"""What the facts about a compiled kernel amount to. Pure; the facts are those of `probes/_certificate.py`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import PurePath
+
+from detcheck.judge.tally import Tally
+from detcheck.records import Case, Finding, Outcome, Verdict
+
+NOT_PROVEN = (
+    "not proven: that the matrix unit treats every row of a tile alike, that the driver runs the binary as it is, "
+    "and what the code that launches it does"
+)
+
+SHOWN = 2  # of what speaks against a kernel, in its note: the rest mostly follows from it
+
+
+def verdict(facts: Mapping[str, object]) -> tuple[Verdict, str]:
+    """The verdict on one kernel for one target, and why, in words."""
+    found = facts["found"]
+    against = [f for f in found if f["refutes"]]
+    if against:
+        more = f"; and {len(against) - SHOWN} more" if len(against) > SHOWN else ""
+        return Verdict.REFUTED, "; ".join(map(in_words, against[:SHOWN])) + more
+    doubts = [in_words(f) for f in found]
+    doubts += [several(variant, binaries) for variant, binaries in facts["binaries"].items() if len(binaries) > 1]
+    if doubts:
+        return Verdict.UNDECIDED, "; ".join(doubts)
+    each = f", of each of {len(facts['binaries'])} variants," if len(facts["binaries"]) > 1 else ""
+    how = f"one binary{each} serves every batch"
+    trusted = f"; taken on trust: {'; '.join(facts['trusted'])}" if facts["trusted"] else ""
+    return Verdict.CERTIFIED, f"nothing of the batch reaches the order in which it adds, and {how}{trusted}"
+
+
+def several(variant: str, binaries: Mapping[str, list[str]]) -> str:
+    """More than one binary, and what tells them apart."""
+    first, *others = binaries.values()
+    what = "; ".join(", ".join(forms[:3]) for forms in others)
+    return (
+        f"{len(binaries)} different binaries{f' of {variant}' if variant else ''}: one for {', '.join(first[:3])}, another for {what}. Whether they add in the same order is not "
+        "shown: name the batch's integers in do_not_specialize, and copy unaligned inputs (Signature.aligned) or name their pointers in "
+        "do_not_specialize_on_alignment"
+    )
+
+
+def in_words(found: Mapping[str, object]) -> str:
+    return f"{found['what']} ({place(found)})" if found["file"] else str(found["what"])
+
+
+def place(found: Mapping[str, object]) -> str:
+    """File and line, with no more of the path than says which file."""
+    return f"{'/'.join(PurePath(str(found['file'])).parts[-2:])}:{found['line']}"
+
+
+def finding(case: Case, tally: Tally, outcomes: Mapping[str, Outcome]) -> Finding:
+    """A kernel on a target, judged by what was read of it."""
+    found = [outcomes[name] for counts in tally.conditions.values() for name in counts]
+    if not found:
+        why = "; ".join(tally.missing) or "the run stopped before it"
+        failed = Verdict.FAILED if tally.missing else Verdict.UNDECIDED
+        return Finding(case, failed, why, missing=1, evidence={"missing": dict(tally.missing) or {why: 1}})
+    facts = json.loads(found[0].text)
+    said, note = verdict(facts)
+    return Finding(
+        case,
+        said,
+        note,
+        samples=1,
+        distinct=1,
+        distinct_bits=1,
+        mode_count=1,
+        evidence={"certificate": facts, "compared": "code"},
+    )
+
+
+def summary(facts: Mapping[str, object]) -> str:
+    """The compiled kernel in a line."""
+    binaries = ", ".join(digest[:12] for each in facts["binaries"].values() for digest in each)
+    instructions = ", ".join(f"{n} {name}" for name, n in facts["instructions"].items()) or "no matrix instructions"
+    spills = f"{facts['spills']} bytes spilled" if facts["spills"] else "nothing spilled"
+    return f"{facts['registers']} registers, {spills}, {facts['shared_bytes']} bytes of shared memory, {instructions}; binary {binaries}"

@@ -1,0 +1,208 @@
+"""Can the batch reach the order in which a Triton kernel adds? Compiled for a GPU that need not be there, and read, not run.
+
+Every way in which a launch can specialise the kernel is compiled: one binary for every batch is what is wanted. A pass over
+the intermediate code follows what the batch decides (`_taint.py`); attention's rule is shown by algebra (`_masked.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import json
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from detcheck import lookup
+from detcheck.bits import content_hash
+from detcheck.environment import observe_environment
+from detcheck.errors import FailedError, UsageError
+from detcheck.harness import user_op
+from detcheck.models.checkpoint import full_dtype
+from detcheck.outcomes import digest_outcome
+from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Role, Schedule, Spec, Step, Subject
+from detcheck.signature import Signature
+
+ALL = "all"
+TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}  # torch's names -> Triton's
+DECLARE = (
+    "Declare it there: from detcheck import Signature; "
+    'DETCHECK = {"%s": Signature(arguments={"x": "*T", "M": "i32", ...}, constexprs={"BLOCK": 1024}, batch=("M",))}'
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The knobs of this probe."""
+
+    op: str = ALL
+    """name of a bundled op, "all", or package.module:kernel"""
+    target: tuple[str, ...] = TARGETS
+
+    DEFAULTS: ClassVar[dict[str, object]] = {"trials": 1}
+
+
+def check(spec: Spec) -> None:
+    """What can be known before anything is loaded. Raises UsageError, FailedError without Triton."""
+    own: Options = spec.options
+    if ":" in own.op:
+        user_op.check_path(own.op)
+    elif own.op != ALL and own.op not in certifiable():
+        raise UsageError(
+            f"--op {own.op}: has no Triton kernel here; there are: {', '.join(certifiable())}, {ALL}, or your own as package.module:kernel"
+        )
+    for target in own.target:
+        if target not in TARGETS:
+            raise UsageError(f"--target {target}: use {', '.join(TARGETS)} or {ALL}")
+    dtypes(spec)
+    if importlib.util.find_spec("triton") is None:
+        raise FailedError(
+            "certify compiles Triton kernels, and there is no triton here. It is made for Linux: pip install triton (no GPU is needed)"
+        )
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        raise UsageError("TRITON_INTERPRET=1 turns kernels into Python that cannot be compiled. Unset it")
+
+
+def dtypes(spec: Spec) -> tuple[str, ...] | None:
+    """Triton's names; None: those of each kernel's signature."""
+    if spec.dtype is None:
+        return None
+    found = []
+    for word in spec.dtype.split(","):
+        full = full_dtype(word.strip())
+        if full not in DTYPES:
+            raise UsageError(f"--dtype {word}: certify knows {', '.join(DTYPES)}")
+        found.append(DTYPES[full])
+    return tuple(dict.fromkeys(found))
+
+
+def certifiable() -> list[str]:
+    """Bundled ops that have Triton kernels."""
+    return [name for name in lookup.names("kernels") if lookup.find("kernels", name).OP.triton]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel, found: what certify compiles."""
+
+    path: str
+    """package.module:kernel"""
+    function: Any
+    declared: Any
+    """a Signature, or a function of (dtype, target) that makes one"""
+    whose: str
+    digest: str
+
+    def signature(self, dtype: str, target: str) -> Signature:
+        """Raises UsageError where it is none, or does not fit the kernel."""
+        made = self.declared(dtype, target) if callable(self.declared) else self.declared
+        if not isinstance(made, Signature):
+            raise UsageError(f"--op {self.path}: its DETCHECK entry must be a detcheck.Signature; it is {made!r}")
+        names = set(self.function.arg_names)
+        chosen = {n for config in self.function_configs() for n in config.kwargs}
+        declared = set(made.arguments) | set(made.constexprs)
+        unknown = sorted(
+            (declared | set(made.batch) | set(made.aligned) | set(made.reduction)) - names - set(made.options)
+        )
+        lacking = sorted(names - declared - chosen - set(self.function_heuristics()))
+        if unknown or lacking:
+            said = [f"names {', '.join(unknown)}, which the kernel does not have"] * bool(unknown)
+            said += [f"does not say what {', '.join(lacking)} {'are' if len(lacking) > 1 else 'is'}"] * bool(lacking)
+            raise UsageError(f"--op {self.path}: its Signature {' and '.join(said)}")
+        return made
+
+    @functools.cached_property
+    def wrapped(self) -> Any:
+        from detcheck.probes.certify.compile import unwrap
+
+        return unwrap(self.function)
+
+    def function_configs(self) -> tuple[Any, ...]:
+        return self.wrapped.configs
+
+    def function_heuristics(self) -> tuple[str, ...]:
+        return tuple(self.wrapped.heuristics)
+
+
+def find(path: str, whose: str) -> Kernel:
+    """Import it. Raises UsageError where it is not there, is no Triton kernel, or declares nothing."""
+    module_name, _, name = path.partition(":")
+    module = user_op.module(path) if whose == "user" else importlib.import_module(module_name)
+    function = getattr(module, name, None)
+    jitted = function
+    while jitted is not None and not hasattr(jitted, "params"):
+        jitted = getattr(jitted, "fn", None)
+    if jitted is None or not hasattr(function, "arg_names"):
+        kernels = [n for n, value in vars(module).items() if hasattr(value, "arg_names") and not n.startswith("_")]
+        what = "has no" if function is None else f"is {type(function).__name__}, not a"
+        raise UsageError(
+            f"--op {path}: {name} {what} Triton kernel (@triton.jit); {module_name} has {', '.join(kernels) or 'none'}"
+        )
+    declared = getattr(module, "DETCHECK", {}).get(name)
+    if declared is None:
+        raise UsageError(f"--op {path}: {module_name} does not say how {name} is called. {DECLARE % name}")
+    source = Path(getattr(module, "__file__", None) or "")
+    return Kernel(path, function, declared, whose, content_hash(source.read_bytes()) if source.is_file() else "")
+
+
+def reason(error: Exception) -> str:
+    """What a compiler's error says: where, on its first line, and why, on its last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    return lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"
+
+
+class Certify:
+    """The probe, opened: kernels with their signatures. `observe` compiles and reads one of them for one target."""
+
+    def __init__(self, spec: Spec, planned: Schedule | None = None) -> None:
+        """Raises UsageError where a kernel cannot be asked about, FailedError without Triton."""
+        check(spec)
+        own: Options = spec.options
+        if ":" in own.op:
+            kernels = [find(own.op, "user")]
+        else:
+            ops = certifiable() if own.op == ALL else [own.op]
+            paths = dict.fromkeys(path for op in ops for path in lookup.find("kernels", op).OP.triton)
+            kernels = [find(path, str(Kernels.BATCH_INVARIANT)) for path in paths]
+        self._asked: list[tuple[Kernel, Signature, str, str]] = []
+        cases = []
+        for kernel in kernels:
+            for target in own.target:
+                for dtype in dtypes(spec) or kernel.signature("bf16", target).dtypes:
+                    self._asked.append((kernel, kernel.signature(dtype, target), dtype, target))
+                    full = {short: name for name, short in DTYPES.items()}[dtype]
+                    subject = kernel.path if kernel.whose == "user" else kernel.path.partition(":")[2]
+                    cases.append((Case("certify", subject, kernel.whose, full, target), Role.GATES))
+        steps = tuple(Step(i, case.input, case.input, 0, (0,), i) for i, (case, _) in enumerate(cases))
+        environment = replace(observe_environment("cpu"), device="no GPU: compiled, not run")
+        digests = {kernel.path: kernel.digest for kernel in kernels}
+        name = own.op
+        self.subject = Subject(name, "", digests, (), planned or Schedule(steps), environment, tuple(cases))
+
+    def close(self) -> None:
+        """Nothing runs beside us."""
+
+    def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
+        """Compile one kernel in all its forms, and read it. What does not compile is missing, with the reason."""
+        from detcheck.probes.certify.examine import certify
+
+        kernel, signature, dtype, target = self._asked[step.index]
+        case, _ = self.subject.cases[step.index]
+        started, why, made = time.perf_counter(), "", []
+        try:
+            facts = certify(kernel.wrapped, signature, dtype, target)
+            text = json.dumps(facts, sort_keys=True)
+            made = [replace(digest_outcome(text.encode()), text=text)]
+        except Exception as error:  # noqa: BLE001  Triton and ptxas may raise anything
+            why = f"it does not compile for {target}: {type(error).__name__}: {reason(error)}"
+        wall_s = time.perf_counter() - started
+        condition = Condition(target, 1, 0)
+        found = made[0].id if made else None
+        return [Observation(case, condition, 0, step.index, 0, found, (1,), wall_s=wall_s, missing=why)], made
+
+
+PROBE = Certify

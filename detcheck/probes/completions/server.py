@@ -1,0 +1,261 @@
+"""Completions of a server: the same prompts under loads of every kind, by the deepest comparison that it allows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from detcheck.bits import content_hash
+from detcheck.engines.server.client import Client, Secrets
+from detcheck.engines.server.engine import Asked, Budget, NotServedError, Server, Way
+from detcheck.engines.server.outcome import Before, outcome_of
+from detcheck.engines.server.send import Request, Sent, condition, send
+from detcheck.environment import observe_client
+from detcheck.errors import FailedError, UsageError
+from detcheck.harness.prompts import Question
+from detcheck.records import Case, Kernels, Observation, Outcome, Prompt, Role, Schedule, Spec, Step, Subject
+from detcheck.schedules import load
+
+NEEDED = ("ours vllm::attention", "ours vllm::linear")  # what a server that runs our kernels counts
+# What fillers are made of, where a prompt's own tokens are not known.
+WORDS = [
+    "take",
+    "apart",
+    "radio",
+    "safe",
+    "light",
+    "matter",
+    "rule",
+    "first",
+    "principle",
+    "fool",
+    "easy",
+    "person",
+    "ask",
+    "question",
+    "write",
+    "bit",
+    "answer",
+    "part",
+    "often",
+    "company",
+    "travel",
+    "river",
+    "stone",
+    "letter",
+    "night",
+    "garden",
+    "engine",
+    "copper",
+    "window",
+    "signal",
+    "paper",
+    "winter",
+    "market",
+    "bridge",
+    "quiet",
+    "number",
+]
+
+
+class Served:
+    """The probe, opened: servers, prompts, and a schedule of loads. `observe` sends one step of it."""
+
+    def __init__(self, spec: Spec, questions: Sequence[Question], planned: Schedule | None = None) -> None:
+        """Raises UsageError, FailedError where a server cannot be asked."""
+        self._spec, self._own = spec, spec.options
+        self._loop = asyncio.Runner()
+        self._servers: list[Server] = []
+        self._interrupted = False
+        self._lost = 0  # steps in a row of which nothing came
+        self._before: list[Before] = []  # what each server has said
+        try:
+            self._loop.run(self._open(questions, planned))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        async def closing() -> None:
+            for server in self._servers:
+                await server.close()
+
+        self._loop.run(closing())
+        self._loop.close()
+
+    async def _open(self, questions: Sequence[Question], planned: Schedule | None) -> None:
+        spec, own = self._spec, self._own
+        budget = Budget(own.max_requests)
+        for url in own.base_url:
+            client = Client(url, Secrets.read(own.header, url.credentials), own.timeout, own.ca_bundle)
+            self._servers.append(Server(client, spec.model, budget))
+            self._before.append(Before())
+        await asyncio.gather(*(server.look() for server in self._servers))
+        names = list(dict.fromkeys(server.name for server in self._servers))
+        if len(names) > 1:
+            raise UsageError(f"--model: the servers have {', '.join(names)}. Say which model to ask all of them for")
+        asked = [Asked(text=q.text, messages=q.messages) for q in questions]
+        self._ways = [await self._ways_of(server, asked) for server in self._servers]
+        asked = await self._with_tokens(asked)
+        lone_s = await self._warm(asked)
+        self._asked = {self._name(index, one): one for index, one in enumerate(asked)}
+        prompts = tuple(
+            Prompt(name, questions[index].shown, one.tokens) for index, (name, one) in enumerate(self._asked.items())
+        )
+        several = len(self._servers) > 1
+        cases = [
+            (Case(spec.probe, names[0], self._kernels(server), "", p.name, n if several else 0), Role.GATES)
+            for n, server in enumerate(self._servers, 1)
+            for p in prompts
+        ]
+        schedule = planned or self._plan(prompts, lone_s, budget)
+        environment = observe_client("a server", self._flags())
+        self.subject = Subject(names[0], "", {}, prompts, schedule, environment, tuple(cases))
+
+    async def _ways_of(self, server: Server, asked: Sequence[Asked]) -> dict[str, Way]:
+        """How each kind of prompt is asked for at a server: {"completions": ..., "chat": ...}, those that are needed."""
+        ways: dict[str, Way] = {}
+        for one in asked:
+            endpoint = "chat" if one.messages or self._own.chat else "completions"
+            if endpoint in ways:
+                continue
+            try:
+                ways[endpoint], said = await server.find_way(endpoint, one, self._own.ignore_eos)
+            except NotServedError:
+                if endpoint == "chat":
+                    raise
+                ways[endpoint], said = await server.find_way("chat", one, self._own.ignore_eos)
+            if ways[endpoint].endpoint == "completions":
+                echo = "yes" if await server.echoes(ways[endpoint], one) else "no"
+                tokens = said.prompt_tokens or await server.tokenize(one.text)
+                takes = bool(tokens) and await server.takes_ids(ways[endpoint], tokens)
+                ways[endpoint] = replace(
+                    ways[endpoint],
+                    takes_ids=takes,
+                    can={**ways[endpoint].can, "echo": echo, "prompt": "as token ids" if takes else "as text"},
+                )
+        return ways
+
+    def _way(self, replica: int, one: Asked) -> Way:
+        return self._ways[replica]["chat" if one.messages or self._own.chat else "completions"]
+
+    async def _with_tokens(self, asked: Sequence[Asked]) -> list[Asked]:
+        """The prompts as token ids, where every server takes them: then all are asked exactly the same."""
+        found = []
+        for one in asked:
+            tokens: tuple[int, ...] = ()
+            if all(self._way(n, one).takes_ids for n in range(len(self._servers))):
+                tokens = await self._servers[0].tokenize(one.text)
+                if not tokens:
+                    trial = await self._servers[0].time(self._way(0, one), one, 1)
+                    tokens = trial[1].prompt_tokens or ()
+            found.append(replace(one, tokens=tokens))
+        return found
+
+    async def _warm(self, asked: Sequence[Asked]) -> float:
+        """Every prompt once at every server, so that its prefix is in the cache. Seconds that a lone request takes."""
+        slowest = 0.0
+        for replica, server in enumerate(self._servers):
+            for index, one in enumerate(asked):
+                took, _ = await server.time(self._way(replica, one), one, 1 if index else self._own.max_tokens)
+                slowest = max(slowest, took)
+            server.reading = await server.metrics()
+        return slowest
+
+    def _name(self, index: int, one: Asked) -> str:
+        payload = np.asarray(one.tokens, "<i8").tobytes() if one.tokens else repr((one.text, one.messages)).encode()
+        return f"{index}:{content_hash(payload)[:8]}"
+
+    def _kernels(self, server: Server) -> str:
+        ours = all(server.reading.calls.get(name) for name in NEEDED)
+        return str(Kernels.BATCH_INVARIANT if ours else Kernels.STOCK)
+
+    def _plan(self, prompts: Sequence[Prompt], lone_s: float, budget: Budget) -> Schedule:
+        """The same steps at every server, one server after the other."""
+        spec, own, servers = self._spec, self._own, len(self._servers)
+        left = None if budget.most is None else (budget.most - budget.sent) // servers
+        limits = load.Limits(own.max_concurrency, left, own.load_rate, lone_s)
+        lengths = {p.name: len(p.token_ids) or max(1, len(p.text.split())) for p in prompts}
+        asked = own.samples, own.max_tokens, spec.trials, own.conditions, spec.batch_sizes, spec.seed
+        one = load.schedule(lengths, *asked, limits)
+        place = {p.name: index for index, p in enumerate(prompts)}
+        steps = [replace(s, case=n * len(prompts) + place[s.input]) for n in range(servers) for s in one.steps]
+        return replace(one, steps=tuple(replace(step, index=index) for index, step in enumerate(steps)))
+
+    def _flags(self) -> dict[str, str]:
+        """What the servers are and can do."""
+        found: dict[str, str] = {}
+        for n, (server, ways) in enumerate(zip(self._servers, self._ways, strict=True), 1):
+            name = f"server {n}" if len(self._servers) > 1 else "server"
+            kind = " ".join(part for part in (server.reading.kind, server.version) if part) or "of unknown kind"
+            found[name] = f"{kind} at {server.url}"
+            found[f"{name}.model"] = server.served
+            found[f"{name}.batches"] = "seen in /metrics" if server.reading.sees_batches else "not seen"
+            for way in ways.values():
+                found |= {f"{name}.{what}": said for what, said in way.can.items()}
+            if server.reading.calls:
+                found[f"{name}.plugin"] = "detcheck's, by its counts in /metrics"
+        return found
+
+    def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
+        """Send the step's requests at their times. A sample that did not come is missing, with the reason.
+
+        Raises KeyboardInterrupt at the step after the one that Ctrl-C cut short, whose answers are kept.
+        """
+        if self._interrupted:
+            raise KeyboardInterrupt
+        return self._loop.run(self._observe(step))
+
+    async def _observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
+        case, _ = self.subject.cases[step.case]
+        replica = max(case.replica - 1, 0)
+        server, started = self._servers[replica], time.perf_counter()
+        prompt = self._asked[step.input]
+        way, fillers = self._way(replica, prompt), self._fillers(step)
+        requests = [
+            Request(fillers.get(slot, prompt), new_tokens or self._own.max_tokens, arrival_s)
+            for slot, (new_tokens, arrival_s) in enumerate(zip(step.load.new_tokens, step.load.arrivals_s, strict=True))
+        ]
+        seen = await send(server, way, requests)
+        wall_s = time.perf_counter() - started
+        self._interrupted = seen.interrupted
+        await self._give_up_on(server, seen.sent)
+        observations, outcomes = [], {}
+        for sample, slot in enumerate(slot for slot, length in enumerate(step.rows) if length == 0):
+            one = seen.sent[slot]
+            found, why = outcome_of(one.said, way, self._before[replica]) if one.said else (None, one.missing)
+            if found:
+                outcomes[found.id] = found
+            under, how = condition(step, slot, seen, strict=self._spec.batch_sizes is not None)
+            first = {}
+            if not sample:
+                resent = sum(each.resent for each in seen.sent)
+                first["metrics"] = (("in_flight", seen.in_flight), *([("resent", resent)] if resent else []))
+                first["calls"] = seen.after.calls_since(seen.before)
+                first["preemptions"] = int(seen.grown("preemptions") or 0)
+            which = step.trial, step.index, sample, found.id if found else None
+            observations.append(Observation(case, under, *which, wall_s=wall_s, missing=why, **how, **first))
+        return observations, list(outcomes.values())
+
+    async def _give_up_on(self, server: Server, sent: Sequence[Sent]) -> None:
+        """Raises FailedError where two steps in a row gave nothing and the server does not answer at all any more."""
+        self._lost = 0 if any(one.said for one in sent) else self._lost + 1
+        if self._lost >= 2 and (why := await server.alive()):
+            raise FailedError(f"{server.url} does not answer any more: {why}")
+
+    def _fillers(self, step: Step) -> dict[int, Asked]:
+        """By slot: made-up prompts, seeded by condition and slot, of the prompt's own tokens or of words."""
+        prompt, made = self._asked[step.input], {}
+        for slot, length in enumerate(step.rows):
+            if length:
+                key = int(content_hash(f"{self._spec.seed}/{step.condition}/{slot}".encode())[:16], 16)
+                rng = np.random.Generator(np.random.Philox(key=key))
+                if prompt.tokens:
+                    made[slot] = Asked(tokens=tuple(int(t) for t in rng.choice(np.unique(prompt.tokens), length)))
+                else:
+                    made[slot] = Asked(text=" ".join(rng.choice(WORDS, length)))
+        return made

@@ -1,0 +1,109 @@
+"""What can be known of a question to servers before any of them is asked: options that fit together, and what it would cost."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from detcheck.errors import UsageError
+from detcheck.harness.prompts import Question
+from detcheck.records import Kernels, Spec
+from detcheck.schedules import load
+
+# Options that are about servers alone, and those that are about a model that runs here: (option, field, default).
+SERVERS = (
+    ("--header", "header", ()),
+    ("--ca-bundle", "ca_bundle", None),
+    ("--max-requests", "max_requests", None),
+    ("--load-rate", "load_rate", None),
+    ("--allow-unseen-batch", "allow_unseen_batch", False),
+)
+MODELS = (
+    ("--engine", "engine", "auto"),
+    ("--engine-arg", "engine_arg", ()),
+    ("--attn", "attn", None),
+    ("--trust-remote-code", "trust_remote_code", False),
+)
+OPENING = 15  # requests that opening a server sends at most to find out what it can do
+TOKENS_A_WORD = 1.4  # of English, about: for an estimate
+
+
+def check(spec: Spec) -> None:
+    """Raises UsageError."""
+    own = spec.options
+    if not getattr(own, "base_url", ()):
+        for option, name, default in SERVERS:
+            if getattr(own, name, default) != default:
+                raise UsageError(f"{option} is for servers: give --base-url too, or leave it out")
+        return
+    if spec.kernels is not Kernels.STOCK:
+        raise UsageError(kernels_refused(spec))
+    for option, name, default in MODELS:
+        if getattr(own, name) != default:
+            raise UsageError(
+                f"{option} is for a model that runs here, and --base-url asks a server. Leave one of them out"
+            )
+    for option, value in (("--dtype", spec.dtype), ("--device", spec.device.removeprefix("auto"))):
+        if value:
+            raise UsageError(f"{option} is the server's own matter. Leave it out with --base-url")
+    if len(set(own.base_url)) < len(own.base_url):
+        raise UsageError("--base-url: one of them is given twice. Name each server once")
+    if any("***@" in url and url.credentials is None for url in own.base_url):
+        raise UsageError(
+            "--resume: the URL of this run named a user, who is not stored. Start a new run; a key is better kept in DETCHECK_API_KEY"
+        )
+    wanted = (
+        ("--timeout", own.timeout),
+        ("--max-concurrency", own.max_concurrency),
+        ("--max-requests", own.max_requests),
+        ("--load-rate", own.load_rate),
+    )
+    for option, value in wanted:
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"{option} must be a number above 0; got {value}")
+    if own.ca_bundle is not None and not Path(own.ca_bundle).is_file():
+        raise UsageError(f"--ca-bundle {own.ca_bundle}: no such file")
+    load.check(own.conditions, own.load_rate)
+
+
+def kernels_refused(spec: Spec) -> str:
+    """What to do instead of asking a foreign server for our kernels."""
+    model = shlex.quote(spec.model or "MODEL")
+    if spec.kernels is Kernels.ENGINE:
+        start = f"VLLM_BATCH_INVARIANT=1 vllm serve {model}"
+    else:
+        start = f"DETCHECK_KERNELS=batch-invariant vllm serve {model} --enforce-eager"
+    return (
+        f"--kernels {spec.kernels}: kernels cannot be put into a server from outside. Where detcheck is installed beside vLLM, start the "
+        f"server with them: {start}. Then ask it without --kernels: their calls are counted in its /metrics, and reported"
+    )
+
+
+def estimate(spec: Spec, questions: Sequence[Question]) -> str:
+    """What a run would send, in words; nothing is sent. Raises UsageError as the run would."""
+    own, servers = spec.options, len(spec.options.base_url)
+    names = {str(n): max(1, len(q.shown.split())) for n, q in enumerate(questions)}
+    opening = OPENING + 2 * len(questions)
+    left = None if own.max_requests is None else own.max_requests // servers - opening
+    limits = load.Limits(own.max_concurrency, left, own.load_rate, 1.0)
+    asked = own.samples, own.max_tokens, spec.trials, own.conditions, spec.batch_sizes, spec.seed
+    planned = load.schedule(names, *asked, limits)
+    rows = [
+        (words or names[step.input], new)
+        for step in planned.steps
+        for words, new in zip(step.rows, step.load.new_tokens, strict=True)
+    ]
+    samples = sum(step.samples for step in planned.steps)
+    made = sum(new or own.max_tokens for _, new in rows)
+    read = round(TOKENS_A_WORD * sum(words for words, _ in rows))
+    conditions = ", ".join(dict.fromkeys(step.condition for step in planned.steps))
+    each = "" if servers == 1 else f" to each of {servers} servers"
+    return (
+        f"would send {len(rows)} requests{each}: {samples} samples and {len(rows) - samples} that ride along, and at most {opening} more "
+        f"to find out what the server can do\n"
+        f"tokens{each}: about {read} in prompts, at most {made} in completions\n"
+        f"at most {max((len(s.rows) for s in planned.steps), default=1)} in flight at once; conditions: {conditions}\n"
+        "nothing was sent\n"
+    )

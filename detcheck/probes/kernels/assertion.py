@@ -1,0 +1,127 @@
+"""`detcheck.assert_batch_invariant`: the question of `detcheck kernels`, for a test of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from detcheck.bits import floats_of, furthest, patterns
+from detcheck.harness.batches import ContractError, form, row_bits, threads
+from detcheck.probes.kernels.session import FED, TESTED, conditions
+from detcheck.schedules.batches import THRESHOLDS
+
+if TYPE_CHECKING:
+    import torch
+
+NAMED = 8  # rows and conditions named in a message
+MEANING = {
+    "rows": "copies of the row",
+    "mixed": "other rows beside it",
+    "hostile": "rows of NaN and infinity beside it",
+    "threads": "another number of threads",
+    "unaligned": "inputs one element off in memory",
+    "strided": "room between the rows in memory",
+}
+
+
+def assert_batch_invariant(
+    fn: Callable[..., torch.Tensor],
+    inputs: Sequence[object],
+    batched: Sequence[int] = (0,),
+    sizes: Sequence[int] = THRESHOLDS,
+    trials: int = 2,
+) -> None:
+    """Raises AssertionError unless every row of `fn(*inputs)` has the same bits in every batch, each time.
+
+    `inputs` are the arguments of one call; those at the places `batched` have a row per request as first dimension. Each of
+    the first 16 rows is run alone, then among copies of itself, the other rows, NaN and infinity, at every size, `trials`
+    times, at other thread counts, unaligned and strided. More rows see more. Raises ValueError where that cannot be asked.
+    """
+    import torch
+
+    name = getattr(fn, "__name__", repr(fn))
+    rows = count_rows(inputs, batched)
+    if trials < 2 or not sizes or min(sizes) < 1:
+        raise ValueError(f"assert_batch_invariant needs sizes from 1 up and at least 2 trials; got {sizes}, {trials}")
+    pool = tuple(both_ways(a) if rows == 1 and n in batched else a for n, a in enumerate(inputs))
+    have = max(rows, 2)
+    differing: dict[str, str] = {}
+    for tested in range(min(rows, TESTED)):
+        alone = None
+        for condition, kinds in conditions(sorted({1, *sizes}), 0, plain=False):
+            kind, *numbers = condition.split("-")
+            there = [tested if k == 0 else k if k < 0 else (tested + 1 + k % (have - 1)) % have for k in kinds]
+            arguments = form(pool, batched, there, FED.get(kind, ""))
+            slots = [slot for slot, k in enumerate(kinds) if k == 0]
+            first = None
+            for trial in range(trials):
+                with torch.no_grad(), threads(int(numbers[0]) if kind == "threads" else None):
+                    try:
+                        bits, dtype = row_bits(fn(*copied(arguments)), len(kinds))
+                    except ContractError as error:
+                        raise ValueError(f"{name} {error}") from None
+                first, alone = bits if first is None else first, bits[0] if alone is None else alone
+                if (bits != first).any():
+                    slot = int(np.flatnonzero((bits != first).any(1))[0])
+                    raise AssertionError(
+                        f"{name} is not deterministic: row {slot} of the same batch ({condition}) has other bits in trial {trial} "
+                        f"than in trial 0, whatever the batch does. {apart(first[slot], bits[slot], dtype)}"
+                    )
+            wrong = [slot for slot in slots if (bits[slot] != alone).any()]
+            if wrong and condition not in differing:
+                differing[condition] = (
+                    f"in {condition} ({MEANING[kind]}) {len(wrong)} of {len(slots)} rows differ from input row {tested} "
+                    f"alone: {listed(wrong)}. Row {wrong[0]}: {apart(alone, bits[wrong[0]], dtype)}"
+                )
+    if differing:
+        raise AssertionError(
+            f"{name} is not batch-invariant: {next(iter(differing.values()))} Conditions that differ: {listed(differing)}"
+        )
+
+
+def count_rows(inputs: Sequence[object], batched: Sequence[int]) -> int:
+    import torch
+
+    found = {}
+    for n in batched:
+        if n >= len(inputs) or not isinstance(inputs[n], torch.Tensor) or not inputs[n].ndim or not len(inputs[n]):
+            raise ValueError(f"inputs[{n}] must be a tensor with at least one row, since {n} is in batched={batched}")
+        found[n] = len(inputs[n])
+    if len(set(found.values())) != 1:
+        raise ValueError(f"batched inputs must have the same number of rows; got {found or 'none'}")
+    return found[batched[0]]
+
+
+def both_ways(t: torch.Tensor) -> torch.Tensor:
+    """A lone row, and for company the same backwards."""
+    import torch
+
+    return torch.cat((t, t.flip(-1)))
+
+
+def copied(arguments: tuple[object, ...]) -> tuple[object, ...]:
+    """A function may write into its arguments: every call gets its own, which lie the same way in memory."""
+    import torch
+
+    def copy(t: torch.Tensor) -> torch.Tensor:
+        whole = t.untyped_storage().nbytes() // t.element_size()
+        room = t.as_strided((whole,), (1,), 0).clone()
+        return room.as_strided(t.shape, t.stride(), t.storage_offset())
+
+    return tuple(copy(a) if isinstance(a, torch.Tensor) else a for a in arguments)
+
+
+def apart(a: np.ndarray, b: np.ndarray, dtype: str) -> str:
+    """Where two rows' bits part and how far, in words."""
+    index = int(np.flatnonzero(a != b)[0])
+    x, y = (floats_of(patterns(row), dtype) for row in (a, b))
+    ulp, _ = furthest(patterns(a), patterns(b), dtype)
+    ulp = "" if ulp is None else f", up to {ulp:.0f} ulp apart"
+    return f"{(a != b).sum()} of {len(a)} elements differ, the first is {index}: {x[index]} and {y[index]}{ulp}."
+
+
+def listed(things: Sequence[object]) -> str:
+    named = [str(thing) for thing in things]
+    return ", ".join(named[:NAMED]) + (f" and {len(named) - NAMED} more" if len(named) > NAMED else "")

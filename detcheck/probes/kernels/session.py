@@ -1,0 +1,491 @@
+"""One op, with the same row in batches of every kind: are its bits always the same, is it right, and how fast is it?
+
+The row under test rides alone, among copies of itself, among other rows, among NaN and infinity, at other thread counts, and
+laid out otherwise in memory. Where every row of a batch is a copy every row is observed, so that one wrong row of 257 is seen.
+One row is a weak test where it holds few sums: another order often gives the same bits. So several rows take the place of the
+row under test in turn, and an outcome is what came of all of them at one slot.
+The planted op `control` is always run too: where it shows no difference, the detector is blind here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from detcheck import lookup
+from detcheck.bits import content_hash, json_hash
+from detcheck.environment import observe_environment
+from detcheck.errors import FailedError, UsageError
+from detcheck.harness import accuracy, user_op
+from detcheck.harness import device as _device
+from detcheck.harness.arms import kernel_flags
+from detcheck.harness.batches import ContractError, form, row_bits, threads
+from detcheck.models.checkpoint import full_dtype
+from detcheck.outcomes import row_outcome
+from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Role, Schedule, Spec, Step, Subject
+from detcheck.schedules.batches import THRESHOLDS
+
+if TYPE_CHECKING:
+    import torch
+
+    from detcheck.op import Op
+
+ALL, PLANTED = "all", "control"
+OTHERS = 16  # rows of the pool beside the one under test; larger batches hold some of them more than once
+TESTED = 16  # rows under test, at most
+TESTED_ELEMENTS = 1 << 20  # of arguments; a row with more of them holds many sums itself, and costs more
+PLANTED_SIZES = (1, 2, 4, 8)  # enough for the control, whatever sizes the question is about
+LAYOUT_SIZES = (1, 2, 8, 33)
+FED = {"unaligned": "alignment", "strided": "strides"}  # first word of a condition -> `Condition.fed`
+SMALL = 17  # thread counts are varied at all sizes up to here, at 33 and at the largest: position and threads meet in small batches
+MEMORY_SHARE = 0.5  # of what is free
+MEMORY_FACTOR = 8  # bytes that an op is reckoned to need, per byte of its arguments
+TIMED_S, TIMED_LEAST, TIMED_MOST = 0.02, 3, 50  # per size: how long and how often stock and ours take turns
+
+DTYPES = {True: "float32,bfloat16", False: "float32"}  # default; bundled or the user's own
+
+
+@dataclass(frozen=True)
+class Options:
+    """The knobs of this probe."""
+
+    op: str = ALL
+    """name of a bundled op, "all", or package.module:function"""
+    shapes: tuple[str, ...] | None = None
+    """names that the op knows; None: all of them, with --op all the smallest of each"""
+
+    DEFAULTS: ClassVar[dict[str, object]] = {"kernels": Kernels.BOTH}
+
+
+def check(spec: Spec) -> None:
+    """What can be known before anything is loaded. Raises UsageError."""
+    own: Options = spec.options
+    if spec.kernels is Kernels.ENGINE:
+        raise UsageError("--kernels engine: an op has no engine. Use stock, batch-invariant or both")
+    if spec.trials < 1:
+        raise UsageError(f"--trials must be at least 1; got {spec.trials}")
+    _device.check(spec.device)
+    dtypes(spec)
+    if ":" in own.op:
+        user_op.check_path(own.op)
+        if own.shapes:
+            raise UsageError("--shapes is for bundled ops: the shape of your own op's inputs is what make_inputs makes")
+        return
+    for op in bundled(own.op):
+        if unknown := [shape for shape in own.shapes or () if shape not in op.shapes]:
+            raise UsageError(f"--shapes {','.join(unknown)}: {op.name} has {', '.join(op.shapes)}")
+        if own.op != ALL and spec.kernels is Kernels.BATCH_INVARIANT and op.batch_invariant is None:
+            raise UsageError(
+                f"--kernels batch-invariant: {op.name} has no batch-invariant implementation. Use --kernels stock"
+            )
+
+
+def dtypes(spec: Spec) -> tuple[str, ...]:
+    default = DTYPES[":" not in spec.options.op]
+    return tuple(dict.fromkeys(full_dtype(word.strip()) for word in (spec.dtype or default).split(",")))
+
+
+def bundled(name: str) -> list[Op]:
+    """The ops of that name. `all` leaves the planted one out. Raises UsageError where there is none."""
+    names = [n for n in lookup.names("kernels") if n != PLANTED] if name == ALL else [name]
+    ops = [lookup.find("kernels", n).OP for n in names]
+    if not ops:
+        raise UsageError(f"--op all: there is no bundled op but {PLANTED}. Name one, or your own as module:function")
+    return ops
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One implementation of one op on one kind of input."""
+
+    case: Case
+    role: Role
+    run: Callable[..., torch.Tensor]
+    make: Callable[[int], tuple[object, ...]]
+    """rows -> the op's arguments"""
+    batched: tuple[int, ...]
+    stock: Callable[..., torch.Tensor] | None
+    """what it is compared with in accuracy and time; None: it is stock itself, or has none"""
+    reference: Callable[..., torch.Tensor] | None
+    roundings: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """What batches are made of: rows under test first, then others."""
+
+    key: tuple[str, str, str]
+    arguments: tuple[object, ...]
+    tested: int
+    """rows that take the place of the row under test"""
+    exact: tuple[accuracy.Exact, ...]
+    """as they are made, and with a heavy tail; none where there is no reference"""
+    limits: dict[tuple[int, torch.dtype], tuple[torch.Tensor, bool]] = field(default_factory=dict)
+    """(which of them, the output's dtype) -> `_limit`, found once"""
+
+    def kinds(self, rows: Sequence[int], tested: int) -> list[int]:
+        """Rows of the pool for the rows of a step: 0 is the one that is tested now, negative ones stay hostile."""
+        return [tested if kind == 0 else TESTED - 1 + kind if kind > 0 else kind for kind in rows]
+
+
+class KernelsProbe:
+    """The probe, opened: arms and a schedule. `observe` runs one step of it."""
+
+    def __init__(self, spec: Spec, planned: Schedule | None = None) -> None:
+        """Raises UsageError where the user's op breaks its contract, FailedError where torch is missing or inputs cannot be made."""
+        check(spec)
+        try:
+            import torch
+        except ImportError as error:
+            raise FailedError(f"running an op needs torch ({error}): pip install 'detcheck[transformers]'") from None
+        self._spec, self._user, self._digests = spec, ":" in spec.options.op, {}
+        self._device = _device.found(spec.device)
+        self._arms = [*self._planted(), *(self._users() if self._user else self._bundled())]
+        self._pool: Pool | None = None
+        cases = tuple((arm.case, arm.role) for arm in self._arms)
+        ours = any(case.kernels == Kernels.BATCH_INVARIANT for case, _ in cases)
+        environment = observe_environment(
+            self._device, kernel_flags(Kernels.BATCH_INVARIANT if ours else Kernels.STOCK)
+        )
+        self.subject = Subject(
+            spec.options.op, ",".join(dtypes(spec)), self._digests, (), planned or self._schedule(), environment, cases
+        )
+        self._threads = torch.get_num_threads()
+
+    def _planted(self) -> list[Arm]:
+        if self._spec.options.op == PLANTED:
+            return []
+        op, dtype = lookup.find("kernels", PLANTED).OP, "float32"
+        return [self._arm(op, op.shapes[0], dtype, "stock", Role.PLANTED)]
+
+    def _bundled(self) -> list[Arm]:
+        own: Options = self._spec.options
+        arms = []
+        for op in bundled(own.op):
+            shapes = own.shapes or (op.shapes[:1] if own.op == ALL else op.shapes)
+            both = self._spec.kernels is Kernels.BOTH and op.batch_invariant is not None
+            for dtype in dtypes(self._spec):
+                for shape in shapes:
+                    if both or self._spec.kernels is not Kernels.BATCH_INVARIANT or op.batch_invariant is None:
+                        arms.append(self._arm(op, shape, dtype, "stock", Role.CONTROL if both else Role.GATES))
+                    if self._spec.kernels is not Kernels.STOCK and op.batch_invariant is not None:
+                        arms.append(self._arm(op, shape, dtype, "batch-invariant", Role.GATES))
+        return arms
+
+    def _arm(self, op: Op, shape: str, dtype: str, kernels: str, role: Role) -> Arm:
+        import torch
+
+        ours = kernels == "batch-invariant"
+        # The planted one is about the detector, not the device.
+        device = "cpu" if role is Role.PLANTED else self._device
+        seed = 0 if role is Role.PLANTED else self._spec.seed
+        return Arm(
+            Case("kernels", op.name, kernels, dtype, shape),
+            role,
+            op.batch_invariant if ours else op.stock,
+            lambda rows: _device.moved(op.make(shape, rows, getattr(torch, dtype), seed), device),
+            op.batched,
+            op.stock if ours else None,
+            op.reference,
+            op.roundings,
+        )
+
+    def _users(self) -> list[Arm]:
+        import torch
+
+        op = user_op.load(self._spec.options.op)
+        if op.digest:
+            self._digests["module"] = op.digest
+        arms, made_of = [], []
+        for dtype in dtypes(self._spec):
+            made = op.make(TESTED + OTHERS, getattr(torch, dtype), self._spec.seed)
+            made_of += [fingerprint(argument) for argument in made]
+            shape = "x".join(map(str, made[op.batched[0]].shape[1:])) or "scalar"
+            arms.append(
+                Arm(
+                    Case("kernels", op.path, "user", dtype, shape),
+                    Role.GATES,
+                    op.run,
+                    lambda rows, dtype=dtype: self._given(op.make(rows, getattr(torch, dtype), self._spec.seed)),
+                    op.batched,
+                    None,
+                    op.reference,
+                )
+            )
+            self._try(arms[-1], self._given(made))
+        self._digests["inputs"] = content_hash(*made_of)
+        return arms
+
+    def _given(self, made: tuple[object, ...]) -> tuple[object, ...]:
+        """A user's arguments: where make_inputs made them, unless a device was asked for."""
+        return made if self._spec.device == "auto" else _device.moved(made, self._device)
+
+    def _try(self, arm: Arm, made: tuple[object, ...]) -> None:
+        """Whether it runs at all, on three rows, and its reference too. Raises FailedError in words."""
+        import torch
+
+        try:
+            with torch.no_grad():
+                row_bits(self._call(arm.run, form(made, arm.batched, (0, 1, 2))), 3)
+        except (Exception, SystemExit) as error:  # it is foreign and may raise anything
+            raise FailedError(f"--op {arm.case.subject} {trouble(error)}") from error
+        self._exact(arm, made)
+
+    def _schedule(self) -> Schedule:
+        steps: list[Step] = []
+        not_tried: dict[str, None] = {}
+        for n, arm in enumerate(self._arms):
+            asked = PLANTED_SIZES if arm.role is Role.PLANTED else self._spec.batch_sizes or THRESHOLDS
+            most = self._max_rows(arm)
+            fitting = [size for size in sorted({1, *asked}) if size <= most]
+            left_out = [size for size in sorted(set(asked)) if size > most]
+            if left_out and self._spec.batch_sizes:
+                raise UsageError(
+                    f"--batch-sizes: memory is estimated to hold {most} rows of {arm.case.subject} {arm.case.input}; got {left_out[-1]}"
+                )
+            not_tried |= dict.fromkeys(
+                f"{named(arm.case)} rows-{s}: memory is estimated to hold {most}" for s in left_out
+            )
+            on_cpu = self._device == "cpu"
+            for condition, rows in conditions(fitting, self._spec.seed, arm.role is Role.PLANTED, on_cpu):
+                for trial in range(max(self._spec.trials, 2) if arm.role is Role.PLANTED else self._spec.trials):
+                    steps.append(Step(len(steps), arm.case.input, condition, trial, rows, n))
+        if self._spec.options.op == ALL and self._spec.options.shapes is None:
+            for op in bundled(ALL):
+                not_tried |= dict.fromkeys(f"{op.name} {shape}: --op all takes the smallest" for shape in op.shapes[1:])
+        return Schedule(tuple(steps), tuple(not_tried))
+
+    def _max_rows(self, arm: Arm) -> int:
+        import torch
+
+        made = arm.make(1)
+        row_bytes = sum(a.nbytes for n, a in enumerate(made) if n in arm.batched and isinstance(a, torch.Tensor))
+        return max(1, int(MEMORY_SHARE * _device.free_bytes(self._device) / (MEMORY_FACTOR * max(row_bytes, 1))))
+
+    def close(self) -> None:
+        """Nothing runs beside us."""
+
+    def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
+        """Form the step's batch, run the op on it, and record every copy of the row under test."""
+        import torch
+
+        arm = self._arms[step.case]
+        pool = self._pool_of(arm)
+        kind, *numbers = step.condition.split("-")
+        count = int(numbers[0]) if kind == "threads" else None
+        parts, dtype, why, metrics = [], "", "", ()
+        started = time.perf_counter()
+        with torch.no_grad(), threads(count):
+            try:
+                for tested in range(pool.tested):
+                    kinds = pool.kinds(step.rows, tested)
+                    output = self._call(arm.run, form(pool.arguments, arm.batched, kinds, FED.get(kind, "")))
+                    part, dtype = row_bits(output, len(step.rows))
+                    parts.append(part)
+            except (Exception, SystemExit) as error:  # noqa: BLE001  whatever an op dies of, its rows are missing
+                why = f"the op {trouble(error)}"
+            wall_s = time.perf_counter() - started
+            if not why and step.trial == 0 and kind == "mixed" and pool.exact:
+                metrics = self._accuracy(arm, pool, step.rows)
+            if not why and step.trial == 0 and kind in ("alone", "rows") and arm.role is Role.GATES:
+                metrics = self._times(arm, form(pool.arguments, arm.batched, step.rows))
+        bits = None if why else np.concatenate(parts, axis=1)
+        made: dict[bytes, Outcome] = {}
+        composition = json_hash(step.rows)[:12]
+        observations = []
+        for sample, slot in enumerate(slot for slot, k in enumerate(step.rows) if k == 0):
+            condition = Condition(
+                step.condition, len(step.rows), slot, composition, count or self._threads, FED.get(kind, "")
+            )
+            found = self._outcome(bits[slot], dtype, made) if bits is not None else None
+            place = arm.case, condition, step.trial, step.index, sample
+            observations.append(
+                Observation(
+                    *place,
+                    found.id if found else None,
+                    (len(step.rows),),
+                    wall_s=wall_s,
+                    missing=why,
+                    metrics=metrics if sample == 0 else (),
+                )
+            )
+        return observations, list(made.values())
+
+    def _call(self, function: Callable[..., torch.Tensor], arguments: Sequence[object]) -> torch.Tensor:
+        if not self._user:
+            return function(*arguments)
+        with user_op.importable():  # it may import when it is called
+            return function(*arguments)
+
+    def _outcome(self, row: np.ndarray, dtype: str, made: dict[bytes, Outcome]) -> Outcome:
+        key = row.tobytes()
+        if key not in made:
+            made[key] = row_outcome(row, dtype)
+        return made[key]
+
+    def _pool_of(self, arm: Arm) -> Pool:
+        """The last is kept, since a case's steps follow each other."""
+        key = (arm.case.subject, arm.case.dtype, arm.case.input)
+        if self._pool is None or self._pool.key != key:
+            self._pool = None
+            arguments = arm.make(TESTED + OTHERS)
+            elements = sum(size(a) // (len(a) if n in arm.batched else 1) for n, a in enumerate(arguments) if size(a))
+            tested = max(1, min(TESTED, TESTED_ELEMENTS // max(elements, 1)))
+            self._pool = Pool(key, arguments, tested, self._exact(arm, arguments))
+        return self._pool
+
+    def _exact(self, arm: Arm, made: tuple[object, ...]) -> tuple[accuracy.Exact, ...]:
+        import torch
+
+        def reference(*arguments: object) -> torch.Tensor:
+            found = self._call(arm.reference, arguments)
+            if not isinstance(found, torch.Tensor) or not found.ndim or len(found) != TESTED + OTHERS:
+                shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+                raise FailedError(
+                    f"the reference of {arm.case.subject} must return a row for each of {TESTED + OTHERS}; it returned {shape}"
+                )
+            return found
+
+        if arm.reference is None:
+            return ()
+        try:
+            with torch.no_grad():
+                found = [accuracy.Exact.of(reference, made, arm.batched)]
+                with contextlib.suppress(*([Exception] if self._user else [])):  # inputs that it was not made for
+                    found.append(accuracy.Exact.of(reference, accuracy.tail_heavy(made, arm.batched), arm.batched))
+                return tuple(found)
+        except FailedError:
+            raise
+        except (Exception, SystemExit) as error:  # it is foreign and may raise anything
+            raise FailedError(f"the reference of {arm.case.subject} raised {user_op.words(error)}") from error
+
+    def _accuracy(self, arm: Arm, pool: Pool, rows: tuple[int, ...]) -> tuple[tuple[str, float], ...]:
+        """A batch of independent rows against float64: also at the slots of the row under test there is another one each."""
+        kinds = [slot % TESTED if kind == 0 else TESTED - 1 + kind for slot, kind in enumerate(rows)]
+        found, stock = [], []
+        for n, exact in enumerate(pool.exact):
+            arguments = form(exact.arguments, arm.batched, kinds)
+            try:
+                output = self._call(arm.run, arguments)
+            except (Exception, SystemExit):
+                if n == 0 or not self._user:
+                    raise
+                continue  # a heavy tail is not what it was made for
+            if arm.case.kernels == "stock":
+                limit = accuracy.PLAINLY_WRONG * exact.scale.expand_as(exact.result)
+            else:
+                if (n, output.dtype) not in pool.limits:
+                    pool.limits[n, output.dtype] = self._limit(arm, exact, output.dtype)
+                limit, fits = pool.limits[n, output.dtype]
+                if n and not fits:
+                    continue
+            found.append(exact.error(output, limit, kinds))
+            if arm.stock is not None:
+                stock.append(exact.error(arm.stock(*arguments), limit, kinds))
+        error, share = map(max, zip(*found, strict=True))
+        beside = (("error_stock", max(error for error, _ in stock)),) if stock else ()
+        return ("error", error), ("error_share", share), *beside
+
+    def _limit(self, arm: Arm, exact: accuracy.Exact, dtype: torch.dtype) -> tuple[torch.Tensor, bool]:
+        """What is allowed in an output of that dtype, and whether a user's own reference keeps to it in its own dtype."""
+        import torch
+
+        if not self._user:
+            return exact.allowed(dtype, arm.roundings), True
+        try:
+            own = self._call(arm.reference, tuple(map(accuracy.copied, exact.arguments)))
+            # What is computed in a half and handed on as float32 has the half's roundings.
+            coarser = max(dtype, own.dtype, key=lambda each: torch.finfo(each).eps)
+            own = own.to(coarser)
+            limit = exact.allowed(coarser, accuracy.roundings(own, exact))
+            return limit, exact.error(own, limit, range(len(exact.result)))[1] <= 1
+        except Exception:  # noqa: BLE001  a reference need not run in other dtypes than float64
+            return exact.allowed(dtype), True
+
+    def _times(self, arm: Arm, arguments: tuple[object, ...]) -> tuple[tuple[str, float], ...]:
+        """Stock and the op in turns, so that a busy machine slows both.
+
+        On a GPU it is the device that is timed for a bundled op: calls are captured into a graph and replayed, so that launching them is
+        not in the figure. An op of a user's may do what cannot be captured, and is called.
+        """
+        taken: list[list[float]] = [[], []]
+        on_gpu = not self._user and any(getattr(each, "is_cuda", False) for each in arguments)  # the planted one is not
+        timer = _device.replayed if on_gpu else _device.called
+        timers = [
+            timer(lambda function=function: self._call(function, arguments), self._device) if function else None
+            for function in (arm.stock, arm.run)
+        ]
+        until = time.perf_counter() + TIMED_S
+        while len(taken[1]) < TIMED_LEAST or (time.perf_counter() < until and len(taken[1]) < TIMED_MOST):
+            for one, times in zip(timers, taken, strict=True):
+                if one is not None:
+                    times.append(one())
+        own = ("stock_ms" if arm.case.kernels == "stock" else "ours_ms", median(taken[1]))
+        if not taken[0]:
+            return (own,)
+        return ("stock_ms", median(taken[0])), own, ("ratio", median(taken[1]) / max(median(taken[0]), 1e-9))
+
+
+def conditions(sizes: Sequence[int], seed: int, plain: bool, on_cpu: bool = True) -> list[tuple[str, tuple[int, ...]]]:
+    """(name, kinds of rows) of every batch to form, small ones first. `plain`: copies and other rows are enough."""
+    import torch
+
+    planned = [("alone" if size == 1 else f"rows-{size}", (0,) * size) for size in sizes]
+    planned += [(f"mixed-{size}", among(size, seed, range(1, 1 + OTHERS))) for size in sizes if size > 1]
+    if sizes[-1] == 1:  # nothing rides along, but accuracy is still of interest
+        planned.append(("mixed-1", (0,)))
+    if plain:
+        return planned
+    planned += [(f"hostile-{size}", among(size, seed, (-1, -2, -3))) for size in sizes if size > 1]
+    here = torch.get_num_threads()
+    for count in sorted({1, max(2, os.cpu_count() or 1)} - {here}) if on_cpu else ():
+        few = [size for size in sizes if size <= SMALL or size in (33, sizes[-1])]
+        planned += [(f"threads-{count}-rows-{size}", (0,) * size) for size in few]
+    for kind in FED:
+        planned += [(f"{kind}-{size}", (0,) * size) for size in sizes if size in LAYOUT_SIZES]
+    return planned
+
+
+def among(size: int, seed: int, others: Sequence[int]) -> tuple[int, ...]:
+    """A batch of other rows with the row under test at one slot, from size 5 on at both ends and at one between."""
+    rng = random.Random(f"{seed}/{size}/{others[0]}")
+    rows = [rng.choice(others) for _ in range(size)]
+    slots = {0, size - 1, rng.randrange(1, size - 1)} if size > 4 else {rng.randrange(size)}
+    for slot in slots:
+        rows[slot] = 0
+    return tuple(rows)
+
+
+def trouble(error: BaseException) -> str:
+    """What an op did wrong, in words that follow its name."""
+    return str(error) if isinstance(error, ContractError) else f"raised {user_op.words(error)}"
+
+
+def size(argument: object) -> int:
+    import torch
+
+    return argument.numel() if isinstance(argument, torch.Tensor) else 0
+
+
+def named(case: Case) -> str:
+    return " ".join((case.subject, case.kernels, case.dtype, case.input))
+
+
+def fingerprint(argument: object) -> bytes:
+    import torch
+
+    if not isinstance(argument, torch.Tensor):
+        return repr(argument).encode()
+    flat = argument.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes() if flat.dtype != torch.bool else flat.numpy().tobytes()
+
+
+PROBE = KernelsProbe

@@ -1,0 +1,105 @@
+"""One matrix product of the same inputs, many times: are its bits always equal?
+
+It asks about the run alone, as the question was put: nothing rides along and nothing is varied, so `identical` says nothing
+about other batches. `detcheck kernels --op matmul` asks about those.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from detcheck.checks import out_of_memory
+from detcheck.environment import observe_environment
+from detcheck.errors import FailedError, UsageError
+from detcheck.harness import device as _device
+from detcheck.harness.batches import row_bits
+from detcheck.kernels._cpu.fallback import bits_equal
+from detcheck.models.checkpoint import first_line, full_dtype
+from detcheck.outcomes import digest_outcome, row_outcome
+from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Role, Schedule, Spec, Step, Subject
+
+if TYPE_CHECKING:
+    import torch
+
+CONDITION = "repeat"
+STORED = 1 << 16  # elements of a product whose bits are stored; of a larger one the digest is
+
+
+@dataclass(frozen=True)
+class Options:
+    """The knobs of this probe."""
+
+    shape: tuple[int, ...] = (64, 1024, 1024)
+    """M, N, K of [M, K] times [K, N]"""
+
+    op: ClassVar[str] = "matmul"
+    DEFAULTS: ClassVar[dict[str, object]] = {"trials": 1000}
+
+
+def check(spec: Spec) -> None:
+    """What can be known before anything is loaded. Raises UsageError."""
+    shape = spec.options.shape
+    if len(shape) != 3 or min(shape) < 1:
+        raise UsageError(f"--shape wants M,N,K, each at least 1, like 64,1024,1024; got {','.join(map(str, shape))}")
+    if spec.kernels is not Kernels.STOCK:
+        raise UsageError(f"--kernels {spec.kernels}: matmul runs stock. `detcheck kernels --op matmul` compares")
+    if spec.trials < 1:
+        raise UsageError(f"--trials must be at least 1; got {spec.trials}")
+    _device.check(spec.device)
+    full_dtype(spec.dtype)
+
+
+class Matmul:
+    """The probe, opened: two matrices. `observe` multiplies them once more."""
+
+    def __init__(self, spec: Spec, planned: Schedule | None = None) -> None:
+        """Raises UsageError where there is no such device, FailedError without torch or memory."""
+        check(spec)
+        try:
+            import torch
+        except ImportError as error:
+            raise FailedError(f"a product needs torch ({error}): pip install 'detcheck[transformers]'") from None
+        device = _device.found(spec.device)
+        m, n, k = spec.options.shape
+        dtype = full_dtype(spec.dtype) or "float32"
+        case = Case("matmul", "matmul", Kernels.STOCK, dtype, f"{m}x{n}x{k}")
+        generator = torch.Generator().manual_seed(spec.seed)
+        try:
+            made = [torch.randn(rows, columns, generator=generator) for rows, columns in ((m, k), (k, n))]
+            self._a, self._b = (matrix.to(device, getattr(torch, dtype)) for matrix in made)
+        except (RuntimeError, MemoryError) as error:
+            raise FailedError(f"cannot make matrices of {m},{n},{k} on {device}: {first_line(error)}") from None
+        steps = tuple(Step(trial, case.input, CONDITION, trial, (0,), 0) for trial in range(spec.trials))
+        environment = observe_environment(device)
+        cases = ((case, Role.GATES),)
+        self.subject = Subject("matmul", dtype, {}, (), planned or Schedule(steps), environment, cases)
+        # Compared where it is: one that is equal to the first is neither copied to the host nor hashed.
+        self._first: tuple[torch.Tensor, Outcome] | None = None
+        self._condition = Condition(CONDITION, 1, 0, f"seed {spec.seed}", environment.threads)
+
+    def close(self) -> None:
+        """Nothing runs beside us."""
+
+    def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
+        """Multiply once. Raises FailedError where it cannot be done: it could not be done the next time either."""
+        case = self.subject.cases[0][0]
+        started = time.perf_counter()
+        try:
+            product = self._a @ self._b
+            again = self._first is not None and bits_equal(product, self._first[0])
+            found = self._first[1] if again else self._outcome(product)
+        except (RuntimeError, MemoryError) as error:
+            what = "out of memory" if out_of_memory(error) else first_line(error)
+            raise FailedError(f"the product of {case.input} in {case.dtype} cannot be made: {what}") from None
+        self._first = self._first or (product, found)
+        wall_s = time.perf_counter() - started
+        return [Observation(case, self._condition, step.trial, step.index, 0, found.id, (1,), wall_s=wall_s)], [found]
+
+    def _outcome(self, product: torch.Tensor) -> Outcome:
+        (row,), dtype = row_bits(product.reshape(1, -1), 1)
+        return row_outcome(row, dtype) if len(row) <= STORED else digest_outcome(dtype.encode(), row.tobytes())
+
+
+PROBE = Matmul

@@ -1,0 +1,208 @@
+"""In which order does an op add, at each batch size, row, column and thread count? The tree itself, revealed and re-added.
+
+A tree is called sure only where adding in software in its order gives the op's own bits on `COLUMNS` columns of data that cancels,
+and where the same data would have told a wrong order from it (`_confirm.py`). See `_order_call.py` for what is done in one call, `_reading.py` for how an order is read,
+and FPRev (Xie, Gao, Wang, Xue, USENIX ATC 2025), whose idea it is.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from detcheck import lookup
+from detcheck.environment import observe_environment
+from detcheck.errors import FailedError, UsageError
+from detcheck.harness import device as _device
+from detcheck.harness import user_op
+from detcheck.harness.arms import check_kernels, kernel_flags
+from detcheck.harness.batches import threads
+from detcheck.models.checkpoint import full_dtype
+from detcheck.outcomes import digest_outcome
+from detcheck.probes.order import pairs, unreadable
+from detcheck.probes.order.ops import ALL, BUNDLED, PLANTED, bundled, form_of, theirs
+from detcheck.probes.order.reveal import Revealer, blank
+from detcheck.probes.order.sums import WITHOUT_BATCH, OpError, Place, Sums, make, sizes
+from detcheck.probes.order.unreadable import UNREADABLE
+from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Role, Schedule, Spec, Step, Subject
+from detcheck.summation.arithmetic import MANTISSA
+
+SIZES = (1, 2, 3, 4, 7, 8, 16, 33, 64)
+MOST = 2**31 - 1  # rows of a batch: a condition is stored with 32 bits of it
+LAYOUTS = ("strides", "alignment")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The knobs of this probe."""
+
+    op: str = "torch.nn.functional:linear"
+    """name of a bundled op, "all", or package.module:function"""
+    form: str | None = None
+    """how it is called; None: by its name"""
+    shape: tuple[int, ...] | None = None
+    threads: tuple[int, ...] | None = None
+    """None: torch's own number"""
+    layout: str | None = None
+    """None: tensors as torch makes them; else what is otherwise about them: "strides" or "alignment" """
+    prove: bool = False
+    """ask about every pair of summands"""
+
+    DEFAULTS: ClassVar[dict[str, object]] = {"trials": 2}
+
+
+def ops(own: Options) -> tuple[str, ...]:
+    """What is asked about. `all` leaves the planted one out."""
+    bundled = tuple(name for name in lookup.names("kernels") if name in BUNDLED or name in UNREADABLE)
+    return tuple(name for name in bundled if name != PLANTED) if own.op == ALL else (own.op,)
+
+
+def check(spec: Spec) -> None:
+    """What can be known before anything is loaded. Raises UsageError."""
+    own: Options = spec.options
+    _device.check(spec.device)
+    if ":" in own.op:
+        user_op.check_path(own.op)
+    elif own.op not in (ALL, *BUNDLED, *UNREADABLE):
+        known = ", ".join((ALL, *BUNDLED, *UNREADABLE))
+        raise UsageError(f"--op {own.op}: name one of {known}, or your own as package.module:function")
+    if (own.op == ALL or own.op in UNREADABLE) and (own.shape or own.form):
+        raise UsageError(f"--op {own.op}: leave out --shape and --form, which are for one op whose order can be read")
+    if spec.kernels not in (Kernels.STOCK, Kernels.BATCH_INVARIANT):
+        raise UsageError(f"--kernels {spec.kernels}: order takes stock or batch-invariant")
+    if ":" in own.op and spec.kernels is not Kernels.STOCK:
+        raise UsageError(f"--kernels {spec.kernels}: is for bundled ops. Leave it out with --op {own.op}")
+    if spec.seed < 0:
+        raise UsageError(f"--seed must be at least 0; got {spec.seed}")
+    if spec.trials < 1:
+        raise UsageError(f"--trials must be at least 1; got {spec.trials}")
+    if own.layout not in (None, *LAYOUTS):
+        raise UsageError(f"--layout {own.layout}: order knows {', '.join(LAYOUTS)}")
+    if own.prove and (own.op == ALL or form_of(own.op, own.form) not in pairs.FORMS):
+        raise UsageError(
+            f"--prove asks about products, of the forms {' and '.join(pairs.FORMS)}. Leave it out with --op {own.op}"
+        )
+    if own.prove and (full_dtype(spec.dtype) or "float32") not in pairs.DTYPES:
+        raise UsageError(f"--prove: {spec.dtype} has no room for the masks; it knows {', '.join(pairs.DTYPES)}")
+    if spec.batch_sizes and max(spec.batch_sizes) > MOST:
+        raise UsageError(f"--batch-sizes {max(spec.batch_sizes)}: at most {MOST} rows can be told of")
+    if own.threads and min(own.threads) < 1:
+        raise UsageError("--threads wants whole numbers from 1 up, like 1,2")
+    for op in ops(own):
+        if form := form_of(op, own.form):
+            sizes(form, own.shape)
+    if (full_dtype(spec.dtype) or "float32") not in MANTISSA:
+        raise UsageError(f"--dtype {spec.dtype}: order knows {', '.join(MANTISSA)}")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One op in one form."""
+
+    case: Case
+    form: str
+    """"": its order cannot be read"""
+    shape: tuple[int, ...]
+    function: Callable[..., object]
+
+
+class Order:
+    """The probe, opened. `observe` reveals all orders of one call, once."""
+
+    def __init__(self, spec: Spec, planned: Schedule | None = None) -> None:
+        """Raises UsageError where there is no such op, FailedError without torch."""
+        check(spec)
+        try:
+            import torch
+        except ImportError as error:
+            raise FailedError(f"running an op needs torch ({error}): pip install 'detcheck[transformers]'") from None
+        self._spec, self._digests, self._device = spec, {}, _device.found(spec.device)
+        check_kernels(spec.kernels, self._device)
+        self._dtype = full_dtype(spec.dtype) or "float32"
+        self._arms = [self._arm(op) for op in ops(spec.options)]
+        counts = dict.fromkeys(spec.options.threads or (torch.get_num_threads(),))
+        steps = []
+        for n, arm in enumerate(self._arms):
+            batches = (1,) if arm.form in WITHOUT_BATCH else spec.batch_sizes or SIZES
+            names = [f"rows-{m}-threads-{t}" for m in dict.fromkeys(batches) for t in counts]
+            asked = [(name, trial) for name in names for trial in range(spec.trials)]
+            steps += [
+                Step(len(steps) + k, arm.case.input, name, trial, (0,), n) for k, (name, trial) in enumerate(asked)
+            ]
+        cases = tuple((arm.case, Role.GATES) for arm in self._arms)
+        schedule = planned or Schedule(tuple(steps))
+        environment = observe_environment(self._device, kernel_flags(spec.kernels))
+        self.subject = Subject(spec.options.op, self._dtype, self._digests, (), schedule, environment, cases)
+        self._revealer = Revealer(self._dtype, spec.seed, spec.options.prove)
+
+    def _arm(self, op: str) -> Arm:
+        own, whose = self._spec.options, "user" if ":" in op else str(self._spec.kernels)
+        if not (form := form_of(op, own.form)):
+            return Arm(Case("order", op, whose, self._dtype, "unread"), "", (), bundled(op, self._spec.kernels))
+        shape = sizes(form, own.shape)
+        case = Case("order", op, whose, self._dtype, "x".join(map(str, shape)))
+        if ":" not in op:
+            return Arm(case, form, shape, bundled(op, self._spec.kernels))
+        function, digest = theirs(op, form)
+        self._digests |= {"module": digest} if digest else {}
+        return Arm(case, form, shape, function)
+
+    def _sums(self, arm: Arm, rows: int) -> Sums:
+        import torch
+
+        fed = self._spec.options.layout or ""
+        try:
+            return make(arm.form, arm.function, arm.shape, rows, getattr(torch, self._dtype), fed, self._device)
+        except (RuntimeError, MemoryError) as error:  # torch's own word for no memory is a RuntimeError
+            raise OpError(f"cannot be given {rows} rows here: {user_op.words(error)}") from error
+
+    def close(self) -> None:
+        """Nothing runs beside us."""
+
+    def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
+        """One observation for each order within the call."""
+        arm = self._arms[step.case or 0]
+        rows, count = (int(word) for word in step.condition.split("-")[1::2])
+        made: list[Outcome] = []
+        observations: list[Observation] = []
+        started = time.perf_counter()
+
+        def seen(place: Place | None, facts: dict[str, object], calls: int, op_s: float) -> None:
+            text = json.dumps(facts, sort_keys=True)
+            made.append(replace(digest_outcome(text.encode()), text=text))
+            slot, where = (place.rows[0], place.said()) if place else (0, "")
+            condition = Condition(step.condition, rows, slot, where, count, fed=self._spec.options.layout or "")
+            metrics = ("calls", float(calls)), ("op_s", op_s)
+            wall_s = time.perf_counter() - started
+            n = len(observations)
+            observations.append(
+                Observation(
+                    arm.case, condition, step.trial, step.index, n, made[-1].id, (rows,), wall_s=wall_s, metrics=metrics
+                )
+            )
+
+        with threads(count):
+            try:
+                if not arm.form:
+                    why = unreadable.why(
+                        arm.case.subject, arm.function, rows, self._dtype, self._spec.seed, self._device
+                    )
+                    seen(None, blank(0) | {"why": why}, 0, 0.0)
+                    return observations, made
+                for found in self._revealer.orders(self._sums(arm, rows)):
+                    seen(*found)
+            except OpError as error:
+                condition = Condition(step.condition, rows, 0, "", count)
+                n = len(observations)
+                observations.append(
+                    Observation(
+                        arm.case, condition, step.trial, step.index, n, None, (rows,), missing=f"the op {error}"
+                    )
+                )
+        return observations, made
+
+
+PROBE = Order

@@ -1,0 +1,169 @@
+"""Which requests to send to a server, and when: a pure, seeded function of what was asked and of how long a lone request takes.
+
+The server forms its batches itself and nobody counts its steps from outside, so a condition here is a *load*: what was in flight
+together. Equal loads need not be equal batches. Only a lone request is a condition that can be repeated.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, replace
+
+from detcheck.errors import UsageError
+from detcheck.records import Load, Schedule, Step
+from detcheck.schedules.arrivals import affordable, check_samples, chosen_slots, refuse_lost, share_out
+from detcheck.schedules.batches import Plan, kind_of
+
+# In the order in which they are tried: what provokes most for a few requests first.
+DEFAULT = (
+    "alone", "wave-2", "staggered-4", "ragged-4", "wave-8", "staggered-16", "ragged-16", "wave-4", "wave-16", "wave-3", "wave-9",
+    "wave-17", "wave-33", "wave-64", "wave-128", "wave-256",
+)  # fmt: skip
+KINDS = ("alone", "wave", "staggered", "ragged", "rate")
+SPAN = 0.8  # of a lone request's time within which staggered requests all arrive, so that they meet
+RATE_SPAN = 3.0  # lone requests' times that a steady load lasts, at least
+RATE_ROWS = (16, 64)  # requests of a steady load, at least and at most
+FILLER_ROWS = (
+    32  # requests beyond the samples that the default may send, or as many as there are samples: they cost money
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server is to be asked at most."""
+
+    concurrency: int
+    """requests in flight"""
+    requests: int | None
+    """that the schedule may hold; None: no limit"""
+    rate: float | None
+    """requests a second of a steady load; None: there is none"""
+    lone_s: float
+    """seconds that a lone request takes"""
+
+
+def check(conditions: tuple[str, ...] | None, rate: float | None) -> None:
+    """Raises UsageError for names that do not exist."""
+    for name in conditions or ():
+        kind, dash, size = name.partition("-")
+        sized = bool(dash) and size.isdigit() and int(size) >= 2
+        if kind not in KINDS or (dash and (kind in ("alone", "rate") or not sized)):
+            raise UsageError(
+                f"--conditions {name}: there is no such condition of a server. Use {', '.join(KINDS)}, or one with its number of "
+                "requests, like wave-8"
+            )
+        if kind == "rate" and rate is None:
+            raise UsageError("--conditions rate: say how many requests a second, with --load-rate")
+
+
+def candidates(conditions: tuple[str, ...] | None, sizes: tuple[int, ...] | None, rate: float | None) -> list[str]:
+    names = list(DEFAULT)
+    if sizes is not None:
+        names = (["alone"] if 1 in sizes or conditions is None else []) + [
+            f"{kind}-{size}" for size in sorted(set(sizes)) if size > 1 for kind in ("wave", "staggered", "ragged")
+        ]
+    if rate is not None:
+        names.insert(1, "rate")
+    if conditions is None:
+        return names
+    chosen = [name for name in names if kind_of(name) in conditions or name in conditions]
+    return chosen + [name for name in conditions if "-" in name and name not in chosen]
+
+
+def schedule(
+    inputs: dict[str, int],
+    samples: int,
+    max_tokens: int,
+    trials: int,
+    conditions: tuple[str, ...] | None,
+    sizes: tuple[int, ...] | None,
+    seed: int,
+    limits: Limits,
+) -> Schedule:
+    """The steps for each input (name -> its length, in words). Raises UsageError where what was asked for cannot be had."""
+    asked = conditions is not None or sizes is not None
+    fillers = max(FILLER_ROWS, samples)
+    if limits.requests is not None:
+        fillers = min(fillers, limits.requests // len(inputs) - samples)
+        if fillers < 0:
+            raise UsageError(
+                f"--max-requests leaves {limits.requests} for samples, and {samples} are asked for of each of {len(inputs)} prompts. "
+                "Ask for fewer samples, or allow more requests"
+            )
+    names = candidates(conditions, sizes, limits.rate)
+    plans, not_tried = affordable(
+        names, samples, trials, asked, lambda plan: impossible(plan, max_tokens, limits), fillers
+    )
+    refuse_lost(plans, not_tried, conditions, sizes)
+    check_samples(plans, samples, trials, asked)
+    plans = [steady(plan, limits) if plan.name == "rate" else plan for plan in plans]
+    share_out(plans, samples, trials)
+    made = Schedule(tuple(steps(inputs, plans, trials, max_tokens, seed, limits)), tuple(not_tried))
+    sent = sum(len(step.rows) for step in made.steps)
+    if limits.requests is not None and sent > limits.requests:
+        raise UsageError(
+            f"--max-requests: this would send {sent} requests, and {limits.requests} are left for it. Ask for fewer conditions or samples"
+        )
+    return made
+
+
+def impossible(plan: Plan, max_tokens: int, limits: Limits) -> str:
+    """Why this load is not to be had; "" if it is."""
+    if plan.size > limits.concurrency:
+        return f"at most {limits.concurrency} requests are to be in flight (--max-concurrency)"
+    if kind_of(plan.name) in ("staggered", "ragged") and max_tokens < 3:
+        return f"completions of {max_tokens} tokens are over before anybody joins or leaves"
+    return ""
+
+
+def steady(plan: Plan, limits: Limits) -> Plan:
+    """The plan of a steady load: as many requests as the rate makes in a few lone requests' times."""
+    low, high = RATE_ROWS
+    size = min(max(low, math.ceil(RATE_SPAN * limits.lone_s * limits.rate)), high, limits.concurrency)
+    return replace(plan, size=size, ragged=True, company=size // 2)
+
+
+def steps(
+    inputs: dict[str, int], plans: list[Plan], trials: int, max_tokens: int, seed: int, limits: Limits
+) -> list[Step]:
+    made: list[Step] = []
+    for name, length in inputs.items():
+        first: list[Step] = []
+        late: list[Step] = []
+        for plan in plans:
+            rng = random.Random(f"{seed}/{plan.name}")
+            rows, load = requests(plan, length, max_tokens, limits, rng)
+            for trial in range(plan.trials):
+                # The last lone request comes at the end, so that a change of the server during the run is not blamed on the load.
+                last_lone = plan.name == "alone" and trial == plan.trials - 1 and trial
+                (late if trial >= trials or last_lone else first).append(
+                    Step(0, name, plan.name, trial, rows, load=load)
+                )
+        # Repeats beyond the asked ones come at the end, so that a drift over the run would show in them.
+        made += first + sorted(late, key=lambda step: step.condition == "alone")
+    return [replace(step, index=index) for index, step in enumerate(made)]
+
+
+def requests(
+    plan: Plan, length: int, max_tokens: int, limits: Limits, rng: random.Random
+) -> tuple[tuple[int, ...], Load]:
+    """(rows: 0 for a sample, else a filler's prompt in words; when they are sent)."""
+    kind, size = kind_of(plan.name), plan.size
+    slots = chosen_slots(plan, rng)
+    rows = [0 if slot in slots else length for slot in range(size)]
+    arrivals, new_tokens = [0.0] * size, [0] * size
+    if kind == "staggered":
+        arrivals = [slot * SPAN * limits.lone_s / size for slot in range(size)]
+    elif kind == "rate":  # open loop: gaps between arrivals are exponential, and nobody waits for an answer
+        for slot in range(1, size):
+            arrivals[slot] = arrivals[slot - 1] + rng.expovariate(limits.rate)
+    if kind in ("ragged", "rate"):
+        for order, slot in enumerate(slot for slot in range(size) if slot not in slots):
+            rows[slot] = (
+                length + rng.randint(1, max(1, length // 2)) if order % 2 == 0 else rng.randint(1, max(1, length))
+            )
+            new_tokens[slot] = rng.randint(1, max_tokens)
+            if kind == "ragged" and order % 2:
+                arrivals[slot] = rng.random() * SPAN * limits.lone_s
+    return tuple(rows), Load(tuple(round(a, 4) for a in arrivals), tuple(new_tokens))

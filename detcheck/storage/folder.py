@@ -1,0 +1,271 @@
+"""How a run is stored: a folder that can be read at any moment, however its writer ended.
+
+    runs/20261124T041500Z-completions/
+        run.json                      what was asked, of what, where; written before the first observation
+        observations/00000.parquet    one row a sample
+        outcomes/00000.parquet        one row a distinct outcome, written before the observations that name it
+        end.json                      how it ended; a run without it was killed
+        lock
+
+A parquet file cannot be read before it is closed, so there are many small parts, each written beside its name and then moved
+there. Only whole batches are written. Findings are not stored: they are judged again whenever a run is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from detcheck.errors import UsageError
+from detcheck.files import write_file
+from detcheck.records import (
+    SCHEMA_VERSION,
+    Case,
+    Environment,
+    FailOn,
+    Kernels,
+    Load,
+    Observation,
+    Outcome,
+    Prompt,
+    Role,
+    Run,
+    Schedule,
+    Spec,
+    Step,
+    Subject,
+    Traffic,
+)
+from detcheck.storage.tables import observation_row, outcome_row, read_observation, read_outcome, write_table
+
+T = TypeVar("T")
+FLUSH_S = 1.0  # a kill loses at most what was observed in this time
+
+
+class RunFolder:
+    """A run on disk, and what is not written yet. `create` makes a new one; hold `locked` while writing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.warnings: list[str] = []
+        self.part = 0
+        self._observations: list[Observation] = []
+        self._outcomes: list[Outcome] = []
+        self._known: set[str] = set()
+        self._flushed = time.monotonic()
+
+    @classmethod
+    def create(cls, parent: Path, probe: str) -> RunFolder:
+        """A new folder, named by UTC time and probe. Raises UsageError where it cannot be made or written to."""
+        stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{probe}"
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            path = next(
+                p for n in range(1, 10_000) if (p := parent / (stem if n == 1 else f"{stem}-{n}")) and make_folder(p)
+            )
+            for part in ("observations", "outcomes"):
+                (path / part).mkdir()
+            write_file(path / "lock", b"")
+        except OSError as error:
+            raise UsageError(
+                f"--output-dir {parent}: cannot write there: {error.strerror}. Give a folder with room that you may write to"
+            ) from None
+        return cls(path)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the run for one writer. The system lets go when the process ends, however it ends."""
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(self.path / "lock", blocking=False):
+                yield
+        except Timeout:
+            raise UsageError(f"{self.path} is being written by another process. Wait for it, or stop it") from None
+        except PermissionError as error:
+            raise UsageError(
+                f"{self.path}: cannot lock it: {error.strerror}. Copy the run to where you may write"
+            ) from None
+
+    def discard(self) -> None:
+        """Removes a folder in which nothing was recorded."""
+        with contextlib.suppress(OSError):
+            (self.path / "lock").unlink()
+            for part in (self.path / "observations", self.path / "outcomes", self.path):
+                part.rmdir()
+
+    def write_head(self, spec: Spec, subject: Subject, command: str, started: str) -> None:
+        head = {
+            "schema_version": SCHEMA_VERSION,
+            "detcheck_version": subject.environment.detcheck,
+            "command": command,
+            "reproduce": spec.command(),
+            "started": started,
+            "probe": spec.probe,
+            "spec": spec.flat(),
+            "subject": {"name": subject.name, "dtype": subject.dtype},
+            "digests": dict(subject.digests),
+            "environment": asdict(subject.environment),
+            "inputs": [asdict(p) for p in subject.inputs],
+            "schedule": asdict(subject.schedule),
+            "cases": [asdict(case) | {"role": role} for case, role in subject.cases],
+        }
+        write_file(self.path / "run.json", json.dumps(head, indent=1, sort_keys=True).encode())
+
+    def write_end(self, run: Run) -> None:
+        """How the run ended, for `report`. A run without it was killed."""
+        end = {"interrupted": run.interrupted, "warnings": list(run.warnings)}
+        write_file(self.path / "end.json", json.dumps(end, indent=1).encode())
+
+    def read_end(self) -> tuple[bool, tuple[str, ...]]:
+        """(interrupted, warnings)"""
+        try:
+            end = json.loads((self.path / "end.json").read_text("utf-8"))
+            return bool(end["interrupted"]), tuple(map(str, end["warnings"]))
+        except FileNotFoundError:
+            return False, ("the run was killed, or is still going: judged on what is written",)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return False, (f"end.json cannot be read ({type(error).__name__}): how the run ended is not known",)
+
+    def append(self, observations: Sequence[Observation], outcomes: Sequence[Outcome]) -> None:
+        """Takes whole batches; writes them out once a second. Raises OSError (disk full): what was taken stays in memory."""
+        self._observations += observations
+        self._outcomes += [o for o in outcomes if o.id not in self._known]
+        self._known |= {o.id for o in outcomes}
+        if time.monotonic() - self._flushed >= FLUSH_S:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._observations and not self._outcomes:
+            return
+        name = f"{self.part:05}.parquet"
+        if self._outcomes:
+            write_table(self.path / "outcomes" / name, [outcome_row(o) for o in self._outcomes])
+        if self._observations:
+            write_table(self.path / "observations" / name, [observation_row(o) for o in self._observations])
+        self.part += 1
+        self._observations, self._outcomes = [], []
+        self._flushed = time.monotonic()
+
+    def outcomes(self) -> dict[str, Outcome]:
+        """Everything that came out, by content hash. What does not hash to its name any more is left out, with a warning."""
+        found = {o.id: o for o in self._outcomes}
+        for row_id, read in self._read("outcomes", lambda row: (row["id"], read_outcome(row))):
+            if read.id == row_id:
+                found[read.id] = read
+            else:
+                self._warn(f"outcome {row_id[:12]} is damaged: its bits are not those it is named by")
+        self._known |= set(found)
+        return found
+
+    def observations(self) -> Iterator[Observation]:
+        """Everything observed, stored and not yet stored."""
+        yield from self._read("observations", read_observation)
+        yield from self._observations
+
+    def _read(self, kind: str, read: Callable[[Mapping[str, object]], T]) -> Iterator[T]:
+        """The rows of all parts that can be read. A part is taken whole or, with a warning, not at all."""
+        import pyarrow.parquet
+
+        for path in sorted((self.path / kind).glob("[0-9]*.parquet")):
+            self.part = max(self.part, 1 + int("".join(itertools.takewhile(str.isdigit, path.name))))
+            try:
+                with pyarrow.parquet.ParquetFile(path) as file:
+                    rows = [read(row) for row in file.read().to_pylist()]
+            except Exception as error:  # noqa: BLE001  damaged bytes make a reader raise anything
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                self._warn(
+                    f"{kind}/{path.name} is torn ({path.stat().st_size} bytes: {reason}); what only it held is not counted. --resume observes it again"
+                )
+                continue
+            yield from rows
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+
+def read_head(path: Path) -> dict[str, object]:
+    """run.json of a run's folder. Raises UsageError where there is none, or one that this version cannot read."""
+    file = path / "run.json"
+    if not path.is_dir():
+        raise UsageError(f"{path}: no such run. Give the folder of a run, like runs/20261124T041500Z-completions")
+    if not file.is_file():
+        raise UsageError(
+            f"{path} has no run.json: it is not a run's folder, or the run ended before anything was observed"
+        )
+    try:
+        head = json.loads(file.read_text("utf-8"))
+        version = head["schema_version"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(
+            f"{file} cannot be read ({type(error).__name__}: {error}). It may be damaged: restore it from a copy"
+        ) from None
+    if str(version).split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+        raise UsageError(
+            f"{file} has schema version {version}; this is detcheck for {SCHEMA_VERSION}. Read it with the detcheck that wrote it ({head.get('detcheck_version')})"
+        )
+    for name in ("probe", "command", "started"):
+        if not isinstance(head.get(name), str):
+            raise UsageError(
+                f"{file} cannot be read: {name} is {head.get(name)!r}. It may be damaged: restore it from a copy"
+            )
+    return head
+
+
+def read_spec(head: dict[str, object], options_type: type) -> Spec:
+    """The spec as it was asked; `options_type` is the probe's `Options`. Raises UsageError where a knob is unknown."""
+    try:
+        flat = {name: tuple(v) if isinstance(v, list) else v for name, v in head["spec"].items()}
+        own = {name: flat.pop(name) for name in options_type.__dataclass_fields__ if name in flat}
+        flat |= {"kernels": Kernels(flat["kernels"]), "fail_on": FailOn(flat["fail_on"])}
+        return Spec(probe=head["probe"], options=options_type(**own), **flat)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UsageError(
+            f"run.json holds a spec that this version does not know: {error}. Read it with detcheck {head.get('detcheck_version')}"
+        ) from None
+
+
+def read_subject(head: dict[str, object]) -> Subject:
+    """What the run opened. Fields that a later minor version added are passed over."""
+
+    def record(kind: type, values: dict[str, object]) -> object:
+        return kind(
+            **{
+                name: tuple(v) if isinstance(v, list) else v
+                for name, v in values.items()
+                if name in kind.__dataclass_fields__
+            }
+        )
+
+    try:
+        kinds = {"traffic": Traffic, "load": Load}
+        steps = tuple(
+            record(Step, s | {name: record(kind, s[name]) for name, kind in kinds.items() if s.get(name)})
+            for s in head["schedule"]["steps"]
+        )
+        schedule = Schedule(steps, tuple(head["schedule"]["not_tried"]), head["schedule"].get("max_rows"))
+        inputs = tuple(record(Prompt, p) for p in head["inputs"])
+        environment = record(Environment, head["environment"])
+        cases = tuple((record(Case, c), Role(c["role"])) for c in head.get("cases", ()))
+        known = head["subject"]["name"], head["subject"]["dtype"], head["digests"]
+        return Subject(*known, inputs, schedule, environment, cases)
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"run.json cannot be read: {type(error).__name__}: {error}. It may be damaged: restore it from a copy"
+        ) from None
+
+
+def make_folder(path: Path) -> bool:
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
+    return True
