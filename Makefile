@@ -1,7 +1,7 @@
 # make demo   environment, install, and the main job on the embedded model
 # make test   environment, install with all test parts, a headless Chromium where it may, lint, tests
 # make triton   the tests of our Triton kernels with the Tritons that CUDA builds of torch bring; make test does it where they are
-# make processors   the tests again as other processors would run them: TESTS="tests/test_arms.py ..." for fewer
+# make processors   the tests again as other processors would run them: TESTS="tests/harness/test_arms.py ..." for fewer
 SHELL := /bin/sh
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -15,7 +15,7 @@ PROCESSORS := "$(PLAIN)" \
 	"ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 DETCHECK_CPU=avx2 OMP_NUM_THREADS=2" \
 	"ATEN_CPU_CAPABILITY=avx512 ONEDNN_MAX_CPU_ISA=AVX512_CORE MKL_ENABLE_INSTRUCTIONS=AVX512 OMP_NUM_THREADS=1" \
 	"ATEN_CPU_CAPABILITY=avx512 ONEDNN_MAX_CPU_ISA=AVX512_CORE_AMX MKL_ENABLE_INSTRUCTIONS=AVX512 OMP_NUM_THREADS=2"
-CHEAP := tests/test_arms.py tests/test_amplifier.py tests/test_kernels_probe.py tests/test_matmul.py
+CHEAP := tests/harness/test_arms.py tests/models/test_amplifier.py tests/probes/kernels/test_kernels_probe.py tests/probes/matmul/test_matmul.py
 TESTS ?= tests
 
 # CUDA builds of torch 2.10 and 2.11 bring the first, 2.12 and 2.13 nearly the second; the tests' own is newer than both.
@@ -70,7 +70,7 @@ triton: $(VENV)/installed-test
 		folder=$(VENV)/triton-$$version; \
 		test -d $$folder/triton || $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --target $$folder triton==$$version || exit 1; \
 		echo "== Triton $$version"; \
-		PYTHONPATH=$$folder $(BIN)/python -m pytest -q tests/test_triton.py tests/test_triton_tiles.py || exit 1; \
+		PYTHONPATH=$$folder $(BIN)/python -m pytest -q tests/kernels/test_triton.py tests/kernels/test_triton_tiles.py || exit 1; \
 	done
 
 processors: $(VENV)/installed-test browser

@@ -1,6 +1,6 @@
 """Planted inaccuracies: how many times what is allowed each is wrong by, in every dtype. Above 1 is `inaccurate`; `sound` must stay below.
 
-The ops are those of `tests/inaccurate.py`, of length 4096. 1 is what the roundings of that dtype can add up to.
+The ops are those of `tests/doubles/inaccurate.py`, of length 4096. 1 is what the roundings of that dtype can add up to.
 """
 
 import sys
@@ -10,7 +10,7 @@ import torch
 
 from detcheck.harness.accuracy import Exact, tail_heavy
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "doubles"))
 import inaccurate
 
 ROWS = 32

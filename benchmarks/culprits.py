@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "doubles"))
 
 import torch
 from planted import MADE, ROWS, Fault, bisected, engine, places, verdict_on
@@ -39,14 +39,14 @@ def faults(rng, there):
 
 
 def in_vllm(plants: int) -> None:
-    """Each model in a process of vLLM's own, see tests/planted_vllm.py."""
+    """Each model in a process of vLLM's own, see tests/doubles/planted_vllm.py."""
     right = done = accused = 0
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         models = str(amplifier.folder()), str(MADE["llama"](folder))
         for n, model in enumerate(models):
             count = plants // 2 + (n < plants % 2)
-            script = Path(__file__).parents[1] / "tests" / "planted_vllm.py"
+            script = Path(__file__).parents[1] / "tests" / "doubles" / "planted_vllm.py"
             env = environment("batch-invariant", True) | {"PYTHONPATH": str(script.parent)}
             ran = subprocess.run(
                 [sys.executable, script, model, str(count)],

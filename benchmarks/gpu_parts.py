@@ -215,7 +215,7 @@ def tests(found):
         sys.executable,
         "-m",
         "pytest",
-        ROOT / "tests" / "test_gpu.py",
+        ROOT / "tests" / "gpu" / "test_gpu.py",
         "-q",
         "-rfE",
         "-p",

@@ -28,7 +28,7 @@ PARTS = {  # name -> (seconds that it may take, what it asks)
     "kernels": (90, "detcheck kernels --op all"),
     "matmul": (40, "one product, 1000 times"),
     "batch": (45, "logits of one prompt in batches of every size"),
-    "tests": (120, "tests/test_gpu.py"),
+    "tests": (120, "tests/gpu/test_gpu.py"),
     "graphs": (45, "our ops captured into a CUDA graph, and under torch.compile"),
     "order": (45, "in which order does cuBLAS add, at 1, 16 and 256 rows?"),
     "bisect": (45, "which op of the amplifier differs first"),

@@ -12,7 +12,7 @@ the defining one on the device before it is used.
 Where the hardware has a unit that loads whole tiles (TMA), descriptors feed it; else threads load by pointers. Both bring the
 same blocks of K, zeros past its end, to the same tl.dot: which of the two it is changes no order, and M does not choose it.
 
-What no source can show is that the matrix unit treats all rows of a tile alike; tests/test_gpu.py looks at that.
+What no source can show is that the matrix unit treats all rows of a tile alike; tests/gpu/test_gpu.py looks at that.
 """
 
 from __future__ import annotations

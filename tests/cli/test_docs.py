@@ -11,7 +11,7 @@ import pytest
 
 from detcheck.formats import terminal
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
 ELSEWHERE = [

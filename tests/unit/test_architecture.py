@@ -25,7 +25,12 @@ FLOORS = [
     "progress cli_options cli",
     "__init__ __main__",
 ]
-SAME_FLOOR = {("lookup", "errors"), ("report", "github"), ("cli", "cli_options"), ("cli", "progress")}  # beside each other, in one direction
+SAME_FLOOR = {
+    ("lookup", "errors"),
+    ("report", "github"),
+    ("cli", "cli_options"),
+    ("cli", "progress"),
+}  # beside each other, in one direction
 HEAVY = {
     "torch", "triton", "vllm", "transformers", "matplotlib", "scipy", "pyarrow", "jinja2", "psutil", "filelock", "safetensors",
     "httpx", "prometheus_client", "certifi",

@@ -1,5 +1,5 @@
 """Our kernels on a real device: the same bits of a row whatever is in its batch, over numbers of rows and lengths of keys, and as
-right as rounding allows. Skipped where there is no GPU; what is tested without one is in tests/test_triton.py and test_triton_tiles.py.
+right as rounding allows. Skipped where there is no GPU; what is tested without one is in tests/kernels/test_triton.py and test_triton_tiles.py.
 """
 
 import pytest

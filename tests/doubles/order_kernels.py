@@ -130,7 +130,9 @@ def fused(x, w):
     a, b = x.double().numpy(), w.double().numpy()
     total = (a[:, :1] * b[None, :, 0]).astype(np.float32)
     for k in range(1, a.shape[1]):
-        total = fma32(a[:, k : k + 1], b[None, :, k], total)  # tests/test_order.py holds it against exact fractions
+        total = fma32(
+            a[:, k : k + 1], b[None, :, k], total
+        )  # tests/probes/order/test_order.py holds it against exact fractions
     out[:] = total
     return torch.from_numpy(out.astype(np.float32))
 

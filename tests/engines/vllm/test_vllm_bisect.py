@@ -12,7 +12,7 @@ from models import llama_like
 from detcheck.engines.vllm.engine import environment
 from detcheck.engines.vllm.worker import plugin
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[2] / "doubles"
 # On stock kernels, in vLLM's own process: the activation follows the number of rows of a decode step.
 GUILTY = """
 import detcheck.engines.vllm.worker.plugin as plugin

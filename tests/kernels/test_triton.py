@@ -1,7 +1,7 @@
 """The Triton kernels without a GPU: their order, masks and indices in Triton's interpreter, and what compilers make of them.
 
-The interpreter adds k after k (tests/interpreted.py), so equal bits here say that the same numbers are added in the same order
-of blocks. What it cannot say is what a matrix unit does inside a block: tests/test_gpu.py asks a real one.
+The interpreter adds k after k (tests/doubles/interpreted.py), so equal bits here say that the same numbers are added in the same order
+of blocks. What it cannot say is what a matrix unit does inside a block: tests/gpu/test_gpu.py asks a real one.
 """
 
 import importlib.util
@@ -52,7 +52,7 @@ def attention():
 def small(module):
     """With short splits and small tiles, of the same proportions."""
     module.SPLIT = SPLIT
-    module.MANY = 2  # requests for which splits are compared: the interpreter is slow, and tests/test_triton_tiles.py looks at that
+    module.MANY = 2  # requests for which splits are compared: the interpreter is slow, and tests/kernels/test_triton_tiles.py looks at that
     module.tile = lambda dim, dtype, target: _triton.Tile({"BLOCK_M": 32, "BLOCK_N": 16, "BLOCK_D": max(16, dim)}, 4, 1)
     return module
 
@@ -399,7 +399,7 @@ def test_an_attention_whose_splits_follow_the_batch_is_caught(fault, tmp_path):
 
 @pytest.fixture(scope="module")
 def benchmark():
-    path = Path(__file__).parent.parent / "benchmarks" / "compiled.py"
+    path = Path(__file__).parents[2] / "benchmarks" / "compiled.py"
     spec = importlib.util.spec_from_file_location("compiled", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules["compiled"] = module

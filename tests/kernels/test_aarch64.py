@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "aarch64.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "aarch64.py"
 
 
 def test_every_kernel_has_the_bits_of_this_machine():

@@ -8,6 +8,7 @@ import struct
 import time
 from pathlib import Path
 
+import misbehaving
 import pytest
 from conftest import hears_ctrl_c
 from misbehaving import completion, serving
@@ -338,7 +339,7 @@ def test_a_key_does_not_follow_a_redirect(ask, monkeypatch):
 
 
 def test_tls_is_verified(detcheck):
-    authority = Path(__file__).with_name("loopback-ca.pem")
+    authority = Path(misbehaving.__file__).with_name("loopback-ca.pem")
     with serving(metrics=True, tls=True) as server:
         unknown = detcheck("completions", "--base-url", server.url, *SMALL)
         known = detcheck("completions", "--base-url", server.url, *SMALL, "--ca-bundle", authority)

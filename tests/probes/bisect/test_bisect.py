@@ -240,7 +240,10 @@ def test_an_exception_names_the_op(llama, monkeypatch):
     monkeypatch.setattr(llama._model.model.layers[0].mlp.act_fn, "forward", lambda x: torch.mm(x[0], x[0]))
     (found,) = bisected(llama, [], trials=2)
     assert found.verdict is Verdict.FAILED
-    assert "aten::mm in model.layers.0.mlp.act_fn (tests/test_bisect.py:" in found.note and "raised" in found.note
+    assert (
+        "aten::mm in model.layers.0.mlp.act_fn (tests/probes/bisect/test_bisect.py:" in found.note
+        and "raised" in found.note
+    )
 
 
 def test_an_op_that_cannot_be_asked_of_fewer_rows_is_not_judged(llama, monkeypatch):

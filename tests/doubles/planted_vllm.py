@@ -1,6 +1,6 @@
 """Faults planted in modules of a vLLM model that runs on our kernels, in vLLM's own process: `python planted_vllm.py MODEL COUNT`.
 
-A line of JSON a plant: what was planted where, and who was found guilty. Started by `tests/test_vllm_bisect.py` and
+A line of JSON a plant: what was planted where, and who was found guilty. Started by `tests/engines/vllm/test_vllm_bisect.py` and
 `benchmarks/culprits.py`, with the environment of an arm.
 """
 
