@@ -14,7 +14,8 @@ import time
 
 import torch
 
-from detcheck.probes.order.session import Options, Order
+from detcheck.probes.order.options import Options
+from detcheck.probes.order.session import Order
 from detcheck.records import FailOn, Kernels, Spec
 from detcheck.summation.tree import Tree
 

@@ -20,6 +20,7 @@ from detcheck import runner
 from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.models import amplifier
 from detcheck.probes.completions import session as completions
+from detcheck.probes.completions.options import Options
 from detcheck.records import Spec
 
 
@@ -88,8 +89,8 @@ def main(*engines):
                 began.append(time.perf_counter())
                 return probe
 
-            completions.PROBE = opened
-            spec = Spec("completions", completions.Options(samples=48, max_tokens=32, engine=name))
+            completions.open_session = opened
+            spec = Spec("completions", Options(samples=48, max_tokens=32, engine=name))
             run = runner.run(spec, Path(folder) / name)
             seconds = time.perf_counter() - began[0]
             share = 100 * (seconds - engine.inside) / seconds

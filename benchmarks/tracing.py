@@ -20,7 +20,8 @@ from models import llama_like
 
 from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.engines.transformers.logits import forward
-from detcheck.probes.bisect.session import Bisect, Options
+from detcheck.probes.bisect.options import Options
+from detcheck.probes.bisect.session import Bisect
 from detcheck.records import Spec
 
 BILLION = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 32}

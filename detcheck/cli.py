@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import typer
 
-from detcheck import lookup
 from detcheck.cli_options import (
     MODEL,
     OP,
@@ -43,6 +42,7 @@ from detcheck.cli_options import (
     panel,
 )
 from detcheck.errors import DetcheckError, UsageError
+from detcheck.probe import Probe
 from detcheck.records import INTERRUPTED, FailOn, Kernels, Role, Run, Spec, Verdict
 
 app = typer.Typer(
@@ -141,7 +141,8 @@ def completions(
         logging.getLogger("detcheck").setLevel(logging.INFO)
     named = tuple(word.strip() for word in conditions.split(",")) if conditions else None
     asked = samples, max_tokens, ignore_eos, prompt, prompt_file, chat, attn, trust_remote_code
-    part = lookup.find("probes", "completions")
+    from detcheck.probes.completions import options as part
+
     servers = tuple(base_url or ()), tuple(header or ()), ca_bundle, timeout, max_concurrency, max_requests, load_rate
     own = part.Options(*asked, engine, tuple(engine_arg or ()), named, *servers, allow_unseen_batch, baseline)
     spec = Spec("completions", own, model, kernels, dtype, device, seed, trials, batch_sizes(sizes), fail_on, fail_fast)
@@ -173,7 +174,7 @@ def kernels(
 ) -> None:
     """One op, the same row in batches of every kind: always the same bits, the right ones, and how fast?"""
     named = tuple(word.strip() for word in shapes.split(",")) if shapes else None
-    own = lookup.find("probes", "kernels").Options(op, named)
+    own = Probe("kernels").options(op, named)
     spec = Spec("kernels", own, None, kernels, dtype, device, seed, trials, batch_sizes(sizes), fail_on, fail_fast)
     probe(context, spec, format, output_dir, resume, quiet)
 
@@ -197,7 +198,7 @@ def matmul(
         numbers = tuple(int(word) for word in shape.split(","))
     except ValueError:
         raise typer.BadParameter(f"wants M,N,K, like 64,1024,1024; got {shape}", param_hint="--shape") from None
-    own = lookup.find("probes", "matmul").Options(numbers)
+    own = Probe("matmul").options(numbers)
     spec = Spec("matmul", own, None, Kernels.STOCK, dtype, device, seed, trials, None, fail_on)
     probe(context, spec, format, output_dir, resume, quiet)
 
@@ -227,7 +228,7 @@ def batch(
     quiet: QuietOption = False,
 ) -> None:
     """One prompt's last logits, alone and in batches of every size, in one go and decoded: is it always the same row?"""
-    own = lookup.find("probes", "batch").Options(prompt, prompt_file, chat, attn, trust_remote_code)
+    own = Probe("batch").options(prompt, prompt_file, chat, attn, trust_remote_code)
     spec = Spec("batch", own, model, kernels, dtype, device, seed, trials, batch_sizes(sizes), fail_on, fail_fast)
     probe(context, spec, format, output_dir, resume, quiet)
 
@@ -265,7 +266,8 @@ def bisect(
     quiet: QuietOption = False,
 ) -> None:
     """Which module and which op gives a prompt other bits in a batch than alone, and is it the run or the batch?"""
-    part = lookup.find("probes", "bisect")
+    from detcheck.probes.bisect import options as part
+
     arguments = tuple(engine_arg or ())
     own = part.Options(None, prompt, prompt_file, chat, attn, trust_remote_code, engine, arguments, decode, apply)
     spec = Spec("bisect", own, model, kernels, dtype, device, seed, trials, batch_sizes(sizes), fail_on)
@@ -298,7 +300,8 @@ def certify(
 
     Exit codes: 0 certified, 1 refuted, 3 undecided.
     """
-    part = lookup.find("probes", "certify")
+    from detcheck.probes.certify import options as part
+
     named = part.TARGETS if target == "all" else tuple(word.strip() for word in target.split(","))
     spec = Spec("certify", part.Options(op, named), None, Kernels.STOCK, dtype, "auto", 0, 1, None, fail_on)
     probe(context, spec, format, output_dir, resume, quiet)
@@ -341,7 +344,7 @@ def order(
             numbers.append(tuple(int(word) for word in text.split(",")) if text else None)
         except ValueError:
             raise typer.BadParameter(f"wants whole numbers, like 1,2; got {text}", param_hint=name) from None
-    own = lookup.find("probes", "order").Options(op, form, *numbers, layout, prove)
+    own = Probe("order").options(op, form, *numbers, layout, prove)
     spec = Spec("order", own, None, kernels, dtype, device, seed, trials, batch_sizes(sizes), fail_on)
     probe(context, spec, format, output_dir, resume, quiet)
 

@@ -18,4 +18,4 @@ def find(kind: str, name: str) -> ModuleType:
     """Import the part. Raises UsageError with the names there are when it does not exist."""
     if name not in names(kind):
         raise UsageError(f"there is no {name!r} among the {kind}; there are: {', '.join(names(kind))}")
-    return importlib.import_module(f"detcheck.{kind}.{name}{'.session' if kind == 'probes' else ''}")
+    return importlib.import_module(f"detcheck.{kind}.{name}")

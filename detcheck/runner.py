@@ -11,13 +11,12 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
-from detcheck import lookup
 from detcheck.errors import DetcheckError, FailedError, UsageError
 from detcheck.judge import comparisons
 from detcheck.judge.conditions import judge
 from detcheck.outcomes import token_key
+from detcheck.probe import Probe, Session
 from detcheck.probes.bisect.from_run import Differing, of
 from detcheck.records import (
     Case,
@@ -52,17 +51,6 @@ class Progress:
     """name of the condition that was just observed"""
 
 
-class Opened(Protocol):
-    """A probe that is ready: what it opened, and how to take one step."""
-
-    subject: Subject
-
-    def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]: ...
-
-    def close(self) -> None:
-        """End what runs beside us."""
-
-
 OnProgress = Callable[[Progress], None]
 
 
@@ -73,14 +61,14 @@ def run(
 
     Raises UsageError where the question cannot be asked. A probe that cannot be opened gives a run with the verdict `failed`.
     """
-    probe = lookup.find("probes", spec.probe)
+    probe = Probe(spec.probe)
     probe.check(spec)
     started = now()
     folder = RunFolder.create(Path(output_dir), spec.probe)
     head = Run(spec, command or spec.command(), started, ())
     with folder.locked():
         try:
-            opened = probe.PROBE(spec)
+            opened = probe.open(spec)
         except FailedError as error:
             folder.discard()
             return replace(head, findings=(failed(spec, str(error)),))
@@ -111,8 +99,7 @@ def resume(path: Path | str, on_progress: OnProgress | None = None) -> Run:
     path = Path(path)
     head, spec, stored_subject = read(path)
     folder = RunFolder(path)
-    probe = lookup.find("probes", spec.probe)
-    with folder.locked(), closing(probe.PROBE(spec, planned=stored_subject.schedule)) as opened:
+    with folder.locked(), closing(Probe(spec.probe).open(spec, planned=stored_subject.schedule)) as opened:
         refuse_changes(path, stored_subject, opened.subject)
         readable = folder.outcomes()
         seen = list(folder.observations())
@@ -180,7 +167,7 @@ def summary(run: Run, folder: RunFolder) -> Baseline:
 
 def read(path: Path) -> tuple[dict[str, object], Spec, Subject]:
     head = read_head(path)
-    return head, read_spec(head, lookup.find("probes", str(head.get("probe"))).Options), read_subject(head)
+    return head, read_spec(head, Probe(str(head.get("probe"))).options), read_subject(head)
 
 
 def place(o: Observation) -> tuple[int, int]:
@@ -205,7 +192,7 @@ class Before:
         return place(o) not in self.stored or self.stored[place(o)] != o.outcome
 
 
-def execute(run: Run, opened: Opened, folder: RunFolder, on_progress: OnProgress | None, before: Before) -> Run:
+def execute(run: Run, opened: Session, folder: RunFolder, on_progress: OnProgress | None, before: Before) -> Run:
     """Observe every step that is not done, and judge what there is."""
     steps = run.subject.schedule.steps
     total, count = sum(s.samples for s in steps), before.done.total()
@@ -301,7 +288,9 @@ def judged(run: Run, folder: RunFolder) -> Run:
     ]
     outcomes = folder.outcomes()
     unseen = getattr(run.spec.options, "allow_unseen_batch", False)
-    findings = judge(cases, subject.schedule, folder.observations(), outcomes, unseen, roles)
+    findings = judge(
+        cases, subject.schedule, folder.observations(), outcomes, unseen, roles, Probe(run.spec.probe).judge
+    )
     if not outcomes and run.warnings and not run.interrupted:
         findings = (failed(run.spec, run.warnings[0]),)
     run = replace(run, findings=findings)

@@ -6,7 +6,7 @@ python docs/pictures.py
 from pathlib import Path
 
 import detcheck
-from detcheck.probes.order.session import Options
+from detcheck.probes.order.options import Options
 from detcheck.records import Kernels
 from detcheck.summation.svg import picture
 

@@ -65,7 +65,7 @@ def reacting(tmp_path_factory):
 def diverging(tmp_path_factory):
     """A finished run of the real model under stock kernels that react to the batch, as `run` returned it."""
     from detcheck import runner
-    from detcheck.probes.completions.session import Options
+    from detcheck.probes.completions.options import Options
     from detcheck.records import Spec
 
     with stock_that_reacts(tmp_path_factory.mktemp("reacting")):

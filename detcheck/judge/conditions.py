@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
@@ -27,9 +27,6 @@ from detcheck.judge.tally import (
     repeat_arm,
     varies_with,
 )
-from detcheck.probes.bisect import judge as culprits
-from detcheck.probes.certify import judge as certificates
-from detcheck.probes.order import judge as orders
 from detcheck.records import Case, Finding, Observation, Outcome, Role, Schedule, Step, Verdict
 
 WITHOUT_BATCH = {"matmul": "products"}  # probes whose results are of no batch -> what they are
@@ -42,6 +39,9 @@ LEVELS = {
 ERRORS = ("error", "error_share", "error_stock")  # of these the largest counts
 DIVERGENCES = (Verdict.RUN_VARIANT, Verdict.BATCH_VARIANT, Verdict.DIVERGENT)
 
+Judge = Callable[[Case, Sequence[Step] | None, Tally, Mapping[str, Outcome]], Sequence[Finding]]
+"""A probe's own: (case, the steps of it that were asked for, what was observed, outcomes by name) -> findings."""
+
 
 def judge(
     cases: Sequence[Case],
@@ -50,11 +50,12 @@ def judge(
     outcomes: Mapping[str, Outcome],
     allow_unseen_batch: bool = False,
     roles: Mapping[Case, Role] | None = None,
+    by: Judge | None = None,
 ) -> tuple[Finding, ...]:
-    """One finding a case. `cases` are those asked for; others that were observed come behind them.
+    """The findings on each case. `cases` are those asked for; others that were observed come behind them.
 
     Without a schedule (a file that somebody else collected) nothing is known to be missing but what the file says is.
-    `roles`: what each case is there for; one without a role gates.
+    `roles`: what each case is there for; one without a role gates. `by`: the probe's own judge; None: samples are compared.
     """
     tallies: dict[Case, Tally] = {case: Tally() for case in cases}
     for o in observations:
@@ -63,12 +64,13 @@ def judge(
     for case, tally in tallies.items():
         tally.close()
         role = (roles or {}).get(case, Role.GATES)
-        if case.probe == "bisect":
-            findings += [replace(f, role=role) for f in culprits.findings(case, tally, outcomes)]
-            continue
         steps = None if schedule is None else [s for s in schedule.steps if is_of(s, case, cases)]
-        finding = judge_case(case, steps, schedule.not_tried if schedule else (), tally, outcomes, allow_unseen_batch)
-        findings.append(replace(finding, role=role))
+        if by:
+            found = by(case, steps, tally, outcomes)
+        else:
+            not_tried = schedule.not_tried if schedule else ()
+            found = [judge_case(case, steps, not_tried, tally, outcomes, allow_unseen_batch)]
+        findings += [replace(finding, role=role) for finding in found]
     return after_controls(findings + server.between(tallies, outcomes))
 
 
@@ -105,10 +107,6 @@ def judge_case(
     outcomes: Mapping[str, Outcome],
     allow_unseen: bool,
 ) -> Finding:
-    if case.probe == "certify":
-        return certificates.finding(case, tally, outcomes)
-    if case.probe == "order":
-        return orders.finding(case, steps, tally, outcomes)
     counts: Counter[str] = sum(tally.conditions.values(), Counter())
     missing = tally.missing.total() if steps is None else absent(steps, tally)
     reasons = dict(tally.missing)

@@ -156,7 +156,7 @@ def test_a_stored_spec_is_the_command(detcheck, tmp_path, monkeypatch):
     """What a report gives to reproduce a run parses back to the very spec that was asked."""
     import shlex
 
-    from detcheck.probes.completions.session import Options
+    from detcheck.probes.completions.options import Options
     from detcheck.records import FailOn, Spec
 
     spec = Spec(

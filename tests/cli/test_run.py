@@ -15,7 +15,8 @@ from scripted import LATENT, OTHER, SAME, Scripted
 
 from detcheck import runner
 from detcheck.errors import UsageError
-from detcheck.probes.completions.session import Completions, Options
+from detcheck.probes.completions.options import Options
+from detcheck.probes.completions.session import Completions
 from detcheck.records import FailOn, Spec, Verdict
 from detcheck.storage import folder, tables
 
@@ -28,7 +29,7 @@ def scripted_run(tmp_path, monkeypatch):
 
     def make(answer, samples=24, on_progress=None, resume=None, flush_s=0.0, **spec):
         monkeypatch.setattr(
-            "detcheck.probes.completions.session.PROBE",
+            "detcheck.probes.completions.session.open_session",
             lambda s, planned=None: Completions(s, Scripted(answer), planned),
         )
         monkeypatch.setattr(folder, "FLUSH_S", flush_s)  # by default a part a batch

@@ -18,7 +18,9 @@ from detcheck.engines.transformers.logits import forward
 from detcheck.judge.conditions import judge
 from detcheck.kernels import attention
 from detcheck.models import amplifier
-from detcheck.probes.bisect.session import Bisect, Options
+from detcheck.probes.bisect.judge import findings
+from detcheck.probes.bisect.options import Options
+from detcheck.probes.bisect.session import Bisect
 from detcheck.records import Kernels, Spec
 
 ATTENTION = "transformers::attention"
@@ -136,7 +138,7 @@ def bisected(engine, faults, trials=8, sizes=(ROWS,), kernels=Kernels.BATCH_INVA
     cases = [case for case, _ in probe.subject.cases]
     observations = [o for found, _ in seen for o in found]
     outcomes = {o.id: o for _, found in seen for o in found}
-    return judge(cases, probe.subject.schedule, observations, outcomes, roles=dict(probe.subject.cases))
+    return judge(cases, probe.subject.schedule, observations, outcomes, roles=dict(probe.subject.cases), by=findings)
 
 
 def gpt2_like(folder):

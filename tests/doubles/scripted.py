@@ -8,7 +8,8 @@ import numpy as np
 from detcheck.engine import Completion, Decoded
 from detcheck.errors import OutOfMemoryError
 from detcheck.judge.conditions import judge
-from detcheck.probes.completions.session import Completions, Options
+from detcheck.probes.completions.options import Options
+from detcheck.probes.completions.session import Completions
 from detcheck.records import Case, Spec
 
 

@@ -9,8 +9,7 @@ import torch
 from detcheck import lookup, runner
 from detcheck.harness import accuracy
 from detcheck.op import Op
-from detcheck.probes.kernels import session as probe
-from detcheck.probes.kernels.session import Options
+from detcheck.probes.kernels.options import Options
 from detcheck.records import Kernels, Role, Spec, Verdict
 
 ROWS = 32
@@ -90,7 +89,7 @@ def test_a_bundled_op_is_measured_by_the_same(fault, tmp_path, monkeypatch):
     name = fault[0]
     sound, ours = inaccurate.FAULTS[name, SOUND], inaccurate.FAULTS[fault]
     op = Op(name, ("4096",), lambda shape, *how: inaccurate.MAKE[name](*how), sound, sound, ours)
-    monkeypatch.setattr(probe, "bundled", lambda name: [op])
+    monkeypatch.setattr("detcheck.probes.kernels.options.bundled", lambda name: [op])
     spec = Spec("kernels", Options(name), batch_sizes=(1, 4), dtype="float32,bfloat16", kernels=Kernels.BOTH)
     ours = [f for f in runner.run(spec, tmp_path / "runs").findings if f.role is Role.GATES]
     expected = Verdict.IDENTICAL if fault[1] == SOUND else Verdict.INACCURATE

@@ -12,7 +12,8 @@ from scripted import OTHER, SAME, Scripted, completion
 from detcheck import runner
 from detcheck.errors import FailedError
 from detcheck.judge.conditions import judge
-from detcheck.probes.completions.session import Completions, Options
+from detcheck.probes.completions.options import Options
+from detcheck.probes.completions.session import Completions
 from detcheck.records import Kernels, Spec, Verdict
 
 

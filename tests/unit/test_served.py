@@ -4,7 +4,8 @@ from scripted import OTHER, SAME, Scripted
 
 from detcheck.engine import Decoded, Ride
 from detcheck.judge.conditions import judge
-from detcheck.probes.completions.session import Completions, Options
+from detcheck.probes.completions.options import Options
+from detcheck.probes.completions.session import Completions
 from detcheck.records import Spec, Verdict
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
-from typing import ClassVar
 
 from detcheck.engines.transformers.logits import last_logits
 from detcheck.errors import OutOfMemoryError, UsageError
 from detcheck.outcomes import row_outcome
+from detcheck.probes.batch.options import check
 from detcheck.probes.completions import session as completions
-from detcheck.records import Condition, Observation, Outcome, Schedule, Spec, Step
+from detcheck.records import Condition, Observation, Outcome, Schedule, Step
 from detcheck.schedules.batches import RAGGED, THRESHOLDS, compose
 from detcheck.schedules.batches import conditions as plans
 
@@ -23,31 +22,6 @@ SAMPLES = 3  # rows of a batch that are the prompt: at both ends and in between
 DECODED = 4  # tokens fed one by one in `decode`: the first step after a prefill and some behind it
 DECODE_SIZES = (1, 2, 8)
 ROWS = 64  # the largest batch of the default schedule: a forward pass of 257 prompts takes minutes on a CPU
-
-
-@dataclass(frozen=True)
-class Options:
-    """The knobs of this probe."""
-
-    prompt: str | None = None
-    """None: the default prompt, unless there is a file"""
-    prompt_file: str | None = None
-    chat: bool = False
-    """put prompts through the chat template"""
-    attn: str | None = None
-    """attention implementation; None: the model's own"""
-    trust_remote_code: bool = False
-
-    max_tokens: ClassVar[int] = 1  # what fillers are given beyond their prompt, and the context must have room for
-
-
-def check(spec: Spec) -> None:
-    """What can be known before anything is loaded. Raises UsageError."""
-    own: Options = spec.options
-    same = completions.Options(
-        1_000_000, 1, False, own.prompt, own.prompt_file, own.chat, own.attn, own.trust_remote_code
-    )
-    completions.check(Spec("completions", same, spec.model, spec.kernels, device=spec.device, trials=spec.trials))
 
 
 class Batch(completions.Completions):
@@ -124,4 +98,4 @@ class Batch(completions.Completions):
         return f"{self._spec.seed}/batch"
 
 
-PROBE = Batch
+open_session = Batch

@@ -10,7 +10,7 @@ from typing import Any
 
 from detcheck.judge.tally import Tally
 from detcheck.probes.bisect.describe import remedy
-from detcheck.records import Case, Finding, Outcome, Verdict
+from detcheck.records import Case, Finding, Outcome, Step, Verdict
 
 BY = {"padding": "its padding", "layout": "how its rows lie in memory"}
 
@@ -45,7 +45,7 @@ def convict(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [kind for kind in guilty if not kind["module"]]
 
 
-def findings(case: Case, tally: Tally, outcomes: Mapping[str, Outcome]) -> list[Finding]:
+def findings(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: Mapping[str, Outcome]) -> list[Finding]:
     """Of one prompt on one arm: a finding for each guilty kind, the first difference first; or one that says there is none."""
     found = [json.loads(outcomes[name].text) for counts in tally.conditions.values() for name in counts]
     if not found:

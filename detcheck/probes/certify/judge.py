@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
 from detcheck.judge.tally import Tally
-from detcheck.records import Case, Finding, Outcome, Verdict
+from detcheck.records import Case, Finding, Outcome, Step, Verdict
 
 NOT_PROVEN = (
     "not proven: that the matrix unit treats every row of a tile alike, that the driver runs the binary as it is, "
@@ -54,16 +54,16 @@ def place(found: Mapping[str, object]) -> str:
     return f"{'/'.join(PurePath(str(found['file'])).parts[-2:])}:{found['line']}"
 
 
-def finding(case: Case, tally: Tally, outcomes: Mapping[str, Outcome]) -> Finding:
+def findings(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: Mapping[str, Outcome]) -> list[Finding]:
     """A kernel on a target, judged by what was read of it."""
     found = [outcomes[name] for counts in tally.conditions.values() for name in counts]
     if not found:
         why = "; ".join(tally.missing) or "the run stopped before it"
         failed = Verdict.FAILED if tally.missing else Verdict.UNDECIDED
-        return Finding(case, failed, why, missing=1, evidence={"missing": dict(tally.missing) or {why: 1}})
+        return [Finding(case, failed, why, missing=1, evidence={"missing": dict(tally.missing) or {why: 1}})]
     facts = json.loads(found[0].text)
     said, note = verdict(facts)
-    return Finding(
+    judged_as = Finding(
         case,
         said,
         note,
@@ -73,6 +73,7 @@ def finding(case: Case, tally: Tally, outcomes: Mapping[str, Outcome]) -> Findin
         mode_count=1,
         evidence={"certificate": facts, "compared": "code"},
     )
+    return [judged_as]
 
 
 def summary(facts: Mapping[str, object]) -> str:

@@ -10,79 +10,25 @@ import functools
 import importlib
 import importlib.util
 import json
-import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from detcheck import lookup
 from detcheck.bits import content_hash
 from detcheck.environment import observe_environment
-from detcheck.errors import FailedError, UsageError
+from detcheck.errors import UsageError
 from detcheck.harness import user_op
-from detcheck.models.checkpoint import full_dtype
 from detcheck.outcomes import digest_outcome
+from detcheck.probes.certify.options import ALL, DTYPES, Options, certifiable, check, dtypes
 from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Role, Schedule, Spec, Step, Subject
 from detcheck.signature import Signature
 
-ALL = "all"
-TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
-DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}  # torch's names -> Triton's
 DECLARE = (
     "Declare it there: from detcheck import Signature; "
     'DETCHECK = {"%s": Signature(arguments={"x": "*T", "M": "i32", ...}, constexprs={"BLOCK": 1024}, batch=("M",))}'
 )
-
-
-@dataclass(frozen=True)
-class Options:
-    """The knobs of this probe."""
-
-    op: str = ALL
-    """name of a bundled op, "all", or package.module:kernel"""
-    target: tuple[str, ...] = TARGETS
-
-    DEFAULTS: ClassVar[dict[str, object]] = {"trials": 1}
-
-
-def check(spec: Spec) -> None:
-    """What can be known before anything is loaded. Raises UsageError, FailedError without Triton."""
-    own: Options = spec.options
-    if ":" in own.op:
-        user_op.check_path(own.op)
-    elif own.op != ALL and own.op not in certifiable():
-        raise UsageError(
-            f"--op {own.op}: has no Triton kernel here; there are: {', '.join(certifiable())}, {ALL}, or your own as package.module:kernel"
-        )
-    for target in own.target:
-        if target not in TARGETS:
-            raise UsageError(f"--target {target}: use {', '.join(TARGETS)} or {ALL}")
-    dtypes(spec)
-    if importlib.util.find_spec("triton") is None:
-        raise FailedError(
-            "certify compiles Triton kernels, and there is no triton here. It is made for Linux: pip install triton (no GPU is needed)"
-        )
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        raise UsageError("TRITON_INTERPRET=1 turns kernels into Python that cannot be compiled. Unset it")
-
-
-def dtypes(spec: Spec) -> tuple[str, ...] | None:
-    """Triton's names; None: those of each kernel's signature."""
-    if spec.dtype is None:
-        return None
-    found = []
-    for word in spec.dtype.split(","):
-        full = full_dtype(word.strip())
-        if full not in DTYPES:
-            raise UsageError(f"--dtype {word}: certify knows {', '.join(DTYPES)}")
-        found.append(DTYPES[full])
-    return tuple(dict.fromkeys(found))
-
-
-def certifiable() -> list[str]:
-    """Bundled ops that have Triton kernels."""
-    return [name for name in lookup.names("kernels") if lookup.find("kernels", name).OP.triton]
 
 
 @dataclass(frozen=True)
@@ -205,4 +151,4 @@ class Certify:
         return [Observation(case, condition, 0, step.index, 0, found, (1,), wall_s=wall_s, missing=why)], made
 
 
-PROBE = Certify
+open_session = Certify

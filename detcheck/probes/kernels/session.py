@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,8 +28,9 @@ from detcheck.harness import accuracy, user_op
 from detcheck.harness import device as _device
 from detcheck.harness.arms import kernel_flags
 from detcheck.harness.batches import ContractError, form, row_bits, threads
-from detcheck.models.checkpoint import full_dtype
 from detcheck.outcomes import row_outcome
+from detcheck.probes.kernels import options
+from detcheck.probes.kernels.options import ALL, PLANTED, Options, check, dtypes
 from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Role, Schedule, Spec, Step, Subject
 from detcheck.schedules.batches import THRESHOLDS
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
     from detcheck.op import Op
 
-ALL, PLANTED = "all", "control"
 OTHERS = 16  # rows of the pool beside the one under test; larger batches hold some of them more than once
 TESTED = 16  # rows under test, at most
 TESTED_ELEMENTS = 1 << 20  # of arguments; a row with more of them holds many sums itself, and costs more
@@ -49,57 +49,6 @@ SMALL = 17  # thread counts are varied at all sizes up to here, at 33 and at the
 MEMORY_SHARE = 0.5  # of what is free
 MEMORY_FACTOR = 8  # bytes that an op is reckoned to need, per byte of its arguments
 TIMED_S, TIMED_LEAST, TIMED_MOST = 0.02, 3, 50  # per size: how long and how often stock and ours take turns
-
-DTYPES = {True: "float32,bfloat16", False: "float32"}  # default; bundled or the user's own
-
-
-@dataclass(frozen=True)
-class Options:
-    """The knobs of this probe."""
-
-    op: str = ALL
-    """name of a bundled op, "all", or package.module:function"""
-    shapes: tuple[str, ...] | None = None
-    """names that the op knows; None: all of them, with --op all the smallest of each"""
-
-    DEFAULTS: ClassVar[dict[str, object]] = {"kernels": Kernels.BOTH}
-
-
-def check(spec: Spec) -> None:
-    """What can be known before anything is loaded. Raises UsageError."""
-    own: Options = spec.options
-    if spec.kernels is Kernels.ENGINE:
-        raise UsageError("--kernels engine: an op has no engine. Use stock, batch-invariant or both")
-    if spec.trials < 1:
-        raise UsageError(f"--trials must be at least 1; got {spec.trials}")
-    _device.check(spec.device)
-    dtypes(spec)
-    if ":" in own.op:
-        user_op.check_path(own.op)
-        if own.shapes:
-            raise UsageError("--shapes is for bundled ops: the shape of your own op's inputs is what make_inputs makes")
-        return
-    for op in bundled(own.op):
-        if unknown := [shape for shape in own.shapes or () if shape not in op.shapes]:
-            raise UsageError(f"--shapes {','.join(unknown)}: {op.name} has {', '.join(op.shapes)}")
-        if own.op != ALL and spec.kernels is Kernels.BATCH_INVARIANT and op.batch_invariant is None:
-            raise UsageError(
-                f"--kernels batch-invariant: {op.name} has no batch-invariant implementation. Use --kernels stock"
-            )
-
-
-def dtypes(spec: Spec) -> tuple[str, ...]:
-    default = DTYPES[":" not in spec.options.op]
-    return tuple(dict.fromkeys(full_dtype(word.strip()) for word in (spec.dtype or default).split(",")))
-
-
-def bundled(name: str) -> list[Op]:
-    """The ops of that name. `all` leaves the planted one out. Raises UsageError where there is none."""
-    names = [n for n in lookup.names("kernels") if n != PLANTED] if name == ALL else [name]
-    ops = [lookup.find("kernels", n).OP for n in names]
-    if not ops:
-        raise UsageError(f"--op all: there is no bundled op but {PLANTED}. Name one, or your own as module:function")
-    return ops
 
 
 @dataclass(frozen=True)
@@ -169,7 +118,7 @@ class KernelsProbe:
     def _bundled(self) -> list[Arm]:
         own: Options = self._spec.options
         arms = []
-        for op in bundled(own.op):
+        for op in options.bundled(own.op):
             shapes = own.shapes or (op.shapes[:1] if own.op == ALL else op.shapes)
             both = self._spec.kernels is Kernels.BOTH and op.batch_invariant is not None
             for dtype in dtypes(self._spec):
@@ -259,7 +208,7 @@ class KernelsProbe:
                 for trial in range(max(self._spec.trials, 2) if arm.role is Role.PLANTED else self._spec.trials):
                     steps.append(Step(len(steps), arm.case.input, condition, trial, rows, n))
         if self._spec.options.op == ALL and self._spec.options.shapes is None:
-            for op in bundled(ALL):
+            for op in options.bundled(ALL):
                 not_tried |= dict.fromkeys(f"{op.name} {shape}: --op all takes the smallest" for shape in op.shapes[1:])
         return Schedule(tuple(steps), tuple(not_tried))
 
@@ -488,4 +437,4 @@ def fingerprint(argument: object) -> bytes:
     return flat.view(torch.uint8).numpy().tobytes() if flat.dtype != torch.bool else flat.numpy().tobytes()
 
 
-PROBE = KernelsProbe
+open_session = KernelsProbe

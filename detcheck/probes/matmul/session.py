@@ -7,17 +7,17 @@ about other batches. `detcheck kernels --op matmul` asks about those.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from detcheck.checks import out_of_memory
 from detcheck.environment import observe_environment
-from detcheck.errors import FailedError, UsageError
+from detcheck.errors import FailedError
 from detcheck.harness import device as _device
 from detcheck.harness.batches import row_bits
 from detcheck.kernels._cpu.fallback import bits_equal
 from detcheck.models.checkpoint import first_line, full_dtype
 from detcheck.outcomes import digest_outcome, row_outcome
+from detcheck.probes.matmul.options import check
 from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Role, Schedule, Spec, Step, Subject
 
 if TYPE_CHECKING:
@@ -25,30 +25,6 @@ if TYPE_CHECKING:
 
 CONDITION = "repeat"
 STORED = 1 << 16  # elements of a product whose bits are stored; of a larger one the digest is
-
-
-@dataclass(frozen=True)
-class Options:
-    """The knobs of this probe."""
-
-    shape: tuple[int, ...] = (64, 1024, 1024)
-    """M, N, K of [M, K] times [K, N]"""
-
-    op: ClassVar[str] = "matmul"
-    DEFAULTS: ClassVar[dict[str, object]] = {"trials": 1000}
-
-
-def check(spec: Spec) -> None:
-    """What can be known before anything is loaded. Raises UsageError."""
-    shape = spec.options.shape
-    if len(shape) != 3 or min(shape) < 1:
-        raise UsageError(f"--shape wants M,N,K, each at least 1, like 64,1024,1024; got {','.join(map(str, shape))}")
-    if spec.kernels is not Kernels.STOCK:
-        raise UsageError(f"--kernels {spec.kernels}: matmul runs stock. `detcheck kernels --op matmul` compares")
-    if spec.trials < 1:
-        raise UsageError(f"--trials must be at least 1; got {spec.trials}")
-    _device.check(spec.device)
-    full_dtype(spec.dtype)
 
 
 class Matmul:
@@ -102,4 +78,4 @@ class Matmul:
         return row_outcome(row, dtype) if len(row) <= STORED else digest_outcome(dtype.encode(), row.tobytes())
 
 
-PROBE = Matmul
+open_session = Matmul

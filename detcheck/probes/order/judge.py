@@ -14,7 +14,7 @@ from detcheck.judge.tally import Tally, absent
 from detcheck.records import Case, Condition, Finding, Outcome, Step, Verdict
 
 
-def finding(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: Mapping[str, Outcome]) -> Finding:
+def findings(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: Mapping[str, Outcome]) -> list[Finding]:
     """An op, judged by the orders in which it added: one class of conditions for each order that was seen."""
     found = tally.conditions
     facts = {name: json.loads(outcomes[name].text) for counts in found.values() for name in counts}
@@ -24,7 +24,7 @@ def finding(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: Ma
     if missing > tally.missing.total():
         reasons["the run stopped before them"] = missing - tally.missing.total()
     verdict, note = judged(found, facts, classes, reasons if missing else {}, tally)
-    return Finding(
+    finding = Finding(
         case,
         verdict,
         note,
@@ -39,6 +39,7 @@ def finding(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: Ma
             "compared": "bits",
         },
     )
+    return [finding]
 
 
 def totals(found: Mapping[Condition, Mapping[str, int]]) -> dict[str, object]:

@@ -9,7 +9,8 @@ from conftest import only_run
 from detcheck import runner
 from detcheck.engines.transformers.logits import last_logits
 from detcheck.probes.batch import session as batch
-from detcheck.probes.batch.session import Batch, Options
+from detcheck.probes.batch.options import Options
+from detcheck.probes.batch.session import Batch
 from detcheck.records import Spec, Verdict
 from detcheck.storage import folder
 
@@ -20,7 +21,7 @@ PROMPT = "Tell me about Richard Feynman"
 @pytest.fixture
 def loaded(monkeypatch, amplifier):
     """The probe with the engine that is loaded already."""
-    monkeypatch.setattr(batch, "PROBE", lambda spec, planned=None: Batch(spec, amplifier, planned))
+    monkeypatch.setattr(batch, "open_session", lambda spec, planned=None: Batch(spec, amplifier, planned))
 
 
 def run(tmp_path, on_progress=None, **spec):

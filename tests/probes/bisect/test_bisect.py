@@ -18,8 +18,9 @@ from detcheck.probes.bisect import describe as culprit_words
 from detcheck.probes.bisect import judge as culprits
 from detcheck.probes.bisect import orders as culprit_order
 from detcheck.probes.bisect import session as bisect
+from detcheck.probes.bisect.options import Options
 from detcheck.probes.bisect.rows import Dim, Layout, Part, explanations, like_the_others, matching, part
-from detcheck.probes.bisect.session import Bisect, Options
+from detcheck.probes.bisect.session import Bisect
 from detcheck.probes.bisect.transformers import pattern
 from detcheck.records import Kernels, Spec, Verdict
 
@@ -240,10 +241,7 @@ def test_an_exception_names_the_op(llama, monkeypatch):
     monkeypatch.setattr(llama._model.model.layers[0].mlp.act_fn, "forward", lambda x: torch.mm(x[0], x[0]))
     (found,) = bisected(llama, [], trials=2)
     assert found.verdict is Verdict.FAILED
-    assert (
-        "aten::mm in model.layers.0.mlp.act_fn (tests/probes/bisect/test_bisect.py:" in found.note
-        and "raised" in found.note
-    )
+    assert "aten::mm in model.layers.0.mlp.act_fn (bisect/test_bisect.py:" in found.note and "raised" in found.note
 
 
 def test_an_op_that_cannot_be_asked_of_fewer_rows_is_not_judged(llama, monkeypatch):
@@ -279,7 +277,7 @@ def test_a_model_under_torch_compile_is_refused(llama, monkeypatch, tmp_path, pa
         layer = llama._model.get_submodule(part)
         monkeypatch.setattr(layer, "_compiled_call_impl", None)  # as it is; undone afterwards
         layer.compile()
-    monkeypatch.setattr(bisect, "PROBE", lambda spec, planned=None: Bisect(spec, llama, planned))
+    monkeypatch.setattr(bisect, "open_session", lambda spec, planned=None: Bisect(spec, llama, planned))
     ran = runner.run(Spec("bisect", Options(prompt=PROMPT)), tmp_path)
     assert (ran.verdict, ran.exit_code) == (Verdict.FAILED, 4)
     assert f"{part} is compiled by torch.compile" in ran.findings[0].note
@@ -397,7 +395,7 @@ def test_an_order_is_said_of_sums_and_of_products_in_groups():
 def test_applied_until_the_logits_are_equal_and_shown_in_every_format(
     detcheck, tmp_path, monkeypatch, amplifier, reacting
 ):
-    monkeypatch.setattr(bisect, "PROBE", lambda spec, planned=None: Bisect(spec, amplifier, planned))
+    monkeypatch.setattr(bisect, "open_session", lambda spec, planned=None: Bisect(spec, amplifier, planned))
     asked = "--prompt", PROMPT, "--batch-sizes", "4", "--decode", "1"
     result = detcheck("bisect", *asked, "--apply", "--format", "json", "-q")
     report = json.loads(result.out)
@@ -422,9 +420,9 @@ def test_a_run_that_found_a_difference_is_followed(detcheck, tmp_path, monkeypat
     from detcheck.probes.completions import session as completions
 
     monkeypatch.setattr(
-        completions, "PROBE", lambda spec, planned=None: completions.Completions(spec, amplifier, planned)
+        completions, "open_session", lambda spec, planned=None: completions.Completions(spec, amplifier, planned)
     )
-    monkeypatch.setattr(bisect, "PROBE", lambda spec, planned=None: Bisect(spec, amplifier, planned))
+    monkeypatch.setattr(bisect, "open_session", lambda spec, planned=None: Bisect(spec, amplifier, planned))
     detcheck("completions", "-n", "6", "--max-tokens", "4", "--batch-sizes", "1,4", "--prompt", PROMPT, "-q")
     folder = only_run(tmp_path / "runs")
     result = detcheck("bisect", folder, "--format", "json", "-q", "--output-dir", "found")
@@ -448,8 +446,10 @@ def test_of_a_run_the_prompt_that_differed_is_followed_as_it_was(detcheck, tmp_p
             asked.append(step.input)
             return super().observe(step)
 
-    monkeypatch.setattr(completions, "PROBE", lambda spec, planned=None: completions.Completions(spec, llama, planned))
-    monkeypatch.setattr(bisect, "PROBE", lambda spec, planned=None: Seen(spec, llama, planned))
+    monkeypatch.setattr(
+        completions, "open_session", lambda spec, planned=None: completions.Completions(spec, llama, planned)
+    )
+    monkeypatch.setattr(bisect, "open_session", lambda spec, planned=None: Seen(spec, llama, planned))
     mlp = llama._model.get_submodule(MLP)
     plain = mlp.forward
 
@@ -535,8 +535,8 @@ def test_a_difference_in_decoding_alone_is_followed_or_said_not_to_come_again(de
     """A `batch` run whose prefills agree: alone too its last tokens are fed one by one."""
     from detcheck.probes.batch import session as batch
 
-    monkeypatch.setattr(batch, "PROBE", lambda spec, planned=None: batch.Batch(spec, llama, planned))
-    monkeypatch.setattr(bisect, "PROBE", lambda spec, planned=None: Bisect(spec, llama, planned))
+    monkeypatch.setattr(batch, "open_session", lambda spec, planned=None: batch.Batch(spec, llama, planned))
+    monkeypatch.setattr(bisect, "open_session", lambda spec, planned=None: Bisect(spec, llama, planned))
     mlp = llama._model.get_submodule(MLP)
     plain = mlp.forward
 

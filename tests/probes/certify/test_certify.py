@@ -13,7 +13,7 @@ from detcheck import runner
 from detcheck.probes.certify import judge as certificates
 from detcheck.probes.certify import masking, ttir
 from detcheck.probes.certify.compile import unwrap
-from detcheck.probes.certify.session import TARGETS
+from detcheck.probes.certify.options import TARGETS
 from detcheck.records import Verdict
 from detcheck.signature import Signature
 

@@ -17,8 +17,7 @@ from detcheck.judge.statistics import divergence
 from detcheck.kernels import control
 from detcheck.op import Op
 from detcheck.outcomes import row_outcome
-from detcheck.probes.kernels import session as probe
-from detcheck.probes.kernels.session import Options
+from detcheck.probes.kernels.options import Options, bundled
 from detcheck.records import FailOn, Kernels, Role, Spec, Verdict
 from detcheck.report import render
 from detcheck.storage import folder, tables
@@ -137,7 +136,7 @@ def sums(monkeypatch):
 
     def make(ours):
         op = Op("sums", ("64", "1000"), control.make, control.stock, control.reference, ours)
-        monkeypatch.setattr(probe, "bundled", lambda name: [op])
+        monkeypatch.setattr("detcheck.probes.kernels.options.bundled", lambda name: [op])
 
     return make
 
@@ -321,7 +320,7 @@ def test_the_command_is_the_spec(detcheck, tmp_path, monkeypatch):
 def test_the_planted_op_is_no_op_of_all(monkeypatch):
     monkeypatch.setattr(lookup, "names", lambda kind: ["control"])
     with pytest.raises(UsageError, match="no bundled op but control"):
-        probe.bundled("all")
+        bundled("all")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])

@@ -7,7 +7,8 @@ import torch
 from conftest import only_run
 
 from detcheck import runner
-from detcheck.probes.matmul.session import Matmul, Options
+from detcheck.probes.matmul.options import Options
+from detcheck.probes.matmul.session import Matmul
 from detcheck.records import Spec, Verdict
 from detcheck.storage import folder
 
@@ -26,7 +27,7 @@ def noisy(monkeypatch):
             finally:
                 self._b = kept
 
-    monkeypatch.setattr("detcheck.probes.matmul.session.PROBE", Noisy)
+    monkeypatch.setattr("detcheck.probes.matmul.session.open_session", Noisy)
 
 
 def run(tmp_path, shape=(4, 5, 3), trials=30, **spec):

@@ -324,7 +324,7 @@ def test_rows_that_add_otherwise_are(detcheck):
 def test_resume_notices_another_source(tmp_path, monkeypatch):
     from detcheck import runner
     from detcheck.errors import UsageError
-    from detcheck.probes.order.session import Options
+    from detcheck.probes.order.options import Options
     from detcheck.records import FailOn, Kernels, Spec
 
     monkeypatch.chdir(tmp_path)
@@ -363,7 +363,8 @@ def test_a_wrong_guess_at_an_order_costs_calls_and_nothing_else(function):
 def test_calls_are_few():
     import torch
 
-    from detcheck.probes.order.session import Options, Order
+    from detcheck.probes.order.options import Options
+    from detcheck.probes.order.session import Order
     from detcheck.records import FailOn, Kernels, Spec
 
     for dtype, most in (("float32", 20), ("bfloat16", 40)):

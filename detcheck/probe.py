@@ -1,0 +1,65 @@
+"""A probe: one question, with its options, how it is observed, judged and described.
+
+Each is a folder in `probes/`, named as its command, whose files have the same names everywhere:
+
+    options.py    `Options`, the knobs of the command, and `check(spec)`: what can be known before anything is loaded
+    session.py    `open_session(spec, planned=None)`: the subject, opened, ready to observe
+    facts.py      where an outcome is more than tokens or a row of numbers: what it holds
+    judge.py      where samples are not simply compared: `findings(case, steps, tally, outcomes)`
+    describe.py   where a finding is more than counts: what reports say of it
+
+The last three are pure: they need no torch, so that a run is judged and shown again on any machine.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import ModuleType
+from typing import Protocol
+
+from detcheck import lookup
+from detcheck.judge.conditions import Judge
+from detcheck.records import Observation, Outcome, Schedule, Spec, Step, Subject
+
+
+class Session(Protocol):
+    """A probe that is open: what it opened, and how to take one step of its schedule."""
+
+    subject: Subject
+
+    def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]: ...
+
+    def close(self) -> None:
+        """Ends what runs beside this process."""
+
+
+class Probe:
+    """The parts of a probe, each imported when it is first asked for."""
+
+    def __init__(self, name: str) -> None:
+        """Raises UsageError with the names there are where there is none of that name."""
+        lookup.find("probes", name)
+        self.name = name
+
+    @property
+    def options(self) -> type:
+        """The frozen dataclass of its own knobs."""
+        return self._part("options").Options
+
+    def check(self, spec: Spec) -> None:
+        """Raises UsageError where the question cannot be asked."""
+        self._part("options").check(spec)
+
+    def open(self, spec: Spec, planned: Schedule | None = None) -> Session:
+        """`planned`: the schedule of a run that is resumed. Raises UsageError, and FailedError where it cannot be opened."""
+        return self._part("session").open_session(spec, **({} if planned is None else {"planned": planned}))
+
+    @property
+    def judge(self) -> Judge | None:
+        """None: samples are compared, as `judge.conditions` does it."""
+        return part.findings if (part := self._part("judge", optional=True)) else None
+
+    def _part(self, name: str, optional: bool = False) -> ModuleType | None:
+        path = f"detcheck.probes.{self.name}.{name}"
+        return None if optional and not importlib.util.find_spec(path) else importlib.import_module(path)

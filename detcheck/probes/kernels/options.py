@@ -1,0 +1,68 @@
+"""The knobs of `detcheck kernels`, and what can be known before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from detcheck import lookup
+from detcheck.errors import UsageError
+from detcheck.harness import device as _device
+from detcheck.harness import user_op
+from detcheck.models.checkpoint import full_dtype
+from detcheck.records import Kernels, Spec
+
+if TYPE_CHECKING:
+    from detcheck.op import Op
+
+ALL, PLANTED = "all", "control"
+DTYPES = {True: "float32,bfloat16", False: "float32"}  # default; bundled or the user's own
+
+
+@dataclass(frozen=True)
+class Options:
+    """The knobs of this probe."""
+
+    op: str = ALL
+    """name of a bundled op, "all", or package.module:function"""
+    shapes: tuple[str, ...] | None = None
+    """names that the op knows; None: all of them, with --op all the smallest of each"""
+
+    DEFAULTS: ClassVar[dict[str, object]] = {"kernels": Kernels.BOTH}
+
+
+def check(spec: Spec) -> None:
+    """What can be known before anything is loaded. Raises UsageError."""
+    own: Options = spec.options
+    if spec.kernels is Kernels.ENGINE:
+        raise UsageError("--kernels engine: an op has no engine. Use stock, batch-invariant or both")
+    if spec.trials < 1:
+        raise UsageError(f"--trials must be at least 1; got {spec.trials}")
+    _device.check(spec.device)
+    dtypes(spec)
+    if ":" in own.op:
+        user_op.check_path(own.op)
+        if own.shapes:
+            raise UsageError("--shapes is for bundled ops: the shape of your own op's inputs is what make_inputs makes")
+        return
+    for op in bundled(own.op):
+        if unknown := [shape for shape in own.shapes or () if shape not in op.shapes]:
+            raise UsageError(f"--shapes {','.join(unknown)}: {op.name} has {', '.join(op.shapes)}")
+        if own.op != ALL and spec.kernels is Kernels.BATCH_INVARIANT and op.batch_invariant is None:
+            raise UsageError(
+                f"--kernels batch-invariant: {op.name} has no batch-invariant implementation. Use --kernels stock"
+            )
+
+
+def dtypes(spec: Spec) -> tuple[str, ...]:
+    default = DTYPES[":" not in spec.options.op]
+    return tuple(dict.fromkeys(full_dtype(word.strip()) for word in (spec.dtype or default).split(",")))
+
+
+def bundled(name: str) -> list[Op]:
+    """The ops of that name. `all` leaves the planted one out. Raises UsageError where there is none."""
+    names = [n for n in lookup.names("kernels") if n != PLANTED] if name == ALL else [name]
+    ops = [lookup.find("kernels", n).OP for n in names]
+    if not ops:
+        raise UsageError(f"--op all: there is no bundled op but {PLANTED}. Name one, or your own as module:function")
+    return ops

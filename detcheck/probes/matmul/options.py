@@ -1,0 +1,35 @@
+"""The knobs of `detcheck matmul`, and what can be known before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from detcheck.errors import UsageError
+from detcheck.harness import device as _device
+from detcheck.models.checkpoint import full_dtype
+from detcheck.records import Kernels, Spec
+
+
+@dataclass(frozen=True)
+class Options:
+    """The knobs of this probe."""
+
+    shape: tuple[int, ...] = (64, 1024, 1024)
+    """M, N, K of [M, K] times [K, N]"""
+
+    op: ClassVar[str] = "matmul"
+    DEFAULTS: ClassVar[dict[str, object]] = {"trials": 1000}
+
+
+def check(spec: Spec) -> None:
+    """What can be known before anything is loaded. Raises UsageError."""
+    shape = spec.options.shape
+    if len(shape) != 3 or min(shape) < 1:
+        raise UsageError(f"--shape wants M,N,K, each at least 1, like 64,1024,1024; got {','.join(map(str, shape))}")
+    if spec.kernels is not Kernels.STOCK:
+        raise UsageError(f"--kernels {spec.kernels}: matmul runs stock. `detcheck kernels --op matmul` compares")
+    if spec.trials < 1:
+        raise UsageError(f"--trials must be at least 1; got {spec.trials}")
+    _device.check(spec.device)
+    full_dtype(spec.dtype)

@@ -1,0 +1,85 @@
+"""The knobs of `detcheck order`, and what can be known before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from detcheck import lookup
+from detcheck.errors import UsageError
+from detcheck.harness import device as _device
+from detcheck.harness import user_op
+from detcheck.models.checkpoint import full_dtype
+from detcheck.probes.order import pairs
+from detcheck.probes.order.ops import ALL, BUNDLED, PLANTED, form_of
+from detcheck.probes.order.sums import sizes
+from detcheck.probes.order.unreadable import UNREADABLE
+from detcheck.records import Kernels, Spec
+from detcheck.summation.arithmetic import MANTISSA
+
+SIZES = (1, 2, 3, 4, 7, 8, 16, 33, 64)
+MOST = 2**31 - 1  # rows of a batch: a condition is stored with 32 bits of it
+LAYOUTS = ("strides", "alignment")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The knobs of this probe."""
+
+    op: str = "torch.nn.functional:linear"
+    """name of a bundled op, "all", or package.module:function"""
+    form: str | None = None
+    """how it is called; None: by its name"""
+    shape: tuple[int, ...] | None = None
+    threads: tuple[int, ...] | None = None
+    """None: torch's own number"""
+    layout: str | None = None
+    """None: tensors as torch makes them; else what is otherwise about them: "strides" or "alignment" """
+    prove: bool = False
+    """ask about every pair of summands"""
+
+    DEFAULTS: ClassVar[dict[str, object]] = {"trials": 2}
+
+
+def ops(own: Options) -> tuple[str, ...]:
+    """What is asked about. `all` leaves the planted one out."""
+    bundled = tuple(name for name in lookup.names("kernels") if name in BUNDLED or name in UNREADABLE)
+    return tuple(name for name in bundled if name != PLANTED) if own.op == ALL else (own.op,)
+
+
+def check(spec: Spec) -> None:
+    """What can be known before anything is loaded. Raises UsageError."""
+    own: Options = spec.options
+    _device.check(spec.device)
+    if ":" in own.op:
+        user_op.check_path(own.op)
+    elif own.op not in (ALL, *BUNDLED, *UNREADABLE):
+        known = ", ".join((ALL, *BUNDLED, *UNREADABLE))
+        raise UsageError(f"--op {own.op}: name one of {known}, or your own as package.module:function")
+    if (own.op == ALL or own.op in UNREADABLE) and (own.shape or own.form):
+        raise UsageError(f"--op {own.op}: leave out --shape and --form, which are for one op whose order can be read")
+    if spec.kernels not in (Kernels.STOCK, Kernels.BATCH_INVARIANT):
+        raise UsageError(f"--kernels {spec.kernels}: order takes stock or batch-invariant")
+    if ":" in own.op and spec.kernels is not Kernels.STOCK:
+        raise UsageError(f"--kernels {spec.kernels}: is for bundled ops. Leave it out with --op {own.op}")
+    if spec.seed < 0:
+        raise UsageError(f"--seed must be at least 0; got {spec.seed}")
+    if spec.trials < 1:
+        raise UsageError(f"--trials must be at least 1; got {spec.trials}")
+    if own.layout not in (None, *LAYOUTS):
+        raise UsageError(f"--layout {own.layout}: order knows {', '.join(LAYOUTS)}")
+    if own.prove and (own.op == ALL or form_of(own.op, own.form) not in pairs.FORMS):
+        raise UsageError(
+            f"--prove asks about products, of the forms {' and '.join(pairs.FORMS)}. Leave it out with --op {own.op}"
+        )
+    if own.prove and (full_dtype(spec.dtype) or "float32") not in pairs.DTYPES:
+        raise UsageError(f"--prove: {spec.dtype} has no room for the masks; it knows {', '.join(pairs.DTYPES)}")
+    if spec.batch_sizes and max(spec.batch_sizes) > MOST:
+        raise UsageError(f"--batch-sizes {max(spec.batch_sizes)}: at most {MOST} rows can be told of")
+    if own.threads and min(own.threads) < 1:
+        raise UsageError("--threads wants whole numbers from 1 up, like 1,2")
+    for op in ops(own):
+        if form := form_of(op, own.form):
+            sizes(form, own.shape)
+    if (full_dtype(spec.dtype) or "float32") not in MANTISSA:
+        raise UsageError(f"--dtype {spec.dtype}: order knows {', '.join(MANTISSA)}")
