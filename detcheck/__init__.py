@@ -14,7 +14,7 @@ _HOMES = {
     "load": "runner",
     "assert_batch_invariant": "probes.kernels.assertion",
     "batch_invariant": "switch",
-    "Signature": "signature",
+    "Signature": "op",
 }
 
 __all__ = ["Run", "Signature", "Spec", "Verdict", "assert_batch_invariant", "batch_invariant", "load", "resume", "run"]

@@ -70,3 +70,14 @@ def same_form(tensor: torch.Tensor, strides: Sequence[int] | None = None, offset
     start = ((offset - base.data_ptr()) % ALIGNED) // tensor.element_size()
     base.as_strided(tensor.shape, strides, start).copy_(tensor)
     return base.as_strided(shape, strides, start)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """torch says it in three ways: a class of its own on GPUs, a RuntimeError on the CPU, Python's MemoryError."""
+    import torch
+
+    return (
+        isinstance(error, torch.OutOfMemoryError | MemoryError)
+        or "can't allocate memory" in str(error)
+        or "out of memory" in str(error)
+    )

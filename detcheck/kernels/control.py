@@ -36,4 +36,4 @@ def make(shape: str, rows: int, dtype: torch.dtype, seed: int) -> tuple[torch.Te
     return (torch.stack(made).to(dtype) if made else torch.empty(0, columns, dtype=dtype),)
 
 
-OP = Op("control", ("1024",), make, stock, reference)
+OP = Op("control", ("1024",), make, stock, reference, order="sum")

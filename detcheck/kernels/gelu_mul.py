@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detcheck.kernels._dispatch.rowwise import make_rows, rowwise
+from detcheck.kernels._shared.rowwise import make_rows, rowwise
+from detcheck.kernels._shared.unreadable import ADDS_NOTHING
 from detcheck.op import Op
 
 if TYPE_CHECKING:
@@ -47,5 +48,6 @@ def make(shape: str, rows: int, dtype: torch.dtype, seed: int) -> tuple[torch.Te
 TRITON = ("detcheck.kernels._triton.rowwise:gate_kernel",)
 OP = Op(
     "gelu_mul", ("67", "1024"), make, stock, reference, gelu_mul,
-    batched=(0, 1), devices=("cpu", "cuda"), roundings=2, triton=TRITON,
+    batched=(0, 1), devices=("cpu", "cuda"), roundings=2, triton=TRITON, order=ADDS_NOTHING,
+    aten={"gelu": lambda x, *, approximate="none": gelu(x, approximate)},
 )  # fmt: skip

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from detcheck.checks import dtype_code
 from detcheck.kernels._cpu import build, fallback
 from detcheck.kernels._triton import launch
-from detcheck.op import Op
+from detcheck.op import Op, dtype_code
 
 if TYPE_CHECKING:
     import torch
@@ -134,5 +134,34 @@ def make(shape: str, rows: int, dtype: torch.dtype, seed: int) -> tuple[torch.Te
     return (torch.stack(made) if made else torch.empty(0, k)).to(dtype), w.to(dtype)
 
 
+def added(c: torch.Tensor, product: torch.Tensor, beta: float, alpha: float) -> torch.Tensor:
+    """beta * c + alpha * product, element by element: rounded once more than a fused bias, the same way in every batch."""
+    scaled = product if alpha == 1 else product * alpha
+    if beta == 0:  # whatever c holds, NaN too, is not read
+        return scaled
+    return scaled + (c if beta == 1 else c * beta)
+
+
+def addmm(c: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: float = 1, alpha: float = 1) -> torch.Tensor:
+    if c.ndim == 1 and len(c) == b.shape[1] and beta == alpha == 1:
+        return linear(a, b.t(), c)  # a bias is added before the one rounding
+    return added(c, mm(a, b), beta, alpha)
+
+
+def mv(a: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return linear(a, x[None])[:, 0]
+
+
+ATEN: dict[str, Callable[..., torch.Tensor]] = {
+    "mm": mm,
+    "addmm": addmm,
+    "bmm": bmm,
+    "baddbmm": lambda c, a, b, *, beta=1, alpha=1: added(c, bmm(a, b), beta, alpha),
+    "mv": mv,
+    "addmv": lambda c, a, x, *, beta=1, alpha=1: added(c, mv(a, x), beta, alpha),
+}
 TRITON = ("detcheck.kernels._triton.matmul:matmul_kernel", "detcheck.kernels._triton.matmul:bmm_kernel")
-OP = Op("matmul", ("67x33", "1024x1024"), make, stock, reference, linear, devices=("cpu", "cuda"), triton=TRITON)
+OP = Op(
+    "matmul", ("67x33", "1024x1024"), make, stock, reference, linear,
+    devices=("cpu", "cuda"), triton=TRITON, order="linear", aten=ATEN, also=("grouped_mm",),
+)  # fmt: skip

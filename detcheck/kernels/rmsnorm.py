@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detcheck.kernels._dispatch.rowwise import make_rows, rowwise
+from detcheck.kernels._shared.rowwise import make_rows, rowwise
+from detcheck.kernels._shared.unreadable import SUMS_OF_SQUARES
 from detcheck.op import Op
 
 if TYPE_CHECKING:
@@ -48,4 +49,14 @@ def make(shape: str, rows: int, dtype: torch.dtype, seed: int) -> tuple[torch.Te
 
 
 TRITON = ("detcheck.kernels._triton.rowwise:rmsnorm_kernel",)
-OP = Op("rmsnorm", ("67", "1024"), make, stock, reference, rmsnorm, devices=("cpu", "cuda"), triton=TRITON)
+OP = Op(
+    "rmsnorm",
+    ("67", "1024"),
+    make,
+    stock,
+    reference,
+    rmsnorm,
+    devices=("cpu", "cuda"),
+    triton=TRITON,
+    order=SUMS_OF_SQUARES,
+)

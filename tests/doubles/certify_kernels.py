@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from detcheck.signature import Signature
+from detcheck.op import Signature
 
 ROWS = {"x": "*T", "y": "*T", "M": "i32", "N": "i32"}
 

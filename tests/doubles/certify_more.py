@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 from triton.language.extra import libdevice
 
-from detcheck.signature import Signature
+from detcheck.op import Signature
 
 DETCHECK = {}
 

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.engines.transformers.logits import forward
 from detcheck.judge.conditions import judge
-from detcheck.kernels import attention
+from detcheck.kernels.attention import hugging_face
 from detcheck.models import amplifier
 from detcheck.probes.bisect.judge import findings
 from detcheck.probes.bisect.options import Options
@@ -85,19 +85,19 @@ class Planted(TorchDispatchMode):
                 module.register_forward_pre_hook(lambda *_, name=name: self._path.append(name)),
                 module.register_forward_hook(lambda *_: (self._path.pop(), None)[1]),
             ]
-        plain = attention.differentiable
+        plain = hugging_face.differentiable
 
         def attend(*arguments):
             made = plain(*arguments)
             self.strike(ATTENTION, made)
             return made
 
-        attention.differentiable = attend
+        hugging_face.differentiable = attend
         try:
             with self:
                 yield self
         finally:
-            attention.differentiable = plain
+            hugging_face.differentiable = plain
             for hook in hooks:
                 hook.remove()
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from detcheck.checks import NotInvariantError
 from detcheck.kernels._cpu.fallback import bits_equal
 from detcheck.kernels.attention import attention, causal, gradients, seen
+from detcheck.op import NotInvariantError
 
 SPLIT = 128  # _cpu/attention.cpp
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

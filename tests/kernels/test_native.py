@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from detcheck.checks import NotInvariantError
 from detcheck.kernels import matmul
 from detcheck.kernels._cpu import build, fallback
 from detcheck.kernels._cpu.fallback import bits_equal
+from detcheck.op import NotInvariantError
 
 CODE = """
 import torch

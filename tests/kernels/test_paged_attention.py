@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from detcheck.checks import NotInvariantError
 from detcheck.kernels._cpu import build
 from detcheck.kernels._cpu.fallback import bits_equal
-from detcheck.kernels.attention import _torch_attention, attention, causal, paged_attention, write_cache
+from detcheck.kernels.attention import attention, causal, paged_attention, torch_attention, write_cache
+from detcheck.op import NotInvariantError
 
 SPLIT = 128  # _cpu/attention.cpp
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -300,5 +300,5 @@ def test_a_request_in_the_fallback_has_the_bits_of_the_dense_fallback(window, dt
     requests = [request(*one, dtype=dtype, seed=n) for n, one in enumerate(MIXED[2:])]
     for one, out in zip(requests, paged(requests, 16, 0, window), strict=True):
         q, k, v = (t[None] for t in one)
-        expected = _torch_attention(q, k, v, *causal(1, q.shape[2], k.shape[2], window), 32**-0.5, 0.0)
+        expected = torch_attention(q, k, v, *causal(1, q.shape[2], k.shape[2], window), 32**-0.5, 0.0)
         assert bits_equal(out, expected[0])

@@ -6,10 +6,10 @@ from models import llama_like
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 import detcheck
-from detcheck.checks import NotInvariantError
 from detcheck.engine import Row
 from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.kernels._cpu.fallback import bits_equal
+from detcheck.op import NotInvariantError
 
 
 def products():

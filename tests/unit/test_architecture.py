@@ -12,9 +12,9 @@ ROOT = Path(detcheck.__file__).parent
 # From the ground up. A module may import from its own floor's part (a folder, or itself) and from every floor below; parts of one
 # floor do not know each other, unless they are named in one string.
 FLOORS = [
-    "errors bits lookup files text machine records",
-    "outcomes engine tensors checks",
-    "signature op summation schedules models environment",
+    "errors bits lookup files text machine records coverage",
+    "outcomes engine tensors op",
+    "summation schedules models environment",
     "storage kernels",
     "judge words",
     "switch formats probe",
@@ -54,8 +54,8 @@ PURE = {"facts.py", "judge.py", "describe.py"}  # of a probe's slice
 RUN_MODELS = {"torch", "vllm", "transformers", "triton"}
 MOST_LINES = 320
 TOO_LONG = {  # being cut; may only shrink
-    "cli.py": 485, "engines/vllm/engine.py": 330, "engines/vllm/host.py": 330, "kernels/_triton/attention.py": 576, "kernels/attention.py": 416,
-    "probes/kernels/session.py": 491, "records.py": 481, "runner.py": 335, "switch.py": 411, "words.py": 352,
+    "cli.py": 485, "engines/vllm/engine.py": 330, "engines/vllm/host.py": 330, "kernels/_triton/attention.py": 576,
+    "probes/kernels/session.py": 491, "records.py": 481, "runner.py": 335,  "words.py": 352,
 }  # fmt: skip
 UPWARD = {("words.py", "probes")}  # until probes bring their own judges and words
 SOURCES = sorted(ROOT.rglob("*.py"))

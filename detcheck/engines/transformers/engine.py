@@ -17,13 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from detcheck.checks import NotInvariantError, out_of_memory
+from detcheck.coverage import uncounted
 from detcheck.engine import Completion, Decoded, Row
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
 from detcheck.machine import free_memory
 from detcheck.models.checkpoint import Checkpoint, first_line, quiet_transformers
+from detcheck.op import NotInvariantError
 from detcheck.records import Kernels
-from detcheck.switch import batch_invariant, uncounted
+from detcheck.switch import batch_invariant
+from detcheck.tensors import out_of_memory
 
 MEMORY_SHARE = (
     0.5  # of the free memory that a batch may take by estimate: the estimate leaves out the allocator's slack

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detcheck.checks import out_of_memory
+from detcheck.coverage import uncounted
 from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.errors import FailedError, OutOfMemoryError
 from detcheck.models.checkpoint import first_line
-from detcheck.switch import uncounted
-from detcheck.tensors import integers
+from detcheck.tensors import integers, out_of_memory
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detcheck.checks import NotInvariantError
+from detcheck.op import NotInvariantError
 
 if TYPE_CHECKING:
     import torch

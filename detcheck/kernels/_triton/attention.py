@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 import triton
 import triton.language as tl
 
-from detcheck.checks import NotInvariantError
 from detcheck.kernels._cpu.fallback import bits_equal
 from detcheck.kernels._triton.launch import (
     Declared,
@@ -38,7 +37,7 @@ from detcheck.kernels._triton.launch import (
     unit,
 )
 from detcheck.kernels._triton.tiles import holds
-from detcheck.signature import Signature
+from detcheck.op import NotInvariantError, Signature
 
 if TYPE_CHECKING:
     import torch

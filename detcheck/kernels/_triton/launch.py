@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from detcheck.checks import NotInvariantError
+from detcheck.op import NotInvariantError
 
 if TYPE_CHECKING:
     import torch
 
-    from detcheck.signature import Signature
+    from detcheck.op import Signature
 
 ALIGNMENT = 16  # bytes: Triton's own threshold
 # Off: with it on, each kernel's compiler chooses which product is fused into which sum, and two kernels that must agree (attention

@@ -36,7 +36,7 @@ from detcheck.kernels._triton.launch import (
     unit,
 )
 from detcheck.kernels._triton.tiles import BY_ROWS, by_rows
-from detcheck.signature import Signature
+from detcheck.op import Signature
 
 if TYPE_CHECKING:
     import torch

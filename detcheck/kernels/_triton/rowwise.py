@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from detcheck.kernels._triton.launch import Declared, Tile, fit, on_its_device, strides, type_of, unit
-from detcheck.signature import Signature
+from detcheck.op import Signature
 
 if TYPE_CHECKING:
     import torch

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from detcheck.engines.transformers.engine import TransformersEngine
+from detcheck.op import replaceable
 from detcheck.probes.bisect import judge as culprits
 from detcheck.probes.bisect.transformers import LONE, Batch, Bisection
-from detcheck.switch import batch_invariant, replaceable
+from detcheck.switch import batch_invariant
 
 
 def stages(

@@ -6,11 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from detcheck.op import replaceable
+
 OURS = "detcheck.batch_invariant() runs ours in its place (--kernels batch-invariant; in vLLM DETCHECK_KERNELS=batch-invariant)"
-REPLACED = {"mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "_softmax", "_log_softmax", "mean", "silu", "gelu"}
-PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "_grouped_mm", "grouped_mm_fallback")
-
-
 # Modules of vLLM's that run on ours when DETCHECK_KERNELS says so, by the end of their names.
 REPLACED_MODULES = ("Linear", "Attention", "RMSNorm", "SiluAndMul", "GeluAndMul", "LogitsProcessor", "Sampler")
 
@@ -28,7 +26,7 @@ def remedy(op: str, run: bool) -> str:
     elif run:
         said.append(
             "torch.use_deterministic_algorithms(True)"
-            + (" with CUBLAS_WORKSPACE_CONFIG=:4096:8" if name in PRODUCTS else "")
+            + (" with CUBLAS_WORKSPACE_CONFIG=:4096:8" if replaceable(op) == "matmul" or name == "dot" else "")
         )
     if op.startswith("vllm::") and name.endswith(REPLACED_MODULES):
         said.append(
@@ -36,7 +34,7 @@ def remedy(op: str, run: bool) -> str:
         )
     elif op.startswith("vllm::"):
         said.append(f"the plugin has no kernel for {name}: write one whose order follows the row alone")
-    elif name in REPLACED or "attention" in name or name in PRODUCTS[-2:]:
+    elif replaceable(op):
         said.append(f"override {op}: {OURS}")
     elif op.startswith("module "):
         said.append(

@@ -12,15 +12,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from detcheck.bits import furthest, patterns
-from detcheck.checks import out_of_memory
+from detcheck.coverage import uncounted
 from detcheck.probes.bisect.arguments import flat, rebuilt
 from detcheck.probes.bisect.call import Call, Key
 from detcheck.probes.bisect.orders import orders
 from detcheck.probes.bisect.rows import Layout, Part
 from detcheck.probes.bisect.tensor import Seen
 from detcheck.probes.bisect.trace import unseen
-from detcheck.switch import uncounted
-from detcheck.tensors import digest, integers, same_form
+from detcheck.tensors import digest, integers, out_of_memory, same_form
 
 if TYPE_CHECKING:
     import torch

@@ -14,14 +14,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from detcheck.checks import NotInvariantError, out_of_memory
+from detcheck.coverage import uncounted
+from detcheck.kernels.attention.hugging_face import transformers_attention
 from detcheck.models.checkpoint import first_line
+from detcheck.op import NotInvariantError
 from detcheck.probes.bisect.arguments import flat
 from detcheck.probes.bisect.call import Call, Key, of_attention, points_into_the_batch
 from detcheck.probes.bisect.rows import Layout, Part, like_the_others
 from detcheck.probes.bisect.tensor import look, weights
-from detcheck.switch import transformers_attention, uncounted
-from detcheck.tensors import same_form
+from detcheck.tensors import out_of_memory, same_form
 
 if TYPE_CHECKING:
     import torch

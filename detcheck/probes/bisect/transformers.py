@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from detcheck.bits import content_hash, furthest, patterns
-from detcheck.checks import out_of_memory
 from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.engines.transformers.logits import forward, last_logits
 from detcheck.errors import FailedError, OutOfMemoryError
@@ -25,7 +24,7 @@ from detcheck.probes.bisect.call import Call, Key
 from detcheck.probes.bisect.replay import Tested, TwoArms, forms
 from detcheck.probes.bisect.rows import Layout
 from detcheck.probes.bisect.trace import Tracer
-from detcheck.tensors import integers
+from detcheck.tensors import integers, out_of_memory
 
 Tokens = Sequence[int]
 LONE = "alone"

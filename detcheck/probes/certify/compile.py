@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detcheck.bits import content_hash
-from detcheck.signature import Signature
+from detcheck.op import Signature
 
 TARGETS = {
     "sm_80": ("cuda", 80, 32),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
+from detcheck.op import Signature
 from detcheck.probes.certify.binary import facts
 from detcheck.probes.certify.compile import (
     FLAGS,
@@ -21,7 +22,6 @@ from detcheck.probes.certify.masking import crooked, objection, outermost
 from detcheck.probes.certify.structure import skeleton
 from detcheck.probes.certify.taint.analysis import Found, Pass
 from detcheck.probes.certify.ttir import Function, UnreadableError, parse
-from detcheck.signature import Signature
 
 OWN_KEYS = (
     "which keys a row sees is its own matter, and the loop over keys leaves none of them out; what is masked adds nothing as long as all "

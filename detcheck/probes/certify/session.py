@@ -20,10 +20,10 @@ from detcheck.bits import content_hash
 from detcheck.environment import observe_environment
 from detcheck.errors import UsageError
 from detcheck.harness import user_op
+from detcheck.op import Signature
 from detcheck.outcomes import digest_outcome
 from detcheck.probes.certify.options import ALL, DTYPES, Options, certifiable, check, dtypes
 from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Role, Schedule, Spec, Step, Subject
-from detcheck.signature import Signature
 
 DECLARE = (
     "Declare it there: from detcheck import Signature; "

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from detcheck.checks import out_of_memory
 from detcheck.environment import observe_environment
 from detcheck.errors import FailedError
 from detcheck.harness import device as _device
@@ -19,6 +18,7 @@ from detcheck.models.checkpoint import first_line, full_dtype
 from detcheck.outcomes import digest_outcome, row_outcome
 from detcheck.probes.matmul.options import check
 from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Role, Schedule, Spec, Step, Subject
+from detcheck.tensors import out_of_memory
 
 if TYPE_CHECKING:
     import torch

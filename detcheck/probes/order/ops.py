@@ -9,19 +9,28 @@ from detcheck import lookup
 from detcheck.bits import content_hash
 from detcheck.errors import UsageError
 from detcheck.harness import user_op
+from detcheck.op import every
 from detcheck.probes.order.sums import FORMS, NAMES
-from detcheck.probes.order.unreadable import UNREADABLE
 from detcheck.records import Kernels
 
 ALL, PLANTED = "all", "control"
-BUNDLED = {"matmul": "linear", "mean": "sum", "attention": "attention", PLANTED: "sum"}
+
+
+def known() -> list[str]:
+    """The bundled ops that say how their order is read, or why it cannot be."""
+    return [op.name for op in every() if op.order]
+
+
+def unreadable(name: str) -> bool:
+    return name in known() and not isinstance(lookup.find("kernels", name).OP.order, str)
 
 
 def form_of(op: str, given: str | None) -> str:
     """How the op is called; "" where its order cannot be read."""
-    if op in UNREADABLE:
+    if unreadable(op):
         return ""
-    form = given or BUNDLED.get(op) or NAMES.get(op.rpartition(":")[2])
+    bundled = lookup.find("kernels", op).OP.order if op in known() else None
+    form = given or bundled or NAMES.get(op.rpartition(":")[2])
     if form not in FORMS:
         asked = f"--form {given}: there is no such one" if given else f"--op {op}: say with --form how it is called"
         raise UsageError(f"{asked}. It is one of {', '.join(FORMS)}")

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from detcheck import lookup
 from detcheck.errors import UsageError
 from detcheck.harness import device as _device
 from detcheck.harness import user_op
 from detcheck.models.checkpoint import full_dtype
 from detcheck.probes.order import pairs
-from detcheck.probes.order.ops import ALL, BUNDLED, PLANTED, form_of
+from detcheck.probes.order.ops import ALL, PLANTED, form_of, known, unreadable
 from detcheck.probes.order.sums import sizes
-from detcheck.probes.order.unreadable import UNREADABLE
 from detcheck.records import Kernels, Spec
 from detcheck.summation.arithmetic import MANTISSA
 
@@ -43,8 +41,7 @@ class Options:
 
 def ops(own: Options) -> tuple[str, ...]:
     """What is asked about. `all` leaves the planted one out."""
-    bundled = tuple(name for name in lookup.names("kernels") if name in BUNDLED or name in UNREADABLE)
-    return tuple(name for name in bundled if name != PLANTED) if own.op == ALL else (own.op,)
+    return tuple(name for name in known() if name != PLANTED) if own.op == ALL else (own.op,)
 
 
 def check(spec: Spec) -> None:
@@ -53,10 +50,10 @@ def check(spec: Spec) -> None:
     _device.check(spec.device)
     if ":" in own.op:
         user_op.check_path(own.op)
-    elif own.op not in (ALL, *BUNDLED, *UNREADABLE):
-        known = ", ".join((ALL, *BUNDLED, *UNREADABLE))
-        raise UsageError(f"--op {own.op}: name one of {known}, or your own as package.module:function")
-    if (own.op == ALL or own.op in UNREADABLE) and (own.shape or own.form):
+    elif own.op not in (ALL, *known()):
+        names = ", ".join((ALL, *known()))
+        raise UsageError(f"--op {own.op}: name one of {names}, or your own as package.module:function")
+    if (own.op == ALL or unreadable(own.op)) and (own.shape or own.form):
         raise UsageError(f"--op {own.op}: leave out --shape and --form, which are for one op whose order can be read")
     if spec.kernels not in (Kernels.STOCK, Kernels.BATCH_INVARIANT):
         raise UsageError(f"--kernels {spec.kernels}: order takes stock or batch-invariant")

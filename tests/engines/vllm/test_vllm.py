@@ -274,7 +274,7 @@ from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
 from detcheck.integrations import vllm_attention_gpu, vllm_kernels
-from detcheck.checks import NotInvariantError
+from detcheck.op import NotInvariantError
 from detcheck.kernels.attention import attention
 
 calls = Counter()

@@ -10,12 +10,12 @@ import jsonschema
 import pytest
 
 from detcheck import runner
+from detcheck.op import Signature
 from detcheck.probes.certify import judge as certificates
 from detcheck.probes.certify import masking, ttir
 from detcheck.probes.certify.compile import unwrap
 from detcheck.probes.certify.options import TARGETS
 from detcheck.records import Verdict
-from detcheck.signature import Signature
 
 TABLE = {
     "refuted": certify_kernels.REFUTED,

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 
 from detcheck.bits import furthest, patterns
-from detcheck.checks import out_of_memory
 from detcheck.engines.vllm.calls import Call
 from detcheck.engines.vllm.worker.rows import Own, digest, leaves, mapped, own_rows, plain
-from detcheck.tensors import integers, same_form
+from detcheck.tensors import integers, out_of_memory, same_form
 
 SAMPLER = "sampler"
 IDEMPOTENT = ("Attention", "MLAAttention")  # asked again they write the same numbers to the same places of their cache

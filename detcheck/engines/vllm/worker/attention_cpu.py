@@ -18,8 +18,8 @@ from vllm.v1.attention.backends.cpu_attn import (
     CPUAttentionMetadataBuilder,
 )
 
-from detcheck.checks import NotInvariantError
 from detcheck.kernels.attention import paged_attention, write_cache
+from detcheck.op import NotInvariantError
 
 calls: Counter[str] = Counter()
 

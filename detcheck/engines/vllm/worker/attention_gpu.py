@@ -12,8 +12,8 @@ from typing import Any
 from vllm.v1.attention.backend import AttentionType
 from vllm.v1.attention.backends.triton_attn import TritonAttentionBackend, TritonAttentionImpl, TritonAttentionMetadata
 
-from detcheck.checks import NotInvariantError
 from detcheck.kernels.attention import paged_attention
+from detcheck.op import NotInvariantError
 
 calls: Counter[str] = Counter()
 

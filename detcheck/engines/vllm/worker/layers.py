@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from detcheck import switch
-from detcheck.checks import NotInvariantError
-from detcheck.op import find
+from detcheck.coverage import Coverage, uncounted
+from detcheck.op import NotInvariantError, find
 
 # vLLM's own ops that multiply or reduce: counted when they run beside ours, and named in the report.
 STOCK = (
@@ -23,7 +23,7 @@ STOCK = (
 )  # fmt: skip
 BACKENDS_GPU = ("FLASH_ATTN", "FLASHINFER", "TRITON_ATTN", "ROCM_ATTN", "ROCM_AITER_FA")
 _for_good = contextlib.ExitStack()  # what is switched on here stays on for the rest of the process
-_coverage: switch.Coverage | None = None
+_coverage: Coverage | None = None
 
 
 class CannotInstallError(Exception):
@@ -72,7 +72,7 @@ def linear_layers(calls: Counter[str], device: str) -> None:
 
         def product(x: Any, weight: Any, bias: Any) -> Any:
             calls["ours vllm::linear"] += 1
-            with switch.uncounted():
+            with uncounted():
                 return matmul.linear(x, packed, bias)
 
         layer.cpu_linear = product
@@ -90,7 +90,7 @@ def linear_layers_gpu(calls: Counter[str], device: str) -> None:
 
     def product(layer: Any, x: Any, weight: Any, bias: Any = None) -> Any:
         calls["ours vllm::linear"] += 1
-        with switch.uncounted():
+        with uncounted():
             return matmul.linear(x, weight, bias)
 
     for module in (utils, linear, vocab_parallel_embedding):
@@ -132,7 +132,7 @@ def norms(calls: Counter[str], device: str) -> None:
                 return stock(self, x, residual)  # its mean is one of torch's leaf ops, and ours
             calls["ours vllm::rms_norm"] += 1
             weight, dtype = weight_of(self), x.dtype
-            with switch.uncounted():
+            with uncounted():
                 total = x if residual is None else x + residual
                 same = total if weight.dtype == dtype else total.to(weight.dtype)
                 out = rmsnorm.rmsnorm(same, weight, self.variance_epsilon).to(dtype)
@@ -155,13 +155,13 @@ def activations(calls: Counter[str], device: str) -> None:
     def silu_and_mul(self: Any, x: Any) -> Any:
         calls["ours vllm::silu_and_mul"] += 1
         d = x.shape[-1] // 2
-        with switch.uncounted():
+        with uncounted():
             return silu_mul.silu_mul(x[..., :d], x[..., d:])
 
     def gelu_and_mul(self: Any, x: Any) -> Any:
         calls["ours vllm::gelu_and_mul"] += 1
         d = x.shape[-1] // 2
-        with switch.uncounted():
+        with uncounted():
             return gelu_mul.gelu_mul(x[..., :d], x[..., d:], self.approximate)
 
     if device == "cpu":

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 
+from detcheck.coverage import uncounted
 from detcheck.engines.vllm.calls import Call
 from detcheck.engines.vllm.worker.arms import SAMPLER, Arms
 from detcheck.engines.vllm.worker.rows import Own, leaves, mapped, nudge, own_rows
 from detcheck.engines.vllm.worker.scheduler import KEY
-from detcheck.switch import uncounted
 from detcheck.tensors import ALIGNED, integers, row_digests, same_form
 
 TRACED = "traced"  # in a request's plan: it is the one whose rows are looked at

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from detcheck.op import Signature
 from detcheck.probes.certify.taint.lattice import NONE, Mark, names, placed, union
 from detcheck.probes.certify.ttir import Block, Function, Op, Place, Value
-from detcheck.signature import Signature
 
 
 @dataclass(frozen=True)

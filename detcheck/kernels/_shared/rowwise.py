@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from detcheck.checks import dtype_code
 from detcheck.kernels._cpu import build
 from detcheck.kernels._triton import launch
+from detcheck.op import dtype_code
 
 if TYPE_CHECKING:
     import torch
@@ -72,6 +72,14 @@ def rowwise(
             arguments = [row[None].clone()] + ([] if operand is None else [operand[0 if one_row else i][None].clone()])
             out[i] = torch_row(*arguments)[0]
     return out.view(*x.shape[:-1], width)
+
+
+def along(op: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, dim: int, half_to_float: bool) -> torch.Tensor:
+    """A row op along any dimension, as aten has it; `half_to_float`: the result is float32."""
+    moved = x.float() if half_to_float else x
+    if x.ndim == 0:
+        return op(moved.view(1)).view(())
+    return op(moved.movedim(dim, -1)).movedim(-1, dim).contiguous()
 
 
 def dense_rows(x: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,81 @@
+"""Reasons why no masks can show in which order an op adds, and what an op shows of which they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from detcheck.op import Unreadable
+
+if TYPE_CHECKING:
+    import torch
+
+    Op = Callable[..., torch.Tensor]
+    Tensors = tuple[torch.Tensor, ...]
+
+LOW = -(2.0**15)  # a score so low that its exponential is nothing, and that float16 holds
+
+
+def forgets_signs(op: Op, arguments: Tensors) -> bool:
+    """Numbers whose sign is turned give results whose sign is turned, to the bit: what they are divided by knows no signs."""
+    import torch
+
+    x, *rest = arguments
+    signs = 1.0 - 2.0 * (torch.arange(x.shape[-1], device=x.device) % 2)
+    return same(op(x * signs.to(x.dtype), *rest), op(x, *rest) * signs.to(x.dtype))
+
+
+def only_grows(op: Op, arguments: Tensors) -> bool:
+    """A score that goes as low as can be takes its own share away, and lowers none of the others."""
+    (x,) = arguments
+    lowest = x.argmin(-1, keepdim=True)
+    before, after = op(x), op(x.scatter(-1, lowest, LOW))
+    kept = after.scatter(-1, lowest, 0) >= before.scatter(-1, lowest, 0)
+    return bool(kept.all()) and bool((after.gather(-1, lowest) < before.gather(-1, lowest)).all())
+
+
+def stands_alone(op: Op, arguments: Tensors) -> bool:
+    """One column of an argument made another changes that column of the result, and nothing else."""
+    column, before = arguments[0].shape[-1] // 2, op(*arguments)
+    for n, argument in enumerate(arguments):
+        changed = argument.clone()
+        changed[..., column] = changed[..., column] * 2 + 1
+        after = op(*arguments[:n], changed, *arguments[n + 1 :])
+        if same(after[..., column], before[..., column]):
+            return False
+        after = after.clone()
+        after[..., column] = before[..., column]
+        if not same(after, before):
+            return False
+    return True
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """To the bit: -0.0 is not 0.0."""
+    import torch
+
+    return a.dtype == b.dtype and torch.equal(a, b) and torch.equal(a.signbit(), b.signbit())
+
+
+SUMS_OF_SQUARES = Unreadable(
+    "it is a sum of squares behind a square root: no square is negative, so no two summands cancel, and the root "
+    "hides what one adds in the last place",
+    "turning the signs of numbers turns signs of the result, and changes nothing else",
+    forgets_signs,
+)
+ADDS_NOTHING = Unreadable(
+    "it adds nothing up: each number of its result is made of one number of each argument",
+    "another number in one place changes the result in that place, and nowhere else",
+    stands_alone,
+)
+LOWERING = "a score made as low as can be lowers none of the other results"
+SUM_OF_EXPONENTIALS = Unreadable(
+    "its denominator is a sum of exponentials: none is negative, so no two summands cancel, and software does not know their last bits",
+    LOWERING,
+    only_grows,
+)
+LOGARITHM_OF_A_SUM = Unreadable(
+    "it takes the logarithm of a sum of exponentials: none is negative, so no two summands cancel, and software does not know their last bits",
+    LOWERING,
+    only_grows,
+)

@@ -1,0 +1,73 @@
+"""Gradients of attention."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from detcheck.kernels.attention.dense import attention
+
+if TYPE_CHECKING:
+    import torch
+
+
+def differentiable(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
+    scale: float | None = None,
+    soft_cap: float = 0.0,
+) -> torch.Tensor:
+    """`attention`, with gradients for q, k and v where they are asked for."""
+    import torch
+
+    if not (torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))):
+        return attention(q, k, v, low, high, scale, soft_cap)
+
+    class Attention(torch.autograd.Function):
+        @staticmethod
+        def forward(context: object, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            context.save_for_backward(q, k, v)
+            return attention(q, k, v, low, high, scale, soft_cap)
+
+        @staticmethod
+        def backward(context: object, grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return gradients(grad, *context.saved_tensors, low, high, scale, soft_cap)
+
+    return Attention.apply(q, k, v)
+
+
+def gradients(
+    grad: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
+    scale: float | None = None,
+    soft_cap: float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of `attention` for q, k, v, from grad[B, H, L, D]: weights are computed again, in float32."""
+    import torch
+
+    batch, heads, _, dim = q.shape
+    share, keys = heads // k.shape[1], k.shape[2]
+    scale = dim**-0.5 if scale is None else scale
+    q32, g32 = q.float(), grad.float()
+    k32, v32 = (t.float().repeat_interleave(share, 1) for t in (k, v))
+    at = torch.arange(keys, device=q.device)
+    visible = ((at >= low[..., None]) & (at < high[..., None]))[:, None]
+    scores = q32 @ k32.transpose(-1, -2) * scale
+    capped = soft_cap * torch.tanh(scores / soft_cap) if soft_cap else scores
+    weights = torch.softmax(capped.masked_fill(~visible, float("-inf")), -1).masked_fill(~visible, 0.0)
+    d_weights = g32 @ v32.transpose(-1, -2)
+    d_scores = weights * (d_weights - (d_weights * weights).sum(-1, keepdim=True)) * scale
+    if soft_cap:
+        d_scores = d_scores * (1 - (capped / soft_cap) ** 2)
+
+    def shared(t: torch.Tensor) -> torch.Tensor:  # heads that share keys add their gradients up
+        return t.view(batch, k.shape[1], share, keys, dim).sum(2)
+
+    d_k, d_v = shared(d_scores.transpose(-1, -2) @ q32), shared(weights.transpose(-1, -2) @ g32)
+    return (d_scores @ k32).to(q.dtype), d_k.to(k.dtype), d_v.to(v.dtype)

@@ -1,0 +1,68 @@
+"""Ours in the place of the attention of Hugging Face models."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from detcheck.coverage import count, uncounted
+from detcheck.kernels.attention.autograd import differentiable
+from detcheck.kernels.attention.masks import visible
+from detcheck.kernels.attention.sdpa import refuse_dropout
+from detcheck.op import NotInvariantError
+
+if TYPE_CHECKING:
+    import torch
+
+# What transformers hands to attention that would change its result.
+ADDED_TO_SCORES = ("s_aux", "position_bias", "head_mask")
+
+
+def register(undo: contextlib.ExitStack) -> None:
+    """Attention of Hugging Face models: ours for those loaded with an implementation that ours is the like of, words for the others."""
+    from transformers import modeling_utils
+
+    known = modeling_utils.ALL_ATTENTION_FUNCTIONS
+    table = known._local_mapping
+    ours = {"sdpa": transformers_attention, "eager": transformers_attention}
+    for name in dict.fromkeys([*ours, *known.valid_keys()]):
+        before = table.get(name)
+        table[name] = ours.get(name) or refuse(name)
+        undo.callback(table.pop, name) if before is None else undo.callback(table.__setitem__, name, before)
+
+
+def transformers_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    is_causal: bool | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface: q[B, H, L, D] -> [B, L, H, D]. Without a mask it is causal, as there."""
+    refuse_dropout(dropout)
+    if added := [name for name in ADDED_TO_SCORES if others.get(name) is not None]:
+        raise NotInvariantError(
+            f"attention with {' and '.join(added)}, which {type(module).__name__} asks for, has no batch-invariant kernel"
+        )
+    count("transformers::attention")
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    with uncounted():
+        low, high = visible(query, key, attention_mask, causal, sliding_window)
+        out = differentiable(query, key, value, low, high, scaling, softcap or 0.0)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def refuse(name: str) -> Callable[..., Any]:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise NotInvariantError(
+            f"attention {name} has no batch-invariant kernel; load the model with --attn sdpa (attn_implementation='sdpa')"
+        )
+
+    return refuse
