@@ -16,11 +16,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from types import ModuleType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from detcheck import lookup
-from detcheck.judge.conditions import Judge
-from detcheck.records import Observation, Outcome, Schedule, Spec, Step, Subject
+
+if TYPE_CHECKING:
+    from detcheck.judge.conditions import Judge
+    from detcheck.records import Observation, Outcome, Schedule, Spec, Step, Subject
 
 
 class Session(Protocol):
