@@ -440,12 +440,12 @@ def finish(run: Run, format: Format) -> None:
 
 
 def show(run: Run, format: Format) -> None:
-    from detcheck.report import render
+    from detcheck.report import described, render
 
     if format is Format.TERMINAL:
         from detcheck.formats.terminal import render as terminal
 
-        text = terminal(run, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+        text = terminal(described(run), colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
     else:
         text = render(run, format)
     try:

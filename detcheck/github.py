@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import sys
 
-from detcheck.formats import md
 from detcheck.records import Run
+from detcheck.report import render, worst_first
 from detcheck.text import visible
-from detcheck.words import worst_first
 
 
 def publish(run: Run) -> None:
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         try:
             with open(summary, "a", encoding="utf-8") as file:
-                file.write(md.render(run) + "\n")
+                file.write(render(run, "md") + "\n")
         except OSError as error:
             print(f"detcheck: cannot append to GITHUB_STEP_SUMMARY: {error.strerror}", file=sys.stderr)
     if os.environ.get("GITHUB_ACTIONS") == "true" and run.exit_code:

@@ -21,8 +21,11 @@ from typing import TYPE_CHECKING, Protocol
 from detcheck import lookup
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from detcheck.blocks import Block
     from detcheck.judge.conditions import Judge
-    from detcheck.records import Observation, Outcome, Schedule, Spec, Step, Subject
+    from detcheck.records import Finding, Observation, Outcome, Schedule, Spec, Step, Subject
 
 
 class Session(Protocol):
@@ -61,6 +64,12 @@ class Probe:
     def judge(self) -> Judge | None:
         """None: samples are compared, as `judge.conditions` does it."""
         return part.findings if (part := self._part("judge", optional=True)) else None
+
+    @property
+    def describe(self) -> Callable[[Finding], tuple[Block, ...]]:
+        """What reports say of a finding."""
+        part = self._part("describe", optional=True)
+        return part.describe if part else importlib.import_module("detcheck.samples").describe
 
     def _part(self, name: str, optional: bool = False) -> ModuleType | None:
         path = f"detcheck.probes.{self.name}.{name}"

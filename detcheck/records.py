@@ -386,6 +386,8 @@ class Finding:
     metrics: Mapping[str, float] = field(default_factory=dict)
     mode_text: str = ""
     role: Role = Role.GATES
+    detail: object = None
+    """what the probe's judge found, for the probe's own description; no part of report.json"""
 
     @property
     def latent(self) -> bool:

@@ -1,25 +1,107 @@
-"""Run -> text. One file per format in `formats/`, each with `render(run) -> str`; found by its name."""
+"""Run -> Report -> text. A probe describes its findings in blocks, and a format in `formats/` draws them with `render(report) -> str`."""
 
 from __future__ import annotations
 
-from detcheck import lookup
+from detcheck import lookup, samples
+from detcheck.blocks import Report, Section
 from detcheck.files import write_file
-from detcheck.records import Run
+from detcheck.probe import Probe
+from detcheck.records import SEVERITY, Case, Environment, Finding, Role, Run, Verdict
+from detcheck.text import visible
+
+MEANING = {
+    Verdict.IDENTICAL: "every condition asked for was exercised, and all bits are equal",
+    Verdict.RUN_VARIANT: "equal conditions, different bits: true nondeterminism",
+    Verdict.BATCH_VARIANT: "each condition repeats itself, but conditions differ: not batch-invariant",
+    Verdict.DIVERGENT: "different bits, and whether by the run or the batch cannot be told",
+    Verdict.INACCURATE: "the result is wrong against float64 beyond the accuracy rule",
+    Verdict.INCONCLUSIVE: "not enough evidence for a verdict",
+    Verdict.FAILED: "it could not run, and nothing was observed",
+    Verdict.CERTIFIED: "nothing of the batch reaches the order in which it adds",
+    Verdict.REFUTED: "the batch reaches the order in which it adds",
+    Verdict.UNDECIDED: "what was read of the kernel does not show it either way",
+}
+
+
+ROLES = {Role.GATES: "", Role.CONTROL: " (control)", Role.REACTS: " (control)", Role.PLANTED: " (planted control)"}
 
 
 def render(run: Run, name: str) -> str:
     """The run in that format. Raises UsageError for a format there is not."""
-    return lookup.find("formats", name).render(run)
+    return lookup.find("formats", name).render(described(run))
 
 
 def write_all(run: Run) -> list[str]:
     """Puts every rendered report beside the run's data. Returns what could not be written: a full disk changes no verdict."""
-    troubles = []
+    troubles, report = [], described(run)
     for name in lookup.names("formats"):
-        file = lookup.find("formats", name).FILE
+        part = lookup.find("formats", name)
         try:
-            if file:
-                write_file(run.path / file, render(run, name).encode("utf-8"))
+            if part.FILE:
+                write_file(run.path / part.FILE, part.render(report).encode("utf-8"))
         except OSError as error:
-            troubles.append(f"cannot write {run.path / file}: {error.strerror or error}")
+            troubles.append(f"cannot write {run.path / part.FILE}: {error.strerror or error}")
     return troubles
+
+
+def described(run: Run) -> Report:
+    """What formats draw, the worst first."""
+    sections = [section(finding) for finding in worst_first(run)]
+    return Report(
+        run,
+        gating=tuple(s for s in sections if s.finding.role is Role.GATES),
+        controls=tuple(s for s in sections if s.finding.role is not Role.GATES),
+        judged="cases" if run.subject and run.subject.cases else "prompts",
+        tally=tally_line(run),
+        servers=servers(run.subject.environment) if run.subject and not run.subject.environment.threads else (),
+    )
+
+
+def section(finding: Finding) -> Section:
+    probe = finding.case.probe
+    describe = Probe(probe).describe if probe in lookup.names("probes") else samples.describe
+    return Section(finding, subject_line(finding), visible(finding.note) or MEANING[finding.verdict], describe(finding))
+
+
+def worst_first(run: Run) -> list[Finding]:
+    """Those that gate first, then the controls."""
+    return sorted(
+        run.findings, key=lambda f: (f.role is not Role.GATES, SEVERITY.index(f.verdict), f.mode_count - f.samples)
+    )
+
+
+def subject_line(finding: Finding) -> str:
+    case = finding.case
+    return (
+        " · ".join(
+            part
+            for part in (
+                case.probe,
+                visible(case.subject),
+                replica(case),
+                case.kernels,
+                case.dtype,
+                visible(case.input),
+            )
+            if part
+        )
+        + ROLES[finding.role]
+    )
+
+
+def replica(case: Case) -> str:
+    return f"replica {case.replica}" if case.replica else ""
+
+
+def tally_line(run: Run) -> str:
+    counts = {v: sum(f.verdict is v for f in run.findings if f.role is Role.GATES) for v in SEVERITY}
+    return ", ".join(f"{n} {v}" for v, n in counts.items() if n)
+
+
+def servers(environment: Environment) -> tuple[tuple[str, str], ...]:
+    """What each server is, and what it was found to do."""
+    found: dict[str, list[str]] = {}
+    for name, said in environment.flags.items():
+        server, _, what = name.partition(".")
+        found.setdefault(server, []).append(f"{what}: {said}" if what else said)
+    return tuple((visible(server), visible("; ".join(said))) for server, said in found.items())

@@ -6,6 +6,8 @@ python docs/pictures.py
 from pathlib import Path
 
 import detcheck
+from detcheck.blocks import Trees
+from detcheck.probes.order.describe import describe
 from detcheck.probes.order.options import Options
 from detcheck.records import Kernels
 from detcheck.summation.svg import picture
@@ -20,7 +22,10 @@ for name, (options, kernels) in ASKED.items():
     spec = detcheck.Spec("order", options, kernels=kernels, device="cpu", batch_sizes=(1, 2, 4, 64))
     run = detcheck.run(spec)
     (finding,) = run.findings
-    svg = picture(finding.evidence["orders"]).replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    (trees,) = (block.trees for block in describe(finding) if isinstance(block, Trees))
+    svg = picture([(tree.title, tree.outline) for tree in trees if tree.outline]).replace(
+        "<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1
+    )
     svg = (
         svg.replace("currentColor", INK)
         .replace("var(--bar)", MARKED)

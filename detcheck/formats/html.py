@@ -7,64 +7,57 @@ from __future__ import annotations
 
 import io
 
-from detcheck import __version__, words
-from detcheck.records import Finding, Fork, Run
-from detcheck.summation import svg as tree_svg
+from detcheck import __version__
+from detcheck.blocks import BINS, MARGIN, Forks, Histogram, Report, Section, Trees, branch_text
+from detcheck.records import Fork, Run
+from detcheck.summation import svg
 from detcheck.text import visible
 
 MOST_FINDINGS = 200  # sections of a page that still opens at once; report.json has all
 MOST_FORKS = 200  # of a finding
 MOST_BRANCHES = 50  # of a fork
-BINS = 40
+BARS = 40
 INK, BAR = "#010203", "#030201"  # stand-ins in the plot, for colours that the page's own style decides
 
 FILE = "report.html"  # in the run's folder
 
 
-def render(run: Run) -> str:
+def render(report: Report) -> str:
     from jinja2 import Environment, PackageLoader
 
     env = Environment(
         loader=PackageLoader("detcheck", "formats"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    findings = words.worst_first(run)
+    run, sections = report.run, report.sections
     return env.get_template("report.html.j2").render(
         run=run,
         version=__version__,
-        margin=words.MARGIN,
-        findings=[section(f, n) for n, f in enumerate(findings[:MOST_FINDINGS])],
-        left_out=max(0, len(findings) - MOST_FINDINGS),
-        judged=words.what_is_judged(run),
-        tally=words.tally_line(run),
+        margin=MARGIN,
+        sections=[drawn(s, n) for n, s in enumerate(sections[:MOST_FINDINGS])],
+        of=len(sections),
+        left_out=max(0, len(sections) - MOST_FINDINGS),
+        judged=report.judged,
+        tally=report.tally,
         warnings=[visible(w) for w in run.warnings],
         reproduce=visible(run.spec.command()),
         facts=facts(run),
     )
 
 
-def section(f: Finding, n: int) -> dict[str, object]:
-    title, histogram = words.which_histogram(f)
-    return {
-        "finding": f,
-        "note": visible(f.note),
-        "subject": words.subject_line(f),
-        "totals": words.totals(f) if f.samples else "",
-        # An order's outline is drawn; its other lines stay.
-        "figures": [line for line in words.figures(f) if not line.startswith("   ") or line.startswith("   with ")],
-        "title": title,
-        "bins": words.histogram_bins(histogram, BINS),
-        "plot": plot(words.histogram_bins(histogram, BINS), title, n) if histogram else "",
-        "orders": tree_svg.picture(f.evidence.get("orders", ())),
-        "tree": nested(f.forks[:MOST_FORKS]),
-        "forks_left_out": max(0, len(f.forks) - MOST_FORKS),
-        "sizes": words.size_table(f),
-        "conditions": words.condition_table(f),
-        "not_tried": [visible(line) for line in words.not_tried(f)],
-        "coverage": words.coverage_lines(f),
-        "cause": words.likely_cause(f),
-        "advice": words.advice(f),
-        "mode_text": visible(f.mode_text),
-    }
+def drawn(section: Section, n: int) -> dict[str, object]:
+    """A section with what the template cannot draw: its blocks are (kind, block, picture or nested forks)."""
+    parts: list[tuple[str, object, object]] = []
+    for block in section.blocks:
+        made: object = None
+        match block:
+            case Histogram(title):
+                made = plot(block.bins(BARS), title, n)
+            case Trees(trees):
+                made = svg.picture([(tree.title, tree.outline) for tree in trees if tree.outline])
+            case Forks(forks):
+                made = nested(forks[:MOST_FORKS]), max(0, len(forks) - MOST_FORKS)
+        parts.append((type(block).__name__, block, made))
+    return {"finding": section.finding, "subject": section.subject, "note": section.note, "blocks": parts}
 
 
 def nested(forks: tuple[Fork, ...]) -> list[dict[str, object]]:
@@ -78,7 +71,7 @@ def nested(forks: tuple[Fork, ...]) -> list[dict[str, object]]:
             continue
         for n, b in enumerate(fork.branches[:MOST_BRANCHES]):
             branch = {"index": fork.index, "count": b.count, "share": b.count / total, "margin": b.margin, "below": []}
-            branches[fork.id, n] = branch | {"text": words.branch_text(fork, n)}
+            branches[fork.id, n] = branch | {"text": branch_text(fork, n)}
             above.append(branches[fork.id, n])
         if len(fork.branches) > MOST_BRANCHES:
             rest = fork.branches[MOST_BRANCHES:]
@@ -103,12 +96,12 @@ def plot(bins: list[tuple[str, int]], title: str, n: int) -> str:
         axes.set_ylabel("samples")
         axes.spines[["top", "right"]].set_visible(False)
         axes.yaxis.get_major_locator().set_params(integer=True)
-        axes.tick_params("x", labelrotation=0 if len(bins) <= words.BINS else 90)
+        axes.tick_params("x", labelrotation=0 if len(bins) <= BINS else 90)
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(BAR, "var(--bar)")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    drawn = out.getvalue()
+    drawn = drawn[drawn.index("<svg") :].replace(INK, "currentColor").replace(BAR, "var(--bar)")
+    return drawn.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
 
 
 def facts(run: Run) -> dict[str, str]:

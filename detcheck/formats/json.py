@@ -7,17 +7,18 @@ import math
 from dataclasses import asdict
 
 from detcheck import __version__
-from detcheck.records import SCHEMA_VERSION, Finding, Run
-from detcheck.words import worst_first
+from detcheck.blocks import Report
+from detcheck.records import SCHEMA_VERSION, Finding
 
 FILE = "report.json"  # in the run's folder
 
 
-def render(run: Run) -> str:
-    return json.dumps(document(run), indent=1, sort_keys=True, allow_nan=False) + "\n"
+def render(report: Report) -> str:
+    return json.dumps(document(report), indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
-def document(run: Run) -> dict[str, object]:
+def document(report: Report) -> dict[str, object]:
+    run = report.run
     subject = run.subject
     return {
         "schema_version": SCHEMA_VERSION,
@@ -38,7 +39,7 @@ def document(run: Run) -> dict[str, object]:
             "samples": sum(f.samples for f in run.findings),
             "missing": sum(f.missing for f in run.findings),
             "verdicts": {v: sum(f.verdict is v for f in run.findings) for v in {f.verdict for f in run.findings}},
-            "worst_first": [f.case.input for f in worst_first(run)],
+            "worst_first": [s.finding.case.input for s in report.sections],
             "interrupted": run.interrupted,
             "warnings": list(run.warnings),
         },
@@ -47,7 +48,7 @@ def document(run: Run) -> dict[str, object]:
 
 
 def finding(f: Finding) -> dict[str, object]:
-    record = {name: getattr(f, name) for name in f.__dataclass_fields__}
+    record = {name: getattr(f, name) for name in f.__dataclass_fields__ if name != "detail"}
     return strict(record | {"case": asdict(f.case), "forks": [asdict(fork) for fork in f.forks], "latent": f.latent})
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from detcheck.records import Finding, Run
+from detcheck.blocks import Report, Section, sentences
 from detcheck.text import visible
-from detcheck.words import advice, figures, likely_cause, subject_line, totals
 
 FILE = "junit.xml"  # in the run's folder
 
 
-def render(run: Run) -> str:
-    codes = [f.exit_code(run.spec.fail_on) for f in run.findings]
+def render(report: Report) -> str:
+    run = report.run
+    codes = [s.finding.exit_code(run.spec.fail_on) for s in report.sections]
     counts = {"tests": len(codes), "failures": codes.count(1), "errors": codes.count(3) + codes.count(4), "skipped": 0}
     suite = ET.Element(
         "testsuite",
@@ -25,18 +25,19 @@ def render(run: Run) -> str:
     facts |= {f"warning.{n}": warning for n, warning in enumerate(run.warnings)}
     for name, value in facts.items():
         ET.SubElement(properties, "property", {"name": name, "value": visible(value)})
-    for f, code in zip(run.findings, codes, strict=True):
-        suite.append(case(f, code))
+    for section, code in zip(report.sections, codes, strict=True):
+        suite.append(case(section, code))
     ET.indent(suite)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suite, encoding="unicode") + "\n"
 
 
-def case(f: Finding, code: int) -> ET.Element:
-    element = ET.Element("testcase", {"classname": f"detcheck.{f.case.probe}", "name": visible(subject_line(f))})
-    body = "\n".join(visible(line) for line in (f.note, totals(f), *figures(f), likely_cause(f), advice(f)) if line)
+def case(section: Section, code: int) -> ET.Element:
+    f = section.finding
+    element = ET.Element("testcase", {"classname": f"detcheck.{f.case.probe}", "name": section.subject})
+    body = "\n".join(visible(line) for line in (section.note, *sentences(section)))
     if code:
         ET.SubElement(
-            element, "failure" if code == 1 else "error", {"type": str(f.verdict), "message": visible(f.note)}
+            element, "failure" if code == 1 else "error", {"type": str(f.verdict), "message": section.note}
         ).text = body
     else:
         ET.SubElement(element, "system-out").text = f"{f.verdict}\n{body}"

@@ -4,90 +4,86 @@ from __future__ import annotations
 
 import re
 
-from detcheck.records import Finding, Fork, Run
-from detcheck.text import visible
-from detcheck.words import (
+from detcheck.blocks import (
     MARGIN,
     SHOWN_FINDINGS,
     SHOWN_FORKS,
-    advice,
+    Block,
+    Facts,
+    Forks,
+    Histogram,
+    Report,
+    Section,
+    Table,
+    Text,
+    Totals,
+    Trees,
     branch_text,
-    condition_table,
-    controls,
-    coverage_lines,
-    figures,
-    gating,
-    histogram_bins,
-    likely_cause,
-    not_tried,
-    server_lines,
-    size_table,
-    subject_line,
-    tally_line,
-    totals,
-    what_is_judged,
-    which_histogram,
+    outlined,
 )
+from detcheck.records import Fork
+from detcheck.text import visible
 
 BAR = 30  # characters of the longest bar
 
 FILE = "report.md"  # in the run's folder
 
 
-def render(run: Run) -> str:
-    findings = gating(run)
+def render(report: Report) -> str:
+    run, sections = report.run, report.gating
     parts = [f"# detcheck: {run.verdict}", ""]
-    if len(findings) > 1:
-        parts += [f"{len(findings)} {what_is_judged(run)}: {tally_line(run)}", ""]
-    for finding in findings[:SHOWN_FINDINGS]:
-        parts += one(finding)
-    if len(findings) > SHOWN_FINDINGS:
-        parts += [f"... and {len(findings) - SHOWN_FINDINGS} more findings; report.json has all", ""]
-    for f in controls(run):
-        parts += [f"- {f.verdict}: {inert(subject_line(f))}: {inert(f.note)}", ""]
+    if len(sections) > 1:
+        parts += [f"{len(sections)} {report.judged}: {report.tally}", ""]
+    for section in sections[:SHOWN_FINDINGS]:
+        parts += one(section)
+    if len(sections) > SHOWN_FINDINGS:
+        parts += [f"... and {len(sections) - SHOWN_FINDINGS} more findings; report.json has all", ""]
+    for control in report.controls:
+        parts += [f"- {control.finding.verdict}: {inert(control.subject)}: {inert(control.note)}", ""]
     parts += [f"> warning: {inert(warning)}\n" for warning in run.warnings]
     parts += ["Reproduce:", "", *fenced(run.spec.command()), ""]
     if run.subject:
         env = run.subject.environment
         packages = ", ".join(f"{name} {version}" for name, version in env.packages.items())
-        parts += ["| | |", "|---|---|"]
+        rows = dict(report.servers)
         if env.threads:
             rows = {"device": env.device, "processor": f"{env.processor}, {env.threads} threads", "packages": packages}
-        else:
-            rows = dict(line.split(": ", 1) for line in server_lines(env))
         rows |= {f"{name} SHA-256": digest for name, digest in run.subject.digests.items()}
-        parts += [f"| {name} | {inert(value)} |" for name, value in rows.items()] + [""]
+        parts += ["| | |", "|---|---|", *(f"| {name} | {inert(value)} |" for name, value in rows.items()), ""]
     return "\n".join(parts)
 
 
-def one(f: Finding) -> list[str]:
-    parts = [f"## {f.verdict}: {inert(subject_line(f))}", "", inert(f.note), ""]
-    if f.samples:
-        parts += [*fenced(totals(f)), "", *(f"- {line}" for line in figures(f)), ""]
-    title, histogram = which_histogram(f)
-    if histogram:
-        bins = histogram_bins(histogram)
-        most = max(count for _, count in bins)
-        lines = [
-            f"{label:>11} {'█' * max(1 if count else 0, round(BAR * count / most))} {count}" for label, count in bins
-        ]
-        parts += [f"### {title}", "", *fenced("\n".join(lines)), ""]
-    if f.forks:
-        parts += [f"### Forks ({MARGIN})", "", *tree(f.forks), ""]
-    if sizes := size_table(f):
-        parts += [f"| {' | '.join(sizes[0])} |", "|---:" * len(sizes[0]) + "|"]
-        parts += [f"| {' | '.join(line)} |" for line in sizes[1:]]
-        parts += ["", *(f"- not tried: {inert(line)}" for line in not_tried(f)), ""]
-    elif table := condition_table(f):
-        parts += [
-            "### Conditions" if "calls" not in f.evidence else "### Ops",
-            "",
-            f"| {' | '.join(table[0])} |",
-            "|---" + "|---:" * (len(table[0]) - 1) + "|",
-        ]
-        parts += [f"| {inert(name)} | {' | '.join(map(inert, counts))} |" for name, *counts in table[1:]]
-        parts += ["", *(f"- not tried: {line}" for line in not_tried(f)), ""]
-    return parts + [line + "\n" for line in (*coverage_lines(f), likely_cause(f), advice(f)) if line]
+def one(section: Section) -> list[str]:
+    parts = [f"## {section.finding.verdict}: {inert(section.subject)}", "", inert(section.note), ""]
+    for block in section.blocks:
+        parts += drawn(block)
+    return parts
+
+
+def drawn(block: Block) -> list[str]:
+    match block:
+        case Totals(line):
+            return [*fenced(line), ""]
+        case Facts(lines):
+            return [*(f"- {line}" for line in lines), ""]
+        case Trees(trees):
+            return [*(f"- {line}" for t in trees for line in (t.line, *outlined(t))), ""]
+        case Histogram(title):
+            bins = block.bins()
+            most = max(count for _, count in bins)
+            lines = (f"{name:>11} {'█' * max(1 if n else 0, round(BAR * n / most))} {n}" for name, n in bins)
+            return [f"### {title}", "", *fenced("\n".join(lines)), ""]
+        case Forks(forks):
+            return [f"### Forks ({MARGIN})", "", *tree(forks), ""]
+        case Table(title, (headings, *lines), names_first, notes, on_pages=False):
+            numbers = "|---:" * (len(headings) - names_first)
+            plain = inert if names_first else str
+            cells = [f"| {' | '.join(map(plain, line))} |" for line in lines]
+            head = [f"| {' | '.join(headings)} |", f"{'|---' if names_first else ''}{numbers}|"]
+            return [f"### {title}", "", *head, *cells, "", *(f"- {note}" for note in notes), ""]
+        case Text(lines):
+            return [f"{line}\n" for line in lines]
+    return []
 
 
 def tree(forks: tuple[Fork, ...]) -> list[str]:

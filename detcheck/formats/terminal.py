@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Sequence
 from typing import Literal
 
 from rich.console import Console, Group, RenderableType
@@ -11,31 +12,23 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from detcheck.records import Finding, Fork, Run, Verdict
-from detcheck.text import visible
-from detcheck.words import (
+from detcheck import blocks
+from detcheck.blocks import (
     MARGIN,
-    MEANING,
     SHOWN_FINDINGS,
     SHOWN_FORKS,
-    advice,
+    Facts,
+    Forks,
+    Histogram,
+    Report,
+    Section,
+    Totals,
+    Trees,
     branch_text,
-    condition_table,
-    controls,
-    coverage_lines,
-    figures,
-    gating,
-    histogram_bins,
-    likely_cause,
-    not_tried,
-    server_lines,
-    size_table,
-    subject_line,
-    tally_line,
-    totals,
-    what_is_judged,
-    which_histogram,
+    outlined,
 )
+from detcheck.records import Fork, Verdict
+from detcheck.text import visible
 
 FILE = None  # it is for a screen; the run's folder holds the other formats
 COLOURS = {
@@ -45,7 +38,7 @@ SHOWN_LINES = 60  # of verdicts, where there is one for each op and implementati
 BAR = 40  # characters of the longest bar
 
 
-def render(run: Run, colour: bool = False) -> str:
+def render(report: Report, colour: bool = False) -> str:
     out = io.StringIO()
     width = shutil.get_terminal_size((100, 24)).columns
     console = Console(
@@ -55,23 +48,23 @@ def render(run: Run, colour: bool = False) -> str:
         color_system="standard" if colour else None,
         highlight=False,
     )
-    console.print(whole(run))
+    console.print(whole(report))
     return out.getvalue()
 
 
-def whole(run: Run) -> RenderableType:
+def whole(report: Report) -> RenderableType:
     parts: list[RenderableType] = []
-    findings = gating(run)
-    if len(findings) > 1:
-        parts += [verdict_line(run.verdict, f"over {len(findings)} {what_is_judged(run)}: {tally_line(run)}"), Text()]
-    if len(findings) > 1 and run.subject and run.subject.cases:
-        parts += [*(verdict_line(f.verdict, subject_line(f)) for f in findings[:SHOWN_LINES]), Text()]
-    for finding in findings[:SHOWN_FINDINGS]:
-        parts += [one(finding), Text()]
-    if len(findings) > SHOWN_FINDINGS:
-        parts += [Text(f"... and {len(findings) - SHOWN_FINDINGS} more findings; report.json has all"), Text()]
-    for control in controls(run):
-        parts += [verdict_line(control.verdict, subject_line(control)), Text(visible(control.note)), Text()]
+    run, sections = report.run, report.gating
+    if len(sections) > 1:
+        parts += [verdict_line(run.verdict, f"over {len(sections)} {report.judged}: {report.tally}"), Text()]
+    if len(sections) > 1 and run.subject and run.subject.cases:
+        parts += [*(verdict_line(s.finding.verdict, s.subject) for s in sections[:SHOWN_LINES]), Text()]
+    for section in sections[:SHOWN_FINDINGS]:
+        parts += [one(section), Text()]
+    if len(sections) > SHOWN_FINDINGS:
+        parts += [Text(f"... and {len(sections) - SHOWN_FINDINGS} more findings; report.json has all"), Text()]
+    for control in report.controls:
+        parts += [verdict_line(control.finding.verdict, control.subject), Text(control.note), Text()]
     for warning in run.warnings:
         parts.append(Text(f"warning: {visible(warning)}", style="yellow"))
     if run.subject:
@@ -82,8 +75,7 @@ def whole(run: Run) -> RenderableType:
             where = f"on {visible(env.device)}, {env.processor}, {env.threads} threads; {packages}"
             digests = ", ".join(f"{name} {digest[:12]}" for name, digest in run.subject.digests.items())
             parts += [Text(where, style="dim"), Text(digests, style="dim")]
-        else:  # a server
-            parts += [Text(visible(line), style="dim") for line in server_lines(env)]
+        parts += [Text(f"{server}: {what}", style="dim") for server, what in report.servers]
     parts.append(Text(f"reproduce: {visible(run.spec.command())}", style="dim"))
     if run.path:
         parts.append(Text(f"run: {visible(str(run.path))}", style="dim"))
@@ -94,33 +86,34 @@ def verdict_line(verdict: Verdict, rest: str) -> Text:
     return Text.assemble((str(verdict), f"bold {COLOURS.get(verdict, 'red')}"), f"  {rest}")
 
 
-def one(f: Finding) -> RenderableType:
-    parts: list[RenderableType] = [
-        verdict_line(f.verdict, subject_line(f)),
-        Text(visible(f.note) or MEANING[f.verdict]),
-        Text(),
-    ]
-    if f.samples:
-        parts += [Text(totals(f), style="bold"), *(Text(line) for line in figures(f)), Text()]
-    title, histogram = which_histogram(f)
-    if histogram:
-        parts += [Text(title, style="bold"), bars(histogram_bins(histogram)), Text()]
-    if f.forks:
-        parts += [
-            Text.assemble(("Forks", "bold"), (f"  ({MARGIN})", "dim")),
-            tree(f.forks),
-            Text(),
-        ]
-    if sizes := size_table(f):
-        parts += [columns(sizes), *(Text(f"not tried: {visible(line)}", style="dim") for line in not_tried(f)), Text()]
-    elif table := condition_table(f):
-        parts += [
-            columns(table, first="left"),
-            *(Text(f"not tried: {visible(line)}", style="dim") for line in not_tried(f)),
-            Text(),
-        ]
-    parts += [Text(line) for line in (*coverage_lines(f), likely_cause(f), advice(f)) if line]
-    return Group(*parts)
+def one(section: Section) -> RenderableType:
+    parts: list[RenderableType] = [verdict_line(section.finding.verdict, section.subject), Text(section.note), Text()]
+    facts: list[Text] = []
+    for block in section.blocks:
+        match block:
+            case Totals(line):
+                facts.append(Text(line, style="bold"))
+            case Facts(lines):
+                facts += map(Text, lines)
+            case Trees(trees):
+                facts += (Text(line) for t in trees for line in (t.line, *outlined(t)))
+            case _:
+                parts += [*facts, *([Text()] if facts else []), *drawn(block)]
+                facts = []
+    return Group(*parts, *facts, *([Text()] if facts else []))
+
+
+def drawn(block: blocks.Block) -> list[RenderableType]:
+    match block:
+        case Histogram(title):
+            return [Text(title, style="bold"), bars(block.bins()), Text()]
+        case Forks(forks):
+            return [Text.assemble(("Forks", "bold"), (f"  ({MARGIN})", "dim")), tree(forks), Text()]
+        case blocks.Table(_, lines, names_first, notes, on_pages=False):
+            return [columns(lines, "left" if names_first else "right"), *(Text(n, style="dim") for n in notes), Text()]
+        case blocks.Text(lines):
+            return [Text(line) for line in lines]
+    return []
 
 
 def bars(bins: list[tuple[str, int]]) -> Table:
@@ -155,7 +148,7 @@ def tree(forks: tuple[Fork, ...]) -> Tree:
     return root
 
 
-def columns(lines: list[list[str]], first: Literal["left", "right"] = "right") -> Table:
+def columns(lines: Sequence[Sequence[str]], first: Literal["left", "right"]) -> Table:
     table = Table(box=None, pad_edge=False)
     for n, heading in enumerate(lines[0]):
         table.add_column(heading, justify="right" if n else first, overflow="fold")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from detcheck.summation.fold import Fold
 
 SPLITS = 8  # at most so many long parts are a split; more are blocks
@@ -163,28 +166,45 @@ def distinct(f: Fold) -> int:
     return len(seen)
 
 
-def outline(f: Fold, marked: frozenset[str] = frozenset(), mark: str = "  <- differs") -> list[str]:
-    """The tree as lines of text, an equal subtree once. `marked`: names of folds to point at."""
-    lines: list[str] = []
-    todo: list[tuple[Fold, int, str, str, str]] = [(f, 0, "", "", "")]
+@dataclass(frozen=True)
+class Entry:
+    """A line of an outline."""
+
+    depth: int
+    last: bool
+    """whether nothing of its parent comes behind it"""
+    text: str
+
+
+def outline(f: Fold, marked: frozenset[str] = frozenset(), mark: str = "  <- differs") -> list[Entry]:
+    """The tree, an equal subtree once. `marked`: names of folds to point at."""
+    entries: list[Entry] = []
+    todo: list[tuple[Fold, int, bool, str]] = [(f, 0, True, "")]
     while todo:
-        g, depth, lead, under, where = todo.pop()
-        if len(lines) == LINES:
-            lines.append("...")
+        g, depth, last, where = todo.pop()
+        if len(entries) == LINES:
+            entries.append(Entry(0, True, "..."))
             break
-        lines.append(f"{lead}{where}{title(g)}{mark if g.name in marked and g.kind != 'leaf' else ''}")
-        if g.kind in ("leaf", "lanes") or (len(g.parts) == 1 and g.parts[0][1].kind == "leaf"):
+        pointed = mark if g.name in marked and g.kind != "leaf" else ""
+        ends = g.kind in ("leaf", "lanes") or (len(g.parts) == 1 and g.parts[0][1].kind == "leaf")
+        cut = " ..." if depth > DEPTH and not ends else ""
+        entries.append(Entry(depth, last, f"{where}{title(g)}{pointed}{cut}"))
+        if ends or cut:
             continue
-        if depth > DEPTH:
-            lines[-1] += " ..."
-            continue
-        shown = [(offset, part) for offset, part in g.parts]
-        for n, (offset, part) in reversed(list(enumerate(shown))):
-            end = n == len(shown) - 1
-            said = f"+{offset}: " if len(shown) > 1 else ""
-            todo.append(
-                (part, depth + 1, f"{under}{'└─ ' if end else '├─ '}", f"{under}{'   ' if end else '│  '}", said)
-            )
+        for n, (offset, part) in reversed(list(enumerate(g.parts))):
+            said = f"+{offset}: " if len(g.parts) > 1 else ""
+            todo.append((part, depth + 1, n == len(g.parts) - 1, said))
+    return entries
+
+
+def drawn(entries: Sequence[Entry]) -> list[str]:
+    """An outline as lines of text."""
+    lines, ended = [], {}  # depth -> whether what was drawn there last was the last of its parent
+    for entry in entries:
+        ended[entry.depth] = entry.last
+        lead = "".join("   " if ended[d] else "│  " for d in range(1, entry.depth))
+        branch = ("└─ " if entry.last else "├─ ") if entry.depth else ""
+        lines.append(lead + branch + entry.text)
     return lines
 
 

@@ -1,14 +1,14 @@
 """Revealed orders of addition as one SVG: a box for each line of a folded tree, orders side by side, what differs marked.
 
-It draws the outline that `tree_words.py` makes, in which equal subtrees are one entry with a count: 4096 summands stay a few boxes.
+It draws an outline (`describe.outline`), in which equal subtrees are one entry with a count: 4096 summands stay a few boxes.
 """
 
 from __future__ import annotations
 
 import html
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from detcheck.summation.describe import Entry
 from detcheck.text import visible
 
 ROW, INDENT, BOX = 30, 22, 22  # heights and steps, in px
@@ -17,35 +17,27 @@ SHOWN = 110  # letters of a box; all of them are in its tooltip
 ACROSS = 2  # orders beside each other
 
 
-def picture(orders: Sequence[Mapping[str, object]]) -> str:
-    """The orders that are sure, as an SVG element; "" where none is. Marked is what the first of them has not, and in the first what another has not."""
-    sure = [(n + 1, order) for n, order in enumerate(orders) if order["sure"]]
-    if not sure:
+def picture(orders: Sequence[tuple[str, Sequence[Entry]]]) -> str:
+    """Orders, each with a title, as an SVG element; "" where there is none. Marked is what the first of them has not, and in the first what another has not."""
+    if not orders:
         return ""
-    trees = [[parsed(line) for line in order["outline"]] for _, order in sure]
+    trees = [[(entry.depth, entry.text) for entry in entries] for _, entries in orders]
     parts, x, y, widest, tallest = [], 0.0, 0.0, 0.0, 0.0
-    for k, ((n, order), boxes) in enumerate(zip(sure, trees, strict=True)):
+    for k, ((title, _), boxes) in enumerate(zip(orders, trees, strict=True)):
         if k and k % ACROSS == 0:
             x, y, tallest = 0.0, y + tallest, 0.0
         others = trees[1:] if k == 0 else trees[:1]
         common = [set(other) for other in others]
         marked = [any(box not in other for other in common) for box in boxes]
         width = max(INDENT * depth + LETTER * len(short(text)) + 12 for depth, text in boxes)
-        title = f"order {n} · {order['tree']} · {str(order['conditions'][0]).partition(' (')[0]}"
         width = max(width, LETTER * len(title) + 12)
         parts.append(f'<g transform="translate({x:.0f} {y:.0f})">{drawn(title, boxes, marked)}</g>')
         tallest = max(tallest, ROW * (len(boxes) + 1) + 12)
         x += width + 24
         widest = max(widest, x)
-    label = f"{len(sure)} order{'s' if len(sure) > 1 else ''} of addition"
+    label = f"{len(orders)} order{'s' if len(orders) > 1 else ''} of addition"
     size = f'viewBox="0 0 {widest:.0f} {y + tallest:.0f}" style="max-width: {widest:.0f}px"'
     return f'<svg role="img" aria-label="{label}" {size} font-size="11" fill="currentColor">{"".join(parts)}</svg>'
-
-
-def parsed(line: str) -> tuple[int, str]:
-    """(depth, text) of a line of an outline."""
-    lead = re.match(r"[│├└─ ]*", line).group()
-    return len(lead) // 3, line[len(lead) :]
 
 
 def short(text: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from detcheck import runner
 from detcheck.records import Case, Finding, Verdict
 from detcheck.report import render
-from detcheck.words import advice
+from detcheck.samples import advice
 
 HOSTILE = [
     "[/INST] </s> <|im_end|>",
@@ -185,10 +185,9 @@ def test_html_in_a_browser(diverging, hostile, tmp_path, scheme):
 
 
 def test_advice_is_for_whoever_can_follow_it():
-    """Torch's flags are no use to somebody who asks a URL; a culprit comes with its own."""
+    """Torch's flags are no use to somebody who asks a URL."""
     case = Case("completions", "model", "stock", "float32", "0")
     noisy = Finding(case, Verdict.RUN_VARIANT, "")
     assert "use_deterministic_algorithms" in advice(noisy)
     asked = advice(replace(noisy, case=replace(case, dtype="")))
     assert "torch" not in asked and "whoever runs it" in asked
-    assert advice(replace(noisy, evidence={"culprit": {"op": "aten::mm"}})) == ""

@@ -4,7 +4,7 @@ import pytest
 from scripted import LATENT, OTHER, SAME, SHORT, Scripted, completion, observe
 
 from detcheck.records import FailOn, Verdict
-from detcheck.words import figures
+from detcheck.samples import figures
 
 
 def big(rows, slot, call):

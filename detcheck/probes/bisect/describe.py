@@ -1,4 +1,4 @@
-"""What is said of a culprit: where it is, how it differs, and what to do. Pure."""
+"""What reports say of a culprit: where it is, how it differs, and what to do."""
 
 from __future__ import annotations
 
@@ -6,11 +6,35 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from detcheck import samples
+from detcheck.blocks import Block, Facts, Table, Text, Totals
 from detcheck.op import replaceable
+from detcheck.records import Finding
+from detcheck.text import visible
 
 OURS = "detcheck.batch_invariant() runs ours in its place (--kernels batch-invariant; in vLLM DETCHECK_KERNELS=batch-invariant)"
 # Modules of vLLM's that run on ours when DETCHECK_KERNELS says so, by the end of their names.
 REPLACED_MODULES = ("Linear", "Attention", "RMSNorm", "SiluAndMul", "GeluAndMul", "LogitsProcessor", "Sampler")
+
+
+SHOWN_OPS = 24  # of the table; report.json has all
+
+
+def describe(finding: Finding) -> tuple[Block, ...]:
+    evidence = finding.evidence
+    if "culprit" not in evidence and "bisection" not in evidence:  # it could not be asked
+        return samples.describe(finding)
+    blocks: list[Block] = []
+    if finding.samples:
+        blocks.append(Totals(visible(headline(evidence))))
+        if said := tuple(visible(line) for line in lines(evidence)):
+            blocks.append(Facts(said))
+    if "calls" in evidence:
+        cells = (tuple(map(visible, line)) for line in rows(evidence, SHOWN_OPS))
+        blocks.append(Table("Ops", tuple(cells)))
+    advice = "" if evidence.get("culprit") else samples.advice(finding)
+    said = tuple(line for line in (*samples.coverage_lines(finding), advice) if line)
+    return (*blocks, Text(said)) if said else tuple(blocks)
 
 
 def bare(op: str) -> str:

@@ -9,11 +9,6 @@ from pathlib import PurePath
 from detcheck.judge.tally import Tally
 from detcheck.records import Case, Finding, Outcome, Step, Verdict
 
-NOT_PROVEN = (
-    "not proven: that the matrix unit treats every row of a tile alike, that the driver runs the binary as it is, "
-    "and what the code that launches it does"
-)
-
 SHOWN = 2  # of what speaks against a kernel, in its note: the rest mostly follows from it
 
 
@@ -74,11 +69,3 @@ def findings(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: M
         evidence={"certificate": facts, "compared": "code"},
     )
     return [judged_as]
-
-
-def summary(facts: Mapping[str, object]) -> str:
-    """The compiled kernel in a line."""
-    binaries = ", ".join(digest[:12] for each in facts["binaries"].values() for digest in each)
-    instructions = ", ".join(f"{n} {name}" for name, n in facts["instructions"].items()) or "no matrix instructions"
-    spills = f"{facts['spills']} bytes spilled" if facts["spills"] else "nothing spilled"
-    return f"{facts['registers']} registers, {spills}, {facts['shared_bytes']} bytes of shared memory, {instructions}; binary {binaries}"

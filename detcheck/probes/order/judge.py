@@ -5,6 +5,7 @@ Only orders of one output are compared: an op may add column 0 otherwise than co
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections import defaultdict
@@ -12,12 +13,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from detcheck.judge.tally import Tally, absent
 from detcheck.records import Case, Condition, Finding, Outcome, Step, Verdict
+from detcheck.summation.describe import drawn, outline, spelled, words
+from detcheck.summation.fold import fold
+from detcheck.summation.tree import Tree
 
 
 def findings(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: Mapping[str, Outcome]) -> list[Finding]:
     """An op, judged by the orders in which it added: one class of conditions for each order that was seen."""
     found = tally.conditions
-    facts = {name: json.loads(outcomes[name].text) for counts in found.values() for name in counts}
+    facts = {name: read(outcomes[name].text) for counts in found.values() for name in counts}
     classes = classes_of(found, facts)
     missing = absent(steps or (), tally)
     reasons = dict(tally.missing)
@@ -38,8 +42,20 @@ def findings(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: M
             "missing": reasons if missing else {},
             "compared": "bits",
         },
+        detail=tuple(facts[name]["entries"] for name in classes),
     )
     return [finding]
+
+
+@functools.lru_cache(maxsize=256)
+def read(text: str) -> dict[str, object]:
+    """Facts of an order, with what is said of its tree: in words, spelled out, as an outline, whose `entries` are no text yet."""
+    facts = json.loads(text)
+    if not facts["tree"]:
+        return facts | {"words": "", "spelled": "", "outline": [], "entries": ()}
+    folded = fold(Tree(facts["length"], tuple(map(tuple, facts["children"]))))
+    entries = tuple(outline(folded))
+    return facts | {"words": words(folded), "spelled": spelled(folded), "outline": drawn(entries), "entries": entries}
 
 
 def totals(found: Mapping[Condition, Mapping[str, int]]) -> dict[str, object]:

@@ -14,8 +14,6 @@ from detcheck.probes.order.confirm import Confirmation, same
 from detcheck.probes.order.counting import NoRoomError, NotASumError, read, through
 from detcheck.probes.order.sums import OpError, Place, Sums
 from detcheck.summation.arithmetic import MANTISSA, cancelling, positive
-from detcheck.summation.describe import outline, spelled, words
-from detcheck.summation.fold import fold
 from detcheck.summation.tree import NotATreeError, Tree
 
 COLUMNS = 1024  # of data that the revealed order is re-added on
@@ -200,13 +198,11 @@ def unsteady(repeats: dict[str, int]) -> dict[str, int]:
 @functools.lru_cache(maxsize=64)
 def told(tree: Tree) -> dict[str, object]:
     """Facts of a tree: mostly it is that of the condition before."""
-    folded = fold(tree)
-    said = {"tree": tree.hash, "words": words(folded), "spelled": spelled(folded), "outline": outline(folded)}
-    return said | {"children": [list(children) for children in tree.nodes]}
+    return {"tree": tree.hash, "children": [list(children) for children in tree.nodes]}
 
 
 def blank(length: int) -> dict[str, object]:
     """Facts of an order of which nothing is known yet."""
-    facts: dict[str, object] = dict.fromkeys(("tree", "words", "spelled", "adds_in", "why", "bits"), "")
-    facts |= {"outline": [], "sure": False, "length": length, "children": [], "checked": {"columns": 0, "equal": 0}}
+    facts: dict[str, object] = dict.fromkeys(("tree", "adds_in", "why", "bits"), "")
+    facts |= {"sure": False, "length": length, "children": [], "checked": {"columns": 0, "equal": 0}}
     return facts | {"repeats": {"calls": 0, "distinct": 1, "left": 0}}

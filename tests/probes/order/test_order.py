@@ -374,31 +374,43 @@ def test_calls_are_few():
             assert json.loads(outcome.text)["sure"] and dict(seen.metrics)["calls"] <= most
 
 
-def order_of(*outline, sure=True):
-    return {"sure": sure, "tree": "abc", "outline": list(outline), "conditions": ["1 in the batch (rows 0)"]}
-
-
 def test_the_picture_has_a_box_a_line_and_marks_what_the_other_has_not():
     from xml.etree import ElementTree
 
+    from detcheck.summation.describe import Entry
     from detcheck.summation.svg import picture
 
-    first = order_of("64 summands", "├─ +0: 4 ×, in order", "│  └─ 16 summands", "└─ +60: <b>&\u202e")
-    second = order_of("64 summands", "└─ +0: 2 ×, in order")
-    svg = picture([first, order_of("no", sure=False), second])
+    first = (
+        "order 1",
+        [
+            Entry(0, True, "64 summands"),
+            Entry(1, False, "4 ×, in order"),
+            Entry(2, True, "16"),
+            Entry(1, True, "<b>&\u202e"),
+        ],
+    )
+    second = "order 3", [Entry(0, True, "64 summands"), Entry(1, True, "2 ×, in order")]
+    svg = picture([first, second])
     boxes = [g for g in ElementTree.fromstring(svg).iter("g") if g.find("rect") is not None]
     told = [(g.find("title").text, "stroke-dasharray" in g.find("rect").attrib) for g in boxes]
     assert told == [
         ("64 summands", False),
-        ("+0: 4 ×, in order", True),
-        ("16 summands", True),
-        ("+60: <b>&\\u202e", True),
+        ("4 ×, in order", True),
+        ("16", True),
+        ("<b>&\\u202e", True),
         ("64 summands", False),
-        ("+0: 2 ×, in order", True),
+        ("2 ×, in order", True),
     ]
     assert float(boxes[2].find("rect").attrib["x"]) > float(boxes[1].find("rect").attrib["x"])
-    assert "order 3" in svg and "order 2" not in svg
-    assert picture([order_of(sure=False)]) == "" and "dasharray" not in picture([first])
+    assert "order 1" in svg and "order 3" in svg
+    assert picture([]) == "" and "dasharray" not in picture([first])
+
+
+def test_an_outline_is_drawn_with_its_branches():
+    from detcheck.summation.describe import Entry, drawn
+
+    entries = [Entry(0, True, "a"), Entry(1, False, "b"), Entry(2, True, "c"), Entry(1, True, "d"), Entry(2, True, "e")]
+    assert drawn(entries) == ["a", "├─ b", "│  └─ c", "└─ d", "   └─ e"]
 
 
 def test_4096_summands_are_a_few_boxes_in_the_html_report(detcheck):

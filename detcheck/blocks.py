@@ -1,0 +1,168 @@
+"""What a report is made of. Probes describe a finding in these blocks; a format only knows how to draw each of them.
+
+Text in blocks is data made visible: no control character is left in it, and every format escapes it once more in its own way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from detcheck.records import Finding, Fork, Run
+from detcheck.summation.describe import Entry, drawn
+from detcheck.text import visible
+
+BINS = 12  # lines of a histogram
+SHOWN_FORKS = 12  # of the tree in human reports; report.json has all
+SHOWN_FINDINGS = 8
+MARGIN = "margin: how far the runner-up was behind, in nats"
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The line that users paste into issues."""
+
+    line: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What differs and how often, a fact a line."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """One order of addition."""
+
+    title: str
+    """its number, the tree's hash and where it was seen first; "" where it could not be read"""
+    line: str
+    where: str
+    outline: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Trees:
+    """Orders of addition: as outlines where there is only text, else as a picture."""
+
+    trees: tuple[Tree, ...]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Samples by the index at which they leave the mode."""
+
+    title: str
+    counts: tuple[tuple[int, int], ...]
+    """(index, samples)"""
+
+    def bins(self, most: int = BINS) -> list[tuple[str, int]]:
+        """(label, samples): an index each, or equal ranges of indices where there are too many."""
+        if len(self.counts) <= most:
+            return [(str(index), count) for index, count in self.counts]
+        low, high = self.counts[0][0], self.counts[-1][0]
+        width = -(-(high - low + 1) // most)
+        found: dict[int, int] = {}
+        for index, count in self.counts:
+            found[(index - low) // width] = found.get((index - low) // width, 0) + count
+        return [
+            (f"{low + b * width}-{min(high, low + (b + 1) * width - 1)}", found.get(b, 0))
+            for b in range(max(found) + 1)
+        ]
+
+
+@dataclass(frozen=True)
+class Forks:
+    """The prefix tree where completions part."""
+
+    forks: tuple[Fork, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Lines of cells, the headings first. `names_first`: the first column holds names, not numbers."""
+
+    title: str
+    lines: tuple[tuple[str, ...], ...]
+    names_first: bool = True
+    notes: tuple[str, ...] = ()
+    """below it, a line each"""
+    on_pages: bool = False
+    """only for formats that have room"""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """The most common completion's text, for formats that can fold it away."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """What ran, the likely cause, what to do: a sentence a line."""
+
+    lines: tuple[str, ...]
+
+
+Block = Totals | Facts | Trees | Histogram | Forks | Table | Mode | Text
+
+
+@dataclass(frozen=True)
+class Section:
+    """A finding, described."""
+
+    finding: Finding
+    subject: str
+    """what it is about, in a line"""
+    note: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A run, described: what formats draw."""
+
+    run: Run
+    gating: tuple[Section, ...]
+    """the worst first"""
+    controls: tuple[Section, ...]
+    judged: str
+    """what there is a finding each of: "cases" or "prompts" """
+    tally: str
+    """how many of each verdict"""
+    servers: tuple[tuple[str, str], ...]
+    """(server, what it was found to do)"""
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        return self.gating + self.controls
+
+
+def branch_text(fork: Fork, n: int) -> str:
+    """How that branch goes on."""
+    branch = fork.branches[n]
+    if branch.token is None:
+        return "(ends here)"
+    return visible(branch.text) or f"token {branch.token}"
+
+
+def sentences(section: Section) -> Sequence[str]:
+    """All that is said in lines, for formats that have nothing else."""
+    lines: list[str] = []
+    for block in section.blocks:
+        if isinstance(block, Totals):
+            lines.append(block.line)
+        elif isinstance(block, Facts | Text):
+            lines += block.lines
+        elif isinstance(block, Trees):
+            for tree in block.trees:
+                lines += [tree.line, *outlined(tree)]
+    return lines
+
+
+def outlined(tree: Tree) -> list[str]:
+    """Where an order was seen, and its tree: lines to stand below the tree's own."""
+    return [f"   {line}" for line in (tree.where, *drawn(tree.outline))]

@@ -1,0 +1,42 @@
+"""What reports say of a compiled kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from detcheck.blocks import Block, Facts, Text, Totals
+from detcheck.probes.certify.judge import in_words
+from detcheck.records import Finding, Verdict
+from detcheck.text import visible
+
+ADVICE = {
+    Verdict.CERTIFIED: "not proven: that the matrix unit treats every row of a tile alike, that the driver runs the binary as it is, "
+    "and what the code that launches it does",
+    Verdict.REFUTED: "Let loop bounds, branches, masks and addresses along what is added follow the row's own length and constants alone.",
+    Verdict.UNDECIDED: "This is no certificate. Where the reason is the kernel's form, write it so that it can be read; else test it on a GPU.",
+}
+
+
+def describe(finding: Finding) -> tuple[Block, ...]:
+    facts, advice = finding.evidence.get("certificate"), ADVICE.get(finding.verdict, "")
+    read = (Totals(summary(facts)), Facts(tuple(lines(facts)))) if facts else ()
+    return (*read, Text((advice,))) if advice else read
+
+
+def summary(facts: Mapping[str, object]) -> str:
+    """The compiled kernel in a line."""
+    binaries = ", ".join(digest[:12] for each in facts["binaries"].values() for digest in each)
+    instructions = ", ".join(f"{n} {name}" for name, n in facts["instructions"].items()) or "no matrix instructions"
+    spills = f"{facts['spills']} bytes spilled" if facts["spills"] else "nothing spilled"
+    return f"{facts['registers']} registers, {spills}, {facts['shared_bytes']} bytes of shared memory, {instructions}; binary {binaries}"
+
+
+def lines(certificate: Mapping[str, object]) -> list[str]:
+    """What was read of a compiled kernel, a fact a line."""
+    flags = ", ".join(f"{name} {value}" for name, value in sorted(certificate["flags"].items()))
+    found = certificate["found"]
+    against = [f"against it: {visible(in_words(f))}" for f in found] if len(found) > 1 else []
+    return [
+        *against,
+        f"forms of a launch: {certificate['forms']}, different binaries: {sum(map(len, certificate['binaries'].values()))}; {visible(flags)}",
+    ]

@@ -1,0 +1,39 @@
+"""What reports say of revealed orders of addition: each in words, where it was seen, and its tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from detcheck import samples
+from detcheck.blocks import Block, Text, Totals, Tree, Trees
+from detcheck.records import Finding, Verdict
+from detcheck.text import visible
+
+SHOWN = 4  # conditions of an order
+BITS_INSTEAD = "This is not a pass. Whether an op's bits follow the batch, detcheck kernels asks, whatever its order."
+
+
+def describe(finding: Finding) -> tuple[Block, ...]:
+    orders = finding.evidence["orders"]
+    trees = [
+        tree(n, order, entries, len(orders))
+        for n, (order, entries) in enumerate(zip(orders, finding.detail, strict=True), 1)
+    ]
+    read = (Totals(samples.totals(finding)), Trees(tuple(trees))) if finding.samples else ()
+    unread = finding.verdict is Verdict.INCONCLUSIVE and any(not order["sure"] for order in orders)
+    advice = BITS_INSTEAD if unread else samples.advice(finding)
+    return (*read, Text((advice,))) if advice else read
+
+
+def tree(n: int, order: Mapping[str, object], entries: tuple[object, ...], of: int) -> Tree:
+    shown = list(map(str, order["conditions"]))
+    where = f"with {'; '.join(shown[:SHOWN])}" + (f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else "")
+    if not order["sure"]:
+        why = f": {order['why']}" if of > 1 else ""  # of one alone the note says why
+        return Tree("", f"order {n}: {visible(f'not sure{why}')}", where, ())
+    checked = order["checked"]
+    proof = f"re-added in {order['adds_in']}: {checked['equal']} of {checked['columns']} columns equal"
+    if "proved" in order:
+        proof += f"; all {order['proved']['pairs']:,} pairs of summands meet where it says"
+    title = f"order {n} · {order['tree']} · {shown[0].partition(' (')[0]}"
+    return Tree(title, f"order {n} {order['tree']}: {order['words']}; {proof}".replace("  ", " "), where, entries)
