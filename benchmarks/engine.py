@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from detcheck.engine import Row
 from detcheck.engines.vllm.engine import VllmEngine
 from detcheck.models import amplifier
-from detcheck.records import Kernels
+from detcheck.spec import Kernels
 
 WORK = [  # (what, tokens of a prompt, requests, new tokens)
     ("prefill", 30, 8, 1), ("prefill", 300, 4, 1), ("prefill", 2000, 1, 1),

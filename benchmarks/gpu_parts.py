@@ -356,7 +356,7 @@ def overhead(found):
 
     from detcheck.engine import Row
     from detcheck.engines.transformers.engine import TransformersEngine
-    from detcheck.records import Kernels
+    from detcheck.spec import Kernels
 
     engine = TransformersEngine(str(folder_of_qwen3(found)), None, found.device)
     engine.load(512)

@@ -16,8 +16,9 @@ import torch
 
 from detcheck.probes.order.options import Options
 from detcheck.probes.order.session import Order
-from detcheck.records import FailOn, Kernels, Spec
+from detcheck.spec import Kernels, Spec
 from detcheck.summation.tree import Tree
+from detcheck.verdict import FailOn
 
 HUGE = 2.0**100
 

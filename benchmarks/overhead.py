@@ -21,7 +21,7 @@ from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.models import amplifier
 from detcheck.probes.completions import session as completions
 from detcheck.probes.completions.options import Options
-from detcheck.records import Spec
+from detcheck.spec import Spec
 
 
 def make(folder):

@@ -22,7 +22,7 @@ from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.engines.transformers.logits import forward
 from detcheck.probes.bisect.options import Options
 from detcheck.probes.bisect.session import Bisect
-from detcheck.records import Spec
+from detcheck.spec import Spec
 
 BILLION = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 32}
 BILLION |= {"num_key_value_heads": 4, "vocab_size": 32_000}

@@ -6,9 +6,9 @@ The public API, imported when first touched: importing detcheck costs nothing.
 from importlib import import_module
 
 _HOMES = {
-    "Spec": "records",
-    "Run": "records",
-    "Verdict": "records",
+    "Spec": "spec",
+    "Run": "finding",
+    "Verdict": "verdict",
     "run": "runner",
     "resume": "runner",
     "load": "runner",

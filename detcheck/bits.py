@@ -1,36 +1,8 @@
-"""Equality is bytes. Content hashes and distances between floating-point bit patterns; no torch."""
-
-import hashlib
-import json
-from collections.abc import Iterable
-from pathlib import Path
+"""Equality is bytes: floating-point bit patterns, and distances between them. No torch."""
 
 import numpy as np
 
 BFLOAT16_STEP = 1 << 16  # float32s from one bfloat16 to the next
-
-
-def content_hash(*parts: bytes) -> str:
-    """SHA-256 over the parts, each preceded by its length, so that no two sequences of parts collide by concatenation."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def json_hash(value: object) -> str:
-    """Content hash of a JSON value, independent of key order."""
-    return content_hash(json.dumps(value, sort_keys=True).encode())
-
-
-def files_hash(paths: Iterable[Path]) -> str:
-    """Content hash over files: their names and SHA-256s, in order of name. The same files give the same hash anywhere."""
-    lines = []
-    for path in sorted(paths, key=lambda p: p.name):
-        with path.open("rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def as_integers(values: np.ndarray) -> np.ndarray:

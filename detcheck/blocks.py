@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from detcheck.records import Finding, Fork, Run
+from detcheck.finding import Finding, Fork, Run
 from detcheck.summation.describe import Entry, drawn
 from detcheck.text import visible
 

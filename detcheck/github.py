@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from detcheck.records import Run
+from detcheck.finding import Run
 from detcheck.report import render, worst_first
 from detcheck.text import visible
 

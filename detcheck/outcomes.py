@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from detcheck.bits import as_integers, content_hash, patterns
+from detcheck.bits import as_integers, patterns
+from detcheck.hashes import content_hash
 from detcheck.records import Outcome
 
 

@@ -2,7 +2,7 @@
 
 Each is a folder in `probes/`, named as its command, whose files have the same names everywhere:
 
-    options.py    `Options`, the knobs of the command, and `check(spec)`: what can be known before anything is loaded
+    options.py    `Options`, what the command takes, and `check(spec)`: what can be known before anything is loaded
     session.py    `open_session(spec, planned=None)`: the subject, opened, ready to observe
     facts.py      where an outcome is more than tokens or a row of numbers: what it holds
     judge.py      where samples are not simply compared: `findings(case, steps, tally, outcomes)`
@@ -21,11 +21,15 @@ from typing import TYPE_CHECKING, Protocol
 from detcheck import lookup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping, Set
 
     from detcheck.blocks import Block
+    from detcheck.finding import Finding, Run
     from detcheck.judge.conditions import Judge
-    from detcheck.records import Finding, Observation, Outcome, Schedule, Spec, Step, Subject
+    from detcheck.records import Observation, Outcome, Schedule, Step, Subject
+    from detcheck.spec import Spec
+
+    Stored = Callable[[str], tuple[Run, Iterator[Observation], Mapping[str, Outcome]]]
 
 
 class Session(Protocol):
@@ -51,6 +55,16 @@ class Probe:
     def options(self) -> type:
         """The frozen dataclass of its own knobs."""
         return self._part("options").Options
+
+    @property
+    def estimate(self) -> Callable[[Spec], str] | None:
+        """Says in words what a run would cost, and runs nothing; None: it cannot be told beforehand."""
+        return getattr(self._part("options"), "estimate", None)
+
+    def completed(self, spec: Spec, named: Set[str], stored: Stored) -> Spec:
+        """Where the question is taken from a stored run: the whole of it. `named`: options that stand on the command line."""
+        completed = getattr(self._part("options"), "completed", None)
+        return completed(spec, named, stored) if completed else spec
 
     def check(self, spec: Spec) -> None:
         """Raises UsageError where the question cannot be asked."""

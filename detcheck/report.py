@@ -5,9 +5,11 @@ from __future__ import annotations
 from detcheck import lookup, samples
 from detcheck.blocks import Report, Section
 from detcheck.files import write_file
+from detcheck.finding import Finding, Run
 from detcheck.probe import Probe
-from detcheck.records import SEVERITY, Case, Environment, Finding, Role, Run, Verdict
+from detcheck.records import Case, Environment
 from detcheck.text import visible
+from detcheck.verdict import SEVERITY, Role, Verdict
 
 MEANING = {
     Verdict.IDENTICAL: "every condition asked for was exercised, and all bits are equal",

@@ -6,36 +6,25 @@ import contextlib
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from detcheck.errors import DetcheckError, FailedError, UsageError
+from detcheck.finding import Finding, Run
 from detcheck.judge import comparisons
 from detcheck.judge.conditions import judge
 from detcheck.outcomes import token_key
 from detcheck.probe import Probe, Session
-from detcheck.probes.bisect.from_run import Differing, of
-from detcheck.records import (
-    Case,
-    FailOn,
-    Finding,
-    Kernels,
-    Observation,
-    Outcome,
-    Role,
-    Run,
-    Spec,
-    Step,
-    Subject,
-    Verdict,
-)
+from detcheck.records import Case, Observation, Outcome, Step, Subject
+from detcheck.spec import Comparing, Judging, Kernels, Spec
 from detcheck.storage import baselines
 from detcheck.storage import collected as readers
 from detcheck.storage.baselines import Baseline
 from detcheck.storage.folder import RunFolder, read_head, read_spec, read_subject
+from detcheck.verdict import FailOn, Role, Verdict
 
 COMPARED = "compared.json"  # in a run's folder: the baseline that it was asked to be compared with
 
@@ -121,19 +110,17 @@ def load(path: Path | str) -> Run:
     return judged(run, folder)
 
 
-def differing(path: Path | str) -> tuple[Spec, Differing]:
-    """What a stored run asked, and two of its conditions that differ. Raises UsageError where there are none."""
-    run = load(path)
+def stored(path: Path | str) -> tuple[Run, Iterator[Observation], Mapping[str, Outcome]]:
+    """A stored run, judged again, with what was observed. Raises UsageError where it cannot be read."""
     folder = RunFolder(Path(path))
-    outcomes = folder.outcomes()
-    return run.spec, of(run, folder.observations(), outcomes)
+    return load(path), folder.observations(), folder.outcomes()
 
 
 def judge_file(
     path: Path | str, allow_unseen_batch: bool = False, fail_on: FailOn = FailOn.ANY, command: str | None = None
 ) -> Run:
     """Judge completions that somebody else collected (see `readers`). Raises UsageError where the file cannot be understood."""
-    spec = Spec("judge", readers.Options(str(path), allow_unseen_batch), fail_on=fail_on)
+    spec = Spec("judge", Judging(str(path), allow_unseen_batch), fail_on=fail_on)
     collected = readers.Collected(Path(path))
     findings = judge((), None, collected.observations(), collected.outcomes, allow_unseen_batch)
     return Run(spec, command or spec.command(), now(), findings)
@@ -141,7 +128,7 @@ def judge_file(
 
 def compare(a: Path | str, b: Path | str, fail_on: FailOn = FailOn.ANY, command: str | None = None) -> Run:
     """Two runs, or baselines of runs, against each other. Raises UsageError where one cannot be read."""
-    spec = Spec("compare", comparisons.Options(str(a), str(b)), fail_on=fail_on)
+    spec = Spec("compare", Comparing(str(a), str(b)), fail_on=fail_on)
     findings = comparisons.compare(baseline_of(Path(a)), baseline_of(Path(b)))
     return Run(spec, command or spec.command(), now(), findings)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from detcheck.blocks import Block, Facts, Forks, Histogram, Mode, Table, Text, Totals
-from detcheck.records import Finding, Verdict
+from detcheck.finding import Finding
 from detcheck.text import visible
+from detcheck.verdict import Verdict
 
 ADVICE = {
     Verdict.IDENTICAL: "",

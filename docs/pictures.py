@@ -9,7 +9,7 @@ import detcheck
 from detcheck.blocks import Trees
 from detcheck.probes.order.describe import describe
 from detcheck.probes.order.options import Options
-from detcheck.records import Kernels
+from detcheck.spec import Kernels
 from detcheck.summation.svg import picture
 
 ASKED = {

@@ -66,7 +66,7 @@ def diverging(tmp_path_factory):
     """A finished run of the real model under stock kernels that react to the batch, as `run` returned it."""
     from detcheck import runner
     from detcheck.probes.completions.options import Options
-    from detcheck.records import Spec
+    from detcheck.spec import Spec
 
     with stock_that_reacts(tmp_path_factory.mktemp("reacting")):
         return runner.run(Spec("completions", Options(samples=16, max_tokens=32)), tmp_path_factory.mktemp("runs"))

@@ -9,7 +9,7 @@ import io
 
 from detcheck import __version__
 from detcheck.blocks import BINS, MARGIN, Forks, Histogram, Report, Section, Trees, branch_text
-from detcheck.records import Fork, Run
+from detcheck.finding import Fork, Run
 from detcheck.summation import svg
 from detcheck.text import visible
 

@@ -8,7 +8,8 @@ from dataclasses import asdict
 
 from detcheck import __version__
 from detcheck.blocks import Report
-from detcheck.records import SCHEMA_VERSION, Finding
+from detcheck.finding import Finding
+from detcheck.records import SCHEMA_VERSION
 
 FILE = "report.json"  # in the run's folder
 

@@ -21,7 +21,7 @@ from detcheck.blocks import (
     branch_text,
     outlined,
 )
-from detcheck.records import Fork
+from detcheck.finding import Fork
 from detcheck.text import visible
 
 BAR = 30  # characters of the longest bar

@@ -27,8 +27,9 @@ from detcheck.blocks import (
     branch_text,
     outlined,
 )
-from detcheck.records import Fork, Verdict
+from detcheck.finding import Fork
 from detcheck.text import visible
+from detcheck.verdict import Verdict
 
 FILE = None  # it is for a screen; the run's folder holds the other formats
 COLOURS = {

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from detcheck.errors import UsageError
-from detcheck.records import Case, Kernels, Prompt, Role, Schedule
+from detcheck.records import Case, Prompt, Schedule
+from detcheck.spec import Kernels
+from detcheck.verdict import Role
 
 ARMS = {
     Kernels.STOCK: ((Kernels.STOCK, Role.GATES),),

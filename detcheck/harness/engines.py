@@ -5,7 +5,7 @@ from __future__ import annotations
 from detcheck.engine import Engine
 from detcheck.engines.vllm import install
 from detcheck.errors import FailedError, UsageError
-from detcheck.records import Spec
+from detcheck.spec import Spec
 
 ENGINES = ("auto", "transformers", "vllm")
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from detcheck.bits import content_hash
 from detcheck.errors import FailedError, UsageError
+from detcheck.hashes import content_hash
 
 if TYPE_CHECKING:
     import torch

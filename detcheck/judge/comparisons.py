@@ -6,22 +6,17 @@ The same means: all samples of both have one outcome. A run that differs within 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from detcheck.records import Case, Finding, Kernels, Verdict
+from detcheck.finding import Finding
+from detcheck.records import Case
+from detcheck.spec import Kernels
 from detcheck.storage.baselines import HEX, NUMBERS, Baseline, Known
+from detcheck.verdict import Verdict
 
 ONE_ORDER = "avx512_bf16 (or avx512, or avx2)"  # of detcheck/kernels/build.py's levels, those that add in pairs
 OF_A_MODEL = ("completions", "batch")  # probes whose subject is a model, which its digests name
-
-
-@dataclass(frozen=True)
-class Options:
-    """The knobs of `detcheck compare`."""
-
-    a: str = field(default="", metadata={"argument": True})
-    b: str = field(default="", metadata={"argument": True})
 
 
 def compare(a: Baseline, b: Baseline) -> tuple[Finding, ...]:

@@ -15,6 +15,7 @@ from statistics import median
 
 import numpy as np
 
+from detcheck.finding import Finding
 from detcheck.judge import server
 from detcheck.judge.statistics import NUMBERS, describe
 from detcheck.judge.tally import (
@@ -27,7 +28,8 @@ from detcheck.judge.tally import (
     repeat_arm,
     varies_with,
 )
-from detcheck.records import Case, Finding, Observation, Outcome, Role, Schedule, Step, Verdict
+from detcheck.records import Case, Observation, Outcome, Schedule, Step
+from detcheck.verdict import Role, Verdict
 
 WITHOUT_BATCH = {"matmul": "products"}  # probes whose results are of no batch -> what they are
 LEVELS = {

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from detcheck.bits import first_difference
-from detcheck.records import Branch, Fork, Outcome
+from detcheck.finding import Branch, Fork
+from detcheck.records import Outcome
 
 CONTINUATION = 48  # characters of text shown behind a fork
 WORD = 24  # characters to go back at most, so that the shown text starts with a whole word

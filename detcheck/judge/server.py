@@ -10,9 +10,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from detcheck.finding import Finding
 from detcheck.judge.statistics import describe
 from detcheck.judge.tally import Tally
-from detcheck.records import Case, Finding, Outcome, Step, Verdict
+from detcheck.records import Case, Outcome, Step
+from detcheck.verdict import Verdict
 
 LONE = "alone"
 UNSEEN = "; as far as can be told from outside: the server does not show its batches, so others may have ridden along"

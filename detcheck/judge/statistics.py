@@ -9,9 +9,11 @@ from dataclasses import replace
 import numpy as np
 
 from detcheck.bits import as_integers, first_difference, furthest, ulp_distance
+from detcheck.finding import Divergence, Finding
 from detcheck.judge.forks import TokenSequence, find_forks
 from detcheck.outcomes import token_key
-from detcheck.records import Case, Divergence, Finding, Outcome, Verdict
+from detcheck.records import Case, Outcome
+from detcheck.verdict import Verdict
 
 CONFIDENCE = 0.95
 NUMBERS = ("element", "word")  # units that no prefix tree is made of: what follows a difference does not follow from it

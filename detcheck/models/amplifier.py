@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from detcheck.bits import content_hash
 from detcheck.errors import FailedError, UsageError
 from detcheck.files import cache_folder
+from detcheck.hashes import content_hash
 
 NAME = "amplifier"
 RECIPE = 1  # raise it with any change to what is written, so that an older folder in a cache is not taken for this one

@@ -15,11 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from detcheck.bits import as_integers, content_hash
+from detcheck.bits import as_integers
 from detcheck.errors import UsageError
 from detcheck.files import write_file
+from detcheck.finding import Finding
+from detcheck.hashes import content_hash
 from detcheck.outcomes import token_key
-from detcheck.records import Case, Finding, Outcome, Role, Spec, Subject
+from detcheck.records import Case, Outcome, Subject
+from detcheck.spec import Spec
+from detcheck.verdict import Role
 
 FILE = "baseline.json"  # in a run's folder
 VERSION = 1

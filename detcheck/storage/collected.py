@@ -19,13 +19,12 @@ import itertools
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from detcheck.bits import content_hash
 from detcheck.errors import UsageError
+from detcheck.hashes import content_hash
 from detcheck.outcomes import outcome
 from detcheck.records import Case, Condition, Observation, Outcome
 
@@ -34,15 +33,6 @@ COLUMNS = ("tokens", "text", "logprobs", "batch_size", "trial", "prompt", "finis
 
 # A null among log-probabilities is this NaN, unlike any that arithmetic makes.
 NULL = np.uint64(0x7FF8_0000_0000_DE7C).view(np.float64)
-
-
-@dataclass(frozen=True)
-class Options:
-    """The knobs of `detcheck judge`."""
-
-    file: str = field(default="", metadata={"argument": True})
-    allow_unseen_batch: bool = False
-    """let a pass stand where batch sizes are not given"""
 
 
 class Collected:

@@ -25,25 +25,23 @@ from typing import TypeVar
 
 from detcheck.errors import UsageError
 from detcheck.files import write_file
+from detcheck.finding import Run
 from detcheck.records import (
     SCHEMA_VERSION,
     Case,
     Environment,
-    FailOn,
-    Kernels,
     Load,
     Observation,
     Outcome,
     Prompt,
-    Role,
-    Run,
     Schedule,
-    Spec,
     Step,
     Subject,
     Traffic,
 )
+from detcheck.spec import Kernels, Spec
 from detcheck.storage.tables import observation_row, outcome_row, read_observation, read_outcome, write_table
+from detcheck.verdict import FailOn, Role
 
 T = TypeVar("T")
 FLUSH_S = 1.0  # a kill loses at most what was observed in this time

@@ -157,7 +157,8 @@ def test_a_stored_spec_is_the_command(detcheck, tmp_path, monkeypatch):
     import shlex
 
     from detcheck.probes.completions.options import Options
-    from detcheck.records import FailOn, Spec
+    from detcheck.spec import Spec
+    from detcheck.verdict import FailOn
 
     spec = Spec(
         "completions",
@@ -182,7 +183,7 @@ def test_a_stored_spec_is_the_command(detcheck, tmp_path, monkeypatch):
 
 
 def test_what_a_shell_reads_back_is_the_prompt():
-    from detcheck.records import quote
+    from detcheck.spec import quote
 
     word = "a\nb\x1b[31m 'q' \\ \u202e é"
     assert quote(word).isprintable()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from detcheck.formats import terminal
+from detcheck.report import render
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -79,7 +79,7 @@ def test_the_python_examples_run(tmp_path, reacting):
 
 
 def test_verdicts_and_codes_are_as_said():
-    from detcheck.records import Verdict
+    from detcheck.verdict import Verdict
 
     table = dict(re.findall(r"^\| `([\w-]+)` \| .* \| (\d) \|$", README, re.M))
     assert {name: Verdict(name).exit_code for name in table} == {name: int(code) for name, code in table.items()}
@@ -94,7 +94,7 @@ def test_the_excerpt_is_what_is_printed(diverging):
         return re.sub(r"[\d.]+(e[+-]\d+)?%?", "#", text)
 
     excerpt = README.split("$ detcheck completions -n 24 --max-tokens 48\n")[1].split("...\n")[0]
-    printed = shape(" ".join(terminal.render(diverging).split()))
+    printed = shape(" ".join(render(diverging, "terminal").split()))
     lines = [line for line in excerpt.splitlines() if line and not line.startswith((" ", "├", "│"))]
     if (shared := "log-probabilities of shared tokens") not in printed:  # where they part at once they share none
         lines = [line for line in lines if not line.startswith(shared)]

@@ -17,8 +17,9 @@ from detcheck import runner
 from detcheck.errors import UsageError
 from detcheck.probes.completions.options import Options
 from detcheck.probes.completions.session import Completions
-from detcheck.records import FailOn, Spec, Verdict
+from detcheck.spec import Spec
 from detcheck.storage import folder, tables
+from detcheck.verdict import FailOn, Verdict
 
 MODULE = [sys.executable, "-m", "detcheck"]
 

@@ -21,7 +21,7 @@ from detcheck.models import amplifier
 from detcheck.probes.bisect.judge import findings
 from detcheck.probes.bisect.options import Options
 from detcheck.probes.bisect.session import Bisect
-from detcheck.records import Kernels, Spec
+from detcheck.spec import Kernels, Spec
 
 ATTENTION = "transformers::attention"
 PROMPT = "Tell me about him"

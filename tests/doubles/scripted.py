@@ -10,7 +10,8 @@ from detcheck.errors import OutOfMemoryError
 from detcheck.judge.conditions import judge
 from detcheck.probes.completions.options import Options
 from detcheck.probes.completions.session import Completions
-from detcheck.records import Case, Spec
+from detcheck.records import Case
+from detcheck.spec import Spec
 
 
 def completion(tokens, bits=0, finish_reason="length"):

@@ -10,7 +10,8 @@ from detcheck import lookup, runner
 from detcheck.harness import accuracy
 from detcheck.op import Op
 from detcheck.probes.kernels.options import Options
-from detcheck.records import Kernels, Role, Spec, Verdict
+from detcheck.spec import Kernels, Spec
+from detcheck.verdict import Role, Verdict
 
 ROWS = 32
 DTYPES = ("float32", "bfloat16", "float16", "float64")

@@ -14,7 +14,8 @@ from detcheck.errors import FailedError
 from detcheck.judge.conditions import judge
 from detcheck.probes.completions.options import Options
 from detcheck.probes.completions.session import Completions
-from detcheck.records import Kernels, Spec, Verdict
+from detcheck.spec import Kernels, Spec
+from detcheck.verdict import Verdict
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def test_products_of_one_run_share_what_is_stored():
     """The second product has the first one's bits: it is compared where it is, and refers to the same outcome."""
     from detcheck.probes.matmul.options import Options
     from detcheck.probes.matmul.session import Matmul
-    from detcheck.records import Kernels, Spec
+    from detcheck.spec import Kernels, Spec
 
     opened = Matmul(Spec("matmul", Options((4, 8, 4)), None, Kernels.STOCK, "float32", "cpu", 0, 3, None))
     made = [opened.observe(step) for step in opened.subject.schedule.steps]

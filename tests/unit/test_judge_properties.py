@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from detcheck.judge.conditions import judge
 from detcheck.judge.statistics import clopper_pearson
 from detcheck.outcomes import outcome
-from detcheck.records import Case, Condition, Observation, Verdict
+from detcheck.records import Case, Condition, Observation
+from detcheck.verdict import Verdict
 
 CASE = Case("completions", "m", "stock", "float32", "0")
 SPECIAL = [0.0, -0.0, float("nan"), -1.0, float(np.nextafter(np.float32(-1), np.float32(0)))]

@@ -8,7 +8,7 @@ import pytest
 
 from detcheck import runner
 from detcheck.errors import UsageError
-from detcheck.records import Verdict
+from detcheck.verdict import Verdict
 
 
 def judged(tmp_path, rows, **options):

@@ -6,7 +6,8 @@ from detcheck.engine import Decoded, Ride
 from detcheck.judge.conditions import judge
 from detcheck.probes.completions.options import Options
 from detcheck.probes.completions.session import Completions
-from detcheck.records import Spec, Verdict
+from detcheck.spec import Spec
+from detcheck.verdict import Verdict
 
 
 class Served(Scripted):

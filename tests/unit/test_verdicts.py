@@ -3,8 +3,8 @@
 import pytest
 from scripted import LATENT, OTHER, SAME, SHORT, Scripted, completion, observe
 
-from detcheck.records import FailOn, Verdict
 from detcheck.samples import figures
+from detcheck.verdict import FailOn, Verdict
 
 
 def big(rows, slot, call):

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from detcheck.bits import content_hash
 from detcheck.engines.server.answer import Said
 from detcheck.engines.server.engine import Way
+from detcheck.hashes import content_hash
 from detcheck.outcomes import outcome
 from detcheck.records import Outcome
 

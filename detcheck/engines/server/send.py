@@ -8,11 +8,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from detcheck.bits import content_hash
 from detcheck.engines.server.answer import BadAnswerError, Said
 from detcheck.engines.server.client import NoAnswerError
 from detcheck.engines.server.engine import Asked, Server, Way
 from detcheck.engines.server.metrics import Reading
+from detcheck.hashes import content_hash
 from detcheck.records import Condition, Step
 
 POLL_S = 0.02  # between looks at a server's metrics while requests are under way

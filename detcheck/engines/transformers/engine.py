@@ -23,7 +23,7 @@ from detcheck.errors import FailedError, OutOfMemoryError, UsageError
 from detcheck.machine import free_memory
 from detcheck.models.checkpoint import Checkpoint, first_line, quiet_transformers
 from detcheck.op import NotInvariantError
-from detcheck.records import Kernels
+from detcheck.spec import Kernels
 from detcheck.switch import batch_invariant
 from detcheck.tensors import out_of_memory
 

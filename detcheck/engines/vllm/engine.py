@@ -30,7 +30,7 @@ from detcheck.engines.vllm.host import Answer, Look, Request
 from detcheck.errors import FailedError, UsageError
 from detcheck.machine import free_memory
 from detcheck.models.checkpoint import Checkpoint
-from detcheck.records import Kernels
+from detcheck.spec import Kernels
 
 START = "import sys; from detcheck.engines.vllm.host import main; main(int(sys.argv[1]))"
 # Set unless the user sets them: quiet, offline, and threads that do not spin while the other process works.

@@ -20,9 +20,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detcheck.bits import content_hash
 from detcheck.errors import UsageError
 from detcheck.files import cache_folder
+from detcheck.hashes import content_hash
 
 SOURCES = Path(__file__).parent
 COMPILERS = ("g++", "c++", "clang++")

@@ -5,24 +5,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from detcheck.options import MODEL, PROMPTS, knob
 from detcheck.probes.completions import options as completions
-from detcheck.records import Spec
+from detcheck.spec import Spec
+
+DECODED = 4  # tokens fed one by one in `decode`: the first step after a prefill and some behind it
 
 
 @dataclass(frozen=True)
 class Options:
-    """The knobs of this probe."""
+    """One prompt's last logits, alone and in batches of every size, in one go and decoded: is it always the same row?"""
 
-    prompt: str | None = None
-    """None: the default prompt, unless there is a file"""
-    prompt_file: str | None = None
-    chat: bool = False
-    """put prompts through the chat template"""
-    attn: str | None = None
-    """attention implementation; None: the model's own"""
-    trust_remote_code: bool = False
+    prompt: str | None = knob(None, help="Default: that of completions.", panel=PROMPTS)
+    prompt_file: str | None = knob(None, help="One a line, or .jsonl with `prompt` or `messages`.", panel=PROMPTS)
+    chat: bool = knob(False, help="Put prompts through the tokenizer's chat template.", panel=PROMPTS)
+    attn: str | None = knob(None, help="Attention: sdpa, eager ... Default: the model's own.", panel=MODEL)
+    trust_remote_code: bool = knob(False, help="Run Python code that comes with the model.", panel=MODEL)
 
     max_tokens: ClassVar[int] = 1  # what fillers are given beyond their prompt, and the context must have room for
+    SHARED: ClassVar[dict[str, dict[str, str]]] = {
+        "model": {},
+        "kernels": {},
+        "dtype": {},
+        "device": {},
+        "batch_sizes": {"help": "Like 1,8,256. Default: the thresholds up to 64."},
+        "trials": {},
+        "seed": {},
+        "fail_on": {},
+        "fail_fast": {},
+    }
 
 
 def check(spec: Spec) -> None:

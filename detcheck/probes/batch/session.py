@@ -12,14 +12,13 @@ import time
 from detcheck.engines.transformers.logits import last_logits
 from detcheck.errors import OutOfMemoryError, UsageError
 from detcheck.outcomes import row_outcome
-from detcheck.probes.batch.options import check
+from detcheck.probes.batch.options import DECODED, check
 from detcheck.probes.completions import session as completions
 from detcheck.records import Condition, Observation, Outcome, Schedule, Step
 from detcheck.schedules.batches import RAGGED, THRESHOLDS, compose
 from detcheck.schedules.batches import conditions as plans
 
 SAMPLES = 3  # rows of a batch that are the prompt: at both ends and in between
-DECODED = 4  # tokens fed one by one in `decode`: the first step after a prefill and some behind it
 DECODE_SIZES = (1, 2, 8)
 ROWS = 64  # the largest batch of the default schedule: a forward pass of 257 prompts takes minutes on a CPU
 

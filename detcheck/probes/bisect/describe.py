@@ -8,8 +8,8 @@ from typing import Any
 
 from detcheck import samples
 from detcheck.blocks import Block, Facts, Table, Text, Totals
+from detcheck.finding import Finding
 from detcheck.op import replaceable
-from detcheck.records import Finding
 from detcheck.text import visible
 
 OURS = "detcheck.batch_invariant() runs ours in its place (--kernels batch-invariant; in vLLM DETCHECK_KERNELS=batch-invariant)"

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from detcheck.bits import as_integers, first_difference
 from detcheck.errors import UsageError
-from detcheck.records import Finding, Kernels, Observation, Outcome, Prompt, Role, Run, Step, Traffic
+from detcheck.finding import Finding, Run
+from detcheck.records import Observation, Outcome, Prompt, Step, Traffic
+from detcheck.spec import Kernels
+from detcheck.verdict import Role
 
 LONGEST = 64  # tokens that are fed one by one, at most: each is a forward pass, traced
 
@@ -32,7 +35,7 @@ class Differing:
     """how the rows reached an engine that forms its batches itself"""
 
 
-def of(run: Run, observations: Iterable[Observation], outcomes: Mapping[str, Outcome]) -> Differing:
+def first_divergence(run: Run, observations: Iterable[Observation], outcomes: Mapping[str, Outcome]) -> Differing:
     """The first condition whose text leaves the lone one, or else its bits. Raises UsageError where there is none, or none that bisect can form."""
     where = str(run.path)
     if run.spec.probe not in ("completions", "batch"):

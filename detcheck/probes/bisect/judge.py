@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from detcheck.finding import Finding
 from detcheck.judge.tally import Tally
 from detcheck.probes.bisect.describe import remedy
-from detcheck.records import Case, Finding, Outcome, Step, Verdict
+from detcheck.records import Case, Outcome, Step
+from detcheck.verdict import Verdict
 
 BY = {"padding": "its padding", "layout": "how its rows lie in memory"}
 

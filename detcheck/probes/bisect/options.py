@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
 from detcheck.errors import UsageError
 from detcheck.harness.engines import chosen
-from detcheck.probes.batch.session import DECODED as FED_ONE_BY_ONE
-from detcheck.probes.bisect.from_run import Differing
+from detcheck.options import MODEL, PROMPTS, flag, knob
+from detcheck.probes.batch.options import DECODED as FED_ONE_BY_ONE
 from detcheck.probes.completions import options as completions
-from detcheck.records import Kernels, Spec
+from detcheck.spec import Kernels, Spec
+
+if TYPE_CHECKING:
+    from collections.abc import Set
+
+    from detcheck.probe import Stored
+    from detcheck.probes.bisect.from_run import Differing
 
 SIZES = (2, 8)
 REFUSED = ("enforce_eager=false",)
@@ -20,26 +26,21 @@ DECODED = 2  # tokens fed one by one: the first step after a prefill, and one on
 
 @dataclass(frozen=True)
 class Options:
-    """The knobs of this probe."""
+    """Which module and which op gives a prompt other bits in a batch than alone, and is it the run or the batch?"""
 
-    run: str | None = field(default=None, metadata={"argument": True})
-    """folder of a run that found a difference; it gives what else is asked"""
-    prompt: str | None = None
-    """None: the default prompt, unless there is a file"""
-    prompt_file: str | None = None
-    chat: bool = False
-    """put prompts through the chat template"""
-    attn: str | None = None
-    """attention implementation; None: the model's own"""
-    trust_remote_code: bool = False
-    engine: str = "transformers"
-    """or vllm: there modules are looked at, not ops"""
-    engine_arg: tuple[str, ...] = field(default=(), metadata={"repeated": True})
-    """ "key=value" each, for vLLM"""
-    decode: int = DECODED
-    """last tokens that are fed one by one"""
-    apply: bool = False
-    """replace the guilty by kernels of ours, one kind at a time"""
+    run: str | None = knob(None, help="A run of completions or batch that found a difference.", argument=True)
+    """folder; it gives what else is asked"""
+    prompt: str | None = knob(None, help="Default: that of completions.", panel=PROMPTS)
+    prompt_file: str | None = knob(None, help="One a line, or .jsonl with `prompt` or `messages`.", panel=PROMPTS)
+    chat: bool = knob(False, help="Put prompts through the tokenizer's chat template.", panel=PROMPTS)
+    attn: str | None = knob(None, help="Attention: sdpa, eager ... Default: the model's own.", panel=MODEL)
+    trust_remote_code: bool = knob(False, help="Run Python code that comes with the model.", panel=MODEL)
+    engine: str = knob("transformers", help="transformers, or vllm: there modules are looked at, not ops.", panel=MODEL)
+    engine_arg: tuple[str, ...] = knob(
+        (), help="For vLLM, like max_num_seqs=64. May be given again.", panel=MODEL, metavar="KEY=VALUE", repeated=True
+    )
+    decode: int = knob(DECODED, help="Last tokens that are fed one by one.", panel=PROMPTS)
+    apply: bool = knob(False, help="Then replace the guilty by kernels of ours, one kind at a time.", panel=MODEL)
 
     name: str = ""
     """of a run: which of its prompts"""
@@ -69,6 +70,29 @@ class Options:
         "engine", "engine_arg", "decode", "name", "tokens", "weights", "condition", "company", "fed", "max_tokens", "arrivals", "new_tokens", "token_budget",
         "cached",
     )  # fmt: skip
+    SHARED: ClassVar[dict[str, dict[str, str]]] = {
+        "model": {},
+        "kernels": {},
+        "dtype": {},
+        "device": {},
+        "batch_sizes": {"help": "Like 2,8. Default: 2,8."},
+        "trials": {"help": "Runs of every condition, and calls of every op."},
+        "seed": {},
+        "fail_on": {},
+    }
+
+
+def completed(spec: Spec, named: Set[str], stored: Stored) -> Spec:
+    """The question that a run leaves open, where one is named. Raises UsageError for options that are the run's own."""
+    path = spec.options.run
+    if path is None:
+        return spec
+    if clash := next((name for name in Options.FROM_RUN if name in named), None):
+        raise UsageError(f"{flag(clash)} is the run's own where a run is given. Leave one of them out")
+    from detcheck.probes.bisect.from_run import first_divergence
+
+    run, observations, outcomes = stored(path)
+    return of_run(path, spec, run.spec, first_divergence(run, observations, outcomes))
 
 
 def of_run(path: str, spec: Spec, asked: Spec, found: Differing) -> Spec:

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from detcheck.bits import content_hash, furthest, patterns
+from detcheck.bits import furthest, patterns
 from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.engines.transformers.logits import forward, last_logits
 from detcheck.errors import FailedError, OutOfMemoryError
+from detcheck.hashes import content_hash
 from detcheck.models.checkpoint import first_line
 from detcheck.probes.bisect import orders
 from detcheck.probes.bisect.call import Call, Key

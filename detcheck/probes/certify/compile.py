@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from detcheck.bits import content_hash
+from detcheck.hashes import content_hash
 from detcheck.op import Signature
 
 TARGETS = {

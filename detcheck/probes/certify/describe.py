@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from detcheck.blocks import Block, Facts, Text, Totals
+from detcheck.finding import Finding
 from detcheck.probes.certify.judge import in_words
-from detcheck.records import Finding, Verdict
 from detcheck.text import visible
+from detcheck.verdict import Verdict
 
 ADVICE = {
     Verdict.CERTIFIED: "not proven: that the matrix unit treats every row of a tile alike, that the driver runs the binary as it is, "

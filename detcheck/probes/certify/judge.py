@@ -6,8 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
+from detcheck.finding import Finding
 from detcheck.judge.tally import Tally
-from detcheck.records import Case, Finding, Outcome, Step, Verdict
+from detcheck.records import Case, Outcome, Step
+from detcheck.verdict import Verdict
 
 SHOWN = 2  # of what speaks against a kernel, in its note: the rest mostly follows from it
 

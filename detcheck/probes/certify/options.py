@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from detcheck import lookup
+from detcheck.dtypes import full_dtype
 from detcheck.errors import FailedError, UsageError
 from detcheck.harness import user_op
-from detcheck.models.checkpoint import full_dtype
-from detcheck.records import Spec
+from detcheck.options import OP, knob, words
+from detcheck.spec import Spec
 
 ALL = "all"
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
@@ -21,12 +22,21 @@ DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}  # torch's n
 
 @dataclass(frozen=True)
 class Options:
-    """The knobs of this probe."""
+    """A Triton kernel, compiled for a GPU that need not be there, and read: can the batch reach the order in which it adds?
 
-    op: str = ALL
-    """name of a bundled op, "all", or package.module:kernel"""
-    target: tuple[str, ...] = TARGETS
+    Exit codes: 0 certified, 1 refuted, 3 undecided.
+    """
 
+    op: str = knob(ALL, help="A bundled op, all, or your own Triton kernel: package.module:kernel.", panel=OP)
+    target: tuple[str, ...] = knob(
+        TARGETS, help=f"{', '.join(TARGETS)}, several with commas, or all.", panel=OP, metavar="NAMES",
+        read=lambda text: TARGETS if text == ALL else words(text),
+    )  # fmt: skip
+
+    SHARED: ClassVar[dict[str, dict[str, str]]] = {
+        "dtype": {"panel": OP, "help": "Like bf16,float32. Default: those that the kernel declares."},
+        "fail_on": {},
+    }
     DEFAULTS: ClassVar[dict[str, object]] = {"trials": 1}
 
 

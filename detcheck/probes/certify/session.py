@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from detcheck import lookup
-from detcheck.bits import content_hash
 from detcheck.environment import observe_environment
 from detcheck.errors import UsageError
 from detcheck.harness import user_op
+from detcheck.hashes import content_hash
 from detcheck.op import Signature
 from detcheck.outcomes import digest_outcome
 from detcheck.probes.certify.options import ALL, DTYPES, Options, certifiable, check, dtypes
-from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Role, Schedule, Spec, Step, Subject
+from detcheck.records import Case, Condition, Observation, Outcome, Schedule, Step, Subject
+from detcheck.spec import Kernels, Spec
+from detcheck.verdict import Role
 
 DECLARE = (
     "Declare it there: from detcheck import Signature; "

@@ -2,63 +2,91 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from detcheck.errors import UsageError
 from detcheck.harness.arms import check_kernels
 from detcheck.harness.engines import chosen
 from detcheck.harness.prompts import Question, read_prompts
+from detcheck.options import MODEL, PROMPTS, SCHEDULE, SERVER, VERDICT, knob, words
 from detcheck.probes.completions import server_options
-from detcheck.records import Spec
 from detcheck.schedules import arrivals as traffic
 from detcheck.schedules.batches import fit
-from detcheck.storage import baselines
+from detcheck.spec import Spec
 
 DEFAULT_PROMPT = "Tell me about Richard Feynman"
 
 
 @dataclass(frozen=True)
 class Options:
-    """The knobs of this probe."""
+    """N temperature-0 completions of a prompt, in batches of every kind: how many distinct, where do they fork?"""
 
-    samples: int = 100
-    """completions, per prompt and per arm"""
-    max_tokens: int = 128
-    """per completion"""
-    ignore_eos: bool = False
-    prompt: str | None = None
-    """None: the default prompt, unless there is a file"""
-    prompt_file: str | None = None
-    chat: bool = False
-    """put prompts through the chat template"""
-    attn: str | None = None
-    """attention implementation; None: the model's own"""
-    trust_remote_code: bool = False
-    engine: str = "auto"
-    """auto, transformers or vllm"""
-    engine_arg: tuple[str, ...] = field(default=(), metadata={"repeated": True})
-    """ "key=value" each, for vLLM"""
-    conditions: tuple[str, ...] | None = None
-    """names or kinds of conditions; None: as many as the samples pay for"""
-    base_url: tuple[str, ...] = field(default=(), metadata={"repeated": True})
-    """of servers that are asked; (): the model runs here"""
-    header: tuple[str, ...] = field(default=(), metadata={"repeated": True})
-    """ "NAME=VARIABLE" each: headers whose values are in the environment"""
-    ca_bundle: str | None = None
-    """file of certificates that TLS is verified by; None: the system's"""
-    timeout: float = 300.0
-    """seconds that a request may take"""
-    max_concurrency: int = 64
-    """requests in flight at once"""
-    max_requests: int | None = None
-    """that may be sent in all; None: no limit"""
-    load_rate: float | None = None
-    """requests a second of a steady load; None: there is none"""
-    allow_unseen_batch: bool = False
-    """let a pass stand where the server does not show its batches"""
-    baseline: str | None = None
-    """run or baseline that this one must be equal to; None: there is none"""
+    samples: int = knob(100, "--samples", "-n", help="Completions per prompt.", panel=SCHEDULE)
+    """per arm too"""
+    max_tokens: int = knob(128, help="Tokens per completion.", panel=PROMPTS)
+    ignore_eos: bool = knob(False, help="Go on to --max-tokens past an end token.", panel=PROMPTS)
+    prompt: str | None = knob(
+        None, help="Default: 'Tell me about Richard Feynman'; the amplifier has its own.", panel=PROMPTS
+    )
+    prompt_file: str | None = knob(None, help="One a line, or .jsonl with `prompt` or `messages`.", panel=PROMPTS)
+    chat: bool = knob(False, help="Put prompts through the tokenizer's chat template.", panel=PROMPTS)
+    attn: str | None = knob(None, help="Attention: sdpa, eager ... Default: the model's own.", panel=MODEL)
+    trust_remote_code: bool = knob(False, help="Run Python code that comes with the model.", panel=MODEL)
+    engine: str = knob(
+        "auto", help="auto, transformers or vllm. auto: vLLM where a GPU is.", panel=MODEL, metavar="NAME"
+    )
+    engine_arg: tuple[str, ...] = knob(
+        (), help="For vLLM, like max_num_seqs=64. May be given again.", panel=MODEL, metavar="KEY=VALUE", repeated=True
+    )
+    conditions: tuple[str, ...] | None = knob(
+        None,
+        help="Like alone,wave-8,chunked. Default: those the samples pay for.",
+        panel=SCHEDULE,
+        metavar="NAMES",
+        read=words,
+    )
+    """names or kinds"""
+    base_url: tuple[str, ...] = knob(
+        (),
+        help="Ask this server instead. Again for each of several replicas.",
+        panel=SERVER,
+        metavar="URL",
+        repeated=True,
+    )
+    """(): the model runs here"""
+    header: tuple[str, ...] = knob(
+        (),
+        help="A header whose value is in an environment variable.",
+        panel=SERVER,
+        metavar="NAME=VARIABLE",
+        repeated=True,
+    )
+    ca_bundle: str | None = knob(None, help="Certificates that TLS is verified by.", panel=SERVER, metavar="FILE")
+    """None: the system's"""
+    timeout: float = knob(300.0, help="Seconds that a request may take.", panel=SERVER)
+    max_concurrency: int = knob(64, help="Requests in flight at once.", panel=SERVER)
+    max_requests: int | None = knob(None, help="Requests to send in all. Default: no limit.", panel=SERVER)
+    load_rate: float | None = knob(None, help="Add a steady load of so many requests a second.", panel=SERVER)
+    allow_unseen_batch: bool = knob(
+        False, help="Accept a pass where the server does not show its batches.", panel=SERVER
+    )
+    baseline: str | None = knob(
+        None, help="A run, or the baseline.json of one, that this one must be equal to.", panel=VERDICT, metavar="RUN"
+    )
+
+    SHARED: ClassVar[dict[str, dict[str, str]]] = {
+        "model": {},
+        "kernels": {},
+        "dtype": {},
+        "device": {},
+        "batch_sizes": {"help": "Like 1,8,64. Default: the thresholds that the samples pay for."},
+        "trials": {"help": "Repeats of every condition, at least."},
+        "seed": {},
+        "fail_on": {},
+        "fail_fast": {},
+    }
 
     def __post_init__(self) -> None:
         """Raises UsageError for what is no URL. Whoever is named in one is kept apart from what is shown and stored."""
@@ -94,6 +122,8 @@ def check(spec: Spec) -> None:
         if not Path(named).exists():
             raise UsageError(f"--baseline {named}: no such file. Give a run's folder, or the baseline.json in it")
         if Path(named).is_file():
+            from detcheck.storage import baselines
+
             baselines.read(Path(named))
     if own.prompt_file is not None and not Path(own.prompt_file).is_file():
         raise UsageError(f"--prompt-file {own.prompt_file}: no such file")

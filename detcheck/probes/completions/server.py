@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from detcheck.bits import content_hash
 from detcheck.engines.server.client import Client, Secrets
 from detcheck.engines.server.engine import Asked, Budget, NotServedError, Server, Way
 from detcheck.engines.server.outcome import Before, outcome_of
@@ -17,8 +16,11 @@ from detcheck.engines.server.send import Request, Sent, condition, send
 from detcheck.environment import observe_client
 from detcheck.errors import FailedError, UsageError
 from detcheck.harness.prompts import Question
-from detcheck.records import Case, Kernels, Observation, Outcome, Prompt, Role, Schedule, Spec, Step, Subject
+from detcheck.hashes import content_hash
+from detcheck.records import Case, Observation, Outcome, Prompt, Schedule, Step, Subject
 from detcheck.schedules import load
+from detcheck.spec import Kernels, Spec
+from detcheck.verdict import Role
 
 NEEDED = ("ours vllm::attention", "ours vllm::linear")  # what a server that runs our kernels counts
 # What fillers are made of, where a prompt's own tokens are not known.

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from detcheck.errors import UsageError
 from detcheck.harness.prompts import Question
-from detcheck.records import Kernels, Spec
 from detcheck.schedules import load
+from detcheck.spec import Kernels, Spec
 
 # Options that are about servers alone, and those that are about a model that runs here: (option, field, default).
 SERVERS = (

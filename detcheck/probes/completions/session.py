@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detcheck.bits import content_hash
 from detcheck.engine import Completion, Decoded, Engine, Row
 from detcheck.environment import observe_environment
 from detcheck.errors import OutOfMemoryError, UsageError
 from detcheck.harness.arms import cases, check_kernels, in_arms, kernel_flags
 from detcheck.harness.engines import open_engine
 from detcheck.harness.prompts import Question
+from detcheck.hashes import content_hash
 from detcheck.outcomes import outcome
 from detcheck.probes.completions.options import Options, asked_questions, check
-from detcheck.records import Condition, Observation, Outcome, Prompt, Schedule, Spec, Step, Subject
+from detcheck.records import Condition, Observation, Outcome, Prompt, Schedule, Step, Subject
 from detcheck.schedules import arrivals as traffic
 from detcheck.schedules.batches import schedule
+from detcheck.spec import Spec
 
 if TYPE_CHECKING:
     from detcheck.probes.completions.server import Served

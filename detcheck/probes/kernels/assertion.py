@@ -9,7 +9,8 @@ import numpy as np
 
 from detcheck.bits import floats_of, furthest, patterns
 from detcheck.harness.batches import ContractError, form, row_bits, threads
-from detcheck.probes.kernels.session import FED, TESTED, conditions
+from detcheck.probes.kernels.arm import TESTED
+from detcheck.probes.kernels.schedule import FED, conditions
 from detcheck.schedules.batches import THRESHOLDS
 
 if TYPE_CHECKING:

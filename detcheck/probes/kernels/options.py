@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from detcheck import lookup
+from detcheck.dtypes import full_dtype
 from detcheck.errors import UsageError
 from detcheck.harness import device as _device
 from detcheck.harness import user_op
-from detcheck.models.checkpoint import full_dtype
-from detcheck.records import Kernels, Spec
+from detcheck.options import OP, knob, words
+from detcheck.spec import Kernels, Spec
 
 if TYPE_CHECKING:
     from detcheck.op import Op
@@ -21,13 +22,24 @@ DTYPES = {True: "float32,bfloat16", False: "float32"}  # default; bundled or the
 
 @dataclass(frozen=True)
 class Options:
-    """The knobs of this probe."""
+    """One op, the same row in batches of every kind: always the same bits, the right ones, and how fast?"""
 
-    op: str = ALL
-    """name of a bundled op, "all", or package.module:function"""
-    shapes: tuple[str, ...] | None = None
-    """names that the op knows; None: all of them, with --op all the smallest of each"""
+    op: str = knob(ALL, help="A bundled op, all, or your own: package.module:function.", panel=OP)
+    shapes: tuple[str, ...] | None = knob(
+        None, help="Like 1024,4096. Default: the op's own; its smallest with all.", panel=OP, read=words
+    )
+    """names that the op knows"""
 
+    SHARED: ClassVar[dict[str, dict[str, str]]] = {
+        "kernels": {"panel": OP, "help": "stock, batch-invariant, or both: stock is reported beside ours."},
+        "dtype": {"panel": OP, "help": "Like float32,bf16. Default: these two; float32 for your own."},
+        "device": {"panel": OP},
+        "batch_sizes": {"help": "Like 1,8,64. Default: all thresholds."},
+        "trials": {},
+        "seed": {"help": "Of inputs and places."},
+        "fail_on": {},
+        "fail_fast": {},
+    }
     DEFAULTS: ClassVar[dict[str, object]] = {"kernels": Kernels.BOTH}
 
 

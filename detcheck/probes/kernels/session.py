@@ -9,80 +9,39 @@ The planted op `control` is always run too: where it shows no difference, the de
 
 from __future__ import annotations
 
-import contextlib
-import os
-import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from detcheck import lookup
-from detcheck.bits import content_hash, json_hash
 from detcheck.environment import observe_environment
 from detcheck.errors import FailedError, UsageError
-from detcheck.harness import accuracy, user_op
 from detcheck.harness import device as _device
+from detcheck.harness import user_op
 from detcheck.harness.arms import kernel_flags
 from detcheck.harness.batches import ContractError, form, row_bits, threads
+from detcheck.hashes import content_hash, json_hash
 from detcheck.outcomes import row_outcome
 from detcheck.probes.kernels import options
+from detcheck.probes.kernels.arm import TESTED, TESTED_ELEMENTS, Arm, Pool
+from detcheck.probes.kernels.measure import errors, exact_of, times
 from detcheck.probes.kernels.options import ALL, PLANTED, Options, check, dtypes
-from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Role, Schedule, Spec, Step, Subject
+from detcheck.probes.kernels.schedule import FED, OTHERS, conditions
+from detcheck.records import Case, Condition, Observation, Outcome, Schedule, Step, Subject
 from detcheck.schedules.batches import THRESHOLDS
+from detcheck.spec import Kernels, Spec
+from detcheck.verdict import Role
 
 if TYPE_CHECKING:
     import torch
 
     from detcheck.op import Op
 
-OTHERS = 16  # rows of the pool beside the one under test; larger batches hold some of them more than once
-TESTED = 16  # rows under test, at most
-TESTED_ELEMENTS = 1 << 20  # of arguments; a row with more of them holds many sums itself, and costs more
 PLANTED_SIZES = (1, 2, 4, 8)  # enough for the control, whatever sizes the question is about
-LAYOUT_SIZES = (1, 2, 8, 33)
-FED = {"unaligned": "alignment", "strided": "strides"}  # first word of a condition -> `Condition.fed`
-SMALL = 17  # thread counts are varied at all sizes up to here, at 33 and at the largest: position and threads meet in small batches
 MEMORY_SHARE = 0.5  # of what is free
 MEMORY_FACTOR = 8  # bytes that an op is reckoned to need, per byte of its arguments
-TIMED_S, TIMED_LEAST, TIMED_MOST = 0.02, 3, 50  # per size: how long and how often stock and ours take turns
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One implementation of one op on one kind of input."""
-
-    case: Case
-    role: Role
-    run: Callable[..., torch.Tensor]
-    make: Callable[[int], tuple[object, ...]]
-    """rows -> the op's arguments"""
-    batched: tuple[int, ...]
-    stock: Callable[..., torch.Tensor] | None
-    """what it is compared with in accuracy and time; None: it is stock itself, or has none"""
-    reference: Callable[..., torch.Tensor] | None
-    roundings: float = 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """What batches are made of: rows under test first, then others."""
-
-    key: tuple[str, str, str]
-    arguments: tuple[object, ...]
-    tested: int
-    """rows that take the place of the row under test"""
-    exact: tuple[accuracy.Exact, ...]
-    """as they are made, and with a heavy tail; none where there is no reference"""
-    limits: dict[tuple[int, torch.dtype], tuple[torch.Tensor, bool]] = field(default_factory=dict)
-    """(which of them, the output's dtype) -> `_limit`, found once"""
-
-    def kinds(self, rows: Sequence[int], tested: int) -> list[int]:
-        """Rows of the pool for the rows of a step: 0 is the one that is tested now, negative ones stay hostile."""
-        return [tested if kind == 0 else TESTED - 1 + kind if kind > 0 else kind for kind in rows]
 
 
 class KernelsProbe:
@@ -186,7 +145,7 @@ class KernelsProbe:
                 row_bits(self._call(arm.run, form(made, arm.batched, (0, 1, 2))), 3)
         except (Exception, SystemExit) as error:  # it is foreign and may raise anything
             raise FailedError(f"--op {arm.case.subject} {trouble(error)}") from error
-        self._exact(arm, made)
+        exact_of(arm, made, self._call, self._user)
 
     def _schedule(self) -> Schedule:
         steps: list[Step] = []
@@ -243,9 +202,9 @@ class KernelsProbe:
                 why = f"the op {trouble(error)}"
             wall_s = time.perf_counter() - started
             if not why and step.trial == 0 and kind == "mixed" and pool.exact:
-                metrics = self._accuracy(arm, pool, step.rows)
+                metrics = errors(arm, pool, step.rows, self._call, self._user)
             if not why and step.trial == 0 and kind in ("alone", "rows") and arm.role is Role.GATES:
-                metrics = self._times(arm, form(pool.arguments, arm.batched, step.rows))
+                metrics = times(arm, form(pool.arguments, arm.batched, step.rows), self._call, self._user, self._device)
         bits = None if why else np.concatenate(parts, axis=1)
         made: dict[bytes, Outcome] = {}
         composition = json_hash(step.rows)[:12]
@@ -288,129 +247,8 @@ class KernelsProbe:
             arguments = arm.make(TESTED + OTHERS)
             elements = sum(size(a) // (len(a) if n in arm.batched else 1) for n, a in enumerate(arguments) if size(a))
             tested = max(1, min(TESTED, TESTED_ELEMENTS // max(elements, 1)))
-            self._pool = Pool(key, arguments, tested, self._exact(arm, arguments))
+            self._pool = Pool(key, arguments, tested, exact_of(arm, arguments, self._call, self._user))
         return self._pool
-
-    def _exact(self, arm: Arm, made: tuple[object, ...]) -> tuple[accuracy.Exact, ...]:
-        import torch
-
-        def reference(*arguments: object) -> torch.Tensor:
-            found = self._call(arm.reference, arguments)
-            if not isinstance(found, torch.Tensor) or not found.ndim or len(found) != TESTED + OTHERS:
-                shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
-                raise FailedError(
-                    f"the reference of {arm.case.subject} must return a row for each of {TESTED + OTHERS}; it returned {shape}"
-                )
-            return found
-
-        if arm.reference is None:
-            return ()
-        try:
-            with torch.no_grad():
-                found = [accuracy.Exact.of(reference, made, arm.batched)]
-                with contextlib.suppress(*([Exception] if self._user else [])):  # inputs that it was not made for
-                    found.append(accuracy.Exact.of(reference, accuracy.tail_heavy(made, arm.batched), arm.batched))
-                return tuple(found)
-        except FailedError:
-            raise
-        except (Exception, SystemExit) as error:  # it is foreign and may raise anything
-            raise FailedError(f"the reference of {arm.case.subject} raised {user_op.words(error)}") from error
-
-    def _accuracy(self, arm: Arm, pool: Pool, rows: tuple[int, ...]) -> tuple[tuple[str, float], ...]:
-        """A batch of independent rows against float64: also at the slots of the row under test there is another one each."""
-        kinds = [slot % TESTED if kind == 0 else TESTED - 1 + kind for slot, kind in enumerate(rows)]
-        found, stock = [], []
-        for n, exact in enumerate(pool.exact):
-            arguments = form(exact.arguments, arm.batched, kinds)
-            try:
-                output = self._call(arm.run, arguments)
-            except (Exception, SystemExit):
-                if n == 0 or not self._user:
-                    raise
-                continue  # a heavy tail is not what it was made for
-            if arm.case.kernels == "stock":
-                limit = accuracy.PLAINLY_WRONG * exact.scale.expand_as(exact.result)
-            else:
-                if (n, output.dtype) not in pool.limits:
-                    pool.limits[n, output.dtype] = self._limit(arm, exact, output.dtype)
-                limit, fits = pool.limits[n, output.dtype]
-                if n and not fits:
-                    continue
-            found.append(exact.error(output, limit, kinds))
-            if arm.stock is not None:
-                stock.append(exact.error(arm.stock(*arguments), limit, kinds))
-        error, share = map(max, zip(*found, strict=True))
-        beside = (("error_stock", max(error for error, _ in stock)),) if stock else ()
-        return ("error", error), ("error_share", share), *beside
-
-    def _limit(self, arm: Arm, exact: accuracy.Exact, dtype: torch.dtype) -> tuple[torch.Tensor, bool]:
-        """What is allowed in an output of that dtype, and whether a user's own reference keeps to it in its own dtype."""
-        import torch
-
-        if not self._user:
-            return exact.allowed(dtype, arm.roundings), True
-        try:
-            own = self._call(arm.reference, tuple(map(accuracy.copied, exact.arguments)))
-            # What is computed in a half and handed on as float32 has the half's roundings.
-            coarser = max(dtype, own.dtype, key=lambda each: torch.finfo(each).eps)
-            own = own.to(coarser)
-            limit = exact.allowed(coarser, accuracy.roundings(own, exact))
-            return limit, exact.error(own, limit, range(len(exact.result)))[1] <= 1
-        except Exception:  # noqa: BLE001  a reference need not run in other dtypes than float64
-            return exact.allowed(dtype), True
-
-    def _times(self, arm: Arm, arguments: tuple[object, ...]) -> tuple[tuple[str, float], ...]:
-        """Stock and the op in turns, so that a busy machine slows both.
-
-        On a GPU it is the device that is timed for a bundled op: calls are captured into a graph and replayed, so that launching them is
-        not in the figure. An op of a user's may do what cannot be captured, and is called.
-        """
-        taken: list[list[float]] = [[], []]
-        on_gpu = not self._user and any(getattr(each, "is_cuda", False) for each in arguments)  # the planted one is not
-        timer = _device.replayed if on_gpu else _device.called
-        timers = [
-            timer(lambda function=function: self._call(function, arguments), self._device) if function else None
-            for function in (arm.stock, arm.run)
-        ]
-        until = time.perf_counter() + TIMED_S
-        while len(taken[1]) < TIMED_LEAST or (time.perf_counter() < until and len(taken[1]) < TIMED_MOST):
-            for one, times in zip(timers, taken, strict=True):
-                if one is not None:
-                    times.append(one())
-        own = ("stock_ms" if arm.case.kernels == "stock" else "ours_ms", median(taken[1]))
-        if not taken[0]:
-            return (own,)
-        return ("stock_ms", median(taken[0])), own, ("ratio", median(taken[1]) / max(median(taken[0]), 1e-9))
-
-
-def conditions(sizes: Sequence[int], seed: int, plain: bool, on_cpu: bool = True) -> list[tuple[str, tuple[int, ...]]]:
-    """(name, kinds of rows) of every batch to form, small ones first. `plain`: copies and other rows are enough."""
-    import torch
-
-    planned = [("alone" if size == 1 else f"rows-{size}", (0,) * size) for size in sizes]
-    planned += [(f"mixed-{size}", among(size, seed, range(1, 1 + OTHERS))) for size in sizes if size > 1]
-    if sizes[-1] == 1:  # nothing rides along, but accuracy is still of interest
-        planned.append(("mixed-1", (0,)))
-    if plain:
-        return planned
-    planned += [(f"hostile-{size}", among(size, seed, (-1, -2, -3))) for size in sizes if size > 1]
-    here = torch.get_num_threads()
-    for count in sorted({1, max(2, os.cpu_count() or 1)} - {here}) if on_cpu else ():
-        few = [size for size in sizes if size <= SMALL or size in (33, sizes[-1])]
-        planned += [(f"threads-{count}-rows-{size}", (0,) * size) for size in few]
-    for kind in FED:
-        planned += [(f"{kind}-{size}", (0,) * size) for size in sizes if size in LAYOUT_SIZES]
-    return planned
-
-
-def among(size: int, seed: int, others: Sequence[int]) -> tuple[int, ...]:
-    """A batch of other rows with the row under test at one slot, from size 5 on at both ends and at one between."""
-    rng = random.Random(f"{seed}/{size}/{others[0]}")
-    rows = [rng.choice(others) for _ in range(size)]
-    slots = {0, size - 1, rng.randrange(1, size - 1)} if size > 4 else {rng.randrange(size)}
-    for slot in slots:
-        rows[slot] = 0
-    return tuple(rows)
 
 
 def trouble(error: BaseException) -> str:

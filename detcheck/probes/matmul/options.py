@@ -5,20 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from detcheck.dtypes import full_dtype
 from detcheck.errors import UsageError
 from detcheck.harness import device as _device
-from detcheck.models.checkpoint import full_dtype
-from detcheck.records import Kernels, Spec
+from detcheck.options import OP, knob, numbers
+from detcheck.spec import Kernels, Spec
 
 
 @dataclass(frozen=True)
 class Options:
-    """The knobs of this probe."""
+    """One matrix product of the same inputs, a thousand times: are its bits always equal?"""
 
-    shape: tuple[int, ...] = (64, 1024, 1024)
-    """M, N, K of [M, K] times [K, N]"""
+    shape: tuple[int, ...] = knob(
+        (64, 1024, 1024), help="M,N,K of [M, K] times [K, N].", panel=OP, read=numbers("64,1024,1024", what="M,N,K")
+    )
 
     op: ClassVar[str] = "matmul"
+    SHARED: ClassVar[dict[str, dict[str, str]]] = {
+        "dtype": {"panel": OP, "help": "float32, bf16 ... Default: float32."},
+        "device": {"panel": OP},
+        "trials": {"help": "How many times to multiply."},
+        "seed": {"help": "Of the two matrices."},
+        "fail_on": {},
+    }
     DEFAULTS: ClassVar[dict[str, object]] = {"trials": 1000}
 
 

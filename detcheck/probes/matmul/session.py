@@ -9,16 +9,19 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from detcheck.dtypes import full_dtype
 from detcheck.environment import observe_environment
 from detcheck.errors import FailedError
 from detcheck.harness import device as _device
 from detcheck.harness.batches import row_bits
 from detcheck.kernels._cpu.fallback import bits_equal
-from detcheck.models.checkpoint import first_line, full_dtype
+from detcheck.models.checkpoint import first_line
 from detcheck.outcomes import digest_outcome, row_outcome
 from detcheck.probes.matmul.options import check
-from detcheck.records import Case, Condition, Kernels, Observation, Outcome, Role, Schedule, Spec, Step, Subject
+from detcheck.records import Case, Condition, Observation, Outcome, Schedule, Step, Subject
+from detcheck.spec import Kernels, Spec
 from detcheck.tensors import out_of_memory
+from detcheck.verdict import Role
 
 if TYPE_CHECKING:
     import torch

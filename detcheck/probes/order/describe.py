@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from detcheck import samples
 from detcheck.blocks import Block, Text, Totals, Tree, Trees
-from detcheck.records import Finding, Verdict
+from detcheck.finding import Finding
 from detcheck.text import visible
+from detcheck.verdict import Verdict
 
 SHOWN = 4  # conditions of an order
 BITS_INSTEAD = "This is not a pass. Whether an op's bits follow the batch, detcheck kernels asks, whatever its order."

@@ -11,11 +11,13 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from detcheck.finding import Finding
 from detcheck.judge.tally import Tally, absent
-from detcheck.records import Case, Condition, Finding, Outcome, Step, Verdict
+from detcheck.records import Case, Condition, Outcome, Step
 from detcheck.summation.describe import drawn, outline, spelled, words
 from detcheck.summation.fold import fold
 from detcheck.summation.tree import Tree
+from detcheck.verdict import Verdict
 
 
 def findings(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: Mapping[str, Outcome]) -> list[Finding]:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from detcheck import lookup
-from detcheck.bits import content_hash
 from detcheck.errors import UsageError
 from detcheck.harness import user_op
+from detcheck.hashes import content_hash
 from detcheck.op import every
-from detcheck.probes.order.sums import FORMS, NAMES
-from detcheck.records import Kernels
+from detcheck.probes.order.forms import FORMS, NAMES
+from detcheck.spec import Kernels
 
 ALL, PLANTED = "all", "control"
 

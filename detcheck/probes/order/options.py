@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from detcheck.dtypes import full_dtype
 from detcheck.errors import UsageError
 from detcheck.harness import device as _device
 from detcheck.harness import user_op
-from detcheck.models.checkpoint import full_dtype
-from detcheck.probes.order import pairs
+from detcheck.options import OP, SCHEDULE, knob, numbers
+from detcheck.probes.order.forms import sizes
 from detcheck.probes.order.ops import ALL, PLANTED, form_of, known, unreadable
-from detcheck.probes.order.sums import sizes
-from detcheck.records import Kernels, Spec
-from detcheck.summation.arithmetic import MANTISSA
+from detcheck.spec import Kernels, Spec
 
 SIZES = (1, 2, 3, 4, 7, 8, 16, 33, 64)
 MOST = 2**31 - 1  # rows of a batch: a condition is stored with 32 bits of it
@@ -22,20 +21,42 @@ LAYOUTS = ("strides", "alignment")
 
 @dataclass(frozen=True)
 class Options:
-    """The knobs of this probe."""
+    """In which order does an op add, at each batch size? The tree itself, revealed, and re-added to the bit."""
 
-    op: str = "torch.nn.functional:linear"
-    """name of a bundled op, "all", or package.module:function"""
-    form: str | None = None
-    """how it is called; None: by its name"""
-    shape: tuple[int, ...] | None = None
-    threads: tuple[int, ...] | None = None
-    """None: torch's own number"""
-    layout: str | None = None
-    """None: tensors as torch makes them; else what is otherwise about them: "strides" or "alignment" """
-    prove: bool = False
-    """ask about every pair of summands"""
+    op: str = knob(
+        "torch.nn.functional:linear",
+        help="A bundled op, all, or any by import path: package.module:function.",
+        panel=OP,
+    )
+    form: str | None = knob(
+        None, metavar="NAME", panel=OP,
+        help="linear, mm, bmm, mv, dot, sum, squares, vector, attention. Default: by its name.",
+    )  # fmt: skip
+    """how it is called"""
+    shape: tuple[int, ...] | None = knob(
+        None, help="Like 4096,1024: K,N of a linear; K of a sum.", panel=OP, read=numbers("4096,1024")
+    )
+    threads: tuple[int, ...] | None = knob(
+        None,
+        help="Like 1,2. Default: torch's own number.",
+        panel=SCHEDULE,
+        read=numbers("1,2", 1, "whole numbers from 1 up"),
+    )
+    layout: str | None = knob(
+        None, help="strides: rows with room between them; alignment: one element off.", panel=SCHEDULE, metavar="NAME"
+    )
+    """None: tensors as torch makes them"""
+    prove: bool = knob(False, help="Ask about every pair of summands of a product.", panel=SCHEDULE)
 
+    SHARED: ClassVar[dict[str, dict[str, str]]] = {
+        "kernels": {"panel": OP, "help": "stock or batch-invariant."},
+        "dtype": {"panel": OP, "help": "float32, bf16 ... Default: float32."},
+        "device": {"panel": OP},
+        "batch_sizes": {"help": "Like 1,2,4,64. Default: thresholds up to 64."},
+        "trials": {"help": "How often each tree is revealed."},
+        "seed": {"help": "Of data and pivots."},
+        "fail_on": {},
+    }
     DEFAULTS: ClassVar[dict[str, object]] = {"trials": 2}
 
 
@@ -46,6 +67,9 @@ def ops(own: Options) -> tuple[str, ...]:
 
 def check(spec: Spec) -> None:
     """What can be known before anything is loaded. Raises UsageError."""
+    from detcheck.probes.order import pairs
+    from detcheck.summation.arithmetic import MANTISSA
+
     own: Options = spec.options
     _device.check(spec.device)
     if ":" in own.op:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from detcheck.bits import content_hash
+from detcheck.hashes import content_hash
 from detcheck.probes.order import pairs, triples
 from detcheck.probes.order.confirm import Confirmation, same
 from detcheck.probes.order.counting import NoRoomError, NotASumError, read, through

@@ -12,20 +12,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from detcheck.dtypes import full_dtype
 from detcheck.environment import observe_environment
 from detcheck.errors import FailedError
 from detcheck.harness import device as _device
 from detcheck.harness import user_op
 from detcheck.harness.arms import check_kernels, kernel_flags
 from detcheck.harness.batches import threads
-from detcheck.models.checkpoint import full_dtype
 from detcheck.outcomes import digest_outcome
 from detcheck.probes.order import unreadable
+from detcheck.probes.order.forms import WITHOUT_BATCH, sizes
 from detcheck.probes.order.ops import bundled, form_of, theirs
 from detcheck.probes.order.options import SIZES, check, ops
 from detcheck.probes.order.reveal import Revealer, blank
-from detcheck.probes.order.sums import WITHOUT_BATCH, OpError, Place, Sums, make, sizes
-from detcheck.records import Case, Condition, Observation, Outcome, Role, Schedule, Spec, Step, Subject
+from detcheck.probes.order.sums import OpError, Place, Sums, make
+from detcheck.records import Case, Condition, Observation, Outcome, Schedule, Step, Subject
+from detcheck.spec import Spec
+from detcheck.verdict import Role
 
 
 @dataclass(frozen=True)

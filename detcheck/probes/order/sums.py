@@ -8,7 +8,6 @@ aligned otherwise, kernels take other orders.
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,32 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detcheck.errors import UsageError
 from detcheck.harness import user_op
 from detcheck.harness.batches import strided, unaligned
 from detcheck.summation.arithmetic import MANTISSA
 
 if TYPE_CHECKING:
     import torch
-
-# form -> (sizes of its shape, what they are called)
-FORMS = {
-    "linear": ((1024, 1024), "K,N of x[M, K], w[N, K]"),
-    "mm": ((1024, 1024), "K,N of a[M, K], b[K, N]"),
-    "bmm": ((2, 1024, 256), "B,K,N of a[B, M, K], b[B, K, N]"),
-    "mv": ((1024, 1024), "K,N of A[N, K], x[K]"),
-    "dot": ((1024,), "K of a[K], b[K]"),
-    "sum": ((1024,), "K of x[M, K], over the last dimension"),
-    "squares": ((1024,), "K of x[M, K], each squared, over the last dimension"),
-    "vector": ((1024,), "K of x[K]"),
-    "attention": ((2, 1, 256, 64), "H,KH,S,D of q[M, H, 1, D], k and v[M, KH, S, D]"),
-}
-WITHOUT_BATCH = ("mv", "dot", "vector")  # one vector, so no other rows ride along
-# An op's own name -> its form.
-NAMES = {
-    "linear": "linear", "mm": "mm", "matmul": "mm", "bmm": "bmm", "mv": "mv", "dot": "dot", "vdot": "dot", "inner": "dot",
-    "sum": "sum", "mean": "sum", "scaled_dot_product_attention": "attention",
-}  # fmt: skip
 
 
 class OpError(Exception):
@@ -263,15 +242,3 @@ def formed(
 def swapped(found: object) -> torch.Tensor:
     result = tensor_of(found)
     return result.transpose(0, 1) if result.ndim > 1 else result
-
-
-def sizes(form: str, shape: Sequence[int] | None) -> tuple[int, ...]:
-    """The shape, checked. Raises UsageError."""
-    default, said = FORMS[form]
-    if shape is None:
-        return default
-    if len(shape) != len(default) or min(shape) < 1 or math.prod(shape) > 1 << 31:
-        raise UsageError(
-            f"--shape {','.join(map(str, shape))}: {form} wants {said}, like {','.join(map(str, default))}"
-        )
-    return tuple(shape)

@@ -6,10 +6,10 @@ import torch
 from models import llama_like
 from transformers import AutoModelForCausalLM
 
+from detcheck.dtypes import full_dtype
 from detcheck.engine import Row
 from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.errors import FailedError, UsageError
-from detcheck.models.checkpoint import full_dtype
 
 PROMPT = "Tell me about Richard Feynman"
 

@@ -15,7 +15,7 @@ from detcheck import runner
 from detcheck.engine import Row
 from detcheck.models import amplifier
 from detcheck.outcomes import outcome
-from detcheck.records import Kernels
+from detcheck.spec import Kernels
 
 pytestmark = pytest.mark.usefixtures("needs_vllm")
 TOKENS = 24

@@ -11,8 +11,9 @@ from detcheck.engines.transformers.logits import last_logits
 from detcheck.probes.batch import session as batch
 from detcheck.probes.batch.options import Options
 from detcheck.probes.batch.session import Batch
-from detcheck.records import Spec, Verdict
+from detcheck.spec import Spec
 from detcheck.storage import folder
+from detcheck.verdict import Verdict
 
 SIZES = (1, 2, 4)
 PROMPT = "Tell me about Richard Feynman"

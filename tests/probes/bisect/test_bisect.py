@@ -22,7 +22,8 @@ from detcheck.probes.bisect.options import Options
 from detcheck.probes.bisect.rows import Dim, Layout, Part, explanations, like_the_others, matching, part
 from detcheck.probes.bisect.session import Bisect
 from detcheck.probes.bisect.transformers import pattern
-from detcheck.records import Kernels, Spec, Verdict
+from detcheck.spec import Kernels, Spec
+from detcheck.verdict import Verdict
 
 MLP = "model.layers.1.mlp"
 

@@ -15,7 +15,7 @@ from detcheck.probes.certify import judge as certificates
 from detcheck.probes.certify import masking, ttir
 from detcheck.probes.certify.compile import unwrap
 from detcheck.probes.certify.options import TARGETS
-from detcheck.records import Verdict
+from detcheck.verdict import Verdict
 
 TABLE = {
     "refuted": certify_kernels.REFUTED,

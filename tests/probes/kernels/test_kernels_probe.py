@@ -18,9 +18,10 @@ from detcheck.kernels import control
 from detcheck.op import Op
 from detcheck.outcomes import row_outcome
 from detcheck.probes.kernels.options import Options, bundled
-from detcheck.records import FailOn, Kernels, Role, Spec, Verdict
 from detcheck.report import render
+from detcheck.spec import Kernels, Spec
 from detcheck.storage import folder, tables
+from detcheck.verdict import FailOn, Role, Verdict
 
 SIZES = (1, 2, 3, 8, 33)
 

@@ -9,8 +9,9 @@ from conftest import only_run
 from detcheck import runner
 from detcheck.probes.matmul.options import Options
 from detcheck.probes.matmul.session import Matmul
-from detcheck.records import Spec, Verdict
+from detcheck.spec import Spec
 from detcheck.storage import folder
+from detcheck.verdict import Verdict
 
 
 @pytest.fixture

@@ -324,7 +324,8 @@ def test_resume_notices_another_source(tmp_path, monkeypatch):
     from detcheck import runner
     from detcheck.errors import UsageError
     from detcheck.probes.order.options import Options
-    from detcheck.records import FailOn, Kernels, Spec
+    from detcheck.spec import Kernels, Spec
+    from detcheck.verdict import FailOn
 
     monkeypatch.chdir(tmp_path)
     text = "def op(x): return x.sum(1) * 2\n"
@@ -364,7 +365,8 @@ def test_calls_are_few():
 
     from detcheck.probes.order.options import Options
     from detcheck.probes.order.session import Order
-    from detcheck.records import FailOn, Kernels, Spec
+    from detcheck.spec import Kernels, Spec
+    from detcheck.verdict import FailOn
 
     for dtype, most in (("float32", 20), ("bfloat16", 40)):
         own = Options("order_kernels:blocks_of_matmul", "linear", (1024, 256), (torch.get_num_threads(),))

@@ -1,0 +1,72 @@
+"""An option is declared once: as a field of a frozen dataclass, with its flag, its help and how its text is read.
+
+`Spec` has the options that several probes share, a probe's `Options` has its own. Commands, their help and the command line that
+repeats a run are all made from the fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import Field, dataclass, field
+from typing import Any
+
+# Headings of the help, in the order in which they stand there.
+MODEL, OP, PROMPTS, SERVER, SCHEDULE, VERDICT = "Model", "Op", "Prompts", "Server", "Schedule", "Verdict and output"
+PANELS = (MODEL, OP, PROMPTS, SERVER, SCHEDULE, VERDICT)
+
+
+@dataclass(frozen=True)
+class Knob:
+    """What is said of an option beside its name, type and default, which are the field's."""
+
+    help: str
+    panel: str = ""
+    """heading of the help"""
+    flags: tuple[str, ...] = ()
+    """(): made from the field's name"""
+    metavar: str | None = None
+    read: Callable[[str], object] | None = None
+    """text -> value; raises ValueError with what it wants. None: the field's type says how"""
+    argument: bool = False
+    """has no flag"""
+    repeated: bool = False
+    """may be given again and again"""
+
+
+def knob(default: Any, *flags: str, **said: Any) -> Any:
+    """A field that is an option. `said`: the fields of Knob."""
+    return field(default=default, metadata={"knob": Knob(flags=flags, **said)})
+
+
+def knob_of(one: Field[Any]) -> Knob | None:
+    """None: a field that no option sets."""
+    return one.metadata.get("knob")
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def words(text: str) -> tuple[str, ...]:
+    """ "a,b" """
+    return tuple(word.strip() for word in text.split(","))
+
+
+def numbers(example: str, least: int | None = None, what: str = "whole numbers") -> Callable[[str], tuple[int, ...]]:
+    """Reads "1,8,64"."""
+
+    def read(text: str) -> tuple[int, ...]:
+        try:
+            found = tuple(int(word) for word in text.split(","))
+        except ValueError:
+            found = ()
+        if not found or (least is not None and min(found) < least):
+            raise ValueError(f"wants {what}, like {example}; got {text}")
+        return found
+
+    return read
+
+
+def shown(value: object) -> str:
+    """A value as it is written on a command line."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
