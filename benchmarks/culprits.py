@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "doubles"))
 import torch
 from planted import MADE, ROWS, Fault, bisected, engine, places, verdict_on
 
-from detcheck.engines.vllm.engine import environment
+from detcheck.engines.vllm.process import environment
 from detcheck.models import amplifier
 
 

@@ -10,7 +10,8 @@ import sys
 
 from detcheck.engine import Row
 from detcheck.engines.vllm.arguments import Settings
-from detcheck.engines.vllm.host import Host, Look
+from detcheck.engines.vllm.host import Host
+from detcheck.engines.vllm.messages import Look
 from detcheck.probes.bisect.judge import convict, nobody
 from detcheck.probes.bisect.transformers import pattern
 from detcheck.probes.bisect.vllm import OP, VllmBisection, Wave

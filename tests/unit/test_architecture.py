@@ -54,7 +54,7 @@ PURE = {"facts.py", "judge.py", "describe.py"}  # of a probe's slice
 RUN_MODELS = {"torch", "vllm", "transformers", "triton"}
 MOST_LINES = 320
 TOO_LONG = {  # being cut; may only shrink
-    "engines/vllm/engine.py": 330, "engines/vllm/host.py": 330, "kernels/_triton/attention.py": 576,
+    "kernels/_triton/attention.py": 576,
 
 }  # fmt: skip
 UPWARD: set[tuple[str, str]] = set()

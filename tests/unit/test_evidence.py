@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 
-from detcheck.engines.vllm.engine import environment
+from detcheck.engines.vllm.process import environment
 from detcheck.engines.vllm.worker import counters
 
 

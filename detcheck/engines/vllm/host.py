@@ -1,8 +1,7 @@
 """The process that holds vLLM, so that a crash, an out-of-memory kill or a leftover setting of vLLM's is not ours.
 
-`engines/vllm.py` starts it with one end of a socket, a log for everything vLLM prints, and the environment that an arm needs.
-Messages are pickled tuples: ("open", settings) -> ("ready", facts); ("serve", request) -> ("served", answer); ("look", look) ->
-("seen", what was seen); a problem is ("usage", text) or ("failed", text). It ends when the socket closes.
+`process.py` starts it with one end of a socket, a log for everything vLLM prints, and the environment that an arm needs; what is said
+over the socket is in `messages.py`. It ends when the socket closes.
 """
 
 from __future__ import annotations
@@ -16,59 +15,20 @@ import signal
 import sys
 import time
 import traceback
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 
-from detcheck.engine import Completion, Ride, Row
+from detcheck.engine import Completion, Ride
 from detcheck.engines.vllm.arguments import KEY, BadArgumentError, Settings, engine_arguments
+from detcheck.engines.vllm.messages import Answer, Look, Request
 from detcheck.machine import of_gpu
 
 SCHEDULERS = {False: "PlannedScheduler", True: "PlannedAsyncScheduler"}
 OURS = "detcheck.engines.vllm.worker.scheduler"
 NEEDED = ("ours vllm::attention", "ours vllm::linear")  # what a model that ran on our kernels must have called
-
-
-@dataclass(frozen=True)
-class Request:
-    """A batch to serve."""
-
-    rows: tuple[Row, ...]
-    max_tokens: int
-    ends: tuple[int, ...]
-    """token ids that end a sample"""
-    token_budget: int | None
-    cached: bool
-    traced: int | None = None
-    """the row whose request is looked at, module by module"""
-
-
-@dataclass(frozen=True)
-class Look:
-    """A batch to serve while modules are looked at; see `vllm_modules.Trace.running`."""
-
-    request: Request
-    lone: bool
-    test: bool = False
-    nudge: str | None = None
-    keep: tuple[str, int, int] | None = None
-    only_logits: bool = False
-    repeats: int = 2
-
-
-@dataclass
-class Answer:
-    """What came of it."""
-
-    completions: dict[int, Completion] = field(default_factory=dict)
-    rides: dict[int, Ride] = field(default_factory=dict)
-    steps: tuple[tuple[int, int], ...] = ()
-    missing: dict[int, str] = field(default_factory=dict)
-    calls: dict[str, int] = field(default_factory=dict)
-    engine_s: float = 0.0
-    """seconds in the engine's own steps"""
 
 
 class WrongKernelsError(Exception):

@@ -17,7 +17,7 @@ from detcheck.bits import furthest, patterns
 from detcheck.engine import Row
 from detcheck.engines.vllm.calls import Call
 from detcheck.engines.vllm.engine import VllmEngine
-from detcheck.engines.vllm.host import Look, Request
+from detcheck.engines.vllm.messages import Look, Request
 from detcheck.errors import FailedError
 from detcheck.probes.bisect.judge import arms
 from detcheck.probes.bisect.transformers import LONE, MOST_EVIDENCE, named, pattern

@@ -9,7 +9,7 @@ import pytest
 from conftest import only_run, sabotage
 from models import llama_like
 
-from detcheck.engines.vllm.engine import environment
+from detcheck.engines.vllm.process import environment
 from detcheck.engines.vllm.worker import plugin
 
 HERE = Path(__file__).parents[2] / "doubles"

@@ -14,7 +14,8 @@ from models import llama_like
 
 from detcheck import runner
 from detcheck.engines.vllm import install
-from detcheck.engines.vllm.engine import explained, split
+from detcheck.engines.vllm.engine import split
+from detcheck.engines.vllm.process import explained
 from detcheck.errors import FailedError, UsageError
 
 real = pytest.mark.usefixtures("needs_vllm")

@@ -1,0 +1,51 @@
+"""What the two processes say to each other, as pickled tuples.
+
+("open", settings) -> ("ready", facts); ("serve", request) -> ("served", answer); ("look", look) -> ("seen", what was seen); a problem is
+("usage", text) or ("failed", text).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from detcheck.engine import Completion, Ride, Row
+
+
+@dataclass(frozen=True)
+class Request:
+    """A batch to serve."""
+
+    rows: tuple[Row, ...]
+    max_tokens: int
+    ends: tuple[int, ...]
+    """token ids that end a sample"""
+    token_budget: int | None
+    cached: bool
+    traced: int | None = None
+    """the row whose request is looked at, module by module"""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A batch to serve while modules are looked at; see `vllm_modules.Trace.running`."""
+
+    request: Request
+    lone: bool
+    test: bool = False
+    nudge: str | None = None
+    keep: tuple[str, int, int] | None = None
+    only_logits: bool = False
+    repeats: int = 2
+
+
+@dataclass
+class Answer:
+    """What came of it."""
+
+    completions: dict[int, Completion] = field(default_factory=dict)
+    rides: dict[int, Ride] = field(default_factory=dict)
+    steps: tuple[tuple[int, int], ...] = ()
+    missing: dict[int, str] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+    engine_s: float = 0.0
+    """seconds in the engine's own steps"""
