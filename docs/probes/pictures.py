@@ -1,6 +1,6 @@
 """Draws the pictures in order.md on the machine at hand: which orders of addition a product has at which batch sizes.
 
-python docs/pictures.py
+python docs/probes/pictures.py
 """
 
 from pathlib import Path
