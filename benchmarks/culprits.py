@@ -68,7 +68,7 @@ def in_vllm(plants: int) -> None:
                 if found != planted:
                     print(line)
     print(
-        f"vLLM: {right} of {done} plants: right module and right kind; {accused} innocents accused; {time.perf_counter() - started:.0f} s"
+        f"vLLM: {right} of {done} plants: right module and right kind; {accused} false positives; {time.perf_counter() - started:.0f} s"
     )
 
 
@@ -96,10 +96,10 @@ def main() -> None:
                     for f in found:
                         print("   ", f.verdict, f.case.subject, f.case.input, "|", f.note[:200])
         print(
-            f"{name}: {len(there)} places, {done} plants so far, {right} right, {accused} innocents accused", flush=True
+            f"{name}: {len(there)} places, {done} plants so far, {right} right, {accused} false positives", flush=True
         )
     print(
-        f"{right} of {done} plants: right op and right kind; {accused} innocents accused; {time.perf_counter() - started:.0f} s"
+        f"{right} of {done} plants: right op and right kind; {accused} false positives; {time.perf_counter() - started:.0f} s"
     )
 
 

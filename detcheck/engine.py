@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a batch: a sample, or a filler that rides along.
+    """One row of a batch: a sample, or a filler beside it.
 
-    A filler is not decoded: it is fed tokens chosen beforehand, so that the company a sample keeps is the same in every trial.
+    A filler is not decoded: it is fed tokens chosen beforehand, so that the rows beside a sample are the same in every trial.
     """
 
     prompt: tuple[int, ...]

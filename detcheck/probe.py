@@ -58,7 +58,7 @@ class Probe:
 
     @property
     def estimate(self) -> Callable[[Spec], str] | None:
-        """Says in words what a run would cost, and runs nothing; None: it cannot be told beforehand."""
+        """Says in words what a run would cost, and runs nothing; None: it cannot be known beforehand."""
         return getattr(self._part("options"), "estimate", None)
 
     def completed(self, spec: Spec, named: Set[str], stored: Stored) -> Spec:

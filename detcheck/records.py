@@ -44,7 +44,7 @@ class Condition:
     name: str
     """of the kind of batch: "alone", "batch-8", "ragged-8" """
     batch_size: int | None
-    """rows that rode together, or the most of them where the batch grew and shrank; None: not known"""
+    """rows that were computed together, or the most of them where the batch grew and shrank; None: not known"""
     slot: int | None
     """row of the sample in the batch, or which of the requests it was; None: not known"""
     composition: str = ""
@@ -113,7 +113,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What is asked of a run: every step, and what the default left out for want of samples or memory."""
+    """What is asked of a run: every step, and what the default left out because samples or memory ran out."""
 
     steps: tuple[Step, ...]
     not_tried: tuple[str, ...] = ()
@@ -155,7 +155,7 @@ class Observation:
     condition: Condition
     trial: int
     batch: int
-    """`Step.index`: samples with the same number rode in one batch"""
+    """`Step.index`: samples with the same number were in one batch"""
     sample: int
     """which of the batch's samples, from 0"""
     outcome: str | None

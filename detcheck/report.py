@@ -15,7 +15,7 @@ MEANING = {
     Verdict.IDENTICAL: "every condition asked for was exercised, and all bits are equal",
     Verdict.RUN_VARIANT: "equal conditions, different bits: true nondeterminism",
     Verdict.BATCH_VARIANT: "each condition repeats itself, but conditions differ: not batch-invariant",
-    Verdict.DIVERGENT: "different bits, and whether by the run or the batch cannot be told",
+    Verdict.DIVERGENT: "different bits, and it is undetermined whether the run or the batch caused it",
     Verdict.INACCURATE: "the result is wrong against float64 beyond the accuracy rule",
     Verdict.INCONCLUSIVE: "not enough evidence for a verdict",
     Verdict.FAILED: "it could not run, and nothing was observed",

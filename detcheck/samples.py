@@ -204,7 +204,9 @@ def likely_cause(finding: Finding) -> str:
     first, varies = evidence.get("first_variant_condition"), evidence.get("varies_with")
     if finding.verdict not in (Verdict.BATCH_VARIANT, Verdict.RUN_VARIANT) or not first:
         return ""
-    return f"Bits first differ in {visible(str(first))}" + (f"; they go with: {', '.join(varies)}." if varies else ".")
+    return f"Bits first differ in {visible(str(first))}" + (
+        f"; they depend on: {', '.join(varies)}." if varies else "."
+    )
 
 
 def not_tried(finding: Finding) -> list[str]:

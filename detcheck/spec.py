@@ -36,7 +36,7 @@ class Spec:
     dtype: str | None = knob(None, help="float32, bf16 ... Default: the model's own.", panel=MODEL)
     """torch's name"""
     device: str = knob("auto", help="auto, cpu or cuda.", panel=MODEL)
-    seed: int = knob(0, help="Of filler tokens and their places.", panel=SCHEDULE)
+    seed: int = knob(0, help="Seed for filler tokens and their places.", panel=SCHEDULE)
     """of everything detcheck makes up"""
     trials: int = knob(2, help="Repeats of every condition.", panel=SCHEDULE)
     batch_sizes: tuple[int, ...] | None = knob(

@@ -95,7 +95,7 @@ def after_controls(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 BLIND = {
-    Role.PLANTED: "the planted {subject} did not react ({verdict}): the detector is blind here",
+    Role.PLANTED: "the planted {subject} did not react ({verdict}), so the probe cannot see a difference here",
     Role.REACTS: "stock kernels did not react either ({verdict}), so the probe was not sensitive here: "
     "ask for more samples, larger --batch-sizes, more --max-tokens or another --dtype",
 }
@@ -149,7 +149,7 @@ def judge_case(
         verdict, note = Verdict.INCONCLUSIVE, "; ".join(doubts)
     else:
         met = "" if tally.unseen or case.probe in WITHOUT_BATCH else f", in {batches_met(evidence)}"
-        unseen = "; what batches they rode in could not be seen" if tally.unseen else ""
+        unseen = "; the batches that they were computed in could not be seen" if tally.unseen else ""
         if unseen and tally.in_flight:
             unseen += f", with up to {tally.in_flight} requests in flight"
         verdict, note = (
@@ -216,7 +216,7 @@ def doubts_about(finding: Finding, tally: Tally, allow_unseen: bool, all_tried: 
 
 
 def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
-    """The verdict on unequal samples: by the run, by the batch, or not to be told."""
+    """The verdict on unequal samples: by the run, by the batch, or undetermined."""
     arms = finding.evidence["arms"]
     if arms["repeat"]:
         noisy = [c for c, found in tally.conditions.items() if c.complete and len(found) > 1]
@@ -231,10 +231,10 @@ def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
         first, varies = finding.evidence["first_variant_condition"], ", ".join(finding.evidence["varies_with"])
         return (
             Verdict.BATCH_VARIANT,
-            f"each condition repeats itself, but conditions differ, first in {first}: bits go with {varies}",
+            f"each condition repeats itself, but conditions differ, first in {first}: the bits depend on {varies}",
         )
     why = "the batches behind them are not known in full" if mixed else "the conditions that differ were not repeated"
-    return Verdict.DIVERGENT, f"bits differ, and whether by the run or by the batch cannot be told: {why}"
+    return Verdict.DIVERGENT, f"bits differ, and it is undetermined whether the run or the batch caused it: {why}"
 
 
 def level(outcomes: Iterable[Outcome], by_server: bool = False) -> str:

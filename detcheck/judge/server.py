@@ -1,4 +1,4 @@
-"""What load on a server tells, where nobody outside sees a batch formed: by the run, by the load, or not to be told. Pure.
+"""What load on a server tells, where nobody outside sees a batch formed: by the run, by the load, or undetermined. Pure.
 
 Only a lone request is a condition that can be repeated from outside. Where lone requests agree, load gives something else, and the
 server's own counts show that requests were computed together, the batch did it. Without those counts that is not known.
@@ -17,7 +17,7 @@ from detcheck.records import Case, Outcome, Step
 from detcheck.verdict import Verdict
 
 LONE = "alone"
-UNSEEN = "; as far as can be told from outside: the server does not show its batches, so others may have ridden along"
+UNSEEN = "; seen from outside: the server does not show its batches, so other requests may have been computed with it"
 
 
 def of_server(steps: Sequence[Step] | None) -> bool:
@@ -25,7 +25,7 @@ def of_server(steps: Sequence[Step] | None) -> bool:
 
 
 def lone(tally: Tally) -> Counter[str]:
-    """Outcome -> samples of requests that were sent alone, and were not seen in company."""
+    """Outcome -> samples of requests that were sent alone, and were not seen beside others."""
     return sum((n for c, n in tally.conditions.items() if c.name == LONE and c.complete), Counter())
 
 
@@ -46,7 +46,7 @@ def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
     if alone.total() < 2:
         return (
             Verdict.DIVERGENT,
-            "bits differ, and no lone request was repeated, so the run cannot be told from the load",
+            "bits differ, and no lone request was repeated, so the run cannot be distinguished from the load",
         )
     others = sum(count for n in tally.conditions.values() for o, count in n.items() if o not in alone)
     first = finding.evidence["first_variant_condition"]
@@ -54,7 +54,7 @@ def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
     if tally.unseen:
         return (
             Verdict.DIVERGENT,
-            f"{what}; the server does not show its batches, so whether the batch did it cannot be told",
+            f"{what}; the server does not show its batches, so it is undetermined whether the batch caused it",
         )
     left = {c.name for c, n in tally.conditions.items() if not set(n) <= set(alone)}
     if not any(tally.formed[name] for name in left):

@@ -24,7 +24,7 @@ def describe(
 ) -> Finding:
     """A finding with its figures and no verdict yet.
 
-    `counts`: outcome -> samples; `batches`: sets of outcomes that rode together -> number of such batches.
+    `counts`: outcome -> samples; `batches`: sets of outcomes that were in one batch -> number of such batches.
     """
     draft = Finding(case, Verdict.INCONCLUSIVE, "")
     if not counts:

@@ -33,7 +33,7 @@ class Tally:
     )
     """process -> condition -> outcome -> samples"""
     batches: Counter[frozenset[str]] = field(default_factory=Counter)
-    """sets of outcomes that rode in one batch -> number of such batches"""
+    """sets of outcomes that were in one batch -> number of such batches"""
     batch_sizes: Counter[int] = field(default_factory=Counter)
     formed: Counter[str] = field(default_factory=Counter)
     """condition name -> batches of it that were seen at the size asked for"""

@@ -2,7 +2,7 @@
 
 Kernels change their reduction order at certain numbers of rows, so the schedule crosses those thresholds, small sizes first.
 Every condition is repeated as often as was asked (twice by default), one repetition after the other: without a repeat,
-run-to-run noise cannot be told from the batch. Large batches are made up of fillers, so that a few samples suffice to try them; the more samples are asked
+run-to-run noise cannot be distinguished from the batch. Large batches are made up of fillers, so that a few samples suffice to try them; the more samples are asked
 for, the more of the rows are samples.
 """
 

@@ -135,7 +135,7 @@ def read(path: Path) -> Baseline:
         require(isinstance(document, dict) and "baseline_version" in document, "it has no baseline_version")
         if document["baseline_version"] != VERSION:
             raise UsageError(
-                f"{path} is a baseline of version {document['baseline_version']}; this is detcheck for {VERSION}. Make it anew"
+                f"{path} is a baseline of version {document['baseline_version']}; this is detcheck for {VERSION}. Create it again"
             )
         for name, kind in (("probe", str), ("asked", dict), ("digests", dict), ("environment", dict), ("cases", list)):
             require(isinstance(document[name], kind), f"{name} is no {kind.__name__}")

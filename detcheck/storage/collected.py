@@ -5,7 +5,7 @@
 | `tokens` | token ids, or tokens as strings; or give `text` alone |
 | `text` | the completion, decoded |
 | `logprobs` | of each token, optional: with them bits are compared, else tokens |
-| `batch_size` | rows that rode together, optional: without it no verdict can speak of the batch |
+| `batch_size` | rows that were computed together, optional: without it no verdict can speak of the batch |
 | `trial` | repetition, optional: rows with equal `batch_size` and `trial` that follow each other shared one batch |
 | `prompt` | optional: samples of unequal prompts are judged apart |
 | `finish_reason`, `error` | optional: why it ended; why it is missing |

@@ -94,7 +94,7 @@ def outcome_row(o: Outcome) -> dict[str, object]:
 
 
 def read_outcome(row: Mapping[str, object]) -> Outcome:
-    """The outcome, named anew by what was read."""
+    """The outcome, named again by what was read."""
 
     def floats(bits: list[int] | None, dtype: str = "float32") -> np.ndarray | None:
         kind = np.dtype(dtype)

@@ -68,7 +68,7 @@ class Folder:
         numbers: dict[object, int] = {}
         self._shape: list[int] = []
         self._paired: list[int | None] = []
-        """of each node: how far apart the pairs are that it takes in order, each from its second to its first; 0 and None likewise"""
+        """of each node: how far apart the pairs are that it takes in order, each from its second to its first; 0 and None as above"""
         self._strides: list[int | None] = []
         """of each node: how far apart the summands are that it takes in order, from first to last; 0: it is one; None: it does not"""
         for v in range(tree.root + 1):

@@ -90,7 +90,7 @@ def test_the_excerpt_is_what_is_printed(diverging):
     """Line by line, but for the figures, and for what only a machine's own stock tells: what its bits go with, and where first."""
 
     def shape(text):
-        text = re.sub(r"first in [\w-]+: bits go with \w+(, \w+)*", "first in #: bits go with #", text)
+        text = re.sub(r"first in [\w-]+: the bits depend on \w+(, \w+)*", "first in #: the bits depend on #", text)
         return re.sub(r"[\d.]+(e[+-]\d+)?%?", "#", text)
 
     excerpt = README.split("$ detcheck completions -n 24 --max-tokens 48\n")[1].split("...\n")[0]

@@ -186,7 +186,7 @@ def engine(name, folder):
 
 
 def verdict_on(findings, faults):
-    """(right op and kind for every fault, innocents accused): what the benchmark counts."""
+    """(right op and kind for every fault, false positives): what the benchmark counts."""
     guilty = {(f.case.subject, f.case.input): f for f in findings if "culprit" in f.evidence}
     right = True
     for fault in faults:

@@ -12,7 +12,7 @@ from detcheck.engine import Row
 from detcheck.engines.vllm.arguments import Settings
 from detcheck.engines.vllm.host import Host
 from detcheck.engines.vllm.messages import Look
-from detcheck.probes.bisect.judge import convict, nobody
+from detcheck.probes.bisect.judge import causes, nobody
 from detcheck.probes.bisect.transformers import pattern
 from detcheck.probes.bisect.vllm import OP, VllmBisection, Wave
 
@@ -78,7 +78,7 @@ def main(folder, count):
         looked = VllmBisection(engine, *((w[0], w[1:]) if (w := waves(rng, engine.vocabulary)) else ()), TRIALS, TRIALS)
         looked.run()
         facts = looked.facts()
-        guilty = convict(facts)
+        guilty = causes(facts)
         if not guilty:
             for each in undo:
                 each()

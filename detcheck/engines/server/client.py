@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 KEYS = ("DETCHECK_API_KEY", "OPENAI_API_KEY")  # the first that is set is sent as a bearer token
 HIDDEN = "***"
 LARGEST_BYTES = 32 << 20  # of an answer, unpacked
-SHORTEST = 6  # characters of a secret that is blotted out of answers
+SHORTEST = 6  # characters of a secret that is redacted in answers
 METRICS_S = 5.0  # that a look at metrics may take
 WAIT_S, WAITS = 0.5, 10  # the least wait before a request is sent again, and how often it is, at most
 SHOWN = 120  # characters of an answer that an error quotes
@@ -128,7 +128,7 @@ class Secrets:
             self.values.add(secret)
 
     def hide(self, text: str) -> str:
-        """The text, with every secret in it blotted out: servers quote what they were sent."""
+        """The text with secrets redacted: servers quote what they were sent."""
         for value in sorted(self.values, key=len, reverse=True):
             text = text.replace(value, HIDDEN)
         return text

@@ -159,7 +159,9 @@ def condition(step: Step, slot: int, seen: Seen, strict: bool) -> tuple[Conditio
     fed = "cache" if seen.grown("cache_hits") else ""
     finished = seen.grown("finished")
     ours = len(seen.sent) + sum(each.resent for each in seen.sent)
-    if any(n > mine for _, n, mine in looks) or (finished is not None and finished > ours):  # others rode along
+    if any(n > mine for _, n, mine in looks) or (
+        finished is not None and finished > ours
+    ):  # others were computed with it
         sizes |= {2}
         company = Condition("alone", max(sizes), None, fed=fed)
         return company, {"batch_sizes": tuple(sorted(sizes)), "as_asked": False}

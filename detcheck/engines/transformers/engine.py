@@ -102,7 +102,7 @@ class TransformersEngine(Checkpoint):
         self._ends = self.ends
 
     def close(self) -> None:
-        """Nothing runs beside us."""
+        """Nothing to close."""
 
     @contextlib.contextmanager
     def running(self, kernels: str) -> Iterator[list[tuple[str, int]]]:

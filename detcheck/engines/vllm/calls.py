@@ -12,12 +12,12 @@ class Call:
 
     path: str
     visit: int
-    """the how-manieth call of it in this forward pass"""
+    """index of the call within this forward pass, from 0"""
     op: str
     order: int
     """in which order calls ended"""
     step: int
-    """the how-manieth forward pass that computed rows of the request"""
+    """index of the forward pass among those that computed rows of the request, from 0"""
     positions: list[int]
     before: list[int | None]
     """a row each; None: not known"""

@@ -1,7 +1,7 @@
 """vLLM, in a process of its own for each arm: requests by token ids, arrivals counted in engine steps, evidence of every step.
 
 An arm's process starts with the environment that its kernels need and nothing left over from another; what it prints goes to
-a log. Where it dies, by a signal or for want of memory, this process goes on and judges what was observed. On the CPU vLLM
+a log. Where it dies, by a signal or when memory runs out, this process goes on and judges what was observed. On the CPU vLLM
 runs inside that one process (its own multiprocessing takes longer to start); VLLM_ENABLE_V1_MULTIPROCESSING=1, or engine
 arguments for several devices, give it more of them.
 """

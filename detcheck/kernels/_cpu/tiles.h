@@ -1,7 +1,7 @@
 // bfloat16 products on AMX: a second order, since the first one cannot be had there at speed.
 //
 // One instruction takes 32 elements of 16 rows of w and of 16 rows of x. For each of the 256 sums it adds the even elements'
-// products from zero, one after the other, fused, and the odd ones' likewise; it adds the two, and then that to the sum so far
+// products from zero, one after the other, fused, and the odd ones' in the same way; it adds the two, and then that to the sum so far
 // (Intel's manual, TDPBF16PS). Numbers below the normal ones are zeros. So k is cut into blocks of 32, a tail filled up with
 // zeros, and the bias is added last. One row of x takes the same steps as many: rows that are not there are zeros.
 //

@@ -1,6 +1,6 @@
 """What the Triton kernels share: one binary for every batch, and how it is compiled.
 
-Triton compiles a kernel anew for what it sees in the arguments: an integer that is 1 or a multiple of 16, a pointer that is
+Triton compiles a kernel again for what it sees in the arguments: an integer that is 1 or a multiple of 16, a pointer that is
 aligned to 16 bytes. Where such an integer or pointer follows the batch, so does the binary. Therefore integers that follow
 the batch are `do_not_specialize`, strides are handed over in a unit that the row's length alone decides, and a tensor that
 does not fit is copied.

@@ -1,4 +1,4 @@
-"""One prompt's last logits, alone and in batches of every size: does a row depend on who rides along, or on how it was fed?
+"""One prompt's last logits, alone and in batches of every size: does a row depend on the co-batched requests, or on how it was fed?
 
 A completion shows a difference only where it flips a token; logits show every bit. The same prompt is also fed as a shorter
 prefill and its last tokens one by one (conditions `decode-N`), as an engine does that generates.

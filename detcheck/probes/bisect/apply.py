@@ -1,4 +1,4 @@
-"""The guilty, replaced by our kernels one kind at a time: how the first difference moves on, until there is none."""
+"""Causes, replaced by our kernels one kind at a time: how the first difference moves on, until there is none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def stages(
     replaced: list[str] = []
     made = [stage(facts, replaced)]
     while True:
-        wanted = [replaceable(kind["op"]) for kind in culprits.convict(facts)]
+        wanted = [replaceable(kind["op"]) for kind in culprits.causes(facts)]
         following = next((name for name in wanted if name and name not in replaced), None)
         if following is None:
             return made
@@ -36,7 +36,7 @@ def stages(
 
 
 def stage(facts: dict[str, Any], replaced: list[str]) -> dict[str, Any]:
-    guilty = culprits.convict(facts)
+    guilty = culprits.causes(facts)
     logits = facts["logits"]
     return {
         "replaced": list(replaced),

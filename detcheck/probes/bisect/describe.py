@@ -1,4 +1,4 @@
-"""What reports say of a culprit: where it is, how it differs, and what to do."""
+"""What reports say of a cause: where it is, how it differs, and what to do."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ def headline(evidence: Mapping[str, Any]) -> str:
 
 
 def lines(evidence: Mapping[str, Any]) -> list[str]:
-    """What was found of a culprit, a fact a line; in short where the same op was told of before."""
+    """What was found of a cause, a fact a line; in short where the same op was described before."""
     said = []
     if found := evidence.get("culprit"):
-        said.append(f"like it: {found['pattern'] or 'the model'}; guilty in {', '.join(found['conditions'])}")
+        said.append(f"like it: {found['pattern'] or 'the model'}; a cause in {', '.join(found['conditions'])}")
         for arm in () if found["like"] else ("alone", "batch"):
             said.append(
                 f"takes {'in the batch' if arm == 'batch' else arm}: {'; '.join(map(form, found['inputs'][arm]))}"
@@ -114,7 +114,7 @@ def lines(evidence: Mapping[str, Any]) -> list[str]:
         where = (
             f"the first difference is {first['op']} in {first['path']}, pass {first['step']}"
             if first
-            else "nothing is guilty"
+            else "no cause was found"
         )
         said.append(f"{what}: {where}; the logits are {'equal' if stage['logits_equal'] else 'not equal'}")
     stages = evidence.get("stages") or ()
@@ -142,15 +142,15 @@ def form(given: Mapping[str, Any]) -> str:
     )
 
 
-COLUMNS = ("calls", "tested", "guilty_calls")
+COLUMNS = {"calls": "calls", "tested": "tested", "guilty_calls": "that differ"}
 
 
 def rows(evidence: Mapping[str, Any], most: int) -> list[list[str]]:
-    """The table of ops, after a heading: the guilty, then as many of the innocent as there is room for."""
+    """The table of ops, after a heading: the causes, then as many others as there is room for."""
     calls = evidence["calls"]
-    shown = [["op", "module", *(name.replace("_", " ") for name in COLUMNS), "guilty in", "by", "from rows"]]
+    shown = [["op", "module", *COLUMNS.values(), "cause in", "by", "from rows"]]
     for line in [*(c for c in calls if c["guilty_in"]), *(c for c in calls if not c["guilty_in"])][:most]:
-        verdict = ", ".join(line["guilty_in"]) or ("innocent" if line["innocent"] else "not compared")
+        verdict = ", ".join(line["guilty_in"]) or ("equal" if line["innocent"] else "not compared")
         numbers = [str(line[name]) for name in COLUMNS]
         shown.append([line["op"], line["pattern"], *numbers, verdict, line["kind"], str(line["starts_at"] or "")])
     return shown

@@ -78,7 +78,7 @@ def first_divergence(run: Run, observations: Iterable[Observation], outcomes: Ma
 
 
 def is_lone(step: Step) -> bool:
-    """Whether the prompt rides alone, and in one piece."""
+    """Whether the prompt is computed alone, and in one piece."""
     cut = step.traffic is not None and (step.traffic.token_budget is not None or step.traffic.cached)
     return len(step.rows) == 1 and not cut
 

@@ -1,4 +1,4 @@
-"""Who is guilty, from what was seen of every call. Pure; the facts are those of `probes/_bisection.py`."""
+"""Names the ops that caused the divergence, from what was seen of every call. Pure."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def arms(alone: Sequence[int], batch: Sequence[int]) -> tuple[bool, bool]:
     return run, apart and (not run or again)
 
 
-def convict(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The guilty kinds, in the order in which they ran first, with their arms. A module only where no op explains it."""
-    guilty = []
+def causes(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The kinds that are a cause, in the order in which they ran first, with their arms. A module only where no op explains it."""
+    causes_found = []
     for kind in facts["kinds"]:
         told = [(e, *arms(e["alone"], e["batch"])) for e in kind["guilty"]]
         told = [(e, run, batch) for e, run, batch in told if run or batch]
@@ -38,17 +38,17 @@ def convict(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
             continue
         run, batch = any(r for _, r, _ in told), any(b for _, _, b in told)
         conditions = list(dict.fromkeys(e["condition"] for e, _, _ in told))
-        guilty.append(
+        causes_found.append(
             kind | {"run": run, "batch": batch, "conditions": conditions, "order": min(e["order"] for e, _, _ in told)}
         )
-    guilty.sort(key=lambda kind: kind["order"])
-    if guilty and guilty[0]["module"]:  # nothing that the dispatcher saw inside it did
-        return [guilty[0], *(kind for kind in guilty[1:] if not kind["module"])]
-    return [kind for kind in guilty if not kind["module"]]
+    causes_found.sort(key=lambda kind: kind["order"])
+    if causes_found and causes_found[0]["module"]:  # nothing that the dispatcher saw inside it did
+        return [causes_found[0], *(kind for kind in causes_found[1:] if not kind["module"])]
+    return [kind for kind in causes_found if not kind["module"]]
 
 
 def findings(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: Mapping[str, Outcome]) -> list[Finding]:
-    """Of one prompt on one arm: a finding for each guilty kind, the first difference first; or one that says there is none."""
+    """Of one prompt on one arm: a finding for each kind that is a cause, the first difference first; or one that says there is none."""
     found = [json.loads(outcomes[name].text) for counts in tally.conditions.values() for name in counts]
     if not found:
         why = "; ".join(tally.missing) or "the run stopped before it"
@@ -57,20 +57,20 @@ def findings(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: M
     facts: dict[str, Any] = {}
     for part in found:
         facts |= part
-    guilty = convict(facts)
+    causes_found = causes(facts)
     about = sensitivity(facts)
     head = Finding(case, Verdict.INCONCLUSIVE, "", samples=1, distinct=1, distinct_bits=1, mode_count=1)
     shared = {"compared": "bits", "bisection": about}
-    if not guilty:
+    if not causes_found:
         verdict, note = nobody(facts)
         return [replace(head, verdict=verdict, note=note, evidence=shared | {"calls": table(facts, [])})]
     made, places = [], {}
-    for n, kind in enumerate(guilty):
+    for n, kind in enumerate(causes_found):
         like = places.get(kind["op"], "")
         places.setdefault(kind["op"], f"{kind['op']} in {kind['first'].get('path') or 'the model'}")
         evidence = {"culprit": culprit(kind, like, first=n == 0) | {"prompt": case.input}, "compared": "bits"}
         if n == 0:
-            evidence |= shared | {"calls": table(facts, guilty), "stages": facts.get("stages", [])}
+            evidence |= shared | {"calls": table(facts, causes_found), "stages": facts.get("stages", [])}
         where = replace(case, subject=kind["op"], input=kind["first"].get("path") or "the model")
         verdict = Verdict.RUN_VARIANT if kind["run"] else Verdict.BATCH_VARIANT
         ulp = {name: kind["first"][name] for name in ("max_ulp", "max_abs") if kind["first"].get(name) is not None}
@@ -83,7 +83,7 @@ def findings(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: M
 
 
 def note_on(kind: Mapping[str, Any], facts: Mapping[str, Any], first: bool) -> str:
-    lead = "the first difference" if first else "guilty too, on the inputs that it had"
+    lead = "the first difference" if first else "also a cause, on the inputs that it had"
     step = kind["first"].get("step", 0)
     when = "the prefill" if step == 0 else f"decode step {step}"
     said = []
@@ -112,7 +112,7 @@ def note_on(kind: Mapping[str, Any], facts: Mapping[str, Any], first: bool) -> s
 
 
 def nobody(facts: Mapping[str, Any]) -> tuple[Verdict, str]:
-    """Where no call was found guilty."""
+    """Where no call is a cause."""
     lone, control = facts["logits"]["alone"], facts.get("control") or {}
     names = [b["name"] for b in facts["batches"]]
     for name in names:
@@ -122,7 +122,7 @@ def nobody(facts: Mapping[str, Any]) -> tuple[Verdict, str]:
             verdict = Verdict.RUN_VARIANT if run else Verdict.BATCH_VARIANT
             return (
                 verdict,
-                f"the logits differ in {name}, and no call that could be compared is guilty: {not_compared(facts)}",
+                f"the logits differ in {name}, and no call that could be compared is a cause: {not_compared(facts)}",
             )
     tested = sum(kind["tested"] for kind in facts["kinds"])
     if not control.get("named"):
@@ -149,7 +149,7 @@ def nobody(facts: Mapping[str, Any]) -> tuple[Verdict, str]:
         )
     gain = f"a row of {control['op']} moved by one ulp changes {control['changed']} of {control['elements']} logits"
     return Verdict.IDENTICAL, (
-        f"nothing is guilty: {tested} calls gave the same bits again and alone, and so did the logits, in {', '.join(names)}; "
+        f"no cause was found: {tested} calls gave the same bits again and alone, and so did the logits, in {', '.join(names)}; "
         f"{facts['tokens']} rows of the prompt were compared, and {gain}"
     )
 
@@ -178,7 +178,7 @@ def sensitivity(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def culprit(kind: Mapping[str, Any], like: str, first: bool) -> dict[str, Any]:
-    """What is reported of a guilty kind: its first call, and what to do. `like`: the first guilty call of the same op, of another kind."""
+    """What is reported of a cause: its first call, and what to do. `like`: the first call of the same op that is a cause, of another kind."""
     return dict(kind["first"]) | {
         "pattern": kind["pattern"],
         "run": kind["run"],
@@ -190,9 +190,9 @@ def culprit(kind: Mapping[str, Any], like: str, first: bool) -> dict[str, Any]:
     }
 
 
-def table(facts: Mapping[str, Any], guilty: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A line for every op and module pattern, the guilty first."""
-    found = {(kind["op"], kind["pattern"]): kind for kind in guilty}
+def table(facts: Mapping[str, Any], causes_found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A line for every op and module pattern, the causes first."""
+    found = {(kind["op"], kind["pattern"]): kind for kind in causes_found}
     lines = []
     for kind in facts["kinds"]:
         key = kind["op"], kind["pattern"]

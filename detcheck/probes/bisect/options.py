@@ -40,7 +40,7 @@ class Options:
         (), help="For vLLM, like max_num_seqs=64. May be given again.", panel=MODEL, metavar="KEY=VALUE", repeated=True
     )
     decode: int = knob(DECODED, help="Last tokens that are fed one by one.", panel=PROMPTS)
-    apply: bool = knob(False, help="Then replace the guilty by kernels of ours, one kind at a time.", panel=MODEL)
+    apply: bool = knob(False, help="Then replace each cause by a kernel of ours, one kind at a time.", panel=MODEL)
 
     name: str = ""
     """of a run: which of its prompts"""

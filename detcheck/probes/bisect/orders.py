@@ -1,4 +1,4 @@
-"""In which order a guilty product or sum adds, alone and in the batch: read as `detcheck order` reads it, and said only where it is sure.
+"""In which order a product or sum that is a cause adds, alone and in the batch: read as `detcheck order` reads it, and said only where it is sure.
 
 Where it cannot be read, or re-adding does not give the op's own bits, nothing is said of it.
 """

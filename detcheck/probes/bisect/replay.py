@@ -1,7 +1,7 @@
 """Two arms on one call, with exactly the inputs that it has in the batch: again, and the prompt's rows alone.
 
 The rows alone are laid out as the call had them when the prompt really ran alone: its strides, its distance from an aligned
-address. Only a call that can be cut like that is accused: its other arguments and its integers (indices, routes, ids) must be
+address. Only a call that can be cut like that can be a cause: its other arguments and its integers (indices, routes, ids) must be
 those of the lone run, and what comes out must hold the batch if what goes in does.
 """
 
@@ -110,7 +110,7 @@ class TwoArms:
         self.untested[why] = self.untested.get(why, 0) + 1
 
     def _orders(self, given: Given) -> dict[str, str]:
-        """Once for each form of a product or a sum: its layers add alike. {} too where that cannot be asked: it is guilty all the same."""
+        """Once for each form of a product or a sum: its layers add alike. {} too where that cannot be asked: it still counts as a cause."""
         form = (given.call.op, *(s.shape for s in given.call.inputs.values()))
         if form not in self._ordered:
             result = next(iter(given.call.outputs.values()))
@@ -128,7 +128,7 @@ class TwoArms:
         """From how many rows on, and where one is enough, by what: its padding, or how its rows lie in memory."""
         try:
             starts = self._starts_at(given, lone)
-        except Exception as error:  # it may refuse sizes that the model never gives it; it is guilty all the same
+        except Exception as error:  # it may refuse sizes that the model never gives it; it still counts as a cause
             if out_of_memory(error):
                 raise
             starts = None
@@ -203,7 +203,7 @@ class Given:
                 s.part = Part((), 0, picked)
 
     def offsets(self) -> list[int]:
-        """Places of the ends of groups of rows, in a product of groups: they are counted anew for fewer rows."""
+        """Places of the ends of groups of rows, in a product of groups: they are counted again for fewer rows."""
         if "grouped_mm" not in self.call.op:
             return []
         return [place for place, s in self.call.inputs.items() if not s.floats]

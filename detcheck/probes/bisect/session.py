@@ -1,7 +1,7 @@
 """A prompt alone and in batches: which module and which op diverges first, and is it the run or the batch?
 
 The first call, in the order of execution, whose inputs are equal by bytes and whose output is not. Every call is also asked
-again and alone on the inputs that it has in the batch, so that a second culprit does not hide behind the first. In vLLM these are
+again and alone on the inputs that it has in the batch, so that a second cause does not hide behind the first. In vLLM these are
 the calls of modules (`_vllm_bisection.py`).
 """
 

@@ -2,7 +2,7 @@
 
 A dispatch mode sees the leaf ops of modules and of functional calls alike; module hooks say where an op stands, and are what
 catches a kernel that reaches no dispatcher. A call is found again in another run by its place: forward pass, module and which
-visit to it, op, weight, and the how-manieth of these. An op more or less elsewhere does not shift it.
+visit to it, op, weight, and the index among these. An op more or less elsewhere does not shift it.
 """
 
 from __future__ import annotations

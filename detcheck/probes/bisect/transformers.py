@@ -1,4 +1,4 @@
-"""A prompt traced alone and in batches: what was seen of every call, without a word on who is guilty (`culprits.py` says that).
+"""A prompt traced alone and in batches: what was seen of every call, and nothing about causes (`judge.py` names those).
 
 What two runs did with the same inputs at the same place is put side by side: *in the run*. In the first run of each batch every
 call is moreover asked again, and alone: *again*. Nothing is kept of a run but hashes.
@@ -34,7 +34,7 @@ MOST_EVIDENCE = 64  # of one kind, that is stored
 
 @dataclass(frozen=True)
 class Batch:
-    """A condition: the rows that ride together, and which is the prompt."""
+    """A condition: the rows that are computed together, and which is the prompt."""
 
     name: str
     rows: tuple[tuple[int, ...], ...]

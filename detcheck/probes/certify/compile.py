@@ -236,7 +236,7 @@ def _build(wrapped: Wrapped, form: Form, target: str) -> Built:
 def settings(lines: bool) -> Iterator[None]:
     """Binaries without lines of source do not change with a comment. The default of fusion is set since Triton warns otherwise.
 
-    Triton's cache goes by the text of a kernel, not by its file, so it could name the lines of another copy: they are made anew.
+    Triton's cache goes by the text of a kernel, not by its file, so it could name the lines of another copy: they are made again.
     """
     with tempfile.TemporaryDirectory(prefix="detcheck-") as folder:
         wanted = {"TRITON_DISABLE_LINE_INFO": str(int(not lines)), "TRITON_DEFAULT_FP_FUSION": "1"}

@@ -132,7 +132,7 @@ class Certify:
         self.subject = Subject(name, "", digests, (), planned or Schedule(steps), environment, tuple(cases))
 
     def close(self) -> None:
-        """Nothing runs beside us."""
+        """Nothing to close."""
 
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
         """Compile one kernel in all its forms, and read it. What does not compile is missing, with the reason."""

@@ -50,7 +50,7 @@ class Options:
     """names or kinds"""
     base_url: tuple[str, ...] = knob(
         (),
-        help="Ask this server instead. Again for each of several replicas.",
+        help="Ask this server instead. Repeat for each replica.",
         panel=SERVER,
         metavar="URL",
         repeated=True,

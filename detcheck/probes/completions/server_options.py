@@ -101,7 +101,7 @@ def estimate(spec: Spec, questions: Sequence[Question]) -> str:
     conditions = ", ".join(dict.fromkeys(step.condition for step in planned.steps))
     each = "" if servers == 1 else f" to each of {servers} servers"
     return (
-        f"would send {len(rows)} requests{each}: {samples} samples and {len(rows) - samples} that ride along, and at most {opening} more "
+        f"would send {len(rows)} requests{each}: {samples} samples and {len(rows) - samples} fillers beside them, and at most {opening} more "
         f"to find out what the server can do\n"
         f"tokens{each}: about {read} in prompts, at most {made} in completions\n"
         f"at most {max((len(s.rows) for s in planned.steps), default=1)} in flight at once; conditions: {conditions}\n"

@@ -96,7 +96,7 @@ def count_rows(inputs: Sequence[object], batched: Sequence[int]) -> int:
 
 
 def both_ways(t: torch.Tensor) -> torch.Tensor:
-    """A lone row, and for company the same backwards."""
+    """A lone row, and beside it the same backwards."""
     import torch
 
     return torch.cat((t, t.flip(-1)))

@@ -36,7 +36,7 @@ class Options:
         "device": {"panel": OP},
         "batch_sizes": {"help": "Like 1,8,64. Default: all thresholds."},
         "trials": {},
-        "seed": {"help": "Of inputs and places."},
+        "seed": {"help": "Seed for inputs and places."},
         "fail_on": {},
         "fail_fast": {},
     }

@@ -18,7 +18,7 @@ def conditions(sizes: Sequence[int], seed: int, plain: bool, on_cpu: bool = True
 
     planned = [("alone" if size == 1 else f"rows-{size}", (0,) * size) for size in sizes]
     planned += [(f"mixed-{size}", among(size, seed, range(1, 1 + OTHERS))) for size in sizes if size > 1]
-    if sizes[-1] == 1:  # nothing rides along, but accuracy is still of interest
+    if sizes[-1] == 1:  # there are no other rows, but accuracy is still of interest
         planned.append(("mixed-1", (0,)))
     if plain:
         return planned

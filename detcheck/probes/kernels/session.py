@@ -1,6 +1,6 @@
 """One op, with the same row in batches of every kind: are its bits always the same, is it right, and how fast is it?
 
-The row under test rides alone, among copies of itself, among other rows, among NaN and infinity, at other thread counts, and
+The row under test is computed alone, among copies of itself, among other rows, among NaN and infinity, at other thread counts, and
 laid out otherwise in memory. Where every row of a batch is a copy every row is observed, so that one wrong row of 257 is seen.
 One row is a weak test where it holds few sums: another order often gives the same bits. So several rows take the place of the
 row under test in turn, and an outcome is what came of all of them at one slot.
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 PLANTED_SIZES = (1, 2, 4, 8)  # enough for the control, whatever sizes the question is about
 MEMORY_SHARE = 0.5  # of what is free
-MEMORY_FACTOR = 8  # bytes that an op is reckoned to need, per byte of its arguments
+MEMORY_FACTOR = 8  # estimated bytes that an op needs, per byte of its arguments
 
 
 class KernelsProbe:
@@ -179,7 +179,7 @@ class KernelsProbe:
         return max(1, int(MEMORY_SHARE * _device.free_bytes(self._device) / (MEMORY_FACTOR * max(row_bytes, 1))))
 
     def close(self) -> None:
-        """Nothing runs beside us."""
+        """Nothing to close."""
 
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
         """Form the step's batch, run the op on it, and record every copy of the row under test."""

@@ -25,7 +25,7 @@ class Options:
         "dtype": {"panel": OP, "help": "float32, bf16 ... Default: float32."},
         "device": {"panel": OP},
         "trials": {"help": "How many times to multiply."},
-        "seed": {"help": "Of the two matrices."},
+        "seed": {"help": "Seed for the two matrices."},
         "fail_on": {},
     }
     DEFAULTS: ClassVar[dict[str, object]] = {"trials": 1000}

@@ -1,6 +1,6 @@
 """One matrix product of the same inputs, many times: are its bits always equal?
 
-It asks about the run alone, as the question was put: nothing rides along and nothing is varied, so `identical` says nothing
+It asks about the run alone, as the question was put: nothing is computed beside it and nothing is varied, so `identical` says nothing
 about other batches. `detcheck kernels --op matmul` asks about those.
 """
 
@@ -59,7 +59,7 @@ class Matmul:
         self._condition = Condition(CONDITION, 1, 0, f"seed {spec.seed}", environment.threads)
 
     def close(self) -> None:
-        """Nothing runs beside us."""
+        """Nothing to close."""
 
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
         """Multiply once. Raises FailedError where it cannot be done: it could not be done the next time either."""

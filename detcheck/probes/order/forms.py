@@ -19,7 +19,7 @@ FORMS = {
     "vector": ((1024,), "K of x[K]"),
     "attention": ((2, 1, 256, 64), "H,KH,S,D of q[M, H, 1, D], k and v[M, KH, S, D]"),
 }
-WITHOUT_BATCH = ("mv", "dot", "vector")  # one vector, so no other rows ride along
+WITHOUT_BATCH = ("mv", "dot", "vector")  # one vector, so there are no other rows
 # An op's own name -> its form.
 NAMES = {
     "linear": "linear", "mm": "mm", "matmul": "mm", "bmm": "bmm", "mv": "mv", "dot": "dot", "vdot": "dot", "inner": "dot",

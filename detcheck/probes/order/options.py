@@ -54,7 +54,7 @@ class Options:
         "device": {"panel": OP},
         "batch_sizes": {"help": "Like 1,2,4,64. Default: thresholds up to 64."},
         "trials": {"help": "How often each tree is revealed."},
-        "seed": {"help": "Of data and pivots."},
+        "seed": {"help": "Seed for data and pivots."},
         "fail_on": {},
     }
     DEFAULTS: ClassVar[dict[str, object]] = {"trials": 2}

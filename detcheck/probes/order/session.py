@@ -93,7 +93,7 @@ class Order:
             raise OpError(f"cannot be given {rows} rows here: {user_op.words(error)}") from error
 
     def close(self) -> None:
-        """Nothing runs beside us."""
+        """Nothing to close."""
 
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
         """One observation for each order within the call."""

@@ -221,7 +221,7 @@ def test_nobody_is_accused_where_sizes_are_alike(llama, seed):
         llama,
     )
     _, (outcome,) = probe.observe(probe.subject.schedule.steps[0])
-    assert not culprits.convict(json.loads(outcome.text))
+    assert not culprits.causes(json.loads(outcome.text))
 
 
 def test_an_op_that_refuses_sizes_between_is_guilty_all_the_same(llama, monkeypatch):
@@ -492,7 +492,7 @@ def test_the_guilty_are_named_in_prompts_of_few_tokens(llama, prompt, op):
     )
     with Planted(llama._model, [Fault(place, "batch", 2)]).planted():
         _, (outcome,) = probe.observe(probe.subject.schedule.steps[0])
-    assert (op, culprits.convict(json.loads(outcome.text))[0]["op"]) == (op, op)
+    assert (op, culprits.causes(json.loads(outcome.text))[0]["op"]) == (op, op)
 
 
 def test_an_op_of_another_library_is_judged_whatever_its_name(llama, monkeypatch):

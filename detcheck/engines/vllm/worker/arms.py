@@ -93,7 +93,7 @@ class Arms:
         return self._run(mapped(self.given, rows), Own(0, count, own.computed, count, 0, 1))
 
     def _starts(self) -> int | None:
-        """None too where it refuses sizes that the model never gives it: it is guilty all the same."""
+        """None too where it refuses sizes that the model never gives it: it still counts as a cause."""
         try:
             return self._starts_at()
         except Exception as error:

@@ -22,7 +22,7 @@ installed = False
 
 
 def register() -> None:
-    """Called by vLLM, in each process, once or oftener."""
+    """vLLM calls this at least once in each process."""
     global installed
     asked = os.environ.get(VARIABLE, "stock")
     if asked == "stock" or installed:

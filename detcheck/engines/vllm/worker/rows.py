@@ -52,7 +52,7 @@ class Own:
         return across and (tensor.shape[0] != self.tokens or self.tokens == DIRECTIONS)
 
     def window(self, first: int, last: int) -> Own:
-        """Rows of all tokens from first to last - 1, whosever they are."""
+        """Rows first to last - 1, of any request."""
         return Own(first, last, self.computed, self.tokens, 0, -1)
 
 

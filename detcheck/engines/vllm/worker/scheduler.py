@@ -1,10 +1,10 @@
 """vLLM's scheduler, with arrivals counted in engine steps and a trace of what every step computed.
 
-A probe that hands over N requests and waits cannot say what company they kept. This scheduler holds the requests of a batch
+A probe that hands over N requests and waits cannot say which requests were computed together. This scheduler holds the requests of a batch
 until all of them are there, lets each in at its own engine step, and writes down every step. It decides nothing else: which
 requests a step computes, and how many of their tokens, is vLLM's own choice.
 
-What is asked for rides on the requests (`SamplingParams.extra_args`), and what was seen rides back on their outputs
+What is asked for travels on the requests (`SamplingParams.extra_args`), and what was seen travels back on their outputs
 (`kv_transfer_params`), so it works in every layout of processes. Loaded by name, by vLLM (`scheduler_cls`).
 """
 

@@ -36,7 +36,7 @@ class Control(Adds):
             progress = replace(
                 progress, batch=NONE, pattern=NONE
             )  # a key's own number: those before it are passed over
-        # That it starts at a place of its own is judged by itself, so how that place was reckoned is not held against the counter.
+        # That it starts at a place of its own is judged by itself, so how that place was computed is not held against the counter.
         self.marks[counter] = replace(progress, varies=progress.varies | {op}, crooked=NONE, constant=False)
         return [
             self._after(m, v, batch, op) for m, v in zip(self._iterate(op, carried, inits), op.results, strict=True)

@@ -30,7 +30,7 @@ class Memory(Adds):
         pattern = address.pattern | mask.pattern
         why = (address.batch | mask.batch) if pattern else NONE
         floats = op.results[0].is_float
-        # What was loaded is the row's own, whichever way its address was reckoned.
+        # What was loaded is the row's own, whichever way its address was computed.
         number = (declared | union(rest[1:]).number) if floats else NONE
         made = Mark(declared | why, address.varies | mask.varies, pattern, number, data=floats)
         return [replace(made, rows=address.rows) if floats else made]

@@ -98,7 +98,7 @@ def accumulates(loop: Op) -> bool:
 
 
 def resets(loop: Op) -> bool:
-    """Whether the loop starts its sums anew inside: many outputs one after the other, written as one loop."""
+    """Whether the loop starts its sums again inside: many outputs one after the other, written as one loop."""
     made = {v: o for block in loop.regions[-1] for o in block.ops for v in o.results}
     last = loop.regions[-1][-1].ops[-1]
     return any(v.is_float and v in made and made[v].name in ("arith.select", "scf.if") for v in last.operands)
