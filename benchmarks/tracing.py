@@ -43,7 +43,7 @@ def measure(engine, prompt, turns):
     spec = Spec("bisect", Options(prompt=prompt))
     probe = Bisect(spec, engine)
     (step,) = probe.subject.schedule.steps
-    tokens = probe._prompts[step.input].token_ids
+    tokens = probe._model.prompts[step.input].token_ids
     batches = [[tokens], *(batch.rows for batch in probe._batches(step.input))]
 
     def plain():

@@ -1,4 +1,4 @@
-"""Prompts from a file: one a line, or JSONL with `prompt` or `messages`."""
+"""The prompts that are asked: one by --prompt, or those of a file, one a line, or JSONL with `prompt` or `messages`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detcheck.errors import UsageError
+from detcheck.spec import Spec
+
+DEFAULT_PROMPT = "Tell me about Richard Feynman"
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,33 @@ class Question:
     @property
     def shown(self) -> str:
         return self.text or "\n".join(f"{m['role']}: {m['content']}" for m in self.messages)
+
+
+def check(spec: Spec) -> None:
+    """Raises UsageError where there can be no prompt, or no model, or no repeat."""
+    own = spec.options
+    if spec.trials < 1:
+        raise UsageError(f"--trials must be at least 1; got {spec.trials}")
+    if own.prompt is not None and own.prompt_file is not None:
+        raise UsageError("give --prompt or --prompt-file, not both")
+    if own.prompt is not None and not own.prompt.strip():
+        raise UsageError("--prompt is empty. Give it a text, or leave it out for the default prompt")
+    if spec.model is not None and not spec.model.strip():
+        raise UsageError("--model is empty. Give a folder or a hub id, or leave it out for the embedded amplifier")
+    if own.prompt_file is not None and not Path(own.prompt_file).is_file():
+        raise UsageError(f"--prompt-file {own.prompt_file}: no such file")
+
+
+def asked(spec: Spec) -> list[Question]:
+    """The prompts. Raises UsageError where the file cannot be read."""
+    own = spec.options
+    if own.prompt_file is not None:
+        return read_prompts(Path(own.prompt_file))
+    if own.prompt is None and spec.model is None and not getattr(own, "base_url", ()):
+        from detcheck.models.amplifier import PROMPT
+
+        return [Question(text=PROMPT)]
+    return [Question(text=DEFAULT_PROMPT if own.prompt is None else own.prompt)]
 
 
 def read_prompts(path: Path) -> list[Question]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from detcheck.options import MODEL, PROMPTS, knob
-from detcheck.probes.completions import options as completions
 from detcheck.spec import Spec
 
 DECODED = 4  # tokens fed one by one in `decode`: the first step after a prefill and some behind it
@@ -38,8 +37,6 @@ class Options:
 
 def check(spec: Spec) -> None:
     """What can be known before anything is loaded. Raises UsageError."""
-    own: Options = spec.options
-    same = completions.Options(
-        1_000_000, 1, False, own.prompt, own.prompt_file, own.chat, own.attn, own.trust_remote_code
-    )
-    completions.check(Spec("completions", same, spec.model, spec.kernels, device=spec.device, trials=spec.trials))
+    from detcheck.harness import model
+
+    model.check(spec)

@@ -9,32 +9,42 @@ from __future__ import annotations
 import random
 import time
 
+from detcheck.engine import Engine
 from detcheck.engines.transformers.logits import last_logits
-from detcheck.errors import OutOfMemoryError, UsageError
+from detcheck.errors import OutOfMemoryError
+from detcheck.harness import prompts
+from detcheck.harness.engines import open_engine
+from detcheck.harness.model import OpenModel
 from detcheck.outcomes import row_outcome
 from detcheck.probes.batch.options import DECODED, check
-from detcheck.probes.completions import session as completions
 from detcheck.records import Condition, Observation, Outcome, Schedule, Step
 from detcheck.schedules.batches import RAGGED, THRESHOLDS, compose
 from detcheck.schedules.batches import conditions as plans
+from detcheck.spec import Spec
 
 SAMPLES = 3  # rows of a batch that are the prompt: at both ends and in between
 DECODE_SIZES = (1, 2, 8)
 ROWS = 64  # the largest batch of the default schedule: a forward pass of 257 prompts takes minutes on a CPU
 
 
-class Batch(completions.Completions):
-    """The probe, opened. Prompts and batches are made as `completions` makes them; what is observed of them are logits."""
+class Batch:
+    """The probe, opened: a model, its prompts, and a schedule. `observe` runs one step of it."""
 
-    check = staticmethod(check)
+    def __init__(self, spec: Spec, engine: Engine | None = None, planned: Schedule | None = None) -> None:
+        """`planned`: the schedule of a run that is resumed. Raises UsageError before the weights are loaded, FailedError if they cannot be."""
+        check(spec)
+        questions = prompts.asked(spec)
+        self._model = OpenModel(spec, engine or open_engine(spec), spec.options.max_tokens)
+        self._engine = self._model.engine
+        self.subject = self._model.open(questions, self._plan, planned)
+
+    def close(self) -> None:
+        self._engine.close()
 
     def _plan(self, lengths: dict[str, int]) -> Schedule:
-        spec, longest = self._spec, max(lengths.values())
+        spec, longest = self._model.spec, max(lengths.values())
         room = min(self._engine.context - 1, 2 * longest)
-        most = self._engine.max_rows(room)
-        asked = spec.batch_sizes
-        if asked and max(asked) > most:
-            raise UsageError(f"--batch-sizes: memory is estimated to hold {most} rows; got {max(asked)}. Ask for less")
+        most, asked = self._model.most_rows(room), spec.batch_sizes
         sizes = asked or tuple(size for size in THRESHOLDS if size <= min(most, ROWS))
         not_tried = [
             f"batch-{size}: "
@@ -63,7 +73,7 @@ class Batch(completions.Completions):
 
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
         """Form the step's batch, run it once, and record the logits of every sample in it."""
-        rows, composition = self._batch(step)
+        rows, composition = self._model.batch(step, "batch")  # the same fillers however many there are
         case, _ = self.subject.cases[step.case]
         decoding = step.condition.startswith("decode")
         slots = [slot for slot, length in enumerate(step.rows) if length == 0]
@@ -91,10 +101,6 @@ class Batch(completions.Completions):
                 Observation(*place, name, seen, wall_s=wall_s, missing=why, calls=() if sample else tuple(calls))
             )
         return observations, list({o.id: o for o in made}.values())
-
-    def _filler_seed(self, step: Step) -> str:
-        """The same fillers however many there are."""
-        return f"{self._spec.seed}/batch"
 
 
 open_session = Batch

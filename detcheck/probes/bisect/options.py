@@ -9,7 +9,6 @@ from detcheck.errors import UsageError
 from detcheck.harness.engines import chosen
 from detcheck.options import MODEL, PROMPTS, flag, knob
 from detcheck.probes.batch.options import DECODED as FED_ONE_BY_ONE
-from detcheck.probes.completions import options as completions
 from detcheck.spec import Kernels, Spec
 
 if TYPE_CHECKING:
@@ -116,19 +115,9 @@ def of_run(path: str, spec: Spec, asked: Spec, found: Differing) -> Spec:
 
 def check(spec: Spec) -> None:
     """What can be known before anything is loaded. Raises UsageError."""
+    from detcheck.harness import model
+
     own: Options = spec.options
-    same = completions.Options(
-        1_000_000,
-        1,
-        False,
-        own.prompt,
-        own.prompt_file,
-        own.chat,
-        own.attn,
-        own.trust_remote_code,
-        own.engine,
-        own.engine_arg,
-    )
     for argument in own.engine_arg:
         if (known := argument.replace("-", "_").replace(" ", "").lower()) in REFUSED or known.startswith(SEVERAL):
             raise UsageError(
@@ -138,7 +127,7 @@ def check(spec: Spec) -> None:
         raise UsageError(
             "--apply replaces ops in transformers. In vLLM all of ours go in together: ask again with --kernels batch-invariant"
         )
-    completions.check(Spec("completions", same, spec.model, spec.kernels, device=spec.device, trials=spec.trials))
+    model.check(spec)
     if own.decode < 0:
         raise UsageError(f"--decode must be at least 0; got {own.decode}")
     if own.apply and spec.kernels is not Kernels.STOCK:

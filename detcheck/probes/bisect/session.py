@@ -2,7 +2,7 @@
 
 The first call, in the order of execution, whose inputs are equal by bytes and whose output is not. Every call is also asked
 again and alone on the inputs that it has in the batch, so that a second cause does not hide behind the first. In vLLM these are
-the calls of modules (`_vllm_bisection.py`).
+the calls of modules (`vllm.py`).
 """
 
 from __future__ import annotations
@@ -13,83 +13,87 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from detcheck.engine import Row
+from detcheck.engine import Engine, Row
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
-from detcheck.harness.prompts import Question
+from detcheck.harness import prompts
+from detcheck.harness.engines import open_engine
+from detcheck.harness.model import OpenModel
 from detcheck.outcomes import digest_outcome
 from detcheck.probes.bisect import apply as _apply
 from detcheck.probes.bisect.from_run import LONGEST
 from detcheck.probes.bisect.options import SIZES, check
 from detcheck.probes.bisect.transformers import Batch, Bisection
 from detcheck.probes.bisect.vllm import VllmBisection, Wave
-from detcheck.probes.completions import session as completions
 from detcheck.records import Condition, Observation, Outcome, Prompt, Schedule, Step, Traffic
 from detcheck.schedules.batches import Plan, compose, conditions
+from detcheck.spec import Spec
 
 REPEATS = 2  # calls of each arm of a test: more with --trials
 
 
-class Bisect(completions.Completions):
-    """The probe, opened. Prompts and batches are made as `completions` makes them; a step is a whole bisection."""
+class Bisect:
+    """The probe, opened: a model and its prompts. A step is a whole bisection of one prompt."""
 
-    check = staticmethod(check)
-
-    def _open(self, questions: list[Question], planned: Schedule | None) -> None:
-        if self._engine.schedules_itself and not self._own.run:
-            self._own = replace(self._own, max_tokens=1 + self._own.decode)  # what is decoded, it generates
-        super()._open(questions, planned)
-        now = self._engine.digests.get("model", "")
-        if self._own.weights not in ("", now):
+    def __init__(self, spec: Spec, engine: Engine | None = None, planned: Schedule | None = None) -> None:
+        """`planned`: the schedule of a run that is resumed. Raises UsageError before the weights are loaded, FailedError if they cannot be."""
+        check(spec)
+        questions, own = prompts.asked(spec), spec.options
+        engine = engine or open_engine(spec)
+        if engine.schedules_itself and not own.run:
+            own = replace(own, max_tokens=1 + own.decode)  # what is decoded, it generates
+        self._spec, self._own, self._engine = spec, own, engine
+        self._model = OpenModel(spec, engine, own.max_tokens)
+        # A run's prompt is asked as it was, whatever has become of its file, and of a template that tells the date.
+        known = Prompt(own.name, questions[0].shown, own.tokens) if own.tokens else None
+        self.subject = self._model.open(questions, self._plan, planned, known)
+        now = engine.digests.get("model", "")
+        if own.weights not in ("", now):
+            engine.close()
             raise UsageError(
-                f"the weights that {self._own.run} asked are not there any more: their digest was {self._own.weights}, and what is there now has "
+                f"the weights that {own.run} asked are not there any more: their digest was {own.weights}, and what is there now has "
                 f"{now or 'none'}. Put them back, or ask with --model"
             )
 
-    def _tokenize(self, index: int, question: Question) -> Prompt:
-        """A run's prompt is asked as it was, whatever has become of its file, and of a template that tells the date."""
-        own = self._own
-        return Prompt(own.name, question.shown, own.tokens) if own.tokens else super()._tokenize(index, question)
+    def close(self) -> None:
+        self._engine.close()
 
     def _plan(self, lengths: dict[str, int]) -> Schedule:
         """A step a prompt. What it runs is the prompt alone and each of `_batches`."""
-        most, asked = self._engine.max_rows(self._longest(max(lengths.values()))), self._spec.batch_sizes
-        if asked and max(asked) > most:
-            raise UsageError(f"--batch-sizes: memory is estimated to hold {most} rows; got {max(asked)}. Ask for less")
+        most = self._model.most_rows(self._model.longest(max(lengths.values())))
         if not self._engine.schedules_itself:
             refuse_compiled(self._engine._model)
         steps = [Step(n, name, "bisect", 0, (0,)) for n, name in enumerate(lengths)]
         return Schedule(tuple(steps), (), most)
 
-    def _filler_seed(self, step: Step) -> str:
-        """As the run's own probe has it: `batch` takes the same fillers however many there are."""
-        if step.traffic:
-            return super()._filler_seed(step)
-        return f"{self._spec.seed}/{'batch' if self._own.run and self._own.max_tokens == 1 else step.condition}"
+    def _batch(self, step: Step) -> list[Row]:
+        """With the fillers that the run's own probe has: `batch` takes the same ones however many there are."""
+        of_batch = self._own.run and self._own.max_tokens == 1 and not step.traffic
+        return self._model.batch(step, "batch" if of_batch else "")[0]
 
     def _batches(self, name: str) -> tuple[Batch, ...]:
-        prompt = self._prompts[name].token_ids
+        prompt = self._model.prompts[name].token_ids
         if self._own.run:
             fed = self._own.fed
-            formed, _ = self._batch(Step(0, name, self._own.condition, 0, self._own.company))
+            formed = self._batch(Step(0, name, self._own.condition, 0, self._own.company))
             rows = [r.prompt + (fed if r.continuation is None else r.continuation[: len(fed)]) for r in formed]
             return (Batch(self._own.condition, tuple(rows), self._own.company.index(0)),)
         made = []
         for plan, rows in self._plans(len(prompt), self._engine.context - 1):
-            formed, _ = self._batch(Step(0, name, plan.name, 0, rows))
+            formed = self._batch(Step(0, name, plan.name, 0, rows))
             made.append(Batch(plan.name, tuple(row.prompt for row in formed), rows.index(0)))
         return tuple(made)
 
     def _waves(self, name: str) -> tuple[Wave, ...]:
         """The prompt alone and its batches, for vLLM to form."""
-        own, prompt = self._own, self._prompts[name].token_ids
+        own, prompt = self._own, self._model.prompts[name].token_ids
         tokens = len(own.fed) + 1 if own.run else own.max_tokens
         waves = [Wave("alone", (Row(prompt),), 0, tokens)]
         if own.run:
             traffic = Traffic(own.arrivals, own.new_tokens, own.token_budget, own.cached)
-            rows, _ = self._batch(Step(0, name, own.condition, 0, own.company, traffic=traffic))
+            rows = self._batch(Step(0, name, own.condition, 0, own.company, traffic=traffic))
             return *waves, Wave(own.condition, tuple(rows), own.company.index(0), tokens, own.token_budget, own.cached)
         for plan, lengths in self._plans(len(prompt), self._engine.context - tokens):
-            rows, _ = self._batch(Step(0, name, plan.name, 0, lengths))
+            rows = self._batch(Step(0, name, plan.name, 0, lengths))
             waves.append(Wave(plan.name.replace("batch-", "wave-"), tuple(rows), lengths.index(0), tokens))
         return tuple(waves)
 
@@ -129,7 +133,7 @@ class Bisect(completions.Completions):
             looked = VllmBisection(self._engine, lone, tuple(waves), self._spec.trials, repeats)
             looked.run()
             return looked.facts() | {"control": looked.control()} | self._of_run()
-        prompt = self._prompts[step.input].token_ids + self._own.fed
+        prompt = self._model.prompts[step.input].token_ids + self._own.fed
         batches = self._batches(step.input)
         decoded = min(
             self._own.decode, *(len(row) - 1 for batch in batches for row in batch.rows)

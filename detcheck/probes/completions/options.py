@@ -7,16 +7,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from detcheck.errors import UsageError
-from detcheck.harness.arms import check_kernels
-from detcheck.harness.engines import chosen
-from detcheck.harness.prompts import Question, read_prompts
+from detcheck.harness import prompts
 from detcheck.options import MODEL, PROMPTS, SCHEDULE, SERVER, VERDICT, knob, words
 from detcheck.probes.completions import server_options
 from detcheck.schedules import arrivals as traffic
 from detcheck.schedules.batches import fit
 from detcheck.spec import Spec
-
-DEFAULT_PROMPT = "Tell me about Richard Feynman"
 
 
 @dataclass(frozen=True)
@@ -100,45 +96,28 @@ class Options:
 
 def check(spec: Spec) -> None:
     """What can be known before anything is loaded. Raises UsageError."""
+    from detcheck.harness import model
+
     own: Options = spec.options
     server_options.check(spec)
-    engine = "server" if getattr(own, "base_url", ()) else chosen(spec)
-    if engine == "transformers":
-        check_kernels(spec.kernels, spec.device)
-    for option, value in (("--samples", own.samples), ("--max-tokens", own.max_tokens), ("--trials", spec.trials)):
+    engine = "server" if own.base_url else model.check(spec)
+    prompts.check(spec)
+    for option, value in (("--samples", own.samples), ("--max-tokens", own.max_tokens)):
         if value < 1:
             raise UsageError(f"{option} must be at least 1; got {value}")
-    if own.prompt is not None and own.prompt_file is not None:
-        raise UsageError("give --prompt or --prompt-file, not both")
-    if own.prompt is not None and not own.prompt.strip():
-        raise UsageError("--prompt is empty. Give it a text, or leave it out for the default prompt")
-    if spec.model is not None and not spec.model.strip():
-        raise UsageError("--model is empty. Give a folder or a hub id, or leave it out for the embedded amplifier")
     if engine == "transformers":
         fit(own.samples, spec.trials, spec.batch_sizes, own.conditions, max_rows=2**31)
     elif engine == "vllm":
         traffic.check(own.conditions)
-    if (named := getattr(own, "baseline", None)) is not None:
-        if not Path(named).exists():
-            raise UsageError(f"--baseline {named}: no such file. Give a run's folder, or the baseline.json in it")
-        if Path(named).is_file():
+    if own.baseline is not None:
+        if not Path(own.baseline).exists():
+            raise UsageError(
+                f"--baseline {own.baseline}: no such file. Give a run's folder, or the baseline.json in it"
+            )
+        if Path(own.baseline).is_file():
             from detcheck.storage import baselines
 
-            baselines.read(Path(named))
-    if own.prompt_file is not None and not Path(own.prompt_file).is_file():
-        raise UsageError(f"--prompt-file {own.prompt_file}: no such file")
-
-
-def asked_questions(spec: Spec) -> list[Question]:
-    """The prompts. Raises UsageError where the file cannot be read."""
-    own: Options = spec.options
-    if own.prompt_file is not None:
-        return read_prompts(Path(own.prompt_file))
-    if own.prompt is None and spec.model is None and not getattr(own, "base_url", ()):
-        from detcheck.models.amplifier import PROMPT
-
-        return [Question(text=PROMPT)]
-    return [Question(text=DEFAULT_PROMPT if own.prompt is None else own.prompt)]
+            baselines.read(Path(own.baseline))
 
 
 def estimate(spec: Spec) -> str:
@@ -146,4 +125,4 @@ def estimate(spec: Spec) -> str:
     if not spec.options.base_url:
         raise UsageError("--dry-run is for servers: give --base-url too, or leave it out")
     check(spec)
-    return server_options.estimate(spec, asked_questions(spec))
+    return server_options.estimate(spec, prompts.asked(spec))

@@ -1,0 +1,132 @@
+"""A model that is open, with its prompts as tokens and the batches around them: what every probe of a model holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from detcheck.engine import Engine, Row
+from detcheck.environment import observe_environment
+from detcheck.errors import UsageError
+from detcheck.harness import prompts
+from detcheck.harness.arms import cases, check_kernels, in_arms, kernel_flags
+from detcheck.harness.engines import chosen
+from detcheck.harness.prompts import Question
+from detcheck.hashes import content_hash
+from detcheck.records import Prompt, Schedule, Step, Subject
+from detcheck.schedules import arrivals
+from detcheck.spec import Spec
+
+Plan = Callable[[dict[str, int]], Schedule]
+"""tokens of each prompt, by its name -> the schedule of one arm"""
+
+
+def check(spec: Spec) -> str:
+    """What can be known before anything is loaded; the engine's name. Raises UsageError."""
+    engine = chosen(spec)
+    if engine == "transformers":
+        check_kernels(spec.kernels, spec.device)
+    prompts.check(spec)
+    return engine
+
+
+class OpenModel:
+    """An engine, and the prompts that it is asked."""
+
+    def __init__(self, spec: Spec, engine: Engine, max_tokens: int) -> None:
+        """`max_tokens`: what a sample makes beyond its prompt, and what fillers are given."""
+        self.spec, self.engine, self.max_tokens = spec, engine, max_tokens
+        self.prompts: dict[str, Prompt] = {}
+        self._formed: tuple[object, tuple[list[Row], str]] | None = None
+
+    def open(
+        self, questions: Sequence[Question], plan: Plan, planned: Schedule | None, known: Prompt | None = None
+    ) -> Subject:
+        """Bring the model up. `planned`: the schedule of a run that is resumed; `known`: a prompt whose tokens are given.
+
+        Raises UsageError before the weights are loaded, FailedError if they cannot be. Whatever is raised, the engine is closed.
+        """
+        try:
+            return self._open(questions, plan, planned, known)
+        except BaseException:
+            self.engine.close()
+            raise
+
+    def _open(
+        self, questions: Sequence[Question], plan: Plan, planned: Schedule | None, known: Prompt | None
+    ) -> Subject:
+        spec, engine = self.spec, self.engine
+        asked = (
+            (known,) if known else tuple(self._tokenize(index, question) for index, question in enumerate(questions))
+        )
+        engine.load(self.longest(max(len(p.token_ids) for p in asked)))
+        if not engine.schedules_itself:
+            check_kernels(spec.kernels, engine.device)
+        judged = cases(spec.kernels, spec.probe, engine.name, engine.dtype, asked)
+        steps = planned or in_arms(plan({p.name: len(p.token_ids) for p in asked}), judged)
+        flags = {**engine.flags, **kernel_flags(spec.kernels)}
+        environment = observe_environment(engine.device, flags, engine.threads)
+        self.prompts = {p.name: p for p in asked}
+        return Subject(engine.name, engine.dtype, engine.digests, asked, steps, environment, judged)
+
+    def longest(self, prompt: int) -> int:
+        """Tokens of the longest row that will be asked for."""
+        return min(self.engine.context, max(2 * prompt, arrivals.LONGEST) + self.max_tokens)
+
+    def most_rows(self, tokens: int) -> int:
+        """Rows of that length that memory is estimated to hold. Raises UsageError where --batch-sizes asks for more."""
+        most, asked = self.engine.max_rows(tokens), self.spec.batch_sizes
+        if asked and max(asked) > most:
+            raise UsageError(f"--batch-sizes: memory is estimated to hold {most} rows; got {max(asked)}. Ask for less")
+        return most
+
+    def _tokenize(self, index: int, question: Question) -> Prompt:
+        where = f"prompt {index} ({question.shown[:40]!a})"
+        if question.messages:
+            ids = self.engine.encode_chat(question.messages)
+        elif self.spec.options.chat:
+            ids = self.engine.encode_chat([{"role": "user", "content": question.text}])
+        else:
+            ids = self.engine.encode(question.text)
+        if not ids:
+            raise UsageError(f"{where} has no tokens. Give it a text")
+        needed = len(ids) + self.max_tokens
+        if needed > self.engine.context:
+            raise UsageError(
+                f"{where} has {len(ids)} tokens; with --max-tokens {self.max_tokens} that is {needed}, and {self.engine.name} "
+                f"holds {self.engine.context}. Shorten it, or ask for fewer tokens"
+            )
+        return Prompt(f"{index}:{content_hash(np.asarray(ids, '<i8').tobytes())[:8]}", question.shown, tuple(ids))
+
+    def batch(self, step: Step, fillers: str = "") -> tuple[list[Row], str]:
+        """The rows of a batch and their content hash. Fillers are made of ordinary tokens, seeded by `fillers` ("": the condition)
+        and slot.
+
+        The last one is kept, since repeats of a condition follow each other.
+        """
+        key = step.condition, step.input, step.rows, step.traffic
+        if self._formed and self._formed[0] == key:
+            return self._formed[1]
+        seed = fillers or (arrivals.company(step.condition) if step.traffic else step.condition)
+        ordinary, most = self.engine.ordinary_tokens(), self.max_tokens
+        starts = step.traffic.arrivals if step.traffic else (0,) * len(step.rows)
+        new_tokens = step.traffic.new_tokens if step.traffic else (0,) * len(step.rows)
+        rows = []
+        for slot, length in enumerate(step.rows):
+            if length == 0:
+                rows.append(Row(self.prompts[step.input].token_ids, None, starts[slot]))
+            else:
+                made = made_up(ordinary, f"{self.spec.seed}/{seed}/{slot}", length + most)
+                rows.append(Row(tuple(made[:length]), tuple(made[length:][: new_tokens[slot] or most]), starts[slot]))
+        parts = [np.asarray(row.prompt + (row.continuation or ()), "<i8").tobytes() for row in rows]
+        parts += [np.asarray(starts, "<i8").tobytes()] if any(starts) else []
+        self._formed = key, (rows, content_hash(*parts)[:12])
+        return self._formed[1]
+
+
+def made_up(ordinary: np.ndarray, name: str, count: int) -> list[int]:
+    """Tokens of a filler."""
+    key = int(content_hash(name.encode())[:16], 16)
+    picks = np.random.Generator(np.random.Philox(key=key)).integers(0, len(ordinary), count)
+    return ordinary[picks].tolist()
