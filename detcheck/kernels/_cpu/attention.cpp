@@ -9,131 +9,20 @@
 // The keys lie in blocks, [blocks, KH, block, D], and a table says which block holds a request's next keys; a dense cache is
 // one block a request. A split that lies in several blocks is gone through in pieces: a score is one key's, and values are
 // added key by key, so where a piece ends changes nothing.
-#include <atomic>
-#include "micro.h"
+#include <numeric>
+#include "values.h"
 
-static constexpr int64_t SPLIT = 128;  // keys; part of the result's definition
-static constexpr int64_t TILE = 48;    // queries (of all heads that share keys) that go through the keys together
-static constexpr int64_t PACK_FROM = 12;  // queries that pay for packing keys side by side
+static constexpr int64_t TILE = 96;  // queries, of all heads that share keys, that go through the keys together, at most
+static constexpr int64_t TURN_FROM = 12;  // queries that pay for turning the keys
 static constexpr int64_t FEW = 6;         // queries that do not pay for a copy of halves as float32: they are converted where they are used
-static constexpr int64_t PACKED = (SPLIT + 2) * 8;  // elements from one step of packed keys to the next: no power of two
-
-// to[R, NR] = queries[R, wide] times NR keys of dtype AS, in rows key_bytes apart, or packed [wide / 8][SPLIT + 2][8].
-template <int NR, int AS, bool GROUPED> static inline void scores(const float* queries, int64_t R, const char* keys, int64_t key_bytes, float* to, int64_t wide) {
-    int64_t r = 0;
-    auto rows = [&](auto height) {
-        constexpr int MR = decltype(height)::value;
-        for (; r + MR <= R; r += MR) dots<MR, NR, AS, GROUPED>(reinterpret_cast<const char*>(queries + r * wide), wide * 4, 32, keys, GROUPED ? GROUP_N * 32 : key_bytes, GROUPED ? PACKED * 4 : 8 * bytes_of(AS), to + r * SPLIT, SPLIT, wide / 8, true);
-    };
-    rows(std::integral_constant<int, 3>());
-    rows(std::integral_constant<int, 2>());
-    rows(std::integral_constant<int, 1>());
-}
-
-// out[MR, D] += p[MR, keys] * v[keys, D] of dtype AS, in rows v_bytes apart, for NV vectors of the dimensions from d on
-template <int MR, int NV, int AS, typename V> static inline void add_values_at(const float* p, const char* v, int64_t v_bytes, float* out, int64_t D, int64_t d, int64_t keys) {
-    constexpr int64_t width = sizeof(V) / 4;
-    V sums[MR][NV];
-    for (int i = 0; i < MR; i++)
-        for (int j = 0; j < NV; j++) sums[i][j] = get<V>(out + i * D + d + width * j);
-    v += d * bytes_of(AS);
-    for (int64_t k = 0; k < keys; k++, v += v_bytes) {
-        V x[NV];
-        for (int j = 0; j < NV; j++) x[j] = load_all<AS, V>(v + width * j * bytes_of(AS));
-        for (int i = 0; i < MR; i++) {
-            V weight = p[i * SPLIT + k] - V{};
-            for (int j = 0; j < NV; j++) sums[i][j] = fma(weight, x[j], sums[i][j]);
-        }
-    }
-    for (int i = 0; i < MR; i++)
-        for (int j = 0; j < NV; j++) put(out + i * D + d + width * j, sums[i][j]);
-}
-
-template <int MR, int AS> static inline void add_values(const float* p, const char* v, int64_t v_bytes, float* out, int64_t D, int64_t keys) {
-    constexpr int64_t most = sizeof(vmax);  // 4 registers full
-    int64_t d = 0;
-    for (; d + most <= D; d += most) add_values_at<MR, 4, AS, vmax>(p, v, v_bytes, out, D, d, keys);
-    if (most > 32) for (; d + 32 <= D; d += 32) add_values_at<MR, 4, AS, v8>(p, v, v_bytes, out, D, d, keys);
-    for (; d < D; d += 8) add_values_at<MR, 1, AS, v8>(p, v, v_bytes, out, D, d, keys);
-}
-
-// Values of a piece to the sums of rows r to r_end, each as far as it sees.
-template <int AS> static inline void add_piece(const float* scores, const char* v, int64_t v_bytes, int64_t begin, int64_t keys, const int64_t* seen, float* sums, int64_t wide, int64_t r, int64_t r_end) {
-    for (int64_t n; r < r_end; r += n) {
-        n = std::min<int64_t>(3, r_end - r);
-        auto here = [&](int64_t seen_keys) { return std::max<int64_t>(0, std::min(keys, seen_keys - begin)); };
-        int64_t common = here(*std::min_element(seen + r, seen + r + n));
-        const float* p = scores + r * SPLIT + begin;
-        float* o = sums + r * wide;
-        if (n == 3) add_values<3, AS>(p, v, v_bytes, o, wide, common);
-        if (n == 2) add_values<2, AS>(p, v, v_bytes, o, wide, common);
-        if (n == 1) add_values<1, AS>(p, v, v_bytes, o, wide, common);
-        for (int64_t i = 0; i < n; i++)
-            if (int64_t rest = here(seen[r + i]) - common) add_values<1, AS>(p + i * SPLIT + common, v + common * v_bytes, v_bytes, o + i * wide, wide, rest);
-    }
-}
-
-// The largest of n numbers and `most`; NaN if there is one.
-static inline float highest(const float* x, int64_t n, float most) {
-    constexpr int64_t width = sizeof(vmax) / 4;
-    vmax top = most - vmax{}, bad = vmax{};
-    int64_t i = 0;
-    for (; i + width <= n; i += width) {
-        vmax v = get<vmax>(x + i);
-        top = v > top ? v : top, bad = v == v ? bad : v;
-    }
-    float nan = most == most ? 0.f : most;
-    for (int64_t j = 0; j < width; j++) most = top[j] > most ? top[j] : most, nan = bad[j] == bad[j] ? nan : bad[j];
-    for (; i < n; i++) most = x[i] > most ? x[i] : most, nan = x[i] == x[i] ? nan : x[i];
-    return nan == nan ? most : nan;
-}
-
-// x to exp(x - top), and their sum in 8 lanes. n: a multiple of 8.
-static inline v8 raise(float* x, int64_t n, float top) {
-    v8 sum = splat(0.f);
-    int64_t i = 0;
-    for (constexpr int64_t width = sizeof(vmax) / 4; i + width <= n; i += width) {
-        put(x + i, exp(get<vmax>(x + i) - (top - vmax{})));
-        for (int64_t j = 0; j < width; j += 8) sum = sum + load(x + i + j);
-    }
-    for (; i < n; i += 8) {
-        store(x + i, exp(load(x + i) - splat(top)));
-        sum = sum + load(x + i);
-    }
-    return sum;
-}
 
 // `keys` rows of D elements as float32, each filled up with zeros to `wide` elements.
-template <int DT> static void widen(const char* from, int64_t stride, int64_t keys, int64_t D, float* to, int64_t wide) {
-    for (int64_t k = 0; k < keys; k++, to += wide) {
-        const char* row = from + k * stride * bytes_of(DT);
+template <int DT> static void widen(const char* from, int64_t stride_bytes, int64_t keys, int64_t D, float* to, int64_t wide) {
+    for (int64_t k = 0; k < keys; k++, to += wide, from += stride_bytes) {
         int64_t d = 0;
-        for (; d + 8 <= D; d += 8) store(to + d, load_as<DT>(row, d));
-        for (; d < wide; d++) to[d] = d < D ? one_as<DT>(row, d) : 0.f;
+        for (; d + 8 <= D; d += 8) store(to + d, load_as<DT>(from, d));
+        if (d < D) store(to + d, filled_up<DT>(from, d, D));
     }
-}
-
-// The same, packed: element d of key k at [d / 8][k][d % 8], PACKED from step to step.
-template <int DT> static void pack(const char* from, int64_t stride, int64_t keys, int64_t D, float* to) {
-    for (int64_t k = 0; k < keys; k++, to += 8) {
-        const char* row = from + k * stride * bytes_of(DT);
-        float* step = to;
-        int64_t d = 0;
-        for (; d + 8 <= D; d += 8, step += PACKED) store(step, load_as<DT>(row, d));
-        for (int64_t j = 0; d < D && j < 8; j++) step[j] = d + j < D ? one_as<DT>(row, d + j) : 0.f;
-    }
-}
-
-// to[R, keys], all of them.
-template <int AS, bool GROUPED> static void score(const float* queries, int64_t R, const char* keys, int64_t key_bytes, int64_t count, float* to, int64_t wide) {
-    int64_t j = 0;
-    auto some = [&](auto width) {
-        constexpr int NR = decltype(width)::value;
-        for (; j + NR <= count; j += NR) scores<NR, AS, GROUPED>(queries, R, keys + j * key_bytes, key_bytes, to + j, wide);
-    };
-    some(std::integral_constant<int, WIDE>());
-    some(std::integral_constant<int, 4>());
-    some(std::integral_constant<int, 1>());
 }
 
 struct Shape {
@@ -160,32 +49,29 @@ struct Call {
     }
 };
 
-// Keys begin .. begin + keys of a split, and where they are.
-struct Piece {
-    const char *k, *v;
-    int64_t begin, keys;
-};
-
 // Has memory start to fetch rows that come next: blocks lie anywhere, so the processor cannot guess where. No effect on bits.
 static inline void fetch(const char* from, int64_t stride_bytes, int64_t keys, int64_t row_bytes) {
     for (int64_t k = 0; k < keys; k++)
         for (int64_t at = 0; at < row_bytes; at += 64) __builtin_prefetch(from + k * stride_bytes + at);
 }
 
-// A thread's own memory, kept from call to call: a decode takes microseconds, and fresh pages would be much of them.
-struct Memory {
-    std::vector<float> k, v, queries, sums, scores;
-    void fit(int64_t wide, bool copies) {
-        if (int64_t(k.size()) < PACKED * wide / 8) k.resize(PACKED * wide / 8);
-        if (copies && int64_t(v.size()) < SPLIT * wide) v.resize(SPLIT * wide);
-        if (int64_t(queries.size()) < TILE * wide) queries.resize(TILE * wide), sums.resize(TILE * wide);
-        scores.resize(TILE * SPLIT);
+// A thread's own memory, kept from call to call: a decode takes microseconds, and fresh pages would be much of them. Each part begins a
+// cache line, since a register full across two of them takes twice as long to read.
+struct Scratch {
+    std::vector<float> all;
+    float *k, *v, *queries, *sums, *scores;
+    void fit(int64_t wide) {
+        const int64_t sizes[] = {SPLIT * wide, SPLIT * wide, TILE * wide, TILE * wide, TILE * SPLIT}, line = 16;
+        all.resize(std::max<size_t>(all.size(), std::accumulate(sizes, sizes + 5, line)));
+        float* at = all.data() + (line - reinterpret_cast<uintptr_t>(all.data()) / 4 % line) % line;
+        float** parts[] = {&k, &v, &queries, &sums, &scores};
+        for (int i = 0; i < 5; at += sizes[i++]) *parts[i] = at;
     }
 };
 
 // Rows r0 to r0 + R of request `b` and heads `kh` of keys. Rows are ordered by query, then head, so that neighbours see the
 // same keys.
-template <int DT> static void tile(const Call& call, int64_t b, int64_t kh, int64_t r0, int64_t R, float scale, float cap, Memory& m) {
+template <int DT> static void tile(const Call& call, int64_t b, int64_t kh, int64_t r0, int64_t R, float scale, float cap, Scratch& m) {
     const Shape& s = call.s;
     const int64_t size = bytes_of(DT), share = s.H / s.KH, wide = (s.D + 7) / 8 * 8;
     constexpr int AS = DT == BF16 ? int(WIDENED) : DT;
@@ -193,16 +79,21 @@ template <int DT> static void tile(const Call& call, int64_t b, int64_t kh, int6
     int32_t lows[TILE], highs[TILE];
     char* to[TILE];
     Piece pieces[SPLIT];
+    const char* from[TILE];
     for (int64_t r = 0; r < R; r++) {
         int64_t i = (r0 + r) / share, h = kh * share + (r0 + r) % share;
         lows[r] = call.begin(b, i), highs[r] = call.end(b, i);
         to[r] = call.out + (call.first(b, s.o_r, s.o_t) + i * s.o_t + h * s.o_h) * size;
-        float* query = &m.queries[r * wide];
-        widen<DT>(call.q + (call.first(b, s.q_r, s.q_t) + i * s.q_t + h * s.q_h) * size, 0, 1, s.D, query, wide);
-        for (int64_t d = 0; d < wide; d += 8) store(query + d, load(query + d) * splat(scale));
+        from[r] = call.q + (call.first(b, s.q_r, s.q_t) + i * s.q_t + h * s.q_h) * size;
+        fetch(from[r], 0, 1, s.D * size);
         most[r] = -std::numeric_limits<float>::infinity(), total[r] = 0.f;
     }
-    std::fill_n(m.sums.begin(), R * wide, 0.f);
+    for (int64_t r = 0; r < R; r++) {
+        float* query = m.queries + r * wide;
+        widen<DT>(from[r], 0, 1, s.D, query, wide);
+        for (int64_t d = 0; d < wide; d += 8) store(query + d, load(query + d) * splat(scale));
+    }
+    std::fill_n(m.sums, R * wide, 0.f);
     for (int64_t g = 0, g_end; g < R; g = g_end) {  // a group of rows whose splits begin at the same key
         int32_t last = highs[g];
         for (g_end = g + 1; g_end < R && lows[g_end] == lows[g]; g_end++) last = std::max(last, highs[g_end]);
@@ -215,40 +106,38 @@ template <int DT> static void tile(const Call& call, int64_t b, int64_t kh, int6
                     call.k + (block * s.k_b + kh * s.k_h + inside * s.k_s) * size,
                     call.v + (block * s.v_b + kh * s.v_h + inside * s.v_s) * size, j, n};
             }
-            const bool packed = g_end - g >= PACK_FROM, copied = wide != s.D || (DT != F32 && g_end - g > FEW);
-            const float* queries = &m.queries[g * wide];
+            const bool turned = g_end - g >= TURN_FROM, copied = wide != s.D || (DT != F32 && g_end - g > FEW);
+            const float* queries = m.queries + g * wide;
+            int64_t seen[TILE];
+            for (int64_t r = g; r < g_end; r++) seen[r] = std::max<int64_t>(0, std::min<int64_t>(keys, highs[r] - c));
             for (int64_t p = 0; p < parts; p++) {
                 const Piece& piece = pieces[p];
                 if (p + 1 < parts) fetch(pieces[p + 1].k, s.k_s * size, pieces[p + 1].keys, s.D * size);
                 if (parts > 1) fetch(piece.v, s.v_s * size, piece.keys, s.D * size);
-                if (copied) widen<DT>(piece.v, s.v_s, piece.keys, s.D, &m.v[piece.begin * wide], wide);
-                if (packed) pack<DT>(piece.k, s.k_s, piece.keys, s.D, &m.k[piece.begin * 8]);
-                else if (copied) widen<DT>(piece.k, s.k_s, piece.keys, s.D, &m.k[piece.begin * wide], wide);
-                else score<AS, false>(queries, g_end - g, piece.k, s.k_s * size, piece.keys, &m.scores[g * SPLIT + piece.begin], wide);
+                if (copied) widen<DT>(piece.v, s.v_s * size, piece.keys, s.D, m.v + piece.begin * wide, wide);
+                if (turned) turn_keys<DT>(piece.k, s.k_s * size, piece.begin, piece.keys, s.D, m.k, wide);
+                else if (copied) widen<DT>(piece.k, s.k_s * size, piece.keys, s.D, m.k + piece.begin * wide, wide);
+                else scores_of_rows<AS>(queries, g_end - g, piece.k, s.k_s * size, piece.keys, m.scores + g * SPLIT + piece.begin, wide);
             }
-            const char* at = reinterpret_cast<char*>(m.k.data());
-            if (packed) score<F32, true>(queries, g_end - g, at, 32, keys, &m.scores[g * SPLIT], wide);
-            else if (copied) score<F32, false>(queries, g_end - g, at, wide * 4, keys, &m.scores[g * SPLIT], wide);
-            if (copied) parts = 1, pieces[0] = {nullptr, reinterpret_cast<char*>(m.v.data()), 0, keys};
-            int64_t seen[TILE];
+            if (turned) turned_scores(queries, g_end - g, m.k, seen + g, m.scores + g * SPLIT, wide);
+            else if (copied) scores_of_rows<F32>(queries, g_end - g, reinterpret_cast<char*>(m.k), wide * 4, keys, m.scores + g * SPLIT, wide);
+            if (copied) parts = 1, pieces[0] = {nullptr, reinterpret_cast<char*>(m.v), 0, keys};
             for (int64_t r = g; r < g_end; r++) {
-                seen[r] = std::max<int64_t>(0, std::min<int64_t>(keys, highs[r] - c));
                 if (seen[r] == 0) continue;
-                float* row = &m.scores[r * SPLIT];
+                float* row = m.scores + r * SPLIT;
                 // In float64: libraries differ in their tanh of float32.
                 if (cap > 0.f) for (int64_t x = 0; x < seen[r]; x++) row[x] = cap * float(std::tanh(double(row[x] / cap)));
-                const float high_now = highest(row, seen[r], most[r]);
-                int64_t filled = (seen[r] + 7) / 8 * 8;  // lanes beyond what is seen add zeros
-                for (int64_t x = seen[r]; x < filled; x++) row[x] = -std::numeric_limits<float>::infinity();
+                const int64_t filled = hide(row, seen[r]);
+                const float high_now = highest(row, filled, most[r]), step = most[r] - high_now;
                 v8 sum = raise(row, filled, high_now);
-                float before = most[r] == -std::numeric_limits<float>::infinity() ? 0.f : exp(splat(most[r] - high_now))[0];
+                float before = step == 0.f ? 1.f : most[r] == -std::numeric_limits<float>::infinity() ? 0.f : exp(splat(step))[0];
                 total[r] = std::fma(total[r], before, add_lanes(sum));
                 if (before != 1.f) for (int64_t d = 0; d < wide; d++) m.sums[r * wide + d] *= before;
                 most[r] = high_now;
             }
             for (const Piece* piece = pieces; piece < pieces + parts; piece++) {
                 auto add = copied ? add_piece<F32> : add_piece<AS>;
-                add(m.scores.data(), piece->v, copied ? wide * 4 : s.v_s * size, piece->begin, piece->keys, seen, m.sums.data(), wide, g, g_end);
+                add(m.scores, *piece, copied ? wide * 4 : s.v_s * size, seen, m.sums, wide, g, g_end);
             }
         }
     }
@@ -261,20 +150,28 @@ template <int DT> static void tile(const Call& call, int64_t b, int64_t kh, int6
 }
 
 // Tiles are handed out one by one, since requests are unlike: whoever is free takes the next, from the end, where a causal
-// mask has the most keys. Who computes a tile, and when, does not reach into it.
+// mask has the most keys. Who computes a tile, when, and how high it is, does not reach into a row of it.
 template <int DT> static void attention(const Call& call, float scale, float cap, int64_t threads) {
     const Shape& s = call.s;
-    int64_t share = s.H / s.KH;
+    const int64_t share = s.H / s.KH;
     std::vector<int64_t> ends(s.R);  // tiles of requests 0 to r
-    for (int64_t r = 0, all = 0; r < s.R; r++) ends[r] = all += (share * call.queries(r) + TILE - 1) / TILE * s.KH;
-    std::atomic<int64_t> left(s.R ? ends.back() : 0);
+    auto tiles_of = [&](int64_t r, int64_t most) { return (share * call.queries(r) + most - 1) / most; };
+    auto count = [&](int64_t most) {
+        int64_t all = 0;
+        for (int64_t r = 0; r < s.R; r++) ends[r] = all += tiles_of(r, most) * s.KH;
+        return all;
+    };
+    const int64_t most = count(TILE) < 4 * threads ? TILE / 2 : TILE;  // few are lower, so that all threads have some
+    std::atomic<int64_t> left(count(most));
     in_parallel(std::min(threads, left.load()), threads, [&](int64_t, int64_t) {
-        static thread_local Memory memory;
-        memory.fit((s.D + 7) / 8 * 8, DT != F32 || s.D % 8);
+        static thread_local Scratch scratch;
+        scratch.fit((s.D + 7) / 8 * 8);
         for (int64_t t; (t = --left) >= 0;) {
             int64_t r = std::upper_bound(ends.begin(), ends.end(), t) - ends.begin(), rows = share * call.queries(r);
-            int64_t tiles = (rows + TILE - 1) / TILE, at = t - (r ? ends[r - 1] : 0), r0 = at % tiles * TILE;
-            tile<DT>(call, r, at / tiles, r0, std::min(TILE, rows - r0), scale, cap, memory);
+            int64_t tiles = tiles_of(r, most), at = t - (r ? ends[r - 1] : 0), height = (rows + tiles - 1) / tiles;
+            height = (height + TOGETHER - 1) / TOGETHER * TOGETHER;
+            int64_t r0 = std::min(rows, at % tiles * height), R = std::min(height, rows - r0);
+            if (R > 0) tile<DT>(call, r, at / tiles, r0, R, scale, cap, scratch);
         }
     });
 }

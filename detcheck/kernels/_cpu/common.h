@@ -86,12 +86,11 @@ template <int DT> static inline v8 load_as(const void* base, int64_t index) {
     if constexpr (DT == F32) return load(static_cast<const float*>(base) + index);
     const uint16_t* p = static_cast<const uint16_t*>(base) + index;
     if constexpr (DT == BF16 || DT == WIDENED) {
-        h8 half;
-        std::memcpy(&half, p, 16);
-        u8v wide = __builtin_convertvector(half, u8v) << 16;
-        v8 v;
-        std::memcpy(&v, &wide, 32);
-        return v;
+#if defined(__AVX2__)  // compilers convert one half after the other here
+        return (v8)_mm256_slli_epi32(_mm256_cvtepu16_epi32(get<__m128i>(p)), 16);
+#else
+        return (v8)(__builtin_convertvector(get<h8>(p), u8v) << 16);
+#endif
     } else {
 #if defined(__F16C__)  // compilers convert one lane at a time here
         return (v8)_mm256_cvtph_ps(get<__m128i>(p));
@@ -107,13 +106,20 @@ template <int DT> static inline v8 load_as(const void* base, int64_t index) {
     }
 }
 
-// The same, as many as V has room for.
+#ifdef WIDE_REGISTERS
+// 16 elements of half precision.
+template <int DT> static inline v16 as_floats(__m256i halves) {
+    if constexpr (DT == F16) return (v16)_mm512_cvtph_ps(halves);
+    else return (v16)_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16);
+}
+#endif
+
+// As many as V has room for.
 template <int DT, typename V> static inline V load_all(const char* p) {
     if constexpr (DT == F32) return get<V>(p);
     else if constexpr (sizeof(V) == 32) return (V)load_as<DT>(p, 0);
 #ifdef WIDE_REGISTERS
-    else if constexpr (DT == F16) return (V)_mm512_cvtph_ps(get<__m256i>(p));
-    else return (V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(get<__m256i>(p)), 16);
+    else return (V)as_floats<DT>(get<__m256i>(p));
 #endif
 }
 

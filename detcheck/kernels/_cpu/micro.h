@@ -60,15 +60,18 @@ template <int DT> static inline v16 add(v16 sum, v16 a, v16 b) {
 // A step of columns j and j + 1.
 template <int DT, bool GROUPED> static inline v16 two_columns(const char* w, int j, int64_t far) {
     const char* p = column<DT, GROUPED>(w, j, far);
-    if constexpr (GROUPED && DT == F16) return (v16)_mm512_cvtph_ps(get<__m256i>(p));
-    if constexpr (GROUPED && DT != F16) return get<v16>(p);
-    return both(step<DT>(p), step<DT>(column<DT, GROUPED>(w, j + 1, far)));
+    if constexpr (GROUPED) return load_all<DT == F16 ? int(F16) : int(F32), v16>(p);
+    const char* next = column<DT, GROUPED>(w, j + 1, far);
+    if constexpr (DT == F16 || DT == WIDENED) {  // both become float32 at once
+        return as_floats<DT>(_mm256_inserti128_si256(_mm256_castsi128_si256(get<__m128i>(p)), get<__m128i>(next), 1));
+    }
+    return both(step<DT>(p), step<DT>(next));
 }
 #endif
 
 // Has memory fetch the next columns of a w in rows: rows of half precision are short, and the processor does not guess. No effect on bits.
 template <int NR, int DT, bool GROUPED> static inline void fetch_next(const char* w, int j, int64_t far, int64_t k) {
-    constexpr bool needed = !GROUPED && DT != F32;
+    constexpr bool needed = !GROUPED && (DT == BF16 || DT == F16);
     if (needed && k % (64 / Order<DT>::bytes) == 0) __builtin_prefetch(column<DT, GROUPED>(w, j + NR, far), 0, 2);
 }
 

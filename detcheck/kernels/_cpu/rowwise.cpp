@@ -111,9 +111,12 @@ template <int DT> static void row(int64_t what, char* out, const char* a, const 
     }
 }
 
+static constexpr int64_t THREAD_WORK = int64_t(1) << 14;  // elements that pay for waking a thread: a norm of a few rows is done before it is up
+static constexpr int64_t SLOW = 16;                       // plain elements that one with erf or tanh takes as long as
+
 template <int DT> static void rows(int64_t what, char* out, int64_t out_width, const char* a, int64_t a_stride, const char* b, int64_t b_stride, int64_t M, int64_t n, double eps, int64_t threads) {
-    int64_t size = bytes_of(DT);
-    in_parallel(M, threads, [&](int64_t begin, int64_t end) {
+    const int64_t size = bytes_of(DT), cost = what == GELU || what == GELU_TANH || what == GELU_MUL || what == GELU_TANH_MUL ? SLOW : 1;
+    in_parallel(M, std::min(threads, 1 + M * n * cost / THREAD_WORK), [&](int64_t begin, int64_t end) {
         for (int64_t m = begin; m < end; m++)
             row<DT>(what, out + m * out_width * size, a + m * a_stride * size, b ? b + m * b_stride * size : nullptr, n, eps);
     });
