@@ -10,7 +10,7 @@ import json
 import sys
 
 import torch
-from detcheck.kernels.launch.launch import Tile
+from detcheck.kernels._triton.launch import Tile
 
 from detcheck.kernels._triton import launch
 from detcheck.kernels._triton import matmul as triton_matmul

@@ -117,7 +117,9 @@ def test_where_the_planted_op_does_not_react_nothing_is_a_pass(tmp_path, monkeyp
     monkeypatch.setattr(control, "OP", dull)
     ran = run("guilty:innocent", tmp_path)
     assert (ran.verdict, ran.exit_code) == (Verdict.INCONCLUSIVE, 3)
-    assert "the planted control did not react (identical): the detector is blind here" in gating(ran).note
+    assert (
+        "the planted control did not react (identical), so the probe cannot see a difference here" in gating(ran).note
+    )
     assert run("guilty:split_follows_batch", tmp_path).verdict is Verdict.BATCH_VARIANT
 
 
