@@ -10,11 +10,11 @@ import json
 import sys
 
 import torch
-from detcheck.kernels._triton.launch import Tile
 
 from detcheck.kernels._triton import launch
 from detcheck.kernels._triton import matmul as triton_matmul
 from detcheck.kernels._triton import tiles as triton_tiles
+from detcheck.kernels._triton.launch import Tile
 
 ROWS = (1, 16, 32, 64, 128, 512, 4096)
 # What to try beyond the table: (rows, columns, K, warps, stages, swap).
