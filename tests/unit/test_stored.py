@@ -13,8 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from detcheck import __version__, runner
+from detcheck import __version__, lookup, runner
+from detcheck.finding import Finding, Run
+from detcheck.probe import Probe
+from detcheck.records import Case
 from detcheck.report import render
+from detcheck.spec import Spec
+from detcheck.verdict import Verdict
 
 STORED = Path(__file__).parents[1] / "stored"
 NAMES = sorted(path.parent.name for path in STORED.glob("*/run"))
@@ -78,6 +83,16 @@ def test_another_outcome_is_seen(tmp_path):
     found = said("matmul", tmp_path)
     assert found["exit_code.txt"] == "inconclusive 3\n"
     assert all(found[file] != (STORED / "matmul" / file).read_text("utf-8") for file in found)
+
+
+@pytest.mark.parametrize("name", lookup.names("probes"))
+def test_a_run_that_could_not_begin_is_shown_in_every_format(name):
+    """Nothing was observed, so there is none of what a probe's own description is made of."""
+    why = "there is no torch here"
+    finding = Finding(Case(name, "subject", "stock", "float32", ""), Verdict.FAILED, why)
+    run = Run(Spec(name, Probe(name).options()), f"detcheck {name}", "2026-11-27T00:00:00Z", (finding,))
+    for format in FORMATS:
+        assert "failed" in render(run, format), format
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ MEMORY_SHARE = (
 
 
 class TransformersEngine(Checkpoint):
-    """See `engines.base.Engine`."""
+    """See `engine.Engine`."""
 
     schedules_itself = False
 

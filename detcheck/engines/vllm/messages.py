@@ -27,7 +27,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Look:
-    """A batch to serve while modules are looked at; see `vllm_modules.Trace.running`."""
+    """A batch to serve while modules are looked at; see `worker/trace.py`."""
 
     request: Request
     lone: bool

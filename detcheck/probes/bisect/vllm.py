@@ -1,6 +1,6 @@
 """A prompt looked at in vLLM, alone and in batches, module by module: what was seen, and nothing about causes.
 
-The facts are those of `_bisection.py`, with innermost modules in the place of ops. What two runs did with equal rows at the same
+The facts are those of `transformers.py`, with innermost modules in the place of ops. What two runs did with equal rows at the same
 place is put side by side, row by row: vLLM may compute them in other steps.
 """
 

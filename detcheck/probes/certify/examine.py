@@ -1,4 +1,4 @@
-"""Everything that is known of a kernel on a target without running it, as plain facts. `certificates.py` judges them."""
+"""Everything that is known of a kernel on a target without running it, as plain facts. `judge.py` judges them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the facts about a compiled kernel amount to. Pure; the facts are those of `probes/_certificate.py`."""
+"""What the facts about a compiled kernel amount to. Pure; the facts are those of `examine.py`."""
 
 from __future__ import annotations
 

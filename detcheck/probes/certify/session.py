@@ -1,7 +1,7 @@
 """Can the batch reach the order in which a Triton kernel adds? Compiled for a GPU that need not be there, and read, not run.
 
 Every way in which a launch can specialise the kernel is compiled: one binary for every batch is what is wanted. A pass over
-the intermediate code follows what the batch decides (`_taint.py`); attention's rule is shown by algebra (`_masked.py`).
+the intermediate code follows what the batch decides (`taint/`); attention's rule is shown by algebra (`masking.py`).
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ BITS_INSTEAD = "This is not a pass. Whether an op's bits follow the batch, detch
 
 
 def describe(finding: Finding) -> tuple[Block, ...]:
+    if "orders" not in finding.evidence:  # it could not be asked
+        return samples.describe(finding)
     orders = finding.evidence["orders"]
     trees = [
         tree(n, order, entries, len(orders))

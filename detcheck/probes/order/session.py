@@ -1,7 +1,7 @@
 """In which order does an op add, at each batch size, row, column and thread count? The tree itself, revealed and re-added.
 
 A tree is called sure only where adding in software in its order gives the op's own bits on `COLUMNS` columns of data that cancels,
-and where the same data would have told a wrong order from it (`_confirm.py`). See `_order_call.py` for what is done in one call, `_reading.py` for how an order is read,
+and where the same data would have told a wrong order from it (`confirm.py`). See `reveal.py` for what is done in one call, `counting.py` for how an order is read,
 and FPRev (Xie, Gao, Wang, Xue, USENIX ATC 2025), whose idea it is.
 """
 

@@ -40,7 +40,7 @@ class Place:
 
 
 def runs(numbers: Sequence[int]) -> str:
-    """Like "0-3, 7". In full: `orders.py` reads it back."""
+    """Like "0-3, 7". In full: `judge.py` reads it back."""
     found: list[list[int]] = []
     for n in numbers:
         if found and found[-1][1] == n - 1:

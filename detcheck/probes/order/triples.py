@@ -1,4 +1,4 @@
-"""The order of a sum of squares. None of them is negative, so no two cancel and nothing can be counted (`_reading.py`).
+"""The order of a sum of squares. None of them is negative, so no two cancel and nothing can be counted (`counting.py`).
 
 What can be asked is which two of three summands meet first. One of them is so large that either of the others is lost in it, and
 the two of them together are not: where these two meet first, the sum comes out larger. Such answers about random pairs and all others

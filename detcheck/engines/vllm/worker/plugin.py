@@ -60,7 +60,7 @@ class Report:
         }
 
     def detcheck_look(self, asked: dict[str, Any]) -> None:
-        """From here on the traced request's rows are looked at, module by module; see `vllm_modules.Trace.running`."""
+        """From here on the traced request's rows are looked at, module by module; see `trace.Trace.running`."""
         from detcheck.engines.vllm.worker.trace import Trace
 
         if not hasattr(self, "_detcheck_trace"):

@@ -1,4 +1,4 @@
-"""What a value of a kernel has of the batch, and how such marks combine. `_taint.py` hands them on from operation to operation."""
+"""What a value of a kernel has of the batch, and how such marks combine. `analysis.py` hands them on from operation to operation."""
 
 from __future__ import annotations
 
