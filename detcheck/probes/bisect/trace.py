@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detcheck.coverage import uncounted
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
 ATTENTION = "transformers::attention"
 UNSET = ("empty", "new_empty")  # what they give holds nothing yet
-LIBRARIES = ("/torch/", "/detcheck/", "/contextlib.py", "/functools.py", "<")
+# By its own place, not by its name: a checkout, or a project of somebody's, may lie in a folder that is called detcheck.
+OURSELVES = Path(__file__).parents[2].as_posix() + "/"
+LIBRARIES = ("/torch/", OURSELVES, "/contextlib.py", "/functools.py", "<")
 
 
 class Tracer:
