@@ -237,6 +237,19 @@ def tiles(found):
     gpu_tiles.compare(found)
 
 
+def tuning(found):
+    """Stock's time / ours with each tile that gives the right bits, at the numbers of rows where the table has another one."""
+    import gpu_tiles
+
+    if found.device != "cuda":
+        return found.say("there is nothing to time here")
+    best = {}
+    for rows in (1, 16, 32, 64, 128, 512, 2048):
+        best[rows] = gpu_tiles.times(4096, 4096, rows)
+        told = "; ".join(f"M={m}: {ratios[0][1]} {ratios[0][0]:.2f}" for m, ratios in best.items() if ratios)
+        found.say(told, best=best)
+
+
 def speed(found):
     import torch
 
@@ -385,7 +398,23 @@ def overhead(found):
         found.say(f"probe's decoding / generate: {told}; peak {peak:.1f} GiB", ratios=ratios, peak_gib=peak)
 
 
-PARTS = (device, amplifier, qwen3, tiles, speed, kernels, matmul, batch, tests, graphs, order, bisect, overhead, speeds)
+PARTS = (
+    device,
+    amplifier,
+    qwen3,
+    tiles,
+    speed,
+    kernels,
+    matmul,
+    batch,
+    tests,
+    graphs,
+    order,
+    bisect,
+    overhead,
+    tuning,
+    speeds,
+)
 
 if __name__ == "__main__":
     name, folder, where, *more = sys.argv[1:]

@@ -2,6 +2,8 @@
 
     PYTHONPATH=. python3 benchmarks/gpu_proof.py --out DIR --minutes 8
 
+Parts that measure no time run beside each other, --together of them; then those that do, each alone.
+
 Nothing needs to be installed or downloaded: a checkout, Python 3.11 or newer, a CUDA torch with its Triton, and detcheck's other
 requirements. Each part is a process of its own with a time limit (gpu_parts.py says what it does). It writes down what it found as it
 finds it, DIR/PART.json, and its line of the table, DIR/summary.md, before the next one starts: being cut off loses a part at most.
@@ -10,6 +12,7 @@ finds it, DIR/PART.json, and its line of the table, DIR/summary.md, before the n
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import signal
@@ -24,7 +27,7 @@ PARTS = {  # name -> (seconds that it may take, what it asks)
     "amplifier": (60, "completions of the amplifier: stock varies, ours does not"),
     "qwen3": (90, "completions of a model with Qwen3-8B's layers: stock varies, ours does not"),
     "tiles": (60, "do other tiles give the bits of the one that defines the result?"),
-    "speed": (60, "matmul against cuBLAS, attention against SDPA: a few shapes"),
+    "speed": (75, "matmul against cuBLAS, attention against SDPA: a few shapes"),
     "kernels": (90, "detcheck kernels --op all"),
     "matmul": (40, "one product, 1000 times"),
     "batch": (45, "logits of one prompt in batches of every size"),
@@ -33,8 +36,10 @@ PARTS = {  # name -> (seconds that it may take, what it asks)
     "order": (45, "in which order does cuBLAS add, at 1, 16 and 256 rows?"),
     "bisect": (45, "which op of the amplifier differs first"),
     "overhead": (45, "what the probe adds to plain decoding, and the memory it takes"),
+    "tuning": (90, "which tile is the fastest, at one size of weight?"),
     "speeds": (180, "all shapes of benchmarks/gpu.py"),
 }
+TIMED = ("speed", "overhead", "tuning", "speeds")
 SLOWER = 5  # how much longer a part may take in a rehearsal
 LEAST = 5.0  # seconds without which a part is not begun
 
@@ -48,18 +53,32 @@ def main(arguments: argparse.Namespace) -> int:
         raise SystemExit(f"--parts {','.join(unknown)}: there are {', '.join(PARTS)}")
     table = ["| part | asked | s | result |", "|---|---|---|---|"]
     failed = False
-    for name in names:
+
+    def one(name: str) -> tuple[str, float, dict]:
         left = until - time.monotonic()
-        seconds, question = PARTS[name]
-        seconds *= SLOWER if arguments.device == "cpu" else 1
+        seconds = (
+            PARTS[name][0]
+            * (SLOWER if arguments.device == "cpu" else 1)
+            * (2 if name not in TIMED and arguments.together > 1 else 1)
+        )
         started = time.monotonic()
         result = run(name, out, arguments, min(seconds, left)) if left > LEAST else {"ok": None, "line": "no time left"}
-        failed |= result["ok"] is False
-        mark = {True: "", False: "**NOT AS EXPECTED** ", None: "(not known) "}[result["ok"]]
-        table.append(f"| {name} | {question} | {time.monotonic() - started:.0f} | {mark}{result['line']} |")
-        print(table[-1], flush=True)
-        (out / "summary.md").write_text("\n".join(table) + "\n")
-        bundle(out, names)
+        return name, time.monotonic() - started, result
+
+    groups = [
+        ([name for name in names if name not in TIMED], arguments.together),
+        ([name for name in TIMED if name in names], 1),
+    ]
+    for group, together in groups:
+        with concurrent.futures.ThreadPoolExecutor(together) as pool:
+            for asked in concurrent.futures.as_completed([pool.submit(one, name) for name in group]):
+                name, seconds, result = asked.result()
+                failed |= result["ok"] is False
+                mark = {True: "", False: "**NOT AS EXPECTED** ", None: "(not known) "}[result["ok"]]
+                table.append(f"| {name} | {PARTS[name][1]} | {seconds:.0f} | {mark}{result['line']} |")
+                print(table[-1], flush=True)
+                (out / "summary.md").write_text("\n".join(table) + "\n")
+                bundle(out, names)
     return int(failed)
 
 
@@ -70,7 +89,7 @@ def bundle(out: Path, names: list[str]) -> None:
         written, log = out / f"{name}.json", out / f"{name}.log"
         if log.is_file():
             found[name] = json.loads(written.read_text()) if written.is_file() else {}
-            found[name]["log"] = log.read_text(errors="replace")[-6000:]
+            found[name]["log"] = log.read_text(errors="replace")[-20000:]
     (out / "proof.json").write_text(json.dumps(found, indent=1))
 
 
@@ -119,6 +138,12 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for what is found")
     parser.add_argument("--minutes", type=float, default=8.0, help="for all parts together (8)")
     parser.add_argument("--parts", help=f"some of {','.join(PARTS)}; all by default")
+    parser.add_argument(
+        "--together",
+        type=int,
+        default=1,
+        help="how many parts run beside each other, of those that measure no time (1)",
+    )
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--small", action="store_true", help="sizes for a rehearsal")
     return parser.parse_args()
