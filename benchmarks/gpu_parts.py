@@ -242,7 +242,8 @@ def tuning(found):
     import gpu_tiles
 
     if found.device != "cuda":
-        return found.say("there is nothing to time here")
+        found.say("there is nothing to time here")
+        return
     best = {}
     for rows in (1, 16, 32, 64, 128, 512, 2048):
         best[rows] = gpu_tiles.times(4096, 4096, rows)
