@@ -17,6 +17,9 @@ PROCESSORS := "$(PLAIN)" \
 	"ATEN_CPU_CAPABILITY=avx512 ONEDNN_MAX_CPU_ISA=AVX512_CORE_AMX MKL_ENABLE_INSTRUCTIONS=AVX512 OMP_NUM_THREADS=2"
 CHEAP := tests/harness/test_arms.py tests/models/test_amplifier.py tests/probes/kernels/test_kernels_probe.py tests/probes/matmul/test_matmul.py
 TESTS ?= tests
+# A worker for each core, at most four; threads that wait leave their core to the other worker's.
+WORKERS ?= logical
+PYTEST := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 # CUDA builds of torch 2.10 and 2.11 bring the first, 2.12 and 2.13 nearly the second; the tests' own is newer than both.
 TRITONS := 3.6.0 3.7.1
@@ -61,8 +64,8 @@ demo: $(VENV)/installed
 	fi
 
 test: $(VENV)/installed-test browser lint
-	$(BIN)/python -m pytest
-	$(PLAIN) $(BIN)/python -m pytest -q $(CHEAP)
+	$(PYTEST)
+	$(PLAIN) $(PYTEST) -q $(CHEAP)
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(MAKE) --no-print-directory triton; fi
 
 triton: $(VENV)/installed-test
@@ -70,7 +73,7 @@ triton: $(VENV)/installed-test
 		folder=$(VENV)/triton-$$version; \
 		test -d $$folder/triton || $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --target $$folder triton==$$version || exit 1; \
 		echo "== Triton $$version"; \
-		PYTHONPATH=$$folder $(BIN)/python -m pytest -q tests/kernels/test_triton.py tests/kernels/test_triton_tiles.py || exit 1; \
+		PYTHONPATH=$$folder $(PYTEST) -q tests/kernels/test_triton.py tests/kernels/test_triton_tiles.py || exit 1; \
 	done
 
 processors: $(VENV)/installed-test browser

@@ -112,12 +112,23 @@ class Step:
 
 
 @dataclass(frozen=True)
+class NotTried:
+    """A condition that the schedule leaves out."""
+
+    what: str
+    """its name, with the case where conditions are of one"""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Schedule:
     """What is asked of a run: every step, and what the default left out because samples or memory ran out."""
 
     steps: tuple[Step, ...]
-    not_tried: tuple[str, ...] = ()
-    """names of conditions, with the reason"""
+    not_tried: tuple[NotTried, ...] = ()
     max_rows: int | None = None
     """rows that memory was estimated to hold when the schedule was made; None: not estimated"""
 
@@ -171,7 +182,7 @@ class Observation:
     metrics: tuple[tuple[str, float], ...] = ()
     """(name, value) of what was measured beside it: error, error_share, error_stock, stock_ms, ours_ms, ratio"""
     calls: tuple[tuple[str, int], ...] = ()
-    """(op, calls) of its batch, on the first sample of it: "ours aten::mm" ran a kernel of ours, "stock aten::dot" did not"""
+    """(op, calls) of its batch, on the first sample of it: names as counted.py makes them"""
     as_asked: bool | None = None
     """whether the condition came about; None: it did where the batch had the condition's size all the way"""
     steps: tuple[tuple[int, int], ...] = ()

@@ -212,7 +212,6 @@ def likely_cause(finding: Finding) -> str:
 def not_tried(finding: Finding) -> list[str]:
     """What the schedule left out, a line a reason."""
     names: dict[str, list[str]] = {}
-    for line in finding.evidence.get("not_tried", ()):
-        name, _, reason = line.partition(": ")
-        names.setdefault(reason, []).append(name)
+    for left_out in finding.evidence.get("not_tried", ()):
+        names.setdefault(left_out.reason, []).append(left_out.what)
     return [f"{', '.join(group)}: {reason}" for reason, group in names.items()]

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from detcheck import __version__
 from detcheck.blocks import Report
 from detcheck.finding import Finding
-from detcheck.records import SCHEMA_VERSION
+from detcheck.records import SCHEMA_VERSION, NotTried
 
 FILE = "report.json"  # in the run's folder
 
@@ -61,4 +61,4 @@ def strict(value: object) -> object:
         return [strict(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    return value
+    return str(value) if isinstance(value, NotTried) else value

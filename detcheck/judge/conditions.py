@@ -15,6 +15,7 @@ from statistics import median
 
 import numpy as np
 
+from detcheck.counted import ours_in, stock_in
 from detcheck.finding import Finding
 from detcheck.judge import server
 from detcheck.judge.statistics import NUMBERS, describe
@@ -28,7 +29,7 @@ from detcheck.judge.tally import (
     repeat_arm,
     varies_with,
 )
-from detcheck.records import Case, Observation, Outcome, Schedule, Step
+from detcheck.records import Case, NotTried, Observation, Outcome, Schedule, Step
 from detcheck.verdict import Role, Verdict
 
 WITHOUT_BATCH = {"matmul": "products"}  # probes whose results are of no batch -> what they are
@@ -104,7 +105,7 @@ BLIND = {
 def judge_case(
     case: Case,
     steps: Sequence[Step] | None,
-    not_tried: Sequence[str],
+    not_tried: Sequence[NotTried],
     tally: Tally,
     outcomes: Mapping[str, Outcome],
     allow_unseen: bool,
@@ -161,7 +162,7 @@ def judge_case(
         note = f"{note}; and {wrong}"
     elif wrong and verdict is not Verdict.FAILED:
         verdict, note = Verdict.INACCURATE, f"{wrong}; as to its bits: {note}"
-    if uncovered := sorted(name.removeprefix("stock ") for name in tally.calls if name.startswith("stock ")):
+    if uncovered := stock_in(tally.calls):
         note = f"{note}; ran without a kernel of ours: {', '.join(uncovered)}"
     return replace(draft, verdict=verdict, note=note)
 
@@ -264,5 +265,4 @@ def finish_reasons(counts: Counter[str], outcomes: Mapping[str, Outcome]) -> dic
 
 def coverage(calls: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """Which ops ran batch-invariant kernels, and which others that multiply or reduce ran without, with their calls."""
-    names = {"overridden": "ours ", "uncovered": "stock "}
-    return {k: {n.removeprefix(p): calls[n] for n in sorted(calls) if n.startswith(p)} for k, p in names.items()}
+    return {"overridden": ours_in(calls), "uncovered": stock_in(calls)}

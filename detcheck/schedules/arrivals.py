@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from detcheck.engine import Decoded
 from detcheck.errors import UsageError
-from detcheck.records import Schedule, Step, Traffic
+from detcheck.records import NotTried, Schedule, Step, Traffic
 from detcheck.schedules.batches import Plan, kind_of, spread
 
 # In the order in which they are tried: what provokes most for a few samples first.
@@ -100,24 +100,24 @@ def affordable(
     asked: bool,
     impossible: Callable[[Plan], str],
     filler_rows: int = FILLER_ROWS,
-) -> tuple[list[Plan], list[str]]:
+) -> tuple[list[Plan], list[NotTried]]:
     """The conditions that can be had and paid for, in order, and what was left out, with the reason.
 
     `asked`: what was asked for by name costs what it costs. `filler_rows`: requests beyond the samples that the default may send.
     """
     plans: list[Plan] = []
-    not_tried: list[str] = []
+    not_tried: list[NotTried] = []
     rows_left = samples + filler_rows
     for name in names:
         size = int(name.partition("-")[2] or 1)
         mixed = kind_of(name) in ("ragged", "edges")
         plan = Plan(name, size, mixed, trials, company=max(1, size // 2))
         if why := impossible(plan):
-            not_tried.append(f"{name}: {why}")
+            not_tried.append(NotTried(name, why))
         elif not asked and (len(plans) + 1) * trials > samples:
-            not_tried.append(f"{name}: {samples} samples are used up")
+            not_tried.append(NotTried(name, f"{samples} samples are used up"))
         elif not asked and plan.size * trials > rows_left:
-            not_tried.append(f"{name}: would cost more than {filler_rows} requests beyond the samples")
+            not_tried.append(NotTried(name, f"would cost more than {filler_rows} requests beyond the samples"))
         else:
             plans.append(plan)
             rows_left -= plan.size * trials
@@ -125,14 +125,17 @@ def affordable(
 
 
 def refuse_lost(
-    plans: Sequence[Plan], not_tried: Sequence[str], conditions: tuple[str, ...] | None, sizes: tuple[int, ...] | None
+    plans: Sequence[Plan],
+    not_tried: Sequence[NotTried],
+    conditions: tuple[str, ...] | None,
+    sizes: tuple[int, ...] | None,
 ) -> None:
     """Raises UsageError where something that was asked for by name cannot be had."""
     for name in conditions or ():
         if not any(name in (plan.name, kind_of(plan.name)) for plan in plans):
-            why = [line for line in not_tried if name in (line.split(":")[0], kind_of(line.split(":")[0]))]
+            why = [left_out for left_out in not_tried if name in (left_out.what, kind_of(left_out.what))]
             raise UsageError(f"--conditions: cannot have {why[0]}")
-    if sizes is not None and (lost := [n for n in not_tried if n.startswith("wave-")]):
+    if sizes is not None and (lost := [str(left_out) for left_out in not_tried if kind_of(left_out.what) == "wave"]):
         raise UsageError(f"--batch-sizes: cannot have {'; '.join(lost)}. Ask for smaller sizes, or fewer --max-tokens")
 
 

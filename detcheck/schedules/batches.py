@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass, replace
 
 from detcheck.errors import UsageError
-from detcheck.records import Schedule, Step
+from detcheck.records import NotTried, Schedule, Step
 
 THRESHOLDS = (1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 127, 128, 129, 255, 256, 257)
 RAGGED = (4, 8, 16, 32, 64, 128)  # sizes tried also with neighbours of other lengths; small ones suffice for padding
@@ -61,7 +61,7 @@ def fit(
     chosen: tuple[str, ...] | None,
     max_rows: int,
     ragged: bool = True,
-) -> tuple[list[Plan], list[str]]:
+) -> tuple[list[Plan], list[NotTried]]:
     """Conditions with trials and samples so that the samples come out exactly, and what was left out.
 
     `chosen`: names or kinds of the conditions that are wanted. `ragged`: whether the context has room for neighbours longer
@@ -78,24 +78,24 @@ def fit(
             )
         candidates = [plan for plan in candidates if plan.name in chosen or kind_of(plan.name) in chosen]
     plans: list[Plan] = []
-    not_tried: list[str] = []
-    no_room: list[str] = []
+    not_tried: list[NotTried] = []
+    no_room: list[NotTried] = []
     rows_left = ROWS_PER_SAMPLE * samples
     for plan in candidates:
         if plan.ragged and not ragged:
-            no_room.append(f"{plan.name}: the context has no room for neighbours longer than the prompt")
+            no_room.append(NotTried(plan.name, "the context has no room for neighbours longer than the prompt"))
         elif plan.size > max_rows:
-            not_tried.append(f"{plan.name}: memory is estimated to hold {max_rows} rows")
+            not_tried.append(NotTried(plan.name, f"memory is estimated to hold {max_rows} rows"))
         elif not asked and (len(plans) + 1) * trials > samples:
-            not_tried.append(f"{plan.name}: {samples} samples are used up")
+            not_tried.append(NotTried(plan.name, f"{samples} samples are used up"))
         elif not asked and plan.size * trials > rows_left:
-            not_tried.append(f"{plan.name}: would cost more than {ROWS_PER_SAMPLE} rows a sample")
+            not_tried.append(NotTried(plan.name, f"would cost more than {ROWS_PER_SAMPLE} rows a sample"))
         else:
             plans.append(plan)
             rows_left -= plan.size * trials
     if asked and not_tried:
         raise UsageError(
-            f"--batch-sizes: cannot form {'; '.join(not_tried)}. Ask for smaller sizes, or fewer --max-tokens"
+            f"--batch-sizes: cannot form {'; '.join(map(str, not_tried))}. Ask for smaller sizes, or fewer --max-tokens"
         )
     if asked and len(plans) * trials > samples:
         raise UsageError(

@@ -31,6 +31,7 @@ from detcheck.records import (
     Case,
     Environment,
     Load,
+    NotTried,
     Observation,
     Outcome,
     Prompt,
@@ -112,7 +113,7 @@ class RunFolder:
             "digests": dict(subject.digests),
             "environment": asdict(subject.environment),
             "inputs": [asdict(p) for p in subject.inputs],
-            "schedule": asdict(subject.schedule),
+            "schedule": asdict(subject.schedule) | {"not_tried": list(map(str, subject.schedule.not_tried))},
             "cases": [asdict(case) | {"role": role} for case, role in subject.cases],
         }
         write_file(self.path / "run.json", json.dumps(head, indent=1, sort_keys=True).encode())
@@ -231,6 +232,12 @@ def read_spec(head: dict[str, object], options_type: type) -> Spec:
         ) from None
 
 
+def not_tried(stored: str) -> NotTried:
+    """What a schedule left out, stored as str(NotTried)."""
+    what, _, reason = stored.partition(": ")
+    return NotTried(what, reason)
+
+
 def read_subject(head: dict[str, object]) -> Subject:
     """What the run opened. Fields that a later minor version added are passed over."""
 
@@ -249,7 +256,9 @@ def read_subject(head: dict[str, object]) -> Subject:
             record(Step, s | {name: record(kind, s[name]) for name, kind in kinds.items() if s.get(name)})
             for s in head["schedule"]["steps"]
         )
-        schedule = Schedule(steps, tuple(head["schedule"]["not_tried"]), head["schedule"].get("max_rows"))
+        schedule = Schedule(
+            steps, tuple(map(not_tried, head["schedule"]["not_tried"])), head["schedule"].get("max_rows")
+        )
         inputs = tuple(record(Prompt, p) for p in head["inputs"])
         environment = record(Environment, head["environment"])
         cases = tuple((record(Case, c), Role(c["role"])) for c in head.get("cases", ()))

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from detcheck.counted import VLLM_NEEDS
 from detcheck.engine import Completion, Ride
 from detcheck.engines.vllm.arguments import KEY, BadArgumentError, Settings, engine_arguments
 from detcheck.engines.vllm.messages import Answer, Look, Request
@@ -28,7 +29,6 @@ from detcheck.machine import of_gpu
 
 SCHEDULERS = {False: "PlannedScheduler", True: "PlannedAsyncScheduler"}
 OURS = "detcheck.engines.vllm.worker.scheduler"
-NEEDED = ("ours vllm::attention", "ours vllm::linear")  # what a model that ran on our kernels must have called
 
 
 class WrongKernelsError(Exception):
@@ -208,7 +208,7 @@ class Host:
             before = self._calls.get(rank, {})
             new = {name: n - before.get(name, 0) for name, n in report["calls"].items() if n > before.get(name, 0)}
             self._calls[rank] = report["calls"]
-            if ours and ran and (lacking := [name.removeprefix("ours vllm::") for name in NEEDED if not new.get(name)]):
+            if ours and ran and (lacking := [name.rpartition("::")[2] for name in VLLM_NEEDS if not new.get(name)]):
                 raise WrongKernelsError(
                     f"no call of our {' and '.join(lacking)} was counted in process {process} of vLLM's, so the model did not run on "
                     "batch-invariant kernels. Its layers may be of a kind that the plugin does not know (quantized, MLA, Mamba)"

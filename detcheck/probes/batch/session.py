@@ -17,7 +17,7 @@ from detcheck.harness.engines import open_engine
 from detcheck.harness.model import OpenModel
 from detcheck.outcomes import row_outcome
 from detcheck.probes.batch.options import DECODED, check
-from detcheck.records import Condition, Observation, Outcome, Schedule, Step
+from detcheck.records import Condition, NotTried, Observation, Outcome, Schedule, Step
 from detcheck.schedules.batches import RAGGED, THRESHOLDS, compose
 from detcheck.schedules.batches import conditions as plans
 from detcheck.spec import Spec
@@ -47,8 +47,10 @@ class Batch:
         most, asked = self._model.most_rows(room), spec.batch_sizes
         sizes = asked or tuple(size for size in THRESHOLDS if size <= min(most, ROWS))
         not_tried = [
-            f"batch-{size}: "
-            + (f"memory is estimated to hold {most} rows" if size > most else "ask with --batch-sizes")
+            NotTried(
+                f"batch-{size}",
+                f"memory is estimated to hold {most} rows" if size > most else "ask with --batch-sizes",
+            )
             for size in (() if asked else THRESHOLDS)
             if size not in sizes
         ]
@@ -65,7 +67,7 @@ class Batch:
                 batches += decode
             else:
                 not_tried.append(
-                    f"decode: a prompt of {length} tokens is too short to feed {DECODED} of them one by one"
+                    NotTried("decode", f"a prompt of {length} tokens is too short to feed {DECODED} of them one by one")
                 )
             for condition, rows in batches:
                 steps += [Step(len(steps) + trial, name, condition, trial, rows) for trial in range(spec.trials)]

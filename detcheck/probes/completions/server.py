@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from detcheck.counted import VLLM_NEEDS
 from detcheck.engines.server.client import Client, Secrets
 from detcheck.engines.server.engine import Asked, Budget, NotServedError, Server, Way
 from detcheck.engines.server.outcome import Before, outcome_of
@@ -22,7 +23,6 @@ from detcheck.schedules import load
 from detcheck.spec import Kernels, Spec
 from detcheck.verdict import Role
 
-NEEDED = ("ours vllm::attention", "ours vllm::linear")  # what a server that runs our kernels counts
 # What fillers are made of, where a prompt's own tokens are not known.
 WORDS = [
     "take",
@@ -173,7 +173,7 @@ class Served:
         return f"{index}:{content_hash(payload)[:8]}"
 
     def _kernels(self, server: Server) -> str:
-        ours = all(server.reading.calls.get(name) for name in NEEDED)
+        ours = all(server.reading.calls.get(name) for name in VLLM_NEEDS)
         return str(Kernels.BATCH_INVARIANT if ours else Kernels.STOCK)
 
     def _plan(self, prompts: Sequence[Prompt], lone_s: float, budget: Budget) -> Schedule:

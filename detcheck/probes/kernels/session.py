@@ -29,7 +29,7 @@ from detcheck.probes.kernels.arm import TESTED, TESTED_ELEMENTS, Arm, Pool
 from detcheck.probes.kernels.measure import errors, exact_of, times
 from detcheck.probes.kernels.options import ALL, PLANTED, Options, check, dtypes
 from detcheck.probes.kernels.schedule import FED, OTHERS, conditions
-from detcheck.records import Case, Condition, Observation, Outcome, Schedule, Step, Subject
+from detcheck.records import Case, Condition, NotTried, Observation, Outcome, Schedule, Step, Subject
 from detcheck.schedules.batches import THRESHOLDS
 from detcheck.spec import Kernels, Spec
 from detcheck.verdict import Role
@@ -149,7 +149,7 @@ class KernelsProbe:
 
     def _schedule(self) -> Schedule:
         steps: list[Step] = []
-        not_tried: dict[str, None] = {}
+        not_tried: dict[NotTried, None] = {}
         for n, arm in enumerate(self._arms):
             asked = PLANTED_SIZES if arm.role is Role.PLANTED else self._spec.batch_sizes or THRESHOLDS
             most = self._max_rows(arm)
@@ -160,7 +160,7 @@ class KernelsProbe:
                     f"--batch-sizes: memory is estimated to hold {most} rows of {arm.case.subject} {arm.case.input}; got {left_out[-1]}"
                 )
             not_tried |= dict.fromkeys(
-                f"{named(arm.case)} rows-{s}: memory is estimated to hold {most}" for s in left_out
+                NotTried(f"{named(arm.case)} rows-{s}", f"memory is estimated to hold {most}") for s in left_out
             )
             on_cpu = self._device == "cpu"
             for condition, rows in conditions(fitting, self._spec.seed, arm.role is Role.PLANTED, on_cpu):
@@ -168,7 +168,9 @@ class KernelsProbe:
                     steps.append(Step(len(steps), arm.case.input, condition, trial, rows, n))
         if self._spec.options.op == ALL and self._spec.options.shapes is None:
             for op in options.bundled(ALL):
-                not_tried |= dict.fromkeys(f"{op.name} {shape}: --op all takes the smallest" for shape in op.shapes[1:])
+                not_tried |= dict.fromkeys(
+                    NotTried(f"{op.name} {shape}", "--op all takes the smallest") for shape in op.shapes[1:]
+                )
         return Schedule(tuple(steps), tuple(not_tried))
 
     def _max_rows(self, arm: Arm) -> int:

@@ -101,7 +101,7 @@ def test_what_the_default_leaves_out_is_said(tmp_path, loaded, monkeypatch):
     scripted(monkeypatch, lambda rows, slot, decoded: SAME)
     (found,) = run(tmp_path, batch_sizes=None).findings
     assert found.verdict is Verdict.IDENTICAL and "64" in found.evidence["sizes"]
-    assert any(line.startswith("batch-257: ask with --batch-sizes") for line in found.evidence["not_tried"])
+    assert any(str(line).startswith("batch-257: ask with --batch-sizes") for line in found.evidence["not_tried"])
 
 
 def test_from_the_command_line(detcheck, tmp_path, loaded, monkeypatch):

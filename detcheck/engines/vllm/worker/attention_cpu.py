@@ -18,6 +18,7 @@ from vllm.v1.attention.backends.cpu_attn import (
     CPUAttentionMetadataBuilder,
 )
 
+from detcheck.counted import by_ours
 from detcheck.kernels.attention import paged_attention, write_cache
 from detcheck.op import NotInvariantError
 
@@ -83,7 +84,7 @@ class Impl(CPUAttentionBackendImpl):
         """query [T, H, D] -> output [T, H, D]; the first num_actual_tokens rows are real."""
         if attn_metadata is None:  # warming up
             return output
-        calls["ours vllm::attention"] += 1
+        calls[by_ours("vllm::attention")] += 1
         keys, values = halves(kv_cache)
         paged_attention(
             query,

@@ -12,6 +12,7 @@ from typing import Any
 from vllm.v1.attention.backend import AttentionType
 from vllm.v1.attention.backends.triton_attn import TritonAttentionBackend, TritonAttentionImpl, TritonAttentionMetadata
 
+from detcheck.counted import by_ours
 from detcheck.kernels.attention import paged_attention
 from detcheck.op import NotInvariantError
 
@@ -68,7 +69,7 @@ class Impl(TritonAttentionImpl):
             return output.fill_(0)
         if output_scale is not None or output_block_scale is not None:
             raise NotInvariantError("attention with a quantized output has no batch-invariant kernel")
-        calls["ours vllm::attention"] += 1
+        calls[by_ours("vllm::attention")] += 1
         tokens, size = attn_metadata.num_actual_tokens, self.head_size
         paged_attention(
             query[:tokens],

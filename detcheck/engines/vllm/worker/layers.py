@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from detcheck import switch
+from detcheck.counted import by_ours, by_stock
 from detcheck.coverage import Coverage, uncounted
 from detcheck.op import NotInvariantError, find
 
@@ -51,8 +52,8 @@ def install(calls: Counter[str]) -> None:
 
 def counted() -> dict[str, int]:
     """Calls of torch's leaf ops so far."""
-    found = {f"ours {name}": n for name, n in _coverage.overridden.items()}
-    return found | {f"stock {name}": n for name, n in _coverage.uncovered.items()}
+    found = {by_ours(name): n for name, n in _coverage.overridden.items()}
+    return found | {by_stock(name): n for name, n in _coverage.uncovered.items()}
 
 
 def linear_layers(calls: Counter[str], device: str) -> None:
@@ -71,7 +72,7 @@ def linear_layers(calls: Counter[str], device: str) -> None:
         packed = matmul.Packed(weight.detach())
 
         def product(x: Any, weight: Any, bias: Any) -> Any:
-            calls["ours vllm::linear"] += 1
+            calls[by_ours("vllm::linear")] += 1
             with uncounted():
                 return matmul.linear(x, packed, bias)
 
@@ -89,7 +90,7 @@ def linear_layers_gpu(calls: Counter[str], device: str) -> None:
     matmul = find("matmul", device)
 
     def product(layer: Any, x: Any, weight: Any, bias: Any = None) -> Any:
-        calls["ours vllm::linear"] += 1
+        calls[by_ours("vllm::linear")] += 1
         with uncounted():
             return matmul.linear(x, weight, bias)
 
@@ -130,7 +131,7 @@ def norms(calls: Counter[str], device: str) -> None:
         def forward(self: Any, x: Any, residual: Any = None) -> Any:
             if getattr(self, "variance_size_override", None) is not None:
                 return stock(self, x, residual)  # its mean is one of torch's leaf ops, and ours
-            calls["ours vllm::rms_norm"] += 1
+            calls[by_ours("vllm::rms_norm")] += 1
             weight, dtype = weight_of(self), x.dtype
             with uncounted():
                 total = x if residual is None else x + residual
@@ -153,13 +154,13 @@ def activations(calls: Counter[str], device: str) -> None:
     silu_mul, gelu_mul = find("silu_mul", device), find("gelu_mul", device)
 
     def silu_and_mul(self: Any, x: Any) -> Any:
-        calls["ours vllm::silu_and_mul"] += 1
+        calls[by_ours("vllm::silu_and_mul")] += 1
         d = x.shape[-1] // 2
         with uncounted():
             return silu_mul.silu_mul(x[..., :d], x[..., d:])
 
     def gelu_and_mul(self: Any, x: Any) -> Any:
-        calls["ours vllm::gelu_and_mul"] += 1
+        calls[by_ours("vllm::gelu_and_mul")] += 1
         d = x.shape[-1] // 2
         with uncounted():
             return gelu_mul.gelu_mul(x[..., :d], x[..., d:], self.approximate)
@@ -176,7 +177,7 @@ def stock_ops(calls: Counter[str], device: str) -> None:
 
     def counted_op(name: str, stock: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            calls[f"stock vllm::{name}"] += 1
+            calls[by_stock(f"vllm::{name}")] += 1
             return stock(*arguments, **options)
 
         return call
@@ -198,18 +199,18 @@ def stock_layers(calls: Counter[str], device: str) -> None:
     def attending(stock: Callable[..., Any], name: str) -> Callable[..., Any]:
         def forward(self: Any, *arguments: Any, **options: Any) -> Any:
             if not type(self.impl).__module__.startswith("detcheck."):
-                calls[f"stock vllm::{name}"] += 1
+                calls[by_stock(f"vllm::{name}")] += 1
             return stock(self, *arguments, **options)
 
         return forward
 
     def forward(self: Any, *arguments: Any, **options: Any) -> Any:
-        calls["stock vllm::fused_moe"] += 1
+        calls[by_stock("vllm::fused_moe")] += 1
         return experts(self, *arguments, **options)
 
     def reduced(self: Any, tensor: Any) -> Any:
         if self.world_size > 1:
-            calls["stock vllm::all_reduce"] += 1
+            calls[by_stock("vllm::all_reduce")] += 1
         return all_reduce(self, tensor)
 
     MoERunner.forward, GroupCoordinator.all_reduce = forward, reduced
