@@ -24,6 +24,10 @@ NOT_OURS = (  # run-variant, where somebody else runs the model
     "A lone request that does not repeat has its cause in the engine, not in the load: whoever runs it should look for atomics, autotuning, "
     "races, or replicas that are not alike."
 )
+COLD = (
+    "A prompt whose beginning comes from the prefix cache is computed in other pieces than a new one. Serve with batch-invariant kernels, "
+    "switch the prefix cache off where bits matter, or leave the first answer out (--conditions without cold)."
+)
 
 
 def describe(finding: Finding) -> tuple[Block, ...]:
@@ -61,6 +65,8 @@ def advice(finding: Finding) -> str:
     """What to do; "" where there is nothing to do."""
     if finding.verdict is Verdict.RUN_VARIANT and not finding.case.dtype and not of_numbers(finding):
         return NOT_OURS
+    if finding.evidence.get("first_variant_condition") == "cold":
+        return COLD
     return ADVICE.get(finding.verdict, "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,8 +61,8 @@ def branch(count: int, outcome: Outcome, index: int, text: str) -> Branch:
     if index >= len(outcome.tokens):
         return Branch(count, None, "", None)
     token = outcome.words[index] if outcome.words is not None else int(outcome.tokens[index])
-    margin = None if outcome.margins is None else float(outcome.margins[index])
-    return Branch(count, token, text, margin)
+    margin = math.nan if outcome.margins is None else float(outcome.margins[index])
+    return Branch(count, token, text, None if math.isnan(margin) else margin)
 
 
 def continuations(texts: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from detcheck.records import Case, Outcome, Step
 from detcheck.verdict import Verdict
 
 LONE = "alone"
+COLD = "cold"
 UNSEEN = "; seen from outside: the server does not show its batches, so other requests may have been computed with it"
 
 
@@ -29,6 +30,27 @@ def lone(tally: Tally) -> Counter[str]:
     return sum((n for c, n in tally.conditions.items() if c.name == LONE and c.complete), Counter())
 
 
+def cold(tally: Tally) -> Counter[str]:
+    """Outcome -> samples of requests that were sent alone, while their prompt was not in the prefix cache."""
+    return sum((n for c, n in tally.conditions.items() if c.name == COLD and c.complete and not c.fed), Counter())
+
+
+def cold_alone_differs(first: Counter[str], later: Counter[str], seen: bool) -> tuple[Verdict, str] | None:
+    """The verdict where cold answers differ from every later one, and these agree."""
+    if not first or len(later) != 1 or len(first) != 1 or set(first) == set(later):
+        return None
+    what = f"the first answer to the prompt differs from all {later.total()} later ones, which agree"
+    if first.total() < 2 or later.total() < 2:
+        return Verdict.DIVERGENT, (
+            f"{what}: its prefix was not in the server's cache then. It was asked for cold once, so that this is not repeated: "
+            "several prompts show whether it is so for each"
+        )
+    what = f"all {first.total()} cold answers differ from all {later.total()} warm ones, and each kind agrees"
+    if not seen:
+        return Verdict.DIVERGENT, f"{what}; the server does not show its batches"
+    return Verdict.BATCH_VARIANT, f"{what}: bits depend on whether the prompt is in the prefix cache"
+
+
 def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
     """The verdict on unequal samples of a server."""
     alone = lone(tally)
@@ -38,6 +60,9 @@ def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
             Verdict.RUN_VARIANT,
             f"a lone request, sent {max(n.total() for n in noisy)} times, already gave different bits{UNSEEN if tally.unseen else ''}",
         )
+    later = sum((n for c, n in tally.conditions.items() if c.name != COLD), Counter())
+    if found := cold_alone_differs(cold(tally), later, not tally.unseen):
+        return found
     if len(alone) > 1:
         return (
             Verdict.DIVERGENT,

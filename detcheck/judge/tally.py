@@ -212,7 +212,7 @@ def first_variant(steps: Sequence[Step] | None, tally: Tally) -> str | None:
     """Name of the first condition, in the order of the schedule or else of size, in which a sample left what the first one gave."""
     order = {step.condition: step.index for step in reversed(steps or ())}
     conditions = tally.conditions
-    ranked = sorted(conditions, key=lambda c: (order.get(c.name, 0), c.batch_size or 0, c.slot or 0))
+    ranked = sorted(conditions, key=lambda c: (c.name == "cold", order.get(c.name, 0), c.batch_size or 0, c.slot or 0))
     if not ranked:
         return None
     usual = min(conditions[ranked[0]].items(), key=lambda item: (-item[1], item[0]))[0]

@@ -2,6 +2,9 @@
 
 The server forms its batches itself and nobody counts its steps from outside, so a condition here is a *load*: what was in flight
 together. Equal loads need not be equal batches. Only a lone request is a condition that can be repeated.
+
+The first answer to a prompt is a sample of its own condition, `cold`: a server that has a prefix cache computes a prompt differently once
+the cache holds it.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import random
 from dataclasses import dataclass, replace
 
 from detcheck.errors import UsageError
-from detcheck.records import Load, Schedule, Step
+from detcheck.records import Load, NotTried, Schedule, Step
 from detcheck.schedules.arrivals import affordable, check_samples, chosen_slots, refuse_lost, share_out
 from detcheck.schedules.batches import Plan, kind_of
 
@@ -20,7 +23,7 @@ DEFAULT = (
     "alone", "wave-2", "staggered-4", "ragged-4", "wave-8", "staggered-16", "ragged-16", "wave-4", "wave-16", "wave-3", "wave-9",
     "wave-17", "wave-33", "wave-64", "wave-128", "wave-256",
 )  # fmt: skip
-KINDS = ("alone", "wave", "staggered", "ragged", "rate")
+KINDS = ("alone", "cold", "wave", "staggered", "ragged", "rate")
 SPAN = 0.8  # of a lone request's time within which staggered requests all arrive, so that they meet
 RATE_SPAN = 3.0  # lone requests' times that a steady load lasts, at least
 RATE_ROWS = (16, 64)  # requests of a steady load, at least and at most
@@ -41,6 +44,8 @@ class Limits:
     """requests a second of a steady load; None: there is none"""
     lone_s: float
     """seconds that a lone request takes"""
+    cold: int = 1
+    """requests for a prompt that can be had without its prefix in a cache: the first one, or more where the server can be told so"""
 
 
 def check(conditions: tuple[str, ...] | None, rate: float | None) -> None:
@@ -48,7 +53,7 @@ def check(conditions: tuple[str, ...] | None, rate: float | None) -> None:
     for name in conditions or ():
         kind, dash, size = name.partition("-")
         sized = bool(dash) and size.isdigit() and int(size) >= 2
-        if kind not in KINDS or (dash and (kind in ("alone", "rate") or not sized)):
+        if kind not in KINDS or (dash and (kind in ("alone", "cold", "rate") or not sized)):
             raise UsageError(
                 f"--conditions {name}: there is no such condition of a server. Use {', '.join(KINDS)}, or one with its number of "
                 "requests, like wave-8"
@@ -71,6 +76,23 @@ def candidates(conditions: tuple[str, ...] | None, sizes: tuple[int, ...] | None
     return chosen + [name for name in conditions if "-" in name and name not in chosen]
 
 
+def colds(
+    conditions: tuple[str, ...] | None, sizes: tuple[int, ...] | None, samples: int, trials: int, limits: Limits
+) -> int:
+    """Samples of each prompt that are taken cold. By default none where too few are left to repeat a lone request.
+
+    Raises UsageError where cold was asked for and nothing is left to compare it with.
+    """
+    if conditions is not None:
+        if "cold" in conditions and samples <= limits.cold:
+            raise UsageError(
+                f"--conditions cold: takes {limits.cold} samples, and needs others to compare them with; got --samples {samples}. "
+                "Ask for more samples"
+            )
+        return limits.cold if "cold" in conditions else 0
+    return limits.cold if sizes is None and samples - limits.cold >= trials else 0
+
+
 def schedule(
     inputs: dict[str, int],
     samples: int,
@@ -91,6 +113,9 @@ def schedule(
                 f"--max-requests leaves {limits.requests} for samples, and {samples} are asked for of each of {len(inputs)} prompts. "
                 "Ask for fewer samples, or allow more requests"
             )
+    cold = colds(conditions, sizes, samples, trials, limits)
+    samples -= cold
+    conditions = None if conditions is None else tuple(name for name in conditions if name != "cold") or ("alone",)
     names = candidates(conditions, sizes, limits.rate)
     plans, not_tried = affordable(
         names, samples, trials, asked, lambda plan: impossible(plan, max_tokens, limits), fillers
@@ -99,7 +124,9 @@ def schedule(
     check_samples(plans, samples, trials, asked)
     plans = [steady(plan, limits) if plan.name == "rate" else plan for plan in plans]
     share_out(plans, samples, trials)
-    made = Schedule(tuple(steps(inputs, plans, trials, max_tokens, seed, limits)), tuple(not_tried))
+    if not cold and not asked:
+        not_tried.append(NotTried("cold", f"{samples} samples are used up"))
+    made = Schedule(tuple(steps(inputs, plans, trials, max_tokens, seed, limits, cold)), tuple(not_tried))
     sent = sum(len(step.rows) for step in made.steps)
     if limits.requests is not None and sent > limits.requests:
         raise UsageError(
@@ -125,11 +152,11 @@ def steady(plan: Plan, limits: Limits) -> Plan:
 
 
 def steps(
-    inputs: dict[str, int], plans: list[Plan], trials: int, max_tokens: int, seed: int, limits: Limits
+    inputs: dict[str, int], plans: list[Plan], trials: int, max_tokens: int, seed: int, limits: Limits, cold: int = 0
 ) -> list[Step]:
     made: list[Step] = []
     for name, length in inputs.items():
-        first: list[Step] = []
+        first = [Step(0, name, "cold", trial, (0,), load=Load((0.0,), (0,))) for trial in range(cold)]
         late: list[Step] = []
         for plan in plans:
             rng = random.Random(f"{seed}/{plan.name}")

@@ -143,6 +143,9 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         server.headers_seen.append(dict(self.headers))
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/tokenize" and server.ids:
+            self.send({"tokens": ids_of(body["prompt"])})
+            return
         if self.path not in [PATHS[name] for name in server.endpoints]:
             self.send({"error": "not found"}, 404)
             return

@@ -69,6 +69,15 @@ class Asked:
     tokens: tuple[int, ...] = ()
     text: str = ""
     messages: tuple[Mapping[str, str], ...] = ()
+    salt: str = ""
+    """vLLM's cache_salt: what was computed under another one is not reused"""
+
+    def stand_in(self) -> Asked:
+        """A prompt of that kind and length that begins otherwise: asking for it puts nothing of this one into a prefix cache."""
+        if self.messages:
+            first, *others = self.messages
+            return Asked(messages=({**first, "content": begun_otherwise(first.get("content", ""))}, *others))
+        return Asked(text=begun_otherwise(self.text))
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,11 @@ class Way:
     """what it can do, in words, for the record"""
     spelled: bool = True
     """whether tokens that are spelled make up the text, so that they may be compared"""
+
+
+def begun_otherwise(text: str) -> str:
+    first = "copper" if not text.startswith("copper") else "garden"
+    return first + text[len(first) :]
 
 
 class Server:
@@ -235,7 +249,7 @@ class Server:
         return bool(asked.text) and said.text.startswith(asked.text)
 
     async def time(self, way: Way, asked: Asked, max_tokens: int) -> tuple[float, Said]:
-        """(seconds that a lone request takes, what it said). It also fills the prefix cache. Raises FailedError."""
+        """(seconds that a lone request takes, what it said). Raises FailedError."""
         started = time.perf_counter()
         try:
             said = await self.complete(way, asked, max_tokens)
@@ -251,6 +265,8 @@ class Server:
             body["messages"] = list(asked.messages) or [{"role": "user", "content": asked.text}]
         else:
             body["prompt"] = list(asked.tokens) if asked.tokens else asked.text
+        if asked.salt:
+            body["cache_salt"] = asked.salt
         answer = await self._client.json("POST", PATHS[way.endpoint], body, self._budget.spend)
         said = read(answer.body, trial=max_tokens <= TRIAL_TOKENS)
         if self.served and said.model and said.model != self.served:

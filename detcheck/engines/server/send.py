@@ -142,7 +142,7 @@ def condition(step: Step, slot: int, seen: Seen, strict: bool) -> tuple[Conditio
     # A request can be over between two looks: then what was seen in its step is all that is known of it.
     sizes = {n for _, n, _ in looks if n} or {n for _, n, _ in seen.looks if n}
     visible = seen.before.sees_batches
-    if step.condition != "alone":
+    if step.condition not in ("alone", "cold"):
         # A step makes at most one token of a request: more tokens than steps prove that requests were computed together.
         steps, made = seen.grown("steps"), seen.grown("made")
         if steps and made and max(sizes, default=0) < 2:
@@ -155,7 +155,7 @@ def condition(step: Step, slot: int, seen: Seen, strict: bool) -> tuple[Conditio
         return Condition(step.condition, None, slot), met if visible else {}
     here = content_hash(step.input.encode())[:12]
     if not visible:
-        return Condition("alone", None, slot, here), {}
+        return Condition(step.condition, None, slot, here), {}
     fed = "cache" if seen.grown("cache_hits") else ""
     finished = seen.grown("finished")
     ours = len(seen.sent) + sum(each.resent for each in seen.sent)
@@ -163,9 +163,10 @@ def condition(step: Step, slot: int, seen: Seen, strict: bool) -> tuple[Conditio
         finished is not None and finished > ours
     ):  # others were computed with it
         sizes |= {2}
-        company = Condition("alone", max(sizes), None, fed=fed)
+        company = Condition(step.condition, max(sizes), None, fed=fed)
         return company, {"batch_sizes": tuple(sorted(sizes)), "as_asked": False}
     # Over before anybody looked: then its own tokens are all that the server made in that time.
     if not sizes and finished == 1 and one.said and seen.grown("made") == one.said.made:
         sizes = {1}
-    return Condition("alone", 1, slot, here, fed=fed), {"batch_sizes": tuple(sorted(sizes))}
+    as_asked = {"as_asked": False} if step.condition == "cold" and fed else {}
+    return Condition(step.condition, 1, slot, here, fed=fed), {"batch_sizes": tuple(sorted(sizes)), **as_asked}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -75,6 +77,9 @@ class Served:
         self._interrupted = False
         self._lost = 0  # steps in a row of which nothing came
         self._before: list[Before] = []  # what each server has said
+        self._warmed: set[tuple[int, str]] = (
+            set()
+        )  # (server, prompt): has been asked for, so that its prefix may be in a cache
         try:
             self._loop.run(self._open(questions, planned))
         except BaseException:
@@ -101,9 +106,11 @@ class Served:
         if len(names) > 1:
             raise UsageError(f"--model: the servers have {', '.join(names)}. Say which model to ask all of them for")
         asked = [Asked(text=q.text, messages=q.messages) for q in questions]
-        self._ways = [await self._ways_of(server, asked) for server in self._servers]
-        asked = await self._with_tokens(asked)
-        lone_s = await self._warm(asked)
+        # What a server can do is found out with other prompts: the first answer to each of these is a sample.
+        others = [one.stand_in() for one in asked]
+        self._ways = [await self._ways_of(server, others) for server in self._servers]
+        asked = [await self._with_tokens(one) for one in asked]
+        lone_s = await self._lone_seconds(others[0])
         self._asked = {self._name(index, one): one for index, one in enumerate(asked)}
         prompts = tuple(
             Prompt(name, questions[index].shown, one.tokens) for index, (name, one) in enumerate(self._asked.items())
@@ -133,8 +140,9 @@ class Served:
                 ways[endpoint], said = await server.find_way("chat", one, self._own.ignore_eos)
             if ways[endpoint].endpoint == "completions":
                 echo = "yes" if await server.echoes(ways[endpoint], one) else "no"
-                tokens = said.prompt_tokens or await server.tokenize(one.text)
-                takes = bool(tokens) and await server.takes_ids(ways[endpoint], tokens)
+                tokens = await server.tokenize(one.text)
+                same = bool(tokens) and said.prompt_tokens in (None, tokens)
+                takes = same and await server.takes_ids(ways[endpoint], tokens)
                 ways[endpoint] = replace(
                     ways[endpoint],
                     takes_ids=takes,
@@ -145,28 +153,30 @@ class Served:
     def _way(self, replica: int, one: Asked) -> Way:
         return self._ways[replica]["chat" if one.messages or self._own.chat else "completions"]
 
-    async def _with_tokens(self, asked: Sequence[Asked]) -> list[Asked]:
-        """The prompts as token ids, where every server takes them: then all are asked exactly the same."""
-        found = []
-        for one in asked:
-            tokens: tuple[int, ...] = ()
-            if all(self._way(n, one).takes_ids for n in range(len(self._servers))):
-                tokens = await self._servers[0].tokenize(one.text)
-                if not tokens:
-                    trial = await self._servers[0].time(self._way(0, one), one, 1)
-                    tokens = trial[1].prompt_tokens or ()
-            found.append(replace(one, tokens=tokens))
-        return found
+    async def _with_tokens(self, one: Asked) -> Asked:
+        """The prompt as token ids, where every server takes them: then all are asked exactly the same."""
+        if not all(self._way(n, one).takes_ids for n in range(len(self._servers))):
+            return one
+        return replace(one, tokens=await self._servers[0].tokenize(one.text))
 
-    async def _warm(self, asked: Sequence[Asked]) -> float:
-        """Every prompt once at every server, so that its prefix is in the cache. Seconds that a lone request takes."""
+    async def _lone_seconds(self, one: Asked) -> float:
+        """That a lone request takes, at the slowest server."""
         slowest = 0.0
         for replica, server in enumerate(self._servers):
-            for index, one in enumerate(asked):
-                took, _ = await server.time(self._way(replica, one), one, 1 if index else self._own.max_tokens)
-                slowest = max(slowest, took)
+            took, _ = await server.time(self._way(replica, one), one, self._own.max_tokens)
+            slowest = max(slowest, took)
             server.reading = await server.metrics()
         return slowest
+
+    async def _warm(self, replica: int, step: Step) -> None:
+        """Before the first request that is not to be cold, where none was sent: in a resumed run, or without the condition."""
+        place = replica, step.input
+        if place not in self._warmed and step.condition != "cold":
+            with contextlib.suppress(FailedError):  # the samples themselves will say why nothing comes
+                await self._servers[replica].time(
+                    self._way(replica, self._asked[step.input]), self._asked[step.input], 1
+                )
+        self._warmed.add(place)
 
     def _name(self, index: int, one: Asked) -> str:
         payload = np.asarray(one.tokens, "<i8").tobytes() if one.tokens else repr((one.text, one.messages)).encode()
@@ -180,7 +190,11 @@ class Served:
         """The same steps at every server, one server after the other."""
         spec, own, servers = self._spec, self._own, len(self._servers)
         left = None if budget.most is None else (budget.most - budget.sent) // servers
-        limits = load.Limits(own.max_concurrency, left, own.load_rate, lone_s)
+        # vLLM computes a prompt again under another cache_salt, so that its cold answer can be repeated.
+        cold = spec.trials if all(server.reading.kind == "vLLM" for server in self._servers) else 1
+        limits = load.Limits(own.max_concurrency, left, own.load_rate, lone_s, cold)
+        if left is not None and not load.colds(own.conditions, spec.batch_sizes, own.samples, spec.trials, limits):
+            limits = replace(limits, requests=left - len(prompts))  # each is asked for once before it counts
         lengths = {p.name: len(p.token_ids) or max(1, len(p.text.split())) for p in prompts}
         asked = own.samples, own.max_tokens, spec.trials, own.conditions, spec.batch_sizes, spec.seed
         one = load.schedule(lengths, *asked, limits)
@@ -217,7 +231,10 @@ class Served:
         replica = max(case.replica - 1, 0)
         server, started = self._servers[replica], time.perf_counter()
         prompt = self._asked[step.input]
+        if step.condition == "cold" and step.trial:
+            prompt = replace(prompt, salt=secrets.token_hex(8))
         way, fillers = self._way(replica, prompt), self._fillers(step)
+        await self._warm(replica, step)
         requests = [
             Request(fillers.get(slot, prompt), new_tokens or self._own.max_tokens, arrival_s)
             for slot, (new_tokens, arrival_s) in enumerate(zip(step.load.new_tokens, step.load.arrivals_s, strict=True))

@@ -85,7 +85,7 @@ def estimate(spec: Spec, questions: Sequence[Question]) -> str:
     """What a run would send, in words; nothing is sent. Raises UsageError as the run would."""
     own, servers = spec.options, len(spec.options.base_url)
     names = {str(n): max(1, len(q.shown.split())) for n, q in enumerate(questions)}
-    opening = OPENING + 2 * len(questions)
+    opening = OPENING + len(questions)
     left = None if own.max_requests is None else own.max_requests // servers - opening
     limits = load.Limits(own.max_concurrency, left, own.load_rate, 1.0)
     asked = own.samples, own.max_tokens, spec.trials, own.conditions, spec.batch_sizes, spec.seed
