@@ -208,7 +208,8 @@ def batch(found):
 def tests(found):
     with_workers = (
         ["-n", "8"]
-        if subprocess.run([sys.executable, "-c", "import xdist"], capture_output=True).returncode == 0
+        if found.device == "cuda"
+        and subprocess.run([sys.executable, "-c", "import xdist"], capture_output=True).returncode == 0
         else []
     )
     command = [
