@@ -7,9 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detcheck.errors import UsageError
+from detcheck.harness.engines import suggested
 from detcheck.spec import Spec
 
 DEFAULT_PROMPT = "Tell me about Richard Feynman"
+# For engines that keep a prefix cache: more tokens than a block of it holds (16 on most devices, 128 in vLLM on a CPU).
+LONG_PROMPT = (
+    "Tell me about Richard Feynman. Begin with the boy in Far Rockaway who repaired radios by thinking about them, and whose father taught "
+    "him that the name of a bird says nothing about the bird. Go on with the student at MIT and at Princeton, with the young man at Los Alamos "
+    "who opened his colleagues' safes and wrote letters to Arline, and with the professor at Cornell who watched a plate wobble in the "
+    "cafeteria and began to calculate for fun again. Explain in plain words what a path integral is, what his diagrams show, and why two "
+    "other people, Schwinger and Tomonaga, shared the prize with him. Say a little about the lectures, the bongo drums, the drawings, and the "
+    "trip to Tuva that he planned and did not live to make. Then come to the glass of ice water in front of the commission on the Challenger "
+    "accident, and to the sentence with which he ended his report: that nature cannot be fooled. Close with what a person who measures things "
+    "for a living can learn from him."
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,19 @@ def asked(spec: Spec) -> list[Question]:
         from detcheck.models.amplifier import PROMPT
 
         return [Question(text=PROMPT)]
-    return [Question(text=DEFAULT_PROMPT if own.prompt is None else own.prompt)]
+    if own.prompt is None:
+        return [Question(text=LONG_PROMPT if caches(spec) else DEFAULT_PROMPT)]
+    return [Question(text=own.prompt)]
+
+
+def caches(spec: Spec) -> bool:
+    """Whether what is asked may keep a prefix cache: a server, or vLLM."""
+    engine = getattr(spec.options, "engine", "")
+    return (
+        bool(getattr(spec.options, "base_url", ()))
+        or (engine == "auto" and suggested(spec.device) == "vllm")
+        or engine == "vllm"
+    )
 
 
 def read_prompts(path: Path) -> list[Question]:

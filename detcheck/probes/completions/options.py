@@ -24,7 +24,9 @@ class Options:
     max_tokens: int = knob(128, help="Tokens per completion.", panel=PROMPTS)
     ignore_eos: bool = knob(False, help="Go on to --max-tokens past an end token.", panel=PROMPTS)
     prompt: str | None = knob(
-        None, help="Default: 'Tell me about Richard Feynman'; the amplifier has its own.", panel=PROMPTS
+        None,
+        help="Default: 'Tell me about Richard Feynman', longer where there is a prefix cache; the amplifier has its own.",
+        panel=PROMPTS,
     )
     prompt_file: str | None = knob(None, help="One a line, or .jsonl with `prompt` or `messages`.", panel=PROMPTS)
     chat: bool = knob(False, help="Put prompts through the tokenizer's chat template.", panel=PROMPTS)
