@@ -1,4 +1,4 @@
-"""Ours in vLLM on the CPU against stock: seconds in the engine's own steps. Goal: at most 1.10 of stock's.
+"""Ours in vLLM on the CPU against stock: seconds in the engine's own steps. Goal: at most 1.05 of stock's.
 
 A Qwen3-shaped model is made on the spot. Both arms are alive at once and take turns, so that what else the machine does falls
 on both; medians of the turns are compared. Prefill: prompts and one new token. Decode: 64 new tokens behind them.
