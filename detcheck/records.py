@@ -51,7 +51,7 @@ class Condition:
     """content hash of everybody in the batch, in order, and of when each arrived; "" where it is not known"""
     threads: int | None = None
     fed: str = ""
-    """"" for the usual way; else in what it was fed otherwise: "alignment", "strides", "chunk", "cache" """
+    """"" for the usual way; else in what it was fed otherwise: "alignment", "strides", "chunk", "cache", "padding" """
     trace: str = ""
     """content hash of what each engine step computed, where the engine forms its batches itself"""
 
@@ -105,6 +105,8 @@ class Step:
     """None: the rows are one batch from its beginning to its end"""
     load: Load | None = None
     """of a server: the rows are requests, sent at these times"""
+    padding: int = 0
+    """pad tokens in front of the sample, where it is alone and padded as in a batch with longer ones"""
 
     @property
     def samples(self) -> int:

@@ -29,6 +29,8 @@ COLD = (
     "switch the prefix cache off where bits matter, or leave the first answer out (--conditions without cold)."
 )
 
+PADDING = "Batch requests of equal length, or serve them without padding (as vLLM does): here no kernel changes bits, padding does."
+
 
 def describe(finding: Finding) -> tuple[Block, ...]:
     """All of it, in the order in which it is read."""
@@ -67,6 +69,8 @@ def advice(finding: Finding) -> str:
         return NOT_OURS
     if finding.evidence.get("first_variant_condition") == "cold":
         return COLD
+    if finding.verdict is Verdict.BATCH_VARIANT and finding.evidence.get("varies_with") == ["padding"]:
+        return PADDING
     return ADVICE.get(finding.verdict, "")
 
 

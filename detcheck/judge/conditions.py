@@ -26,6 +26,7 @@ from detcheck.judge.tally import (
     by_size,
     count_conditions,
     first_variant,
+    only_padding,
     repeat_arm,
     varies_with,
 )
@@ -232,10 +233,22 @@ def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
         first, varies = finding.evidence["first_variant_condition"], ", ".join(finding.evidence["varies_with"])
         return (
             Verdict.BATCH_VARIANT,
-            f"each condition repeats itself, but conditions differ, first in {first}: the bits depend on {varies}",
+            f"each condition repeats itself, but conditions differ, first in {first}: the bits depend on {varies}{by_padding(finding, tally)}",
         )
     why = "the batches behind them are not known in full" if mixed else "the conditions that differ were not repeated"
     return Verdict.DIVERGENT, f"bits differ, and it is undetermined whether the run or the batch caused it: {why}"
+
+
+def by_padding(finding: Finding, tally: Tally) -> str:
+    """Of padding, where the prompt was also asked for alone with as much of it."""
+    if "padding" not in finding.evidence["varies_with"]:
+        return ""
+    said = "; the prompt alone, padded as in the batch, has other bits already"
+    if only_padding(tally):
+        said += ", and batches without padding have those of the prompt alone"
+    if finding.case.kernels == "batch-invariant":
+        said += ". Ours leave masked tokens out to the bit, so padding reaches the arithmetic itself: positions, convolutions or states that count it"
+    return said
 
 
 def level(outcomes: Iterable[Outcome], by_server: bool = False) -> str:

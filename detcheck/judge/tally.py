@@ -169,12 +169,31 @@ def varies_with(tally: Tally) -> list[str]:
             if any(len(outcomes) > 1 for outcomes in groups.values()):
                 aspects.add(aspect)
         usual = {place(c): outcome for c, outcome in steady.items() if not c.fed}
+        lone = {c.threads: outcome for c, outcome in steady.items() if c.batch_size == 1 and not c.fed}
         for condition, outcome in steady.items():
-            if condition.fed and usual.get(place(condition), outcome) != outcome:
+            if condition.fed == "padding":  # its composition says how much, so that no other condition has the same
+                if lone.get(condition.threads, outcome) != outcome:
+                    aspects.add("padding")
+            elif condition.fed and usual.get(place(condition), outcome) != outcome:
                 aspects.add(condition.fed)
+    if only_padding(tally):
+        aspects -= {"batch", "slot"}
     if not aspects and batch_arm(tally):
         aspects.add("batch or slot")  # they never changed one at a time
     return sorted(aspects)
+
+
+def only_padding(tally: Tally) -> bool:
+    """Whether the prompt alone has other bits once it is padded, and batches without padding change nothing."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for condition, outcomes in tally.conditions.items():
+        if condition.fed not in ("", "padding"):
+            continue
+        padded = condition.fed == "padding" or condition.name.startswith("ragged")
+        alone = condition.batch_size == 1
+        found[f"{'padded' if padded else 'plain'} {'alone' if alone else 'batch'}"] |= set(outcomes)
+    lone = found["plain alone"]
+    return len(lone) == 1 and bool(found["padded alone"] - lone) and found["plain batch"] == lone
 
 
 def by_size(tally: Tally) -> dict[str, dict[str, float]]:

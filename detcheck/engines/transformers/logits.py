@@ -21,11 +21,16 @@ if TYPE_CHECKING:
 
 
 def last_logits(
-    engine: TransformersEngine, prompts: Sequence[Sequence[int]], slots: Sequence[int], decoded: int = 0
+    engine: TransformersEngine,
+    prompts: Sequence[Sequence[int]],
+    slots: Sequence[int],
+    decoded: int = 0,
+    padding: int = 0,
 ) -> tuple[np.ndarray, str, tuple[int, ...]]:
     """(bit patterns of the logits at `slots`: integers [len(slots), V], their dtype, rows seen per forward pass).
 
     `decoded`: how many of the last tokens are fed one by one after a shorter prefill. Every prompt must be longer than that.
+    `padding`: pad tokens in front of the longest.
     Raises OutOfMemoryError if the batch does not fit.
     """
     import torch
@@ -36,7 +41,7 @@ def last_logits(
     )
     try:
         with torch.inference_mode():
-            logits = forward(engine, prompts, decoded)[list(slots)].cpu().contiguous()
+            logits = forward(engine, prompts, decoded, padding)[list(slots)].cpu().contiguous()
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
@@ -46,13 +51,15 @@ def last_logits(
     return integers(logits).reshape(logits.shape).numpy(), str(logits.dtype).removeprefix("torch."), tuple(sorted(seen))
 
 
-def forward(engine: TransformersEngine, prompts: Sequence[Sequence[int]], decoded: int) -> torch.Tensor:
+def forward(
+    engine: TransformersEngine, prompts: Sequence[Sequence[int]], decoded: int, padding: int = 0
+) -> torch.Tensor:
     """Logits [B, V] after the last token of each prompt."""
     import torch
 
     if short := [len(prompt) for prompt in prompts if len(prompt) <= decoded]:
         raise ValueError(f"to decode {decoded} tokens every prompt must be longer; got one of {min(short)}")
-    width = max(map(len, prompts))
+    width = max(map(len, prompts)) + padding
     padded = [[0] * (width - len(prompt)) + list(prompt) for prompt in prompts]
     unpadded = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     ids = torch.tensor(padded, device=engine.device)  # [B, width]

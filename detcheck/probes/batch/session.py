@@ -15,6 +15,7 @@ from detcheck.errors import OutOfMemoryError
 from detcheck.harness import prompts
 from detcheck.harness.engines import open_engine
 from detcheck.harness.model import OpenModel
+from detcheck.hashes import content_hash
 from detcheck.outcomes import row_outcome
 from detcheck.probes.batch.options import DECODED, check
 from detcheck.records import Condition, NotTried, Observation, Outcome, Schedule, Step
@@ -61,6 +62,12 @@ class Batch:
             for plan in plans((1, *sizes), ragged if room > length else (), spec.trials):
                 plan.samples = min(SAMPLES, plan.room)
                 batches.append((plan.name, compose(plan, length, room, random.Random(f"{spec.seed}/{plan.name}"))))
+            padded = {
+                f"padded-alone-{len(rows)}": padding
+                for condition, rows in batches
+                if condition.startswith("ragged") and (padding := max(rows) - length) > 0
+            }
+            batches += [(condition, (0,)) for condition in padded]
             if length > DECODED:
                 named = {"alone" if size == 1 else f"batch-{size}": size for size in DECODE_SIZES}
                 decode = [(f"decode-{named[name]}", rows) for name, rows in batches if name in named]
@@ -70,7 +77,10 @@ class Batch:
                     NotTried("decode", f"a prompt of {length} tokens is too short to feed {DECODED} of them one by one")
                 )
             for condition, rows in batches:
-                steps += [Step(len(steps) + trial, name, condition, trial, rows) for trial in range(spec.trials)]
+                steps += [
+                    Step(len(steps) + trial, name, condition, trial, rows, padding=padded.get(condition, 0))
+                    for trial in range(spec.trials)
+                ]
         return Schedule(tuple(steps), tuple(dict.fromkeys(not_tried)), most)
 
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
@@ -85,7 +95,7 @@ class Batch:
         try:
             with self._engine.running(case.kernels) as calls:
                 bits, dtype, seen = last_logits(
-                    self._engine, [row.prompt for row in rows], slots, DECODED if decoding else 0
+                    self._engine, [row.prompt for row in rows], slots, DECODED if decoding else 0, step.padding
                 )
             made = [row_outcome(row, dtype) for row in bits]
         except OutOfMemoryError as error:
@@ -95,8 +105,9 @@ class Batch:
         for sample, slot in enumerate(slots):
             condition = Condition(step.condition, None, None, threads=threads)
             if seen == (len(rows),):
-                fed = "chunk" if decoding else ""
-                condition = Condition(step.condition, len(rows), slot, composition, threads, fed)
+                fed = "chunk" if decoding else "padding" if step.padding else ""
+                known = content_hash(f"{composition} padding {step.padding}".encode()) if step.padding else composition
+                condition = Condition(step.condition, len(rows), slot, known, threads, fed)
             name = made[sample].id if made else None
             place = case, condition, step.trial, step.index, sample
             observations.append(

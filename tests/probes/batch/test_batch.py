@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from conftest import only_run
+from models import llama_like
 
 from detcheck import runner
 from detcheck.engines.transformers.logits import last_logits
@@ -31,9 +32,13 @@ def run(tmp_path, on_progress=None, **spec):
 
 
 def scripted(monkeypatch, answer):
-    """Logits by answer(rows, slot, decoded), the same for every call."""
+    """Logits by answer(rows, slot, decoded), or of them and how many tokens pad each row, the same for every call."""
 
-    def logits(engine, prompts, slots, decoded=0):
+    def logits(engine, prompts, slots, decoded=0, padding=0):
+        width = max(map(len, prompts)) + padding
+        if answer.__code__.co_argcount == 4:
+            rows = [answer(len(prompts), slot, decoded, width - len(prompts[slot])) for slot in slots]
+            return np.asarray(rows, np.float32).view(np.int32), "float32", (len(prompts),)
         rows = [answer(len(prompts), slot, decoded) for slot in slots]
         return np.asarray(rows, np.float32).view(np.int32), "float32", (len(prompts),)
 
@@ -49,6 +54,13 @@ SAME, OTHER = [1.0, 2.0, 3.0], [1.0, 2.0, 3.0000002]
         (lambda rows, slot, decoded: SAME, Verdict.IDENTICAL, []),
         (lambda rows, slot, decoded: OTHER if rows > 2 else SAME, Verdict.BATCH_VARIANT, ["batch"]),
         (lambda rows, slot, decoded: OTHER if decoded else SAME, Verdict.BATCH_VARIANT, ["chunk"]),
+        (lambda rows, slot, decoded, pads: OTHER if pads else SAME, Verdict.BATCH_VARIANT, ["padding"]),
+        (lambda rows, slot, decoded, pads: OTHER if pads and rows > 1 else SAME, Verdict.BATCH_VARIANT, ["batch"]),
+        (
+            lambda rows, slot, decoded, pads: OTHER if pads or rows > 2 else SAME,
+            Verdict.BATCH_VARIANT,
+            ["batch", "padding"],
+        ),
     ],
 )
 def test_verdicts(tmp_path, monkeypatch, loaded, answer, verdict, varies_with):
@@ -57,7 +69,7 @@ def test_verdicts(tmp_path, monkeypatch, loaded, answer, verdict, varies_with):
     (found,) = ran.findings
     assert (found.verdict, found.evidence["varies_with"]) == (verdict, varies_with), found.note
     assert set(found.evidence["conditions"]) == {
-        "alone", "batch-2", "ragged-2", "batch-4", "ragged-4", "decode-1", "decode-2",
+        "alone", "batch-2", "ragged-2", "batch-4", "ragged-4", "padded-alone-2", "padded-alone-4", "decode-1", "decode-2",
     }  # fmt: skip
     assert found.distinct == 1 or found.metrics["max_ulp"] == 1.0
 
@@ -102,6 +114,30 @@ def test_what_the_default_leaves_out_is_said(tmp_path, loaded, monkeypatch):
     (found,) = run(tmp_path, batch_sizes=None).findings
     assert found.verdict is Verdict.IDENTICAL and "64" in found.evidence["sizes"]
     assert any(str(line).startswith("batch-257: ask with --batch-sizes") for line in found.evidence["not_tried"])
+
+
+@pytest.mark.parametrize("counts_padding", [True, False])
+def test_positions_that_count_padding_are_told_from_kernels(detcheck, tmp_path, monkeypatch, counts_padding):
+    """A real model on kernels of ours. Without position ids it numbers its tokens itself, pad tokens included."""
+    from detcheck.engines.transformers.engine import TransformersEngine
+
+    class Counting(TransformersEngine):
+        def load(self, *given):
+            super().load(*given)
+            self._accepts_positions = not counts_padding
+
+    monkeypatch.setattr("detcheck.engines.transformers.engine.TransformersEngine", Counting)
+    folder = llama_like(tmp_path / "model")
+    asked = ["--prompt", PROMPT, "--batch-sizes", "1,2,4", "--kernels", "batch-invariant", "--format", "json", "-q"]
+    result = detcheck("batch", "--model", folder, *asked)
+    (finding,) = json.loads(result.out)["findings"]
+    if not counts_padding:
+        assert (result.code, finding["verdict"]) == (0, "identical"), finding["note"]
+        return
+    assert (result.code, finding["verdict"], finding["evidence"]["varies_with"]) == (1, "batch-variant", ["padding"])
+    assert "padding reaches the arithmetic itself" in finding["note"]
+    shown = detcheck("report", only_run(tmp_path / "runs"))
+    assert "here no kernel changes bits, padding does" in " ".join(shown.out.split())
 
 
 def test_from_the_command_line(detcheck, tmp_path, loaded, monkeypatch):
