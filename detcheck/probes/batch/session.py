@@ -62,11 +62,8 @@ class Batch:
             for plan in plans((1, *sizes), ragged if room > length else (), spec.trials):
                 plan.samples = min(SAMPLES, plan.room)
                 batches.append((plan.name, compose(plan, length, room, random.Random(f"{spec.seed}/{plan.name}"))))
-            padded = {
-                f"padded-alone-{len(rows)}": padding
-                for condition, rows in batches
-                if condition.startswith("ragged") and (padding := max(rows) - length) > 0
-            }
+            widths = {max(rows) for condition, rows in batches if condition.startswith("ragged")} | edges(length)
+            padded = {f"padded-{w}": w - length for w in sorted(widths) if length < w < self._engine.context}
             batches += [(condition, (0,)) for condition in padded]
             if length > DECODED:
                 named = {"alone" if size == 1 else f"batch-{size}": size for size in DECODE_SIZES}
@@ -114,6 +111,12 @@ class Batch:
                 Observation(*place, name, seen, wall_s=wall_s, missing=why, calls=() if sample else tuple(calls))
             )
         return observations, list({o.id: o for o in made}.values())
+
+
+def edges(length: int) -> set[int]:
+    """Widths at and beside the next multiples of 32 and of 128, where kernels take another number of whole tiles."""
+    multiples = (-(-(length + 2) // tile) * tile for tile in (32, 128))
+    return {width for multiple in multiples for width in (multiple - 1, multiple, multiple + 1)}
 
 
 open_session = Batch

@@ -45,6 +45,7 @@ def scripted(monkeypatch, answer):
     monkeypatch.setattr(batch, "last_logits", logits)
 
 
+LENGTH = 24  # of the prompt, in the amplifier's tokens
 SAME, OTHER = [1.0, 2.0, 3.0], [1.0, 2.0, 3.0000002]
 
 
@@ -55,6 +56,11 @@ SAME, OTHER = [1.0, 2.0, 3.0], [1.0, 2.0, 3.0000002]
         (lambda rows, slot, decoded: OTHER if rows > 2 else SAME, Verdict.BATCH_VARIANT, ["batch"]),
         (lambda rows, slot, decoded: OTHER if decoded else SAME, Verdict.BATCH_VARIANT, ["chunk"]),
         (lambda rows, slot, decoded, pads: OTHER if pads else SAME, Verdict.BATCH_VARIANT, ["padding"]),
+        (
+            lambda rows, slot, decoded, pads: OTHER if (LENGTH + pads) % 32 == 1 else SAME,
+            Verdict.BATCH_VARIANT,
+            ["padding"],
+        ),
         (lambda rows, slot, decoded, pads: OTHER if pads and rows > 1 else SAME, Verdict.BATCH_VARIANT, ["batch"]),
         (
             lambda rows, slot, decoded, pads: OTHER if pads or rows > 2 else SAME,
@@ -68,8 +74,8 @@ def test_verdicts(tmp_path, monkeypatch, loaded, answer, verdict, varies_with):
     ran = run(tmp_path)
     (found,) = ran.findings
     assert (found.verdict, found.evidence["varies_with"]) == (verdict, varies_with), found.note
-    assert set(found.evidence["conditions"]) == {
-        "alone", "batch-2", "ragged-2", "batch-4", "ragged-4", "padded-alone-2", "padded-alone-4", "decode-1", "decode-2",
+    assert {name for name in found.evidence["conditions"] if not name.startswith("padded")} == {
+        "alone", "batch-2", "ragged-2", "batch-4", "ragged-4", "decode-1", "decode-2",
     }  # fmt: skip
     assert found.distinct == 1 or found.metrics["max_ulp"] == 1.0
 
