@@ -29,6 +29,10 @@ COLD = (
     "switch the prefix cache off where bits matter, or leave the first answer out (--conditions without cold)."
 )
 
+OURS_DIFFER = (
+    "Bits differ on our kernels too: an op that has none of ours (they are named above) or something else in the model depends on the batch. "
+    "detcheck bisect --kernels batch-invariant names it."
+)
 PADDING = "Batch requests of equal length, or serve them without padding (as vLLM does): here no kernel changes bits, padding does."
 
 
@@ -71,6 +75,8 @@ def advice(finding: Finding) -> str:
         return COLD
     if finding.verdict is Verdict.BATCH_VARIANT and finding.evidence.get("varies_with") == ["padding"]:
         return PADDING
+    if finding.verdict is Verdict.BATCH_VARIANT and (finding.evidence.get("coverage") or {}).get("overridden"):
+        return OURS_DIFFER
     return ADVICE.get(finding.verdict, "")
 
 

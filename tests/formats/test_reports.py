@@ -193,3 +193,6 @@ def test_advice_is_for_whoever_can_follow_it():
     assert "use_deterministic_algorithms" in advice(noisy)
     asked = advice(replace(noisy, case=replace(case, dtype="")))
     assert "torch" not in asked and "whoever runs it" in asked
+    ours = replace(noisy, verdict=Verdict.BATCH_VARIANT, evidence={"coverage": {"overridden": {"aten::mm": 3}}})
+    assert "detcheck bisect --kernels batch-invariant" in advice(ours) and "Serve with" not in advice(ours)
+    assert "Serve with batch-invariant kernels" in advice(replace(ours, evidence={}))
