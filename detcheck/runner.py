@@ -18,7 +18,7 @@ from detcheck.judge import comparisons
 from detcheck.judge.conditions import judge
 from detcheck.outcomes import token_key
 from detcheck.probe import Probe, Session
-from detcheck.records import Case, Observation, Outcome, Step, Subject
+from detcheck.records import Case, Condition, Observation, Outcome, Step, Subject
 from detcheck.spec import Comparing, Judging, Kernels, Spec
 from detcheck.storage import baselines
 from detcheck.storage import collected as readers
@@ -143,12 +143,12 @@ def baseline_of(path: Path) -> Baseline:
 
 def summary(run: Run, folder: RunFolder) -> Baseline:
     """What of a run can be compared with another's."""
-    samples: dict[Case, Counter[str]] = {}
+    samples: dict[Case, dict[Condition, Counter[str]]] = {}
     outcomes = folder.outcomes()
     for o in folder.observations():
-        counts = samples.setdefault(o.case, Counter())
+        conditions = samples.setdefault(o.case, {})
         if o.outcome in outcomes:
-            counts[o.outcome] += 1
+            conditions.setdefault(o.condition, Counter())[o.outcome] += 1
     return baselines.of_run(run.path.name, run.spec, run.subject, run.findings, samples, outcomes)
 
 

@@ -1,6 +1,7 @@
 """Two runs against each other: may they be compared, what changed around them, and do they give the same. Pure.
 
-The same means: all samples of both have one outcome. A run that differs within itself is not the same as any.
+The same means: all samples of both have one outcome; or, where runs differ within themselves, each condition of one has the outcome that
+it has in the other.
 """
 
 from __future__ import annotations
@@ -146,6 +147,8 @@ def judged(a: Known, b: Known, distinct: int, index: int | None, index_bits: int
         where = "it is not what it was before"
     else:
         where = "the commonest completion is as before, but it ends for another reason"
+    if found := by_condition(a, b, f"{where} ({around})"):
+        return found
     inner = [
         f"{len(known.outcomes)} different ones {when}"
         for known, when in ((a, "then"), (b, "now"))
@@ -153,6 +156,29 @@ def judged(a: Known, b: Known, distinct: int, index: int | None, index_bits: int
     ]
     within = f"; not even equal among themselves: {', '.join(inner)}" if inner else ""
     return {"verdict": Verdict.DIVERGENT, "note": f"{where} ({around}){within}"}
+
+
+def by_condition(a: Known, b: Known, where: str) -> dict[str, Any] | None:
+    """The verdict on runs that differ within themselves, each condition by itself; None: these are not known, or not the same.
+
+    A condition that is not known in full, or gives several outcomes, says nothing of a change between the two.
+    """
+    shared = a.conditions.keys() & b.conditions.keys()
+    if not shared or a.unsteady or b.unsteady or a.missing or b.missing:
+        return None
+    differ = [name for name in b.conditions if name in shared and a.conditions[name] != b.conditions[name]]
+    own = f"by itself the first was {a.verdict}, the second is {b.verdict}"
+    if differ:
+        first = differ[0].rpartition(" ")[0]
+        note = f"{where}; other {b.compared or 'outcomes'} than before in {len(differ)} of {len(shared)} conditions, first in {first}; {own}"
+        return {"verdict": Verdict.DIVERGENT, "note": note}
+    if alone := len(a.conditions.keys() ^ b.conditions.keys()):
+        note = f"the same in all {len(shared)} conditions that both have, but {alone} are in one run alone: ask both with the same options"
+        return {"verdict": Verdict.INCONCLUSIVE, "note": note}
+    return {
+        "verdict": Verdict.IDENTICAL,
+        "note": f"the same {b.compared or 'outcome'} as before in each of {len(shared)} conditions; {own}",
+    }
 
 
 def parts(a: str, b: str) -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from detcheck.files import write_file
 from detcheck.finding import Finding
 from detcheck.hashes import content_hash
 from detcheck.outcomes import token_key
-from detcheck.records import Case, Outcome, Subject
+from detcheck.records import Case, Condition, Outcome, Subject
 from detcheck.spec import Spec
 from detcheck.verdict import Role
 
@@ -51,6 +51,10 @@ class Known:
     """of the commonest outcome: HEX characters of a hash of its first token, then of its first two ...; "" of a tensor's row"""
     prefixes_bits: str
     """the same with the bits of log-probabilities"""
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    """condition that is known in full and always gave one outcome -> hash of that; {} in baselines before it was kept"""
+    unsteady: int = 0
+    """conditions that are not known in full, or gave several outcomes"""
 
     @property
     def length(self) -> int:
@@ -76,10 +80,10 @@ def of_run(
     spec: Spec,
     subject: Subject,
     findings: Sequence[Finding],
-    samples: Mapping[Case, Counter[str]],
+    samples: Mapping[Case, Mapping[Condition, Counter[str]]],
     outcomes: Mapping[str, Outcome],
 ) -> Baseline:
-    """`samples`: case -> outcome -> how often it came."""
+    """`samples`: case -> condition -> outcome -> how often it came."""
     flat = spec.flat()
     asked = {key: flat[key] for key in ASKED if key in flat}
     if not subject.inputs:  # an op's inputs are made up of it; a prompt is named by its own hash
@@ -88,7 +92,7 @@ def of_run(
     for finding in findings:
         if finding.role is not Role.GATES or finding.case not in samples:
             continue
-        counts = samples[finding.case]
+        counts = sum(samples[finding.case].values(), Counter())
         mode = outcomes[min(counts, key=lambda o: (-counts[o], o))] if counts else None
         cases.append(
             Known(
@@ -101,9 +105,21 @@ def of_run(
                 {o: content_hash(repr(token_key(outcomes[o])).encode())[:HEX] for o in sorted(counts)},
                 prefixes(mode, bits=False) if mode else "",
                 prefixes(mode, bits=True) if mode else "",
+                *steady(samples[finding.case]),
             )
         )
     return Baseline(name, spec.probe, asked, dict(subject.digests), asdict(subject.environment), tuple(cases))
+
+
+def steady(samples: Mapping[Condition, Counter[str]]) -> tuple[dict[str, str], int]:
+    """(condition -> its one outcome, how many conditions have none)."""
+    found = {named(c): next(iter(counts)) for c, counts in samples.items() if c.complete and len(counts) == 1}
+    return found, len(samples) - len(found)
+
+
+def named(condition: Condition) -> str:
+    """Its name, and a hash of all that makes it."""
+    return f"{condition.name} {content_hash(repr(astuple(condition)).encode())[:12]}"
 
 
 def unit_of(outcome: Outcome) -> str:
@@ -162,6 +178,8 @@ def read_case(known: Mapping[str, Any]) -> Known:
     require(all(isinstance(text, str) for text in (*texts, made.prefixes, made.prefixes_bits)), "a case's text is none")
     require(type(made.missing) is int and type(case.get("replica", 0)) is int, "a case's number is none")
     require(all(type(n) is int and n > 0 for n in made.outcomes.values()), "a count of outcomes is none")
+    require(all(o in made.outcomes for o in made.conditions.values()), "a condition's outcome is none of its outcomes")
+    require(type(made.unsteady) is int, "a case's number is none")
     require(set(made.tokens) == set(made.outcomes), "its outcomes and their tokens do not go together")
     return replace(made, case=Case(**case))
 

@@ -86,6 +86,36 @@ def test_one_sample_in_many_is_not_the_same(run, compare):
     assert code == 1 and "not even equal among themselves: 2 different ones now" in report["findings"][0]["note"]
 
 
+def test_runs_that_depend_on_the_batch_are_compared_condition_by_condition(detcheck, compare, diverging, tmp_path):
+    """The same run again, one with another outcome in one condition, one that lacks a condition, and one with noise in one."""
+    (tmp_path / "a.json").write_text(json.dumps(known := json.loads((diverging.path / "baseline.json").read_text())))
+
+    def against(change):
+        other = json.loads(json.dumps(known))
+        change(other["cases"][0])
+        (tmp_path / "b.json").write_text(json.dumps(other))
+        code, report = compare("a.json", "b.json")
+        return code, report["verdict"], report["findings"][0]["note"]
+
+    conditions = list(known["cases"][0]["conditions"])
+    assert len(conditions) > 2 and len(set(known["cases"][0]["conditions"].values())) > 1
+    code, verdict, note = against(lambda case: None)
+    assert (code, verdict) == (0, "identical") and f"in each of {len(conditions)} conditions" in note
+
+    def swapped(case):
+        kept = case["conditions"]
+        kept[conditions[1]] = next(o for o in kept.values() if o != kept[conditions[1]])
+
+    code, verdict, note = against(swapped)
+    assert (code, verdict) == (1, "divergent") and f"in 1 of {len(conditions)} conditions" in note
+    code, verdict, note = against(lambda case: case["conditions"].pop(conditions[1]))
+    assert (code, verdict) == (3, "inconclusive") and "1 are in one run alone" in note
+    code, verdict, note = against(lambda case: case.update(unsteady=1))
+    assert (code, verdict) == (1, "divergent") and "not even equal among themselves" in note
+    code, verdict, note = against(lambda case: (case.pop("conditions"), case.pop("unsteady")))
+    assert (code, verdict) == (1, "divergent") and "not even equal among themselves" in note
+
+
 OBSTACLES = {
     "another model": ({"model": "n"}, (), "the subject was m and is n"),
     "other tokens": ({}, ("--max-tokens", "6"), "--max-tokens was 8 and is 6"),

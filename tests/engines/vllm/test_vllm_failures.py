@@ -19,6 +19,14 @@ from detcheck.engines.vllm.process import explained
 from detcheck.errors import FailedError, UsageError
 
 real = pytest.mark.usefixtures("needs_vllm")
+MARK = f"DETCHECK_TESTS={os.getpid()}"  # in the environment of what these tests start, and of nobody else
+
+
+@pytest.fixture(autouse=True)
+def marked(monkeypatch):
+    monkeypatch.setenv(*MARK.split("="))
+
+
 OURS = ("completions", "--engine", "vllm", "--kernels", "batch-invariant", "-n", 4, "--max-tokens", 4, "-q")
 
 
@@ -128,16 +136,17 @@ def until_observed(folder, process, seconds=120):
 
 
 def hosts():
-    """Process ids of engine processes, by what they were started with."""
+    """Process ids of the engine processes that these tests started, by what they were started with."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 words = (entry / "cmdline").read_bytes()
+                ours = MARK.encode() in (entry / "environ").read_bytes().split(b"\0")
                 state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
             except OSError:
                 continue
-            if b"detcheck.engines.vllm.host" in words and state != "Z":
+            if b"detcheck.engines.vllm.host" in words and ours and state != "Z":
                 found.append(int(entry.name))
     return found
 
