@@ -93,6 +93,8 @@ class OpenModel:
             raise UsageError(f"{where} has no tokens. Give it a text")
         needed = len(ids) + self.max_tokens
         if needed > self.engine.context:
+            if question.shorter:
+                return self._tokenize(index, Question(question.shorter))
             raise UsageError(
                 f"{where} has {len(ids)} tokens; with --max-tokens {self.max_tokens} that is {needed}, and {self.engine.name} "
                 f"holds {self.engine.context}. Shorten it, or ask for fewer tokens"

@@ -30,6 +30,8 @@ class Question:
 
     text: str = ""
     messages: tuple[dict[str, str], ...] = ()
+    shorter: str = ""
+    """what is asked instead where the context does not hold the text"""
 
     @property
     def shown(self) -> str:
@@ -61,7 +63,7 @@ def asked(spec: Spec) -> list[Question]:
 
         return [Question(text=PROMPT)]
     if own.prompt is None:
-        return [Question(text=LONG_PROMPT if caches(spec) else DEFAULT_PROMPT)]
+        return [Question(LONG_PROMPT, shorter=DEFAULT_PROMPT) if caches(spec) else Question(DEFAULT_PROMPT)]
     return [Question(text=own.prompt)]
 
 
