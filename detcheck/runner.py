@@ -14,12 +14,12 @@ from pathlib import Path
 
 from detcheck.errors import DetcheckError, FailedError, UsageError
 from detcheck.finding import Finding, Run
-from detcheck.judge import comparisons
+from detcheck.judge import comparisons, sides
 from detcheck.judge.conditions import judge
 from detcheck.outcomes import token_key
 from detcheck.probe import Probe, Session
 from detcheck.records import Case, Observation, Outcome, Step, Subject
-from detcheck.spec import Comparing, Judging, Kernels, Spec
+from detcheck.spec import Comparing, InputFormat, Judging, Kernels, Spec
 from detcheck.storage import baselines
 from detcheck.storage import collected as readers
 from detcheck.storage.baselines import Baseline
@@ -117,13 +117,22 @@ def stored(path: Path | str) -> tuple[Run, Iterator[Observation], Mapping[str, O
 
 
 def judge_file(
-    path: Path | str, allow_unseen_batch: bool = False, fail_on: FailOn = FailOn.ANY, command: str | None = None
+    path: Path | str,
+    allow_unseen_batch: bool = False,
+    fail_on: FailOn = FailOn.ANY,
+    command: str | None = None,
+    other: Path | str | None = None,
+    input_format: InputFormat = InputFormat.AUTO,
 ) -> Run:
-    """Judge completions that somebody else collected (see `readers`). Raises UsageError where the file cannot be understood."""
-    spec = Spec("judge", Judging(str(path), allow_unseen_batch), fail_on=fail_on)
-    collected = readers.Collected(Path(path))
-    findings = judge((), None, collected.observations(), collected.outcomes, allow_unseen_batch)
-    return Run(spec, command or spec.command(), now(), findings)
+    """Judge completions that somebody else collected (see `readers`). `other`: what another system answered to the same requests.
+
+    Raises UsageError where a file cannot be understood.
+    """
+    asked = Judging(str(path), None if other is None else str(other), input_format, allow_unseen_batch)
+    spec = Spec("judge", asked, fail_on=fail_on)
+    collected = readers.Collected([Path(one) for one in (path, other) if one is not None], input_format)
+    findings = judge((), None, collected.observations(), collected.outcomes, allow_unseen_batch, sides=collected.sides)
+    return Run(spec, command or spec.command(), now(), findings, warnings=tuple(sides.unpaired(findings)))
 
 
 def compare(a: Path | str, b: Path | str, fail_on: FailOn = FailOn.ANY, command: str | None = None) -> Run:
