@@ -167,7 +167,7 @@ def judge_case(
             unseen += f", with up to {tally.in_flight} requests in flight"
         verdict, note = (
             Verdict.IDENTICAL,
-            f"all {draft.samples} {samples_word(case, evidence)}{two_files.of_both(sides)} have the same {LEVELS[evidence['compared']]}{met}{unseen}",
+            f"all {draft.samples} {samples_word(case, evidence)}{two_files.of_both(sides)} have the same {what_is_equal(evidence)}{met}{unseen}",
         )
     wrong = too_inaccurate(draft.metrics)
     if wrong and verdict in DIVERGENCES:
@@ -202,6 +202,11 @@ def batches_met(evidence: Mapping[str, object]) -> str:
     n, sizes = evidence["batches"], [int(size) for size in evidence["batch_sizes"]]
     rows = f"{sizes[0]} to {sizes[-1]} rows" if len(sizes) > 1 else "1 row" if sizes == [1] else f"{sizes[0]} rows"
     return f"{n} batches of {rows}"
+
+
+def what_is_equal(evidence: Mapping[str, object]) -> str:
+    what = LEVELS[str(evidence["compared"])]
+    return what.replace("tokens", "choices") if evidence["unit"] == "choice" else what
 
 
 def samples_word(case: Case, evidence: Mapping[str, object]) -> str:

@@ -88,11 +88,11 @@ class Collected:
         tokens, text, where = row.tokens, row.text, row.where
         if text is not None and not isinstance(text, str):
             raise UsageError(f"{where}: `text` wants a string; found {shown(text)}")
-        if row.error or (not tokens and not text):
+        if row.error or not (tokens or text or row.answered):
             return None
         words, unit = None, row.unit
         if tokens is None:
-            ids, unit = [ord(c) for c in text], "character"
+            ids, unit = [ord(c) for c in text or ""], "character"
         elif isinstance(tokens, list) and all(isinstance(t, str) for t in tokens):
             words = tuple(sys.intern(t) for t in tokens)
             ids, text = [self._words.setdefault(w, len(self._words)) for w in words], text or "".join(words)
@@ -100,12 +100,13 @@ class Collected:
             ids = tokens
         else:
             raise UsageError(f"{where}: `tokens` wants a list of ids or of strings; found {shown(tokens)}")
-        if not ids:
+        if not ids and not row.answered:
             return None
         numbers = None if row.logprobs is None else logprobs(row.logprobs, len(ids), unit, where)
-        kind = "text" if unit == "character" else "strings" if words else "ids"
-        kind += ", no logprobs" if numbers is None else ", logprobs"
-        self._check_kind(kind + (", no finish_reason" if row.finish_reason is None else ", finish_reason"), where)
+        if ids:
+            kind = "text" if unit == "character" else "strings" if words else "ids"
+            kind += ", no logprobs" if numbers is None else ", logprobs"
+            self._check_kind(kind + (", no finish_reason" if row.finish_reason is None else ", finish_reason"), where)
         return outcome(
             np.asarray(ids, np.int64),
             logprobs=numbers,
@@ -140,7 +141,7 @@ def logprobs(values: object, length: int, unit: str, where: str) -> np.ndarray |
         raise UsageError(f"{where}: `logprobs` wants a list of numbers; found {shown(values)}")
     if len(values) != length:
         raise UsageError(f"{where}: `logprobs` has {len(values)} numbers for {length} tokens; give one each")
-    if all(v is None for v in values):
+    if values and all(v is None for v in values):
         return None
     try:
         return np.asarray([NULL if v is None else v for v in values], np.float64)

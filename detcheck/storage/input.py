@@ -46,6 +46,8 @@ class Sample:
     finish_reason: object = None
     error: str = ""
     """why there is no completion"""
+    answered: bool = False
+    """whether the file says that the request was answered: an empty text is an answer then, else a missing one"""
     unit: str = "token"
     """what an entry of `tokens` is: "token", or "choice" of a question with given answers"""
 

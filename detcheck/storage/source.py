@@ -19,6 +19,7 @@ from detcheck.storage.input import MOST_SHOWN, Parsed, Sample, listed
 from detcheck.storage.inputs import detcheck as own
 
 PARTS = "storage/inputs"
+BOM = b"\xef\xbb\xbf"  # before UTF-8, as some editors write it
 BEYOND = "is none of JSONL, JSON, CSV and parquet"
 
 
@@ -49,7 +50,11 @@ def read(path: Path, format: InputFormat) -> Iterator[Sample]:
                 )
             yield one
 
-    yield from part.samples(checked())
+    found = part.samples(checked())
+    one = next(found, None)
+    if one is None:
+        raise UsageError(f"{path} holds no completions, though it is {name}. Give one with answers in it")
+    yield from itertools.chain([one], found)
 
 
 def chosen(first: Parsed, shape: Shape, format: InputFormat) -> str:
@@ -84,7 +89,7 @@ def shape_of(path: Path) -> Shape:
         if file.read(4) == b"PAR1":
             return Shape.PARQUET
         file.seek(0)
-        begin = next((line.lstrip(b"\xef\xbb\xbf \t\r\n") for line in file if line.strip(b"\xef\xbb\xbf \t\r\n")), b"{")
+        begin = next((text for line in file if (text := line.removeprefix(BOM).strip())), b"{")
     return Shape.JSON if begin[:1] in (b"{", b"[") else Shape.TABLE
 
 
@@ -93,9 +98,10 @@ def objects(path: Path) -> Iterator[Parsed]:
     with path.open("rb") as file:
         begun = False
         for number, line in enumerate(file, 1):
+            line = line if begun else line.removeprefix(BOM)
             if not line.strip():
                 continue
-            if not begun and line.removeprefix(b"\xef\xbb\xbf").strip() in (b"{", b"["):
+            if not begun and line.strip() in (b"{", b"["):
                 yield from document(path)
                 return
             begun = True
@@ -126,10 +132,10 @@ def items(found: Iterable[object], where: str) -> Iterator[Parsed]:
 
 def parse(text: bytes, where: str) -> object:
     try:
-        return json.loads(text.decode("utf-8-sig"))
+        return json.loads(text.decode("utf-8-sig").rstrip())
     except json.JSONDecodeError as error:
         at = f"line {error.lineno}, " if error.lineno > 1 else ""
-        why = f"{error.msg} at {at}column {error.colno}"
+        why = f"{error.msg.removesuffix(' at')} at {at}column {error.colno}"
     except (ValueError, RecursionError) as error:  # of UTF-8, or of numbers; or brackets too deep
         why = str(error)
     raise UsageError(f"{where} is not JSON: {why}. If it was cut off there, write it again; one JSON object a line")

@@ -48,7 +48,7 @@ def sample(request: Mapping[str, Any], failed: bool, trial: int, condition: str,
         raise UsageError(f"{where}: wants `output`, the text that came")
     error = str(request.get("error") or info.get("error") or "errored") if failed else ""
     text = "\n".join(part for part in parts if part)
-    return Sample(where, asked(request, where), text=text, trial=trial, condition=condition, error=error)
+    return Sample(where, asked(request, where), text=text, trial=trial, condition=condition, error=error, answered=True)
 
 
 def asked(request: Mapping[str, Any], where: str) -> object:

@@ -48,15 +48,23 @@ def samples(parsed: Iterable[Parsed]) -> Iterator[Sample]:
         if filters.setdefault(key, line.keys.get("filter")) != line.keys.get("filter"):
             continue
         answers = [wanted(answer, list, "an answer in `resps`", where) for answer in answered]
+        name = f"doc-{document}:{key[:8]}"
+        if not all(answers):
+            yield Sample(where, [document, asked], name, error="no answer in `resps`")
+            continue
         # What follows the prompt: options of generation, or a text to be scored; where nothing does, the prompt itself is scored.
         if not any(len(words) > 1 and isinstance(words[1], dict) for words in asked):
-            yield from scored(asked, answers, f"doc-{document}:{key[:8]}", where)
+            yield from scored(asked, answers, document, name, where)
             continue
         for place, (words, answer) in enumerate(zip(asked, answers, strict=True)):
-            name = f"doc-{document}:{key[:8]}" + (f".{place}" if len(asked) > 1 else "")
+            one = name + (f".{place}" if len(asked) > 1 else "")
             for text in answer:
                 yield Sample(
-                    where, [document, place, words], name, text=wanted(text, str, "generated text in `resps`", where)
+                    where,
+                    [document, place, words],
+                    one,
+                    text=wanted(text, str, "generated text in `resps`", where),
+                    answered=True,
                 )
 
 
@@ -79,7 +87,7 @@ def number(key: str) -> tuple[int, str]:
 
 
 def scored(
-    asked: Sequence[Sequence[object]], answers: Sequence[Sequence[object]], name: str, where: str
+    asked: Sequence[Sequence[object]], answers: Sequence[Sequence[object]], document: object, name: str, where: str
 ) -> Iterator[Sample]:
     """Log-likelihoods: the choices of one document are one sample."""
     choices = [str(words[1]) if len(words) > 1 else WHOLE for words in asked]
@@ -90,7 +98,7 @@ def scored(
         spelled = [choice + (" (greedy)" if greedy else "") for choice, (_, greedy) in zip(choices, found, strict=True)]
         numbers = [value for value, _ in found]
         text = "; ".join(f"{word} {value!r}" for word, value in zip(spelled, numbers, strict=True))
-        yield Sample(where, list(asked), name, spelled, text, numbers, unit="choice")
+        yield Sample(where, [document, asked], name, spelled, text, numbers, unit="choice")
 
 
 def likelihood(answer: object, where: str) -> tuple[float, bool]:

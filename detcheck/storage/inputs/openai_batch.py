@@ -38,7 +38,10 @@ def samples(parsed: Iterable[Parsed]) -> Iterator[Sample]:
             raise UsageError(
                 f"{where}: `response.body` wants `choices`, as answers of chats and completions have; found the keys {listed(body)}"
             )
-        for choice in wanted(body["choices"], list, "`choices`", where):
+        choices = wanted(body["choices"], list, "`choices`", where)
+        if not choices:
+            yield Sample(where, name, name, error="no choices")
+        for choice in choices:
             yield sample(wanted(choice, dict, "a choice", where), name, where)
 
 
@@ -58,7 +61,7 @@ def sample(choice: Mapping[str, Any], name: str, where: str) -> Sample:
     message = wanted(choice.get("message"), (dict, type(None)), "`message`", where)
     text = said(message, where) if message is not None else wanted(choice.get("text"), str, "`text`", where)
     tokens, numbers = spelled(wanted(choice.get("logprobs"), (dict, type(None)), "`logprobs`", where), where)
-    return Sample(where, name, name, tokens, text, numbers, finish_reason=choice.get("finish_reason"))
+    return Sample(where, name, name, tokens, text, numbers, finish_reason=choice.get("finish_reason"), answered=True)
 
 
 def said(message: Mapping[str, Any], where: str) -> str:
