@@ -124,15 +124,12 @@ def judge_file(
     other: Path | str | None = None,
     input_format: InputFormat = InputFormat.AUTO,
 ) -> Run:
-    """Judge completions that somebody else collected (see `readers`). `other`: what another system answered to the same requests.
-
-    Raises UsageError where a file cannot be understood.
-    """
+    """Judge completions that somebody else collected, of one system or of two (`other`). Raises UsageError where a file is not understood."""
     asked = Judging(str(path), None if other is None else str(other), input_format, allow_unseen_batch)
     spec = Spec("judge", asked, fail_on=fail_on)
-    collected = readers.Collected([Path(one) for one in (path, other) if one is not None], input_format)
-    findings = judge((), None, collected.observations(), collected.outcomes, allow_unseen_batch, sides=collected.sides)
-    return Run(spec, command or spec.command(), now(), findings, warnings=tuple(sides.unpaired(findings)))
+    held = readers.Collected([Path(one) for one in (path, other) if one is not None], input_format)
+    findings = judge((), None, held.observations(), held.outcomes, allow_unseen_batch, sides=held.sides)
+    return Run(spec, command or spec.command(), now(), findings, warnings=tuple(sides.unpaired(findings, held.prompts)))
 
 
 def compare(a: Path | str, b: Path | str, fail_on: FailOn = FailOn.ANY, command: str | None = None) -> Run:

@@ -7,7 +7,7 @@ need not be known for that. A request that only one file has is compared with no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from detcheck.finding import Finding
 from detcheck.judge.tally import Tally
@@ -43,16 +43,20 @@ def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
         note = f"{names} differ{again}"
     else:
         said = [
-            f"{side} gives {n['distinct_bits']} different answers in {n['samples']} samples"
+            f"{side} gives {many(n['distinct_bits'], 'answer')} in {many(n['samples'], 'sample')}"
             for side, n in there.items()
         ]
-        shared = ("; they share none", "; they share 1")[min(finding.evidence["shared"], 1)] if len(there) > 1 else ""
+        shared = f"; they share {finding.evidence['shared'] or 'none'}" if len(there) > 1 else ""
         note = f"{', and '.join(said)}{shared}"
     if absent:
         note += f"; {' and '.join(absent)} does not have this request"
     if finding.evidence["arms"]["repeat"]:
         return Verdict.RUN_VARIANT, f"equal conditions gave different bits within one file; {note}"
     return Verdict.DIVERGENT, note
+
+
+def many(number: int, word: str) -> str:
+    return f"{number} {word}" + "s" * (number != 1)
 
 
 def doubts(finding: Finding) -> Iterator[str]:
@@ -65,12 +69,13 @@ def of_both(sides: Sequence[str]) -> str:
     return f", of {' and '.join(sides)}," if sides else ""
 
 
-def unpaired(findings: Sequence[Finding]) -> Iterator[str]:
-    """Names the requests that one file does not have."""
+def unpaired(findings: Sequence[Finding], prompts: Mapping[str, str]) -> Iterator[str]:
+    """Names the requests that one file does not have. `prompts`: how those begin whose name says little."""
     absent: dict[str, list[str]] = {}
     for finding in findings:
         for side in finding.evidence.get("absent_in", ()):
-            absent.setdefault(side, []).append(finding.case.input)
+            name = finding.case.input
+            absent.setdefault(side, []).append(f"{name} ({prompts[name]!r})" if name in prompts else name)
     for side, names in absent.items():
         more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
         yield f"{side} does not have {len(names)} of {len(findings)} requests: {', '.join(names[:MOST_NAMED])}{more}"

@@ -19,7 +19,7 @@ from detcheck.outcomes import outcome
 from detcheck.records import Case, Condition, Observation, Outcome
 from detcheck.spec import InputFormat
 from detcheck.storage import source
-from detcheck.storage.input import Sample, shown
+from detcheck.storage.input import MOST_SHOWN, Sample, shown
 
 # A null among log-probabilities is this NaN, unlike any that arithmetic makes.
 NULL = np.uint64(0x7FF8_0000_0000_DE7C).view(np.float64)
@@ -35,6 +35,8 @@ class Collected:
         self.outcomes: dict[str, Outcome] = {}
         self.sides = sides(self.paths)
         """how reports call the files, where they are two; each one's samples have its place as their `process`"""
+        self.prompts: dict[str, str] = {}
+        """name of a request -> how its prompt begins, where the name was made up"""
         self._inputs: dict[str, str] = {}
         self._named: set[str] = set()
         self._kind: tuple[str, str] | None = None
@@ -75,6 +77,8 @@ class Collected:
             name = row.name or f"{len(self._inputs)}{digest}"
             self._inputs[asked] = name + digest if name in self._named else name
             self._named.add(name)
+            if not row.name and isinstance(row.request, str):
+                self.prompts[name] = row.request[:MOST_SHOWN]
         return self._inputs[asked]
 
     def _condition(self, row: Sample, side: int) -> str:

@@ -29,7 +29,7 @@ def samples(parsed: Iterable[Parsed]) -> Iterator[Sample]:
         asked = [keys[name] for name in ("id", "prompt") if name in keys]
         yield Sample(
             where,
-            asked or None,
+            asked[0] if len(asked) == 1 else asked or None,
             keys.get("id", ""),
             tokens=values(keys.get("tokens"), int, "`tokens` wants ids, like 5 17 2", where),
             text=keys.get("text"),

@@ -1,7 +1,9 @@
 """Two files of the same requests: two systems that answer alike pass, and nothing else does."""
 
+import importlib.resources
 import json
 
+import jsonschema
 import pytest
 
 from detcheck import runner
@@ -51,10 +53,7 @@ def test_systems_that_repeat_themselves_are_told_from_those_that_do_not(both):
         == "a.jsonl and b.jsonl differ, though each repeats itself"
     )
     note = of(both([("r", "x"), ("r", "y")], [("r", "x")]))["r"].note
-    assert (
-        note
-        == "a.jsonl gives 2 different answers in 2 samples, and b.jsonl gives 1 different answers in 1 samples; they share 1"
-    )
+    assert note == "a.jsonl gives 2 answers in 2 samples, and b.jsonl gives 1 answer in 1 sample; they share 1"
 
 
 def test_a_request_that_only_one_has_is_named_and_no_pass(both):
@@ -63,6 +62,24 @@ def test_a_request_that_only_one_has_is_named_and_no_pass(both):
     assert of(run)["r2"].note == "b.jsonl does not have this request"
     assert run.warnings == ("b.jsonl does not have 1 of 2 requests: r2",)
     assert "b.jsonl does not have 1 of 2 requests: r2" in render(run, "terminal")
+
+
+def test_prompts_are_named_by_how_they_begin(write):
+    a, b = (
+        write(f"{n}.jsonl", *({"prompt": p, "tokens": [1]} for p in ps))
+        for n, ps in (("a", ["one", "two"]), ("b", ["one"]))
+    )
+    (warning,) = runner.judge_file(a, other=b).warnings
+    assert warning.startswith("b.jsonl does not have 1 of 2 requests: 1:") and warning.endswith(" ('two')")
+
+
+def test_the_report_is_described_by_its_schema(both):
+    schema = json.loads((importlib.resources.files("detcheck") / "formats" / "report.schema.json").read_text())
+    run = both([("r1", "x"), ("r2", "y")], [("r1", "z")])
+    report = json.loads(render(run, "json"))
+    jsonschema.validate(report, schema)
+    described = schema["$defs"]["finding"]["properties"]["evidence"]["properties"]
+    assert {"sides", "absent_in", "shared"} <= set(described) & set(report["findings"][0]["evidence"])
 
 
 def test_many_that_only_one_has_are_counted(both):
