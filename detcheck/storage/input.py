@@ -6,12 +6,13 @@ Such a file has `recognises(keys) -> bool`, which is asked about the first objec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from detcheck.errors import UsageError
 
+PART = "\x1e"  # between the parts of an answer: ASCII's record separator, which no model is taught to write
 MOST_SHOWN = 40  # characters of a value in an error
 
 
@@ -68,6 +69,18 @@ WORDS = {
     float: "a number",
     type(None): "null",
 }
+
+
+def said(content: str, reasoning: str = "", refusal: str = "", calls: Sequence[str] = ()) -> str:
+    """All that an answer says as one text. Unequal answers stay unequal: what is beside the content keeps its place."""
+    return PART.join((reasoning, content, refusal, *calls)) if reasoning or refusal or calls else content
+
+
+def tool_calls(found: object, where: str) -> list[str]:
+    """name(arguments) of each, in OpenAI's form. Their ids are made up each time and left out."""
+    calls = [wanted(call, dict, "a tool call", where) for call in wanted(found or [], list, "`tool_calls`", where)]
+    functions = [wanted(call.get("function") or {}, dict, "`function`", where) for call in calls]
+    return [f"{one.get('name')}({one.get('arguments')})" for one in functions]
 
 
 def whole(keys: Mapping[str, Any], key: str, where: str, least: int = 0) -> int | None:

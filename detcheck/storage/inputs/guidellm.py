@@ -3,7 +3,7 @@
 | key | becomes |
 |---|---|
 | `prompt`, else the body in `request_args` | the request: ids are made up for each run |
-| `benchmarks[].requests.successful[].output` | a sample each, after its `reasoning_output` |
+| `benchmarks[].requests.successful[].output` | a sample each, with its `reasoning_output` and `tool_calls` |
 | `benchmarks[].requests.errored[]` | a missing sample each, with its error |
 | `benchmarks[].requests.incomplete[]` | nothing: the end of the benchmark cut them off |
 | the strategy in `config` (of old versions in `args`) | the condition; the batch is not known |
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from detcheck.errors import UsageError
-from detcheck.storage.input import Parsed, Sample, wanted
+from detcheck.storage.input import Parsed, Sample, said, tool_calls, wanted
 
 TEXT = (str, type(None))
 
@@ -43,11 +43,11 @@ def samples(parsed: Iterable[Parsed]) -> Iterator[Sample]:
 
 def sample(request: Mapping[str, Any], failed: bool, trial: int, condition: str, where: str) -> Sample:
     info = wanted(request.get("info") or {}, dict, "`info`", where)
-    parts = [wanted(request.get(key), TEXT, f"`{key}`", where) for key in ("reasoning_output", "output")]
+    parts = [wanted(request.get(key), TEXT, f"`{key}`", where) for key in ("output", "reasoning_output")]
     if not failed and "output" not in request:
         raise UsageError(f"{where}: wants `output`, the text that came")
     error = str(request.get("error") or info.get("error") or "errored") if failed else ""
-    text = "\n".join(part for part in parts if part)
+    text = said(*(part or "" for part in parts), calls=tool_calls(request.get("tool_calls"), where))
     return Sample(where, asked(request, where), text=text, trial=trial, condition=condition, error=error, answered=True)
 
 

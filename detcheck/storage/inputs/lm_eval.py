@@ -32,9 +32,8 @@ def recognises(keys: Mapping[str, Any]) -> bool:
 
 def samples(parsed: Iterable[Parsed]) -> Iterator[Sample]:
     """Raises UsageError."""
-    filters: dict[
-        str, object
-    ] = {}  # request -> the filter that was met first: with another one it is the same sample again
+    filters: dict[str, object] = {}  # request -> the filter that it was met with first
+    answered_so: set[str] = set()  # request and answers, met with that filter
     for line in parsed:
         where = line.where
         asked = arguments(line.keys.get("arguments"), where)
@@ -45,7 +44,10 @@ def samples(parsed: Iterable[Parsed]) -> Iterator[Sample]:
             )
         document = line.keys.get("doc_id", "")
         key = content_hash(json.dumps([document, asked], sort_keys=True).encode())
-        if filters.setdefault(key, line.keys.get("filter")) != line.keys.get("filter"):
+        this = content_hash(key.encode(), json.dumps(answered).encode())
+        if filters.setdefault(key, line.keys.get("filter")) == line.keys.get("filter"):
+            answered_so.add(this)
+        elif this in answered_so:  # the same sample, written once more
             continue
         answers = [wanted(answer, list, "an answer in `resps`", where) for answer in answered]
         name = f"doc-{document}:{key[:8]}"

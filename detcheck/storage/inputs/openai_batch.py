@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from detcheck.errors import UsageError
-from detcheck.storage.input import Parsed, Sample, listed, wanted
+from detcheck.storage.input import Parsed, Sample, listed, said, tool_calls, wanted
 
 WORDS_OF_A_CHAT = ("reasoning", "reasoning_content", "content", "refusal", "tool_calls")
 
@@ -59,21 +59,26 @@ def trouble(error: object, response: Mapping[str, Any]) -> str:
 
 def sample(choice: Mapping[str, Any], name: str, where: str) -> Sample:
     message = wanted(choice.get("message"), (dict, type(None)), "`message`", where)
-    text = said(message, where) if message is not None else wanted(choice.get("text"), str, "`text`", where)
+    text = of_chat(message, where) if message is not None else wanted(choice.get("text"), str, "`text`", where)
     tokens, numbers = spelled(wanted(choice.get("logprobs"), (dict, type(None)), "`logprobs`", where), where)
-    return Sample(where, name, name, tokens, text, numbers, finish_reason=choice.get("finish_reason"), answered=True)
+    if isinstance(tokens, list) and isinstance(numbers, list) and "".join(map(str, tokens)) != text:
+        # What a tool call or a refusal says is not among the tokens, so it is compared behind them.
+        tokens, numbers = [*tokens, text], [*numbers, None]
+    reason = choice.get("finish_reason")
+    return Sample(where, name, name, tokens, text, numbers, finish_reason=reason, answered=True)
 
 
-def said(message: Mapping[str, Any], where: str) -> str:
-    """All that a chat's message says. The ids of tool calls are made up each time and left out."""
+def of_chat(message: Mapping[str, Any], where: str) -> str:
     if not any(key in message for key in WORDS_OF_A_CHAT):
         raise UsageError(f"{where}: `message` wants `content`; found the keys {listed(message)}")
     thought = message.get("reasoning") or message.get("reasoning_content")
-    parts = [part for part in (thought, message.get("content"), message.get("refusal")) if part]
-    for call in wanted(message.get("tool_calls") or [], list, "`tool_calls`", where):
-        asked = wanted(wanted(call, dict, "a tool call", where).get("function") or {}, dict, "`function`", where)
-        parts.append(f"{asked.get('name')}({asked.get('arguments')})")
-    return "\n".join(part if isinstance(part, str) else json.dumps(part, sort_keys=True) for part in parts)
+    parts = [plain(part) for part in (message.get("content"), thought, message.get("refusal"))]
+    return said(*parts, tool_calls(message.get("tool_calls"), where))
+
+
+def plain(part: object) -> str:
+    """A part of a message as text: a chat's content may also be a list of objects."""
+    return part if isinstance(part, str) else json.dumps(part, sort_keys=True) if part else ""
 
 
 def spelled(logprobs: Mapping[str, Any] | None, where: str) -> tuple[list[object] | None, list[object] | None]:

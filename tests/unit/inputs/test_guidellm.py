@@ -43,10 +43,11 @@ def test_the_first_schema(judged):
     assert finding.verdict is Verdict.IDENTICAL and list(finding.evidence["conditions"]) == ["synchronous"]
 
 
-def test_reasoning_is_part_of_the_answer(judged):
-    rows = benchmark(request("a", "x"), request("a", "x", reasoning_output="hm"))
+def test_reasoning_and_tool_calls_are_part_of_the_answer(judged):
+    calls = [{"id": "x", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    rows = benchmark(request("a", "x"), request("a", "x", reasoning_output="hm"), request("a", "x", tool_calls=calls))
     (finding,) = judged(report(rows)).values()
-    assert finding.distinct == 2
+    assert finding.distinct == 3
 
 
 def test_failed_requests_are_named_and_those_cut_off_are_left_out(judged):

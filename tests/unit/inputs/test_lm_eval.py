@@ -55,6 +55,11 @@ def test_a_document_that_is_written_once_a_filter_is_one_sample(judged):
     assert finding.samples == 2
 
 
+def test_another_answer_with_another_filter_is_another_sample(judged):
+    (finding,) = judged(generated("a", filter="strict-match"), generated("b", filter="flexible-extract")).values()
+    assert finding.distinct == 2
+
+
 def test_log_likelihoods_of_choices_are_compared_as_they_are_printed(judged):
     (finding,) = judged(scored("-1.25", "-2.5"), scored("-1.25", "-2.0")).values()
     assert (finding.distinct, finding.distinct_bits, finding.common_prefix_bits) == (1, 2, 1)

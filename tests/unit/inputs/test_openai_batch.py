@@ -82,6 +82,28 @@ def test_a_request_that_failed_is_a_missing_sample_with_its_reason(judged, faile
     assert finding.verdict is Verdict.FAILED and why in finding.note
 
 
+def test_what_the_tokens_do_not_spell_is_compared_too(judged):
+    """Log-probabilities of a chat name the tokens of its content alone, not those of its tool calls."""
+
+    def row(arguments):
+        made = spelled(["a"], [-0.5])
+        call = {"function": {"name": "f", "arguments": arguments}}
+        made["response"]["body"]["choices"][0]["message"]["tool_calls"] = [call]
+        return made
+
+    (finding,) = judged(row("{}"), row("{1}")).values()
+    assert (finding.distinct, finding.common_prefix) == (2, 1)
+    (finding,) = judged(row("{}"), row("{}"), allow_unseen_batch=True).values()
+    assert finding.verdict is Verdict.IDENTICAL
+
+
+def test_where_something_is_said_counts(judged):
+    (finding,) = judged(chat("a"), chat("", reasoning="a")).values()
+    assert finding.distinct == 2
+    (finding,) = judged(chat("b\nc", reasoning="a"), chat("c", reasoning="a\nb")).values()
+    assert finding.distinct == 2
+
+
 @pytest.mark.parametrize(
     "other",
     [
