@@ -11,6 +11,7 @@ import pytest
 
 from detcheck import lookup, runner
 from detcheck.errors import UsageError
+from detcheck.report import render
 from detcheck.spec import InputFormat
 from detcheck.storage import source
 
@@ -33,7 +34,7 @@ EXAMPLES = {
         "requests": {"successful": [{"request_args": '{"body": {"prompt": "p"}}', "output": "a", "info": {}}], "errored": []},
     }]},
 }  # fmt: skip
-ODD = [None, True, -1, 1.5, "", "x", "\ud800", [], [[]], [None], {}, {"a": 1}, 10**400]
+ODD = [None, True, -1, 1.5, "", "x", "\ud800", "\x1b[31m", [], [[]], [None], {}, {"a": 1}, 10**400]
 
 
 def places(value, path=()):
@@ -79,10 +80,13 @@ def test_what_is_wrong_in_a_line_is_said_in_words_and_with_its_number(write, nam
         for odd in ODD:
             file = write("a.jsonl", EXAMPLES[name], json.dumps(with_at(EXAMPLES[name], path, odd)))
             try:
-                runner.judge_file(file)
+                run = runner.judge_file(file)
             except UsageError as error:
                 assert f"{file}, line 2" in str(error), (path, odd)
                 refused += 1
+            else:
+                shown = "".join(render(run, format) for format in ("terminal", "md", "junit", "json"))
+                assert shown.encode("utf-8") and "\x1b" not in shown, (path, odd)
     assert refused > 20
 
 
