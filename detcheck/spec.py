@@ -101,9 +101,7 @@ class Judging:
     other: str | None = knob(
         None, help="Another system's answers to the same requests: is each answer the same?", argument=True
     )
-    input_format: InputFormat = knob(
-        InputFormat.AUTO, help="Whose format it is. auto: its keys tell.", panel=VERDICT, metavar="NAME"
-    )
+    input_format: InputFormat = knob(InputFormat.AUTO, help="Whose format it is. auto: its keys tell.", panel=VERDICT)
     allow_unseen_batch: bool = knob(False, help="Accept a pass without batch sizes.", panel=VERDICT)
 
     SHARED: ClassVar[dict[str, dict[str, str]]] = {"fail_on": {}}

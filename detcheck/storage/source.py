@@ -34,7 +34,10 @@ def read(path: Path, format: InputFormat) -> Iterator[Sample]:
     if not path.is_file():
         what = "is a folder; `detcheck report` reads runs" if path.is_dir() else "no such file"
         raise UsageError(f"{path}: {what}. Give a file of completions")
-    shape = shape_of(path)
+    try:
+        shape = shape_of(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}. Give a file that you may read") from None
     parsed = {Shape.PARQUET: parquet, Shape.JSON: objects, Shape.TABLE: table}[shape](path)
     first = next(parsed, None)
     if first is None:
