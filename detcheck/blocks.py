@@ -146,7 +146,7 @@ def branch_text(fork: Fork, n: int) -> str:
     branch = fork.branches[n]
     if branch.token is None:
         return "(ends here)"
-    return visible(branch.text) or f"token {branch.token}"
+    return visible(branch.text or f"token {branch.token}")
 
 
 def sentences(section: Section) -> Sequence[str]:

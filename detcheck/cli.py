@@ -78,11 +78,13 @@ def refuse_other_options(given: Given, asked: Spec, stored: Spec) -> None:
 
 
 def judge(given: Given) -> None:
-    """Judge completions that another harness collected, a sample a row."""
+    """Judge completions that another harness collected; or two files, of two systems' answers to the same requests."""
     from detcheck import runner
 
     own = given.own
-    run = runner.judge_file(own["file"], own["allow_unseen_batch"], given.shared["fail_on"], command=typed())
+    run = runner.judge_file(
+        own["file"], own["allow_unseen_batch"], given.shared["fail_on"], typed(), own["other"], own["input_format"]
+    )
     finish(run, given.format)
 
 

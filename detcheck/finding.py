@@ -24,7 +24,8 @@ class Divergence:
     index_bits: int
     """first unequal token or log-probability bits; where only the ends differ, the length"""
     max_ulp: float | None
-    """largest distance of two log-probabilities over the tokens both share, or of two elements, in representable numbers"""
+    """largest distance of two log-probabilities over the tokens both share, or of two elements, in representable numbers; None also where
+    log-probabilities were written down as decimal numbers"""
     max_abs: float | None
     """the same in nats, or in the elements' own unit"""
 

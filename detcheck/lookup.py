@@ -8,7 +8,7 @@ from detcheck.errors import UsageError
 
 
 def names(kind: str) -> list[str]:
-    """The parts of a kind ("probes", "kernels", "formats"): the modules in that folder, a file or a folder each."""
+    """The parts of a kind ("probes", "kernels", "storage/inputs"): the modules in that folder, a file or a folder each."""
     folder = importlib.resources.files("detcheck") / kind
     found = (f.name.removesuffix(".py") for f in folder.iterdir() if f.name.endswith(".py") or f.is_dir())
     return sorted(name for name in found if not name.startswith("_"))
@@ -18,4 +18,4 @@ def find(kind: str, name: str) -> ModuleType:
     """Import the part. Raises UsageError with the names there are when it does not exist."""
     if name not in names(kind):
         raise UsageError(f"there is no {name!r} among the {kind}; there are: {', '.join(names(kind))}")
-    return importlib.import_module(f"detcheck.{kind}.{name}")
+    return importlib.import_module(f"detcheck.{kind.replace('/', '.')}.{name}")

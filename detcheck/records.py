@@ -155,7 +155,7 @@ class Outcome:
     words: tuple[str, ...] | None = None
     """the tokens as a file spelled them, where it gave no ids"""
     unit: str = "token"
-    """what an index counts: "token", "character" where text is all there is, "element" of a tensor, "word" of a digest"""
+    """what an index counts: "token", "character" where text is all there is, "choice" of a question's answers, "element" of a tensor, "word" of a digest"""
     dtype: str = ""
     """of a tensor's elements, torch's name; `tokens` are their bit patterns then"""
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from detcheck.errors import DetcheckError, FailedError, UsageError
 from detcheck.finding import Finding, Run
-from detcheck.judge import comparisons
+from detcheck.judge import comparisons, sides
 from detcheck.judge.conditions import judge
 from detcheck.outcomes import token_key
 from detcheck.probe import Probe, Session
 from detcheck.records import Case, Condition, Observation, Outcome, Step, Subject
-from detcheck.spec import Comparing, Judging, Kernels, Spec
+from detcheck.spec import Comparing, InputFormat, Judging, Kernels, Spec
 from detcheck.storage import baselines
 from detcheck.storage import collected as readers
 from detcheck.storage.baselines import Baseline
@@ -117,13 +117,19 @@ def stored(path: Path | str) -> tuple[Run, Iterator[Observation], Mapping[str, O
 
 
 def judge_file(
-    path: Path | str, allow_unseen_batch: bool = False, fail_on: FailOn = FailOn.ANY, command: str | None = None
+    path: Path | str,
+    allow_unseen_batch: bool = False,
+    fail_on: FailOn = FailOn.ANY,
+    command: str | None = None,
+    other: Path | str | None = None,
+    input_format: InputFormat = InputFormat.AUTO,
 ) -> Run:
-    """Judge completions that somebody else collected (see `readers`). Raises UsageError where the file cannot be understood."""
-    spec = Spec("judge", Judging(str(path), allow_unseen_batch), fail_on=fail_on)
-    collected = readers.Collected(Path(path))
-    findings = judge((), None, collected.observations(), collected.outcomes, allow_unseen_batch)
-    return Run(spec, command or spec.command(), now(), findings)
+    """Judge completions that somebody else collected, of one system or of two (`other`). Raises UsageError where a file is not understood."""
+    asked = Judging(str(path), None if other is None else str(other), input_format, allow_unseen_batch)
+    spec = Spec("judge", asked, fail_on=fail_on)
+    held = readers.Collected([Path(one) for one in (path, other) if one is not None], input_format)
+    findings = judge((), None, held.observations(), held.outcomes, allow_unseen_batch, sides=held.sides)
+    return Run(spec, command or spec.command(), now(), findings, warnings=tuple(sides.unpaired(findings, held.prompts)))
 
 
 def compare(a: Path | str, b: Path | str, fail_on: FailOn = FailOn.ANY, command: str | None = None) -> Run:

@@ -34,6 +34,10 @@ OURS_DIFFER = (
     "detcheck bisect --kernels batch-invariant names it."
 )
 PADDING = "Batch requests of equal length, or serve them without padding (as vLLM does): here no kernel changes bits, padding does."
+OF_TWO = (  # unequal, where the answers of two systems are compared
+    "Ask each system by itself first: one that does not repeat itself cannot equal another. Then compare what stands around it: versions, "
+    "kernels, dtype, chat template."
+)
 
 
 def describe(finding: Finding) -> tuple[Block, ...]:
@@ -69,6 +73,8 @@ def totals(finding: Finding) -> str:
 
 def advice(finding: Finding) -> str:
     """What to do; "" where there is nothing to do."""
+    if "sides" in finding.evidence and finding.verdict in (Verdict.RUN_VARIANT, Verdict.DIVERGENT):
+        return OF_TWO
     if finding.verdict is Verdict.RUN_VARIANT and not finding.case.dtype and not of_numbers(finding):
         return NOT_OURS
     if finding.evidence.get("first_variant_condition") == "cold":
@@ -80,7 +86,7 @@ def advice(finding: Finding) -> str:
     return ADVICE.get(finding.verdict, "")
 
 
-UNITS = {"text": "character", "element": "element", "word": "word of its digest"}
+UNITS = {"text": "character", "choice": "choice", "element": "element", "word": "word of its digest"}
 CONDITIONS = {
     "asked": "batches asked", "formed": "formed", "samples": "samples", "distinct": "distinct", "distinct_bits": "distinct bits",
     "requests": "most requests a step", "tokens": "most tokens a step",
@@ -120,10 +126,11 @@ def figures(finding: Finding) -> list[str]:
     if compared in ("bits", "digits") and not numbers:
         with_them = "log-probability bits" if compared == "bits" else "log-probabilities as they were printed"
         lines.append(
-            f"with {with_them}: {finding.distinct_bits} distinct, equal up to token {finding.common_prefix_bits}"
+            f"with {with_them}: {finding.distinct_bits} distinct, equal up to {unit_of(finding)} {finding.common_prefix_bits}"
         )
-    if finding.latent and "max_ulp" in finding.metrics:
-        lines.append("the divergence is latent: tokens are equal, log-probability bits are not")
+    if finding.latent and numbers_differ(finding):
+        which = "log-probabilities" if compared == "digits" else "log-probability bits"
+        lines.append(f"the divergence is latent: {unit} are equal, {which} are not")
     elif finding.latent:
         ends = ", ".join(
             f"{visible(reason)} {count}" for reason, count in finding.evidence.get("finish_reasons", {}).items()
@@ -132,8 +139,9 @@ def figures(finding: Finding) -> list[str]:
     if numbers:
         lines += measured(finding)
     elif "max_abs" in finding.metrics:
-        ulp, nats = finding.metrics["max_ulp"], finding.metrics["max_abs"]
-        lines.append(f"log-probabilities of shared tokens are up to {nats:.3g} nats ({ulp:.0f} ulp) apart")
+        # Of numbers that were written down nobody knows the width that they were computed in: an ulp means nothing there.
+        ulp = f" ({finding.metrics['max_ulp']:.0f} ulp)" if "max_ulp" in finding.metrics else ""
+        lines.append(f"log-probabilities of shared {unit} are up to {finding.metrics['max_abs']:.3g} nats{ulp} apart")
     if requests := finding.evidence.get("concurrency"):
         again = finding.evidence.get("resent")
         lines.append(
@@ -210,9 +218,15 @@ def which_histogram(finding: Finding) -> tuple[str, Sequence[tuple[int, int]]]:
     if finding.evidence.get("unit") == "word":
         return "", ()
     unit = unit_of(finding)
-    if finding.histogram or of_numbers(finding) or "max_ulp" not in finding.metrics:
+    if finding.histogram or of_numbers(finding) or not numbers_differ(finding):
         return f"First {unit} that leaves the mode", finding.histogram
-    return "First token whose log-probability bits leave the mode", finding.histogram_bits
+    which = "log-probability leaves" if finding.evidence.get("compared") == "digits" else "log-probability bits leave"
+    return f"First {unit} whose {which} the mode", finding.histogram_bits
+
+
+def numbers_differ(finding: Finding) -> bool:
+    """Whether log-probabilities differ before tokens do, if those ever do; else only the ends of equal samples may."""
+    return finding.common_prefix_bits < finding.common_prefix
 
 
 def likely_cause(finding: Finding) -> str:

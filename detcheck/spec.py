@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import ClassVar
 
+from detcheck import lookup
 from detcheck.options import MODEL, SCHEDULE, VERDICT, flag, knob, knob_of, numbers, shown
 from detcheck.verdict import FailOn
 
@@ -86,15 +87,21 @@ class Spec:
 # Of the commands that run nothing.
 
 
+# The format of a file of completions; AUTO: its keys tell.
+InputFormat = StrEnum(
+    "InputFormat", {"AUTO": "auto"} | {n.upper(): n.replace("_", "-") for n in lookup.names("storage/inputs")}
+)
+
+
 @dataclass(frozen=True)
 class Judging:
     """What `detcheck judge` is asked."""
 
-    file: str = knob(
-        "",
-        help="JSONL or parquet: `tokens` or `text`; optional `logprobs`, `batch_size`, `trial`, `prompt`.",
-        argument=True,
+    file: str = knob("", help="Completions: JSONL, JSON, CSV or parquet (see docs/runs.md).", argument=True)
+    other: str | None = knob(
+        None, help="Another system's answers to the same requests: is each answer the same?", argument=True
     )
+    input_format: InputFormat = knob(InputFormat.AUTO, help="Whose format it is. auto: its keys tell.", panel=VERDICT)
     allow_unseen_batch: bool = knob(False, help="Accept a pass without batch sizes.", panel=VERDICT)
 
     SHARED: ClassVar[dict[str, dict[str, str]]] = {"fail_on": {}}

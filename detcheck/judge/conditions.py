@@ -18,6 +18,7 @@ import numpy as np
 from detcheck.counted import ours_in, stock_in
 from detcheck.finding import Finding
 from detcheck.judge import server
+from detcheck.judge import sides as two_files
 from detcheck.judge.statistics import NUMBERS, describe
 from detcheck.judge.tally import (
     Tally,
@@ -55,11 +56,13 @@ def judge(
     allow_unseen_batch: bool = False,
     roles: Mapping[Case, Role] | None = None,
     by: Judge | None = None,
+    sides: Sequence[str] = (),
 ) -> tuple[Finding, ...]:
     """The findings on each case. `cases` are those asked for; others that were observed come behind them.
 
     Without a schedule (a file that somebody else collected) nothing is known to be missing but what the file says is.
     `roles`: what each case is there for; one without a role gates. `by`: the probe's own judge; None: samples are compared.
+    `sides`: two files, whose samples have their places as processes: do both have the same?
     """
     tallies: dict[Case, Tally] = {case: Tally() for case in cases}
     for o in observations:
@@ -73,7 +76,7 @@ def judge(
             found = by(case, steps, tally, outcomes)
         else:
             not_tried = schedule.not_tried if schedule else ()
-            found = [judge_case(case, steps, not_tried, tally, outcomes, allow_unseen_batch)]
+            found = [judge_case(case, steps, not_tried, tally, outcomes, allow_unseen_batch, sides)]
         findings += [replace(finding, role=role) for finding in found]
     return after_controls(findings + server.between(tallies, outcomes))
 
@@ -110,6 +113,7 @@ def judge_case(
     tally: Tally,
     outcomes: Mapping[str, Outcome],
     allow_unseen: bool,
+    sides: Sequence[str] = (),
 ) -> Finding:
     counts: Counter[str] = sum(tally.conditions.values(), Counter())
     missing = tally.missing.total() if steps is None else absent(steps, tally)
@@ -126,13 +130,15 @@ def judge_case(
         "missing": reasons if missing else {},
         "first_variant_condition": first_variant(steps, tally),
         "arms": {"repeat": repeat_arm(tally), "batch": batch_arm(tally)},
-        "compared": level((outcomes[o] for o in counts), server.of_server(steps)),
+        "compared": level(outcomes[o] for o in counts),
         "coverage": coverage(tally.calls),
         "unit": unit(outcomes[o] for o in counts),
         "finish_reasons": finish_reasons(counts, outcomes),
     }
     if server.of_server(steps):
         evidence |= {"concurrency": tally.in_flight, "resent": tally.resent}
+    if sides:
+        evidence |= two_files.seen(tally, sides)
     if tally.metrics or (evidence["unit"] == "element" and len(evidence["batch_sizes"]) > 1):
         evidence["sizes"] = by_size(tally)
     # Which samples shared a batch that was not seen is not known, so nothing bounds the rate then.
@@ -140,7 +146,14 @@ def judge_case(
     draft = describe(case, counts, batches, outcomes)
     draft = replace(draft, missing=missing, evidence=evidence, metrics=measured(tally) | draft.metrics)
     if len(counts) > 1:
-        verdict, note = (server.why_they_differ if server.of_server(steps) else why_they_differ)(draft, tally)
+        why = (
+            server.why_they_differ
+            if server.of_server(steps)
+            else two_files.why_they_differ
+            if sides
+            else why_they_differ
+        )
+        verdict, note = why(draft, tally)
     elif counts and not tally.unreadable <= set(counts):
         verdict = Verdict.DIVERGENT
         note = "some samples had other bits, which cannot be read any more: their part of the run is torn"
@@ -156,7 +169,7 @@ def judge_case(
             unseen += f", with up to {tally.in_flight} requests in flight"
         verdict, note = (
             Verdict.IDENTICAL,
-            f"all {draft.samples} {samples_word(case, evidence)} have the same {LEVELS[evidence['compared']]}{met}{unseen}",
+            f"all {draft.samples} {samples_word(case, evidence)}{two_files.of_both(sides)} have the same {what_is_equal(evidence)}{met}{unseen}",
         )
     wrong = too_inaccurate(draft.metrics)
     if wrong and verdict in DIVERGENCES:
@@ -193,6 +206,11 @@ def batches_met(evidence: Mapping[str, object]) -> str:
     return f"{n} batches of {rows}"
 
 
+def what_is_equal(evidence: Mapping[str, object]) -> str:
+    what = LEVELS[str(evidence["compared"])]
+    return what.replace("tokens", "choices") if evidence["unit"] == "choice" else what
+
+
 def samples_word(case: Case, evidence: Mapping[str, object]) -> str:
     return WITHOUT_BATCH.get(case.probe) or ("rows" if evidence["unit"] == "element" else "samples")
 
@@ -205,15 +223,26 @@ def doubts_about(finding: Finding, tally: Tally, allow_unseen: bool, all_tried: 
     # A server's load need not form each time: its trials are no repeats of each other, and once is enough to have tried it.
     enough = 1 if "concurrency" in finding.evidence else math.inf
     unformed = [name for name, c in finding.evidence["conditions"].items() if c["formed"] < min(c["asked"], enough)]
-    if tally.unseen and not allow_unseen:
+    yield from two_files.doubts(finding)
+    if tally.unseen and not allow_unseen and "sides" not in finding.evidence:
         yield f"the batches of {tally.unseen} samples could not be seen (--allow-unseen-batch accepts that)"
     elif unformed and not tally.unseen and not finding.missing:
         yield f"batches were not formed as asked in {', '.join(unformed)}"
     if finding.samples < 2:
-        yield "there is nothing to compare with"
+        more = (
+            "; a second file of the same requests can be given"
+            if finding.case.probe == "judge" and "sides" not in finding.evidence
+            else ""
+        )
+        yield f"there is nothing to compare with{more}"
     elif finding.evidence["unit"] not in NUMBERS and not finding.common_prefix:
         yield "every completion is empty, so nothing was compared"
-    elif finding.evidence["batch_sizes"] and tally.kinds_of_batch < 2 and not all_tried:
+    elif (
+        finding.evidence["batch_sizes"]
+        and tally.kinds_of_batch < 2
+        and not all_tried
+        and "sides" not in finding.evidence
+    ):
         yield "only one kind of batch was met, so nothing is known of others"
 
 
@@ -235,7 +264,12 @@ def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
             Verdict.BATCH_VARIANT,
             f"each condition repeats itself, but conditions differ, first in {first}: the bits depend on {varies}{by_padding(finding, tally)}",
         )
-    why = "the batches behind them are not known in full" if mixed else "the conditions that differ were not repeated"
+    repeated = tally.unseen and all(found.total() > 1 for found in tally.conditions.values())
+    why = (
+        "the batches behind them are not known in full"
+        if mixed or repeated
+        else "the conditions that differ were not repeated"
+    )
     return Verdict.DIVERGENT, f"bits differ, and it is undetermined whether the run or the batch caused it: {why}"
 
 
@@ -251,15 +285,19 @@ def by_padding(finding: Finding, tally: Tally) -> str:
     return said
 
 
-def level(outcomes: Iterable[Outcome], by_server: bool = False) -> str:
+def level(outcomes: Iterable[Outcome]) -> str:
     """How deep a comparison goes: "bits" where every outcome has log-probabilities, else "tokens", or "text" where that is all.
 
-    "digits" where a server printed log-probabilities that are no float32 numbers: it has rounded them.
+    "digits" where somebody else wrote the log-probabilities down (a file; a server that rounds): they are compared as they stand there.
     """
     compared = list(outcomes)
     if any(o.unit == "character" for o in compared):
         return "text"
-    if by_server and any(o.logprobs is not None and o.logprobs.dtype == np.float64 for o in compared):
+    if (
+        compared
+        and all(o.logprobs is not None for o in compared)
+        and any(o.logprobs.dtype == np.float64 for o in compared)
+    ):
         return "digits"
     return "bits" if all(o.logprobs is not None or o.unit in NUMBERS for o in compared) else "tokens"
 

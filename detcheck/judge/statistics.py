@@ -97,7 +97,9 @@ def divergence(mode: Outcome, other: Outcome) -> Divergence:
         return Divergence(index, shared, None, None)
     with np.errstate(invalid="ignore"):
         apart = np.abs(a[unequal].astype(np.float64) - b[unequal])
-    return Divergence(index, index_bits, float(np.max(ulp_distance(a[unequal], b[unequal]))), float(np.max(apart)))
+    # A float64 is a number that somebody wrote down; of which width it was when it was computed is not known.
+    ulp = None if a.dtype == np.float64 else float(np.max(ulp_distance(a[unequal], b[unequal])))
+    return Divergence(index, index_bits, ulp, float(np.max(apart)))
 
 
 def clopper_pearson(k: int, n: int) -> tuple[float, float]:

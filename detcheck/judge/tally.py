@@ -61,6 +61,7 @@ class Tally:
     _open: dict[tuple[str, int | None], OpenBatch] = field(default_factory=dict)
 
     def add(self, o: Observation, readable: bool, scheduled: bool) -> None:
+        conditions = self.by_process[o.process]  # also where its sample is missing: that it was asked is known
         self._measure(o)
         self.calls.update(dict(o.calls))
         self.preemptions += o.preemptions
@@ -85,7 +86,7 @@ class Tally:
             self._open[kind] = OpenBatch(o.batch)
         batch = self._open[kind]
         batch.outcomes.add(o.outcome)
-        self.by_process[o.process][o.condition][o.outcome] += 1
+        conditions[o.condition][o.outcome] += 1
         self.batch_sizes.update(o.batch_sizes)
         if scheduled:
             self.observed[o.batch] += 1

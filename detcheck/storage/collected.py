@@ -1,16 +1,6 @@
-"""Completions that somebody else's harness collected: JSONL or parquet, one sample a row.
+"""Completions that somebody else's harness collected: samples of one file, or of two files of the same requests -> observations.
 
-| column | is |
-|---|---|
-| `tokens` | token ids, or tokens as strings; or give `text` alone |
-| `text` | the completion, decoded |
-| `logprobs` | of each token, optional: with them bits are compared, else tokens |
-| `batch_size` | rows that were computed together, optional: without it no verdict can speak of the batch |
-| `trial` | repetition, optional: rows with equal `batch_size` and `trial` that follow each other shared one batch |
-| `prompt` | optional: samples of unequal prompts are judged apart |
-| `finish_reason`, `error` | optional: why it ended; why it is missing |
-
-A row without tokens and text is a missing sample. Rows are read one at a time and kept only where they are new.
+`source.py` reads the file and knows its format. Samples are read one at a time and kept only where they are new.
 """
 
 from __future__ import annotations
@@ -18,7 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,108 +17,86 @@ from detcheck.errors import UsageError
 from detcheck.hashes import content_hash
 from detcheck.outcomes import outcome
 from detcheck.records import Case, Condition, Observation, Outcome
-
-COLUMNS = ("tokens", "text", "logprobs", "batch_size", "trial", "prompt", "finish_reason", "error")
-
+from detcheck.spec import InputFormat
+from detcheck.storage import source
+from detcheck.storage.input import MOST_SHOWN, Sample, shown
 
 # A null among log-probabilities is this NaN, unlike any that arithmetic makes.
 NULL = np.uint64(0x7FF8_0000_0000_DE7C).view(np.float64)
 
 
 class Collected:
-    """A file of completions. `observations` reads it through; `outcomes` holds the distinct ones met so far."""
+    """Files of completions. `observations` reads them through; `outcomes` holds the distinct ones met so far."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises UsageError if there is no such file."""
-        if not path.is_file():
-            what = "is a folder; `detcheck report` reads runs" if path.is_dir() else "no such file"
-            raise UsageError(f"{path}: {what}. Give a JSONL or parquet file of completions")
-        self.path = path
+    def __init__(self, paths: Sequence[Path], format: InputFormat = InputFormat.AUTO) -> None:
+        """Raises UsageError where two paths are one file."""
+        self.paths = tuple(paths)
+        self.format = format
         self.outcomes: dict[str, Outcome] = {}
-        self._kind: tuple[str, int] | None = None
+        self.sides = sides(self.paths)
+        """how reports call the files, where they are two; each one's samples have its place as their `process`"""
+        self.prompts: dict[str, str] = {}
+        """name of a request -> how its prompt begins, where the name was made up"""
+        self._inputs: dict[str, str] = {}
+        self._named: set[str] = set()
+        self._kind: tuple[str, str] | None = None
         self._words: dict[str, int] = {}
 
     def observations(self) -> Iterator[Observation]:
-        """Raises UsageError, with the row's number, at the first row that cannot be understood."""
-        batches, open_batches = itertools.count(1), {}
-        inputs: dict[str, str] = {}
-        for number, row in enumerate(self._rows(), 1):
-            where = f"{self.path}, row {number}"
-            size, trial = whole(row, "batch_size", where), whole(row, "trial", where)
-            prompt = json.dumps(row.get("prompt"), sort_keys=True, default=str)
-            if prompt not in inputs:
-                named = "" if prompt == "null" else f":{content_hash(prompt.encode())[:8]}"
-                inputs[prompt] = f"{len(inputs)}{named}"
-            # Rows of one batch follow each other: with the same trial, or else as many as the batch has rows.
-            group, number_in, batch = open_batches.get((prompt, size), (None, 0, 0))
-            if size is None or group != trial or not batch or (trial is None and number_in >= size):
-                number_in, batch = 0, next(batches)
-            open_batches[prompt, size] = trial, number_in + 1, batch
-            found = self._outcome(row, where)
-            if found:
-                self.outcomes.setdefault(found.id, found)
-            yield Observation(
-                Case("judge", self.path.name, "user", "", inputs[prompt]),
-                Condition("unseen" if size is None else "alone" if size == 1 else f"batch-{size}", size, None),
-                trial or 0,
-                batch,
-                number,
-                found.id if found else None,
-                () if size is None else (size,),
-                missing="" if found else str(row.get("error") or "empty completion"),
-            )
-        if not inputs:
-            raise UsageError(f"{self.path} holds no completions. Give one a row, with `tokens` or `text`")
+        """Raises UsageError, with the line's number, at the first one that cannot be understood."""
+        numbers, batches, open_batches = itertools.count(1), itertools.count(1), {}
+        subject = " and ".join(self.sides) or self.paths[0].name
+        for side, path in enumerate(self.paths):
+            for row in source.read(path, self.format):
+                size, trial, name = row.batch_size, row.trial, self._input(row)
+                # Rows of one batch follow each other: with the same trial, or else as many as the batch has rows.
+                group, number_in, batch = open_batches.get((side, name, size), (None, 0, 0))
+                if size is None or group != trial or not batch or (trial is None and number_in >= size):
+                    number_in, batch = 0, next(batches)
+                open_batches[side, name, size] = trial, number_in + 1, batch
+                found = self._outcome(row)
+                if found:
+                    self.outcomes.setdefault(found.id, found)
+                yield Observation(
+                    Case("judge", subject, "user", "", name),
+                    Condition(self._condition(row, side), size, None),
+                    trial or 0,
+                    batch,
+                    next(numbers),
+                    found.id if found else None,
+                    () if size is None else (size,),
+                    process=side,
+                    missing="" if found else row.error or "empty completion",
+                )
 
-    def _rows(self) -> Iterator[Mapping[str, object]]:
-        with self.path.open("rb") as file:
-            parquet = file.read(4) == b"PAR1"
-        return self._parquet() if parquet else self._jsonl()
+    def _input(self, row: Sample) -> str:
+        """`Case.input` of the request that this answers."""
+        asked = json.dumps(row.request, sort_keys=True, default=str)
+        if asked not in self._inputs:
+            digest = "" if asked == "null" else f":{content_hash(asked.encode())[:8]}"
+            name = row.name or f"{len(self._inputs)}{digest}"
+            self._inputs[asked] = name + digest if name in self._named else name
+            self._named.add(name)
+            if not row.name and isinstance(row.request, str):
+                self.prompts[name] = row.request[:MOST_SHOWN]
+        return self._inputs[asked]
 
-    def _jsonl(self) -> Iterator[Mapping[str, object]]:
-        with self.path.open(encoding="utf-8-sig") as file:
-            try:
-                for number, line in enumerate(file, 1):
-                    if not line.strip():
-                        continue
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise UsageError(
-                            f"{self.path}, line {number}: wants an object with `tokens` or `text`; found {line[:40]!a}"
-                        )
-                    yield row
-            except (ValueError, RecursionError) as error:  # of JSON, or of UTF-8
-                raise UsageError(
-                    f"{self.path} is neither parquet nor JSONL: {error}. Write one JSON object a line"
-                ) from None
+    def _condition(self, row: Sample, side: int) -> str:
+        size = row.batch_size
+        name = row.condition or "unseen" if size is None else "alone" if size == 1 else f"batch-{size}"
+        if not self.sides:
+            return name
+        return self.sides[side] if name == "unseen" else f"{self.sides[side]} {name}"
 
-    def _parquet(self) -> Iterator[Mapping[str, object]]:
-        import pyarrow
-        import pyarrow.parquet
-
-        try:
-            with pyarrow.parquet.ParquetFile(self.path) as file:
-                columns = [c for c in COLUMNS if c in file.schema_arrow.names]
-                for part in file.iter_batches(batch_size=1024, columns=columns):
-                    yield from part.to_pylist()
-        except (pyarrow.ArrowException, OSError) as error:
-            raise UsageError(
-                f"{self.path} is not a whole parquet file: {str(error).splitlines()[0]}. Write it again"
-            ) from None
-
-    def _outcome(self, row: Mapping[str, object], where: str) -> Outcome | None:
-        tokens, text, logprobs = row.get("tokens"), row.get("text"), row.get("logprobs")
+    def _outcome(self, row: Sample) -> Outcome | None:
+        tokens, text, where = row.tokens, row.text, row.where
         if text is not None and not isinstance(text, str):
             raise UsageError(f"{where}: `text` wants a string; found {shown(text)}")
-        if tokens is None and text is None and not any(c in row for c in ("tokens", "text", "error")):
-            raise UsageError(
-                f"{where}: wants `tokens` or `text`; found the columns {', '.join(map(str, row)) or 'none'}"
-            )
-        if row.get("error") or (not tokens and not text):
+        if row.error or not (tokens or text or row.answered):
             return None
-        words, unit = None, "token"
+        words, unit = None, row.unit
         if tokens is None:
-            ids, unit = [ord(c) for c in text], "character"
+            ids, unit = [ord(c) for c in text or ""], "character"
         elif isinstance(tokens, list) and all(isinstance(t, str) for t in tokens):
             words = tuple(sys.intern(t) for t in tokens)
             ids, text = [self._words.setdefault(w, len(self._words)) for w in words], text or "".join(words)
@@ -136,17 +104,17 @@ class Collected:
             ids = tokens
         else:
             raise UsageError(f"{where}: `tokens` wants a list of ids or of strings; found {shown(tokens)}")
-        if not ids:
+        if not ids and not row.answered:
             return None
-        numbers = None if logprobs is None else self._logprobs(logprobs, len(ids), unit, where)
-        reason = row.get("finish_reason")
-        kind = "text" if unit == "character" else "strings" if words else "ids"
-        kind += ", no logprobs" if numbers is None else ", logprobs"
-        self._check_kind(kind + (", no finish_reason" if reason is None else ", finish_reason"), where)
+        numbers = None if row.logprobs is None else logprobs(row.logprobs, len(ids), unit, where)
+        if ids:
+            kind = "text" if unit == "character" else "strings" if words else "ids"
+            kind += ", no logprobs" if numbers is None else ", logprobs"
+            self._check_kind(kind + (", no finish_reason" if row.finish_reason is None else ", finish_reason"), where)
         return outcome(
             np.asarray(ids, np.int64),
             logprobs=numbers,
-            finish_reason=None if reason is None else str(reason),
+            finish_reason=None if row.finish_reason is None else str(row.finish_reason),
             text=text or "",
             words=words,
             unit=unit,
@@ -157,35 +125,29 @@ class Collected:
         if self._kind is None:
             self._kind = kind, where
         elif self._kind[0] != kind:
-            raise UsageError(
-                f"{where} has {kind}, but {self._kind[1]} has {self._kind[0]}. Give all rows of a file alike"
-            )
-
-    def _logprobs(self, values: object, length: int, unit: str, where: str) -> np.ndarray | None:
-        if unit == "character":
-            raise UsageError(
-                f"{where}: `logprobs` need `tokens` to belong to. Give `tokens` too, or leave out `logprobs`"
-            )
-        if not isinstance(values, list) or not all(v is None or type(v) in (int, float) for v in values):
-            raise UsageError(f"{where}: `logprobs` wants a list of numbers; found {shown(values)}")
-        if len(values) != length:
-            raise UsageError(f"{where}: `logprobs` has {len(values)} numbers for {length} tokens; give one each")
-        if all(v is None for v in values):
-            return None
-        try:
-            return np.asarray([NULL if v is None else v for v in values], np.float64)
-        except OverflowError:
-            raise UsageError(f"{where}: `logprobs` holds a number beyond float64") from None
+            raise UsageError(f"{where} has {kind}, but {self._kind[1]} has {self._kind[0]}. Give all samples alike")
 
 
-def whole(row: Mapping[str, object], column: str, where: str) -> int | None:
-    value = row.get(column)
-    if value is None:
+def sides(paths: Sequence[Path]) -> tuple[str, ...]:
+    """How two files are called: by their names, or in full where these are the same. (): there is one file."""
+    if len(paths) < 2:
+        return ()
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UsageError(f"{paths[0]} and {paths[1]} are the same file. Give the answers of two systems, or one file")
+    return tuple(path.name for path in paths) if len({path.name for path in paths}) > 1 else tuple(map(str, paths))
+
+
+def logprobs(values: object, length: int, unit: str, where: str) -> np.ndarray | None:
+    """float64[length]; None where none is given."""
+    if unit == "character":
+        raise UsageError(f"{where}: `logprobs` need `tokens` to belong to. Give `tokens` too, or leave out `logprobs`")
+    if not isinstance(values, list) or not all(v is None or type(v) in (int, float) for v in values):
+        raise UsageError(f"{where}: `logprobs` wants a list of numbers; found {shown(values)}")
+    if len(values) != length:
+        raise UsageError(f"{where}: `logprobs` has {len(values)} numbers for {length} tokens; give one each")
+    if values and all(v is None for v in values):
         return None
-    if type(value) is not int or value < (1 if column == "batch_size" else 0):
-        raise UsageError(f"{where}: `{column}` wants a whole number; found {shown(value)}")
-    return value
-
-
-def shown(value: object) -> str:
-    return f"{str(value)[:40]!a} ({type(value).__name__})"
+    try:
+        return np.asarray([NULL if v is None else v for v in values], np.float64)
+    except OverflowError:
+        raise UsageError(f"{where}: `logprobs` holds a number beyond float64") from None

@@ -131,7 +131,7 @@ def test_conditions_and_levels_of_servers_are_all_described():
 
 
 def test_columns_of_a_file_are_all_described():
-    from detcheck.storage.collected import COLUMNS
+    from detcheck.storage.inputs.detcheck import COLUMNS
 
     described = (ROOT / "docs/runs.md").read_text("utf-8").split("## Completions of others")[1]
     assert all(f"`{column}`" in described for column in COLUMNS)

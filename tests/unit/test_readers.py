@@ -114,24 +114,24 @@ def test_parquet(tmp_path):
     ("rows", "says"),
     [
         ([], "holds no completions"),
-        (["not json"], "neither parquet nor JSONL"),
+        (["not json"], "is none of JSONL, JSON, CSV and parquet"),
         (["[1, 2]"], "line 1: wants an object"),
-        ([{"completion": "x"}], "row 1: wants `tokens` or `text`; found the columns completion"),
-        ([{"tokens": [1]}, {"tokens": "12"}], "row 2: `tokens` wants a list of ids or of strings; found '12' (str)"),
-        ([{"tokens": [1.5]}], "row 1: `tokens`"),
-        ([{"tokens": [True]}], "row 1: `tokens`"),
-        ([{"tokens": [10**30]}], "row 1: `tokens`"),
+        ([{"completion": "x"}], "line 1: wants `tokens` or `text`; found the columns completion"),
+        ([{"tokens": [1]}, {"tokens": "12"}], "line 2: `tokens` wants a list of ids or of strings; found '12' (str)"),
+        ([{"tokens": [1.5]}], "line 1: `tokens`"),
+        ([{"tokens": [True]}], "line 1: `tokens`"),
+        ([{"tokens": [10**30]}], "line 1: `tokens`"),
         (['{"tokens": [1], "logprobs": [1' + "0" * 400 + "]}"], "beyond float64"),
-        (["[" * 100_000], "neither parquet nor JSONL"),
+        (["[" * 100_000], "line 1 is not JSON"),
         ([{"\x1b[31mkey": 1}], "found the columns"),
-        ([{"text": 7}], "row 1: `text` wants a string"),
+        ([{"text": 7}], "line 1: `text` wants a string"),
         ([{"tokens": [1], "logprobs": [0.1, 0.2]}], "2 numbers for 1 tokens"),
         ([{"tokens": [1], "logprobs": ["a"]}], "`logprobs` wants a list of numbers"),
         ([{"text": "a", "logprobs": [0.1]}], "`logprobs` need `tokens`"),
         ([{"tokens": [1], "batch_size": 0}], "`batch_size` wants a whole number"),
         ([{"tokens": [1], "trial": "x"}], "`trial` wants a whole number"),
-        ([{"tokens": [1]}, {"text": "a"}], "row 2 has text, no logprobs, no finish_reason, but"),
-        ([{"tokens": [1]}, {"tokens": [1], "logprobs": [0.5]}], "row 2 has ids, logprobs, no finish_reason, but"),
+        ([{"tokens": [1]}, {"text": "a"}], "line 2 has text, no logprobs, no finish_reason, but"),
+        ([{"tokens": [1]}, {"tokens": [1], "logprobs": [0.5]}], "line 2 has ids, logprobs, no finish_reason, but"),
     ],
 )
 def test_what_cannot_be_understood_is_refused_in_words(tmp_path, rows, says):
@@ -156,7 +156,7 @@ def test_a_torn_parquet_file_is_refused(tmp_path):
 def test_bytes_that_are_not_text_are_refused(tmp_path):
     path = tmp_path / "c.jsonl"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="neither parquet nor JSONL"):
+    with pytest.raises(UsageError, match="is none of JSONL, JSON, CSV and parquet"):
         runner.judge_file(path)
 
 
