@@ -13,6 +13,7 @@ import numpy as np
 from detcheck.dtypes import full_dtype
 from detcheck.errors import FailedError, UsageError
 from detcheck.models import amplifier
+from detcheck.models.complete import refuse_other_kinds
 from detcheck.models.folder import digests, resolve
 
 
@@ -35,6 +36,7 @@ class Checkpoint:
         self.digests: Mapping[str, str] = digests(self.folder, code=trust_remote_code)
         with quiet_transformers():
             self._config, self._tokenizer = self._read()
+        refuse_other_kinds(self.name, self._config)
         text = self._config.get_text_config()
         self.context: int = getattr(text, "max_position_embeddings", None) or 2**31
 

@@ -44,6 +44,11 @@ def check(model: str, folder: Path) -> None:
         raise UsageError(
             f"--model {model}: there is no config.json in {folder}. Give the folder of a Hugging Face model"
         )
+    if (folder / "adapter_config.json").is_file():
+        raise UsageError(
+            f"--model {model}: {folder} holds a peft adapter (adapter_config.json), which would not be applied. Merge it into its model "
+            "(merge_and_unload() and save_pretrained() of peft), and give that folder"
+        )
     if not any(folder.glob("*.safetensors")):
         found = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
         has = (

@@ -23,6 +23,7 @@ from detcheck.engine import Completion, Decoded, Row
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
 from detcheck.machine import free_memory
 from detcheck.models.checkpoint import Checkpoint, first_line, quiet_transformers
+from detcheck.models.complete import complete
 from detcheck.op import NotInvariantError
 from detcheck.spec import Kernels
 from detcheck.switch import batch_invariant
@@ -51,7 +52,7 @@ class TransformersEngine(Checkpoint):
         import torch
 
         self._model: Any = None
-        self._attn = attn
+        self._attn, self._unused = attn, ""
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise UsageError(f"--device {device}: use auto, cpu, cuda, or one of several like cuda:1")
@@ -71,7 +72,7 @@ class TransformersEngine(Checkpoint):
 
     @property
     def flags(self) -> dict[str, str]:
-        return {"attention": self.attention}
+        return {"attention": self.attention} | ({"tensors not used": self._unused} if self._unused else {})
 
     @property
     def threads(self) -> int:
@@ -87,18 +88,25 @@ class TransformersEngine(Checkpoint):
 
         try:
             with quiet_transformers():
-                model = AutoModelForCausalLM.from_pretrained(
+                model, report = AutoModelForCausalLM.from_pretrained(
                     self.folder,
+                    output_loading_info=True,
                     dtype=getattr(torch, self._dtype) if self._dtype else "auto",
                     attn_implementation=self._attn,
                     trust_remote_code=self._trust,
                     use_safetensors=True,
                 )
+            self._unused = complete(self.name, self._config, type(model).__name__, report)
             self._model = model.to(self.device).eval()
+        except UsageError:
+            raise
         except Exception as error:
             raise FailedError(f"cannot load {self.name}: {first_line(error)}") from error
         accepted = inspect.signature(self._model.forward).parameters
         self._accepts_positions = "position_ids" in accepted
+        self._cache_name = (
+            "past_key_values" if "past_key_values" in accepted else "cache_params"
+        )  # of state-space models
         self._accepts_logits_to_keep = "logits_to_keep" in accepted
         self._ends = self.ends
 
@@ -153,7 +161,7 @@ class TransformersEngine(Checkpoint):
             lambda _, __, inputs: seen.add(len(inputs["input_ids"])), with_kwargs=True
         )
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), quiet_transformers():
                 completions = self._decode(rows, max_tokens, frozenset() if ignore_eos else self._ends)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
@@ -162,6 +170,22 @@ class TransformersEngine(Checkpoint):
         finally:
             hook.remove()
         return Decoded(completions, tuple(sorted(seen)))
+
+    def forward(self, ids: Any, mask: Any, cache: Any, **extra: Any) -> tuple[Any, Any]:
+        """(logits[B, kept, V], cache) of one pass: ids[B, n] behind what `cache` holds, mask[B, all tokens so far].
+
+        Raises FailedError where the model keeps no cache that is known here.
+        """
+        if self._cache_name == "cache_params":  # states hold the past, so that the mask is of the new tokens alone
+            mask = mask[:, -ids.shape[1] :]
+        out = self._model(input_ids=ids, attention_mask=mask, use_cache=True, **{self._cache_name: cache}, **extra)
+        cache = getattr(out, self._cache_name, None)
+        if cache is None:
+            raise FailedError(
+                f"{self.name} gives neither past_key_values nor cache_params, so that its tokens cannot be fed one by one. "
+                "detcheck.assert_batch_invariant takes any function of tensors, a whole model too"
+            )
+        return out.logits, cache
 
     def _decode(self, rows: Sequence[Row], max_tokens: int, ends: frozenset[int]) -> dict[int, Completion]:
         import torch
@@ -192,15 +216,12 @@ class TransformersEngine(Checkpoint):
             until = width + step
             if self._accepts_positions:
                 extra["position_ids"] = positions[:, until - step_ids.shape[1] : until]
-            out = self._model(
-                input_ids=step_ids, attention_mask=mask[:, :until], past_key_values=cache, use_cache=True, **extra
-            )
-            cache = out.past_key_values
+            logits, cache = self.forward(step_ids, mask[:, :until], cache, **extra)
             with uncounted():
                 if not running:
                     break
                 # One look at the device for all samples: each waits for it to have finished.
-                read = torch.stack([measures[slot].read(out.logits[slot, -1]) for slot in running]).tolist()
+                read = torch.stack([measures[slot].read(logits[slot, -1]) for slot in running]).tolist()
                 for slot, numbers in zip(running, read, strict=True):
                     fed[slot, step] = measures[slot].take(*numbers)
             running -= {slot for slot in running if int(fed[slot, step]) in ends}

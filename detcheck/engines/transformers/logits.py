@@ -12,8 +12,8 @@ import numpy as np
 
 from detcheck.coverage import uncounted
 from detcheck.engines.transformers.engine import TransformersEngine
-from detcheck.errors import FailedError, OutOfMemoryError
-from detcheck.models.checkpoint import first_line
+from detcheck.errors import OutOfMemoryError
+from detcheck.models.checkpoint import first_line, quiet_transformers
 from detcheck.tensors import integers, out_of_memory
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def last_logits(
         lambda _, __, inputs: seen.add(len(inputs["input_ids"])), with_kwargs=True
     )
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), quiet_transformers():
             logits = forward(engine, prompts, decoded, padding)[list(slots)].cpu().contiguous()
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
@@ -71,12 +71,6 @@ def forward(
     for until in range(width - decoded, width + 1):
         if engine._accepts_positions:
             extra["position_ids"] = positions[:, fed:until]
-        out = engine._model(
-            input_ids=ids[:, fed:until], attention_mask=mask[:, :until], past_key_values=cache, use_cache=True, **extra
-        )
-        cache, fed = getattr(out, "past_key_values", None), until
-        if cache is None and until < width:
-            raise FailedError(
-                f"{engine.name} gives no past_key_values, so that its tokens cannot be fed one by one: ask with --decode 0"
-            )
-    return out.logits[:, -1]
+        logits, cache = engine.forward(ids[:, fed:until], mask[:, :until], cache, **extra)
+        fed = until
+    return logits[:, -1]
