@@ -25,6 +25,7 @@ class Output:
     """What every command has beside its question."""
 
     format: Format = knob(Format.TERMINAL, help="What to print on stdout.", panel=VERDICT)
+    quiet: bool = knob(False, "--quiet", "-q", help="No progress on stderr.", panel=VERDICT)
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,6 @@ class Running(Output):
 
     output_dir: Path = knob(Path("runs"), help="Where the run's folder is made.", panel=VERDICT)
     resume: Path | None = knob(None, help="Go on with this run; its options hold.", panel=VERDICT)
-    quiet: bool = knob(False, "--quiet", "-q", help="No progress on stderr.", panel=VERDICT)
     verbose: bool = knob(False, help="What the engine prints, on stderr.", panel=VERDICT)
 
 
