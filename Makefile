@@ -80,7 +80,7 @@ processors: $(VENV)/installed-test browser
 	@for setting in $(PROCESSORS); do \
 		echo "== $$setting"; \
 		case "$$setting" in *DETCHECK_CPU=avx2*) grep -q avx2 /proc/cpuinfo || continue;; esac; \
-		env $$setting $(BIN)/python -m pytest -q $(TESTS) || exit 1; \
+		env $$setting $(PYTEST) -q $(TESTS) || exit 1; \
 	done
 
 lint: $(VENV)/installed-test

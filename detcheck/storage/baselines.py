@@ -52,7 +52,7 @@ class Known:
     prefixes_bits: str
     """the same with the bits of log-probabilities"""
     conditions: Mapping[str, str] = field(default_factory=dict)
-    """condition that is known in full and always gave one outcome -> hash of that; {} in baselines before it was kept"""
+    """condition that is known in full and always gave one outcome -> hash of that; {} where all samples are equal, and in older baselines"""
     unsteady: int = 0
     """conditions that are not known in full, or gave several outcomes"""
 
@@ -112,7 +112,9 @@ def of_run(
 
 
 def steady(samples: Mapping[Condition, Counter[str]]) -> tuple[dict[str, str], int]:
-    """(condition -> its one outcome, how many conditions have none)."""
+    """(condition -> its one outcome, how many conditions have none). Nothing where all samples are equal: the file is to be small."""
+    if len({outcome for counts in samples.values() for outcome in counts}) < 2:
+        return {}, 0
     found = {named(c): next(iter(counts)) for c, counts in samples.items() if c.complete and len(counts) == 1}
     return found, len(samples) - len(found)
 
