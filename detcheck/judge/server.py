@@ -42,8 +42,8 @@ def cold_alone_differs(first: Counter[str], later: Counter[str], seen: bool) -> 
     what = f"the first answer to the prompt differs from all {later.total()} later ones, which agree"
     if first.total() < 2 or later.total() < 2:
         return Verdict.DIVERGENT, (
-            f"{what}: its prefix was not in the server's cache then. It was asked for cold once, so that this is not repeated: "
-            "several prompts show whether it is so for each"
+            f"{what}. It came before the server could have the prompt in its prefix cache, which is the likely cause; it cannot be asked for "
+            "again, so ask several prompts (--prompt-file) to see whether it is so for each"
         )
     what = f"all {first.total()} cold answers differ from all {later.total()} warm ones, and each kind agrees"
     if not seen:
