@@ -99,8 +99,9 @@ class Engine(Protocol):
     def running(self, kernels: str) -> AbstractContextManager[list[tuple[str, int]]]:
         """Runs what is inside on an arm's kernels. The list it gives holds, afterwards, which ops ran and how often.
 
-        Names are those of counted.py: where a batch-invariant kernel ran, and where an op that multiplies or reduces ran without one; for the stock arm nothing is counted. Raises FailedError where an op cannot run invariantly, or where
-        nothing was overridden: the model did not run on our kernels then, whatever its bits.
+        Names are those of counted.py: where a batch-invariant kernel ran, and where an op that multiplies or reduces ran without
+        one; for the stock arm nothing is counted. Raises FailedError where an op cannot run invariantly, or where nothing was
+        overridden: the model did not run on our kernels then, whatever its bits.
         """
 
     def encode(self, text: str) -> tuple[int, ...]: ...

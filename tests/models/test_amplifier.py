@@ -6,6 +6,7 @@ import pytest
 
 from detcheck.engine import Row
 from detcheck.errors import FailedError, UsageError
+from detcheck.harness.batches import threads
 from detcheck.models import amplifier
 
 
@@ -61,11 +62,14 @@ def test_under_kernels_that_react_tokens_depend_on_the_batch(amplifier, reacting
     from detcheck.models.amplifier import PROMPT
 
     ids = amplifier.encode(PROMPT)
-    started = time.process_time()
     said = {}
-    for rows in (1, 1, 2, 4, 8):
-        completions = amplifier.complete([Row(ids)] * rows, 48, False).completions
-        said.setdefault(rows, []).append(completions[0].tokens)
-    assert time.process_time() - started < 60  # seconds of processors, of which it may use two
+    with threads(
+        1
+    ):  # several wait for each other in loops, which counts as time of theirs when other tests run beside them
+        started = time.process_time()
+        for rows in (1, 1, 2, 4, 8):
+            completions = amplifier.complete([Row(ids)] * rows, 48, False).completions
+            said.setdefault(rows, []).append(completions[0].tokens)
+        assert time.process_time() - started < 60
     assert said[1][0] == said[1][1]
     assert len({tokens for runs in said.values() for tokens in runs}) > 1

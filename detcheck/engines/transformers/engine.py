@@ -174,17 +174,17 @@ class TransformersEngine(Checkpoint):
     def forward(self, ids: Any, mask: Any, cache: Any, **extra: Any) -> tuple[Any, Any]:
         """(logits[B, kept, V], cache) of one pass: ids[B, n] behind what `cache` holds, mask[B, all tokens so far].
 
-        Raises FailedError where the model keeps no cache that is known here.
+        Raises FailedError where something is to be held, and the model gave no cache that is known here.
         """
-        if self._cache_name == "cache_params":  # states hold the past, so that the mask is of the new tokens alone
-            mask = mask[:, -ids.shape[1] :]
-        out = self._model(input_ids=ids, attention_mask=mask, use_cache=True, **{self._cache_name: cache}, **extra)
-        cache = getattr(out, self._cache_name, None)
-        if cache is None:
+        if cache is None and mask.shape[1] > ids.shape[1]:
             raise FailedError(
                 f"{self.name} gives neither past_key_values nor cache_params, so that its tokens cannot be fed one by one. "
                 "detcheck.assert_batch_invariant takes any function of tensors, a whole model too"
             )
+        if self._cache_name == "cache_params":  # states hold the past, so that the mask is of the new tokens alone
+            mask = mask[:, -ids.shape[1] :]
+        out = self._model(input_ids=ids, attention_mask=mask, use_cache=True, **{self._cache_name: cache}, **extra)
+        cache = getattr(out, self._cache_name, None)
         return out.logits, cache
 
     def _decode(self, rows: Sequence[Row], max_tokens: int, ends: frozenset[int]) -> dict[int, Completion]:
