@@ -4,6 +4,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test may need a network
 
 import contextlib
 import io
+import json
 import signal
 import sys
 from collections import namedtuple
@@ -89,6 +90,32 @@ def diverging(tmp_path_factory):
 
     with stock_that_reacts(tmp_path_factory.mktemp("reacting")):
         return runner.run(Spec("completions", Options(samples=16, max_tokens=32)), tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    """(name, lines, whether they are one JSON document) -> the file. A line is text, or a JSON value."""
+
+    def made(name, *lines):
+        path = tmp_path / name
+        path.write_text(
+            "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines), "utf-8"
+        )
+        return path
+
+    return made
+
+
+@pytest.fixture
+def judged(write):
+    """Lines -> what is said of each request, by its name."""
+
+    from detcheck import runner
+
+    def call(*lines, name="file.jsonl", **options):
+        return {f.case.input: f for f in runner.judge_file(write(name, *lines), **options).findings}
+
+    return call
 
 
 @pytest.fixture(scope="session")
