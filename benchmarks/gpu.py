@@ -94,13 +94,13 @@ def attention_ms(batch, length, keys, dtype, split=None, device="cuda"):
     sets = [tuple(t.clone() for t in (q, k, v)) for _ in range(rotations_of(q, k, v))]
     if device == "cpu":
         return both(lambda i: attention(*sets[i]), lambda i: stock_attention(*sets[i]), len(sets), device)
-    from detcheck.kernels._triton import attention as triton_attention
+    from detcheck.kernels._triton import attention_launch
 
     low, high = causal(batch, length, keys, device=q.device)
     first = low[:, 0].contiguous()
 
     def ours(i):
-        return triton_attention.dense(*sets[i], low, high, DIM**-0.5, first=first, split=split)
+        return attention_launch.dense(*sets[i], low, high, DIM**-0.5, first=first, split=split)
 
     return both(ours, lambda i: stock_attention(*sets[i]), len(sets), device)
 

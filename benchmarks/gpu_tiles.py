@@ -44,7 +44,7 @@ def multiply(x, w, tile):
 
 def compare(found):
     """gpu_proof.py's part: every candidate's bits by the defining tile's, in both halves; and attention split and at one go."""
-    from detcheck.kernels._triton import attention
+    from detcheck.kernels._triton import attention_launch
 
     n, k, some = (4096, 4096, None) if not found.small else (40, 64, 2)
     verdicts, target = {}, launch.target_of_device()
@@ -63,7 +63,9 @@ def compare(found):
     for dim in (64, 128, 256)[:some]:
         for dtype in (torch.bfloat16, torch.float16, torch.float32)[:some]:
             q = torch.empty(1, 8, 1, dim, dtype=dtype, device=found.device)
-            splits[f"{dim} {str(dtype)[6:]}"] = None if found.small else attention.splits_agree(q, 4, 2, False, 16)
+            splits[f"{dim} {str(dtype)[6:]}"] = (
+                None if found.small else attention_launch.splits_agree(q, 4, 2, False, 16)
+            )
             found.say(f"not so: {', '.join(other) or 'none'}", splits=splits)
     apart = [key for key, same in splits.items() if same is False]
     found.say(f"{len(verdicts) - len(other)} of {len(verdicts)} tiles give the defining one's bits{f' (not {chr(44).join(other)})' if other else ''}; "

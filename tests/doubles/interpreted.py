@@ -95,17 +95,30 @@ def defining():
             os.environ["TRITON_INTERPRET"] = before
 
 
-def load(name, source=None):
-    """A copy of detcheck.kernels._triton.`name` that runs on CPU tensors. `source`: its text, changed, for a kernel broken on purpose."""
-    import detcheck.kernels._triton
+# Kernels whose launcher is another file: what is copied with them, each file after those that it imports, the launcher last.
+TOGETHER = {"attention": ("attention_tiles", "attention", "attention_splits", "attention_launch")}
 
-    path = Path(detcheck.kernels._triton.__path__[0]) / f"{name}.py"
-    if source is not None:
-        path = source
-    copy = f"interpreted_{path.stem}"
-    spec = importlib.util.spec_from_file_location(copy, path)
+
+def load(name, source=None):
+    """A copy of detcheck.kernels._triton.`name` that runs on CPU tensors: of the file that launches its kernels, where that is another.
+
+    source: the text of `name`, changed, for a kernel broken on purpose.
+    """
+    import detcheck.kernels._triton as package
+
+    with defining(), pytest.MonkeyPatch.context() as patch:
+        for each in TOGETHER.get(name, (name,)):
+            path = source if source is not None and each == name else Path(package.__path__[0]) / f"{each}.py"
+            module = copy(path)
+            patch.setitem(sys.modules, f"{package.__name__}.{each}", module)  # for the files that follow
+            patch.setattr(package, each, module, raising=False)
+    return module
+
+
+def copy(path):
+    name = f"interpreted_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[copy] = module  # Triton looks a kernel's globals up there
-    with defining():
-        spec.loader.exec_module(module)
+    sys.modules[name] = module  # Triton looks a kernel's globals up there
+    spec.loader.exec_module(module)
     return module

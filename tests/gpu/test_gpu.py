@@ -81,19 +81,19 @@ def test_attention_at_one_go_in_chunks_and_token_by_token(dim, dtype):
 @DTYPES
 @pytest.mark.parametrize("dim", [64, 128, 256])
 def test_split_and_one_go_are_the_same_bits(dim, dtype):
-    from detcheck.kernels._triton import attention as triton_attention
+    from detcheck.kernels._triton import attention_launch
 
     for keys in (1, 255, 256, 257, 1000, 4097):
         q, k, v = (normal(3, h, s, dim, dtype=dtype, seed=s) for h, s in ((8, 2), (2, keys), (2, keys)))
         low, high = causal(3, 2, keys, device=q.device)
-        at_one_go, split = (triton_attention.dense(q, k, v, low, high, dim**-0.5, split=s) for s in (False, True))
+        at_one_go, split = (attention_launch.dense(q, k, v, low, high, dim**-0.5, split=s) for s in (False, True))
         assert bits_equal(at_one_go.cpu(), split.cpu()), keys
 
 
 @DTYPES
 @pytest.mark.parametrize("window", [None, 300])
 def test_paged_attention_is_the_dense_one_whoever_else_is_there(window, dtype):
-    from detcheck.kernels._triton import attention as triton_attention
+    from detcheck.kernels._triton import attention_launch
 
     lengths, counts, size, dim = [700, 1, 257, 1024, 90], [1, 1, 200, 1024, 3], 16, 128
     blocks = [-(-n // size) for n in lengths]
@@ -112,7 +112,7 @@ def test_paged_attention_is_the_dense_one_whoever_else_is_there(window, dtype):
         queries = q.split(counts)[r].transpose(0, 1)[None]
         low, high = causal(1, counts[r], lengths[r], window, q.device)
         first = torch.zeros(1, dtype=torch.int32, device="cuda")
-        alone = triton_attention.dense(queries, k, v, low, high, dim**-0.5, first=first)[0].transpose(0, 1)
+        alone = attention_launch.dense(queries, k, v, low, high, dim**-0.5, first=first)[0].transpose(0, 1)
         assert bits_equal(alone.cpu(), part.cpu()), r
 
 
@@ -147,11 +147,11 @@ def test_tiles_by_rows_give_the_defining_bits(dtype):
 @DTYPES
 @pytest.mark.parametrize("dim", [64, 128, 256])
 def test_the_launcher_may_split(dim, dtype):
-    from detcheck.kernels._triton import attention as triton_attention
+    from detcheck.kernels._triton import attention_launch
 
     q = torch.empty(1, 8, 1, dim, dtype=dtype, device="cuda")
     assert all(
-        triton_attention.splits_agree(q, 4, 2, cap, page, window)
+        attention_launch.splits_agree(q, 4, 2, cap, page, window)
         for cap in (False, True)
         for page, window in ((0, 0), (16, 0), (16, 300))
     )

@@ -51,9 +51,11 @@ def attention():
 
 def small(module):
     """With short splits and small tiles, of the same proportions."""
-    module.SPLIT = SPLIT
-    module.MANY = 2  # requests for which splits are compared: the interpreter is slow, and tests/kernels/test_triton_tiles.py looks at that
-    module.tile = lambda dim, dtype, target: _triton.Tile({"BLOCK_M": 32, "BLOCK_N": 16, "BLOCK_D": max(16, dim)}, 4, 1)
+    module.attention_tiles.SPLIT = SPLIT
+    module.attention_splits.MANY = 2  # requests for which splits are compared: the interpreter is slow, and tests/kernels/test_triton_tiles.py looks at that
+    module.attention_tiles.tile = lambda dim, dtype, target: _triton.Tile(
+        {"BLOCK_M": 32, "BLOCK_N": 16, "BLOCK_D": max(16, dim)}, 4, 1
+    )
     return module
 
 

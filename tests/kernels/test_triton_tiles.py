@@ -130,7 +130,7 @@ def test_the_data_tells_orders_apart(dtype):
 def of_few_queries(module, monkeypatch):
     """(bits at one go, bits as the launcher chooses, whether it took splits) of one query over many keys."""
     monkeypatch.setattr(module, "processors", lambda: 1000)
-    module.MANY = 6  # the interpreter is slow
+    module.attention_splits.MANY = 6  # the interpreter is slow
     q, k, v = request(5 * SPLIT, 1, 2, 1, 16, BF16)
     at_one_go = dense(module, (q, k, v), split=False)
     taken, merge = [], module.merge_kernel
@@ -152,7 +152,7 @@ def of_few_queries(module, monkeypatch):
 def test_few_queries_take_a_program_a_split(monkeypatch):
     module = small(interpreted.load("attention"))
     at_one_go, chosen, split = of_few_queries(module, monkeypatch)
-    assert split and bits_equal(at_one_go, chosen) and list(module._agreed.values()) == [True]
+    assert split and bits_equal(at_one_go, chosen) and list(module.attention_splits._agreed.values()) == [True]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_splits_that_are_merged_otherwise_are_never_taken(sound, wrong, tmp_path
     """In the last bit of float32, that the results' half precision mostly hides."""
     module = small(broken("attention", tmp_path, (sound, wrong)))
     at_one_go, chosen, split = of_few_queries(module, monkeypatch)
-    assert not split and bits_equal(at_one_go, chosen) and list(module._agreed.values()) == [False]
+    assert not split and bits_equal(at_one_go, chosen) and list(module.attention_splits._agreed.values()) == [False]
 
 
 @pytest.mark.parametrize(("page", "window", "cap"), [(8, None, 0.0), (8, 40, 2.0), (0, 1, 0.0)])
@@ -173,7 +173,7 @@ def test_each_kind_of_attention_is_asked_for_itself(page, window, cap, monkeypat
     """A cache in blocks, a window and a soft cap are other binaries: what agreed without them says nothing of them."""
     module = small(interpreted.load("attention"))
     monkeypatch.setattr(module, "processors", lambda: 1000)
-    module.MANY = 3
+    module.attention_splits.MANY = 3
     q, k, v = request(3 * SPLIT, 1, 2, 1, 16, BF16)
     if page:
         one_go, chosen = (paged(module, [(q, k, v)], page, window, cap, split=split)[0] for split in (False, None))
@@ -181,7 +181,7 @@ def test_each_kind_of_attention_is_asked_for_itself(page, window, cap, monkeypat
         first = torch.zeros(1, dtype=torch.int32)
         one_go, chosen = (dense(module, (q, k, v), None, cap, first, split=split) for split in (False, None))
     assert bits_equal(one_go, chosen)
-    ((key, agreed),) = module._agreed.items()
+    ((key, agreed),) = module.attention_splits._agreed.items()
     assert agreed and key[-3:] == (bool(cap), page, window or 0)
 
 
@@ -189,8 +189,8 @@ def test_many_queries_are_never_split(monkeypatch):
     """Their merge is another binary, and no device is idle then."""
     module = small(interpreted.load("attention"))
     monkeypatch.setattr(module, "processors", lambda: 1000)
-    dense(module, request(3 * SPLIT, module.FEW + 1, 2, 1, 16, BF16))
-    assert not module._agreed
+    dense(module, request(3 * SPLIT, module.attention_tiles.FEW + 1, 2, 1, 16, BF16))
+    assert not module.attention_splits._agreed
 
 
 PLACES = range(len(triton_tiles.BUCKETS))

@@ -43,12 +43,12 @@ def attention(
         low, high = causal(batch, length, k.shape[2], device=q.device)
     if q.is_cuda:
         launch.need()
-        from detcheck.kernels._triton import attention as triton_attention
+        from detcheck.kernels._triton import attention_launch
 
         if low is None:
             low, high = causal(batch, length, k.shape[2], device=q.device)
-            return triton_attention.dense(q, k, v, low, high, scale, soft_cap, alone=False)
-        return triton_attention.dense(q, k, v, low, high, scale, soft_cap)
+            return attention_launch.dense(q, k, v, low, high, scale, soft_cap, alone=False)
+        return attention_launch.dense(q, k, v, low, high, scale, soft_cap)
     if not build.available():
         low, high = causal(batch, length, k.shape[2]) if low is None else (low, high)
         return torch_attention(q, k, v, low, high, scale, soft_cap)

@@ -68,10 +68,10 @@ def paged_attention(
     scale = q.shape[2] ** -0.5 if scale is None else scale
     if q.is_cuda:
         launch.need()
-        from detcheck.kernels._triton import attention as triton_attention
+        from detcheck.kernels._triton import attention_launch
 
         where = (block_table, query_start, lengths)
-        triton_attention.paged(q, keys, values, *where, scale, soft_cap, window, out, longest)
+        attention_launch.paged(q, keys, values, *where, scale, soft_cap, window, out, longest)
         return out
     if not build.available():
         torch_paged_attention(q, keys, values, block_table, query_start, lengths, scale, soft_cap, window, out)
