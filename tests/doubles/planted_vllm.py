@@ -7,13 +7,15 @@ A line of JSON a plant: what was planted where, and who was found guilty. Starte
 import json
 import random
 import sys
+from dataclasses import replace
 
 from detcheck.engine import Row
 from detcheck.engines.vllm.arguments import Settings
 from detcheck.engines.vllm.host import Host
 from detcheck.engines.vllm.messages import Look
-from detcheck.probes.bisect.judge import causes, nobody
-from detcheck.probes.bisect.transformers import pattern
+from detcheck.probes.bisect.causes import causes
+from detcheck.probes.bisect.collect import pattern
+from detcheck.probes.bisect.judge import no_cause
 from detcheck.probes.bisect.vllm import OP, VllmBisection, Wave
 
 TOKENS, ROWS, TRIALS = 12, 8, 8
@@ -82,11 +84,11 @@ def main(folder, count):
         if not guilty:
             for each in undo:
                 each()
-            facts["control"] = looked.control()
+            facts = replace(facts, control=looked.control())
         line = {
             "planted": [[OP + type(m).__name__, pattern(n), kind, size] for n, m, kind, size in faults],
-            "found": [[k["op"], k["pattern"], "run" if k["run"] else "batch"] for k in guilty],
-            "verdict": None if guilty else list(nobody(facts)),
+            "found": [[c.kind.op, c.kind.pattern, "run" if c.run else "batch"] for c in guilty],
+            "verdict": None if guilty else list(no_cause(facts)),
         }
         if guilty:
             for each in undo:

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+
+from detcheck.replay import Replayed
+
+
+@dataclass(frozen=True)
+class ArgumentForm:
+    """A tensor among the arguments."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    strides: tuple[int, ...]
+    place: int
+    """among the leaves of the arguments"""
+    offset: int
+    """bytes from an aligned address"""
 
 
 @dataclass
@@ -24,12 +38,8 @@ class Call:
     after: list[int | None] = field(default_factory=list)
     inner: bool = True
     """whether no other module was called in it"""
-    forms: list[dict[str, Any]] = field(default_factory=list)
+    forms: list[ArgumentForm] = field(default_factory=list)
     source: str = ""
-    untested: str = ""
-    """why it was not asked again alone"""
-    alone: list[int] = field(default_factory=list)
-    """of each time that its rows were asked about alone, what came out"""
-    batch: list[int] = field(default_factory=list)
-    """of each time that all rows were asked about, what came out at the request's own"""
-    details: dict[str, Any] = field(default_factory=dict)
+    """file and line of the code that it runs, where it is a cause"""
+    replayed: Replayed | None = None
+    """what came when it was asked again; None: it was not to be"""

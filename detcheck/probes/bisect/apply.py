@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.op import replaceable
-from detcheck.probes.bisect import judge as culprits
-from detcheck.probes.bisect.transformers import LONE, Batch, Bisection
+from detcheck.probes.bisect.causes import causes
+from detcheck.probes.bisect.collect import LONE
+from detcheck.probes.bisect.facts import Facts, Stage
+from detcheck.probes.bisect.transformers import Batch, Bisection
 from detcheck.switch import batch_invariant
 
 
 def stages(
-    facts: dict[str, Any],
+    facts: Facts,
     engine: TransformersEngine,
     prompt: tuple[int, ...],
     batches: tuple[Batch, ...],
     decoded: int,
     trials: int,
-) -> list[dict[str, Any]]:
+) -> tuple[Stage, ...]:
     """What was found after each replacement, the state with none first."""
     replaced: list[str] = []
     made = [stage(facts, replaced)]
     while True:
-        wanted = [replaceable(kind["op"]) for kind in culprits.causes(facts)]
+        wanted = [replaceable(cause.kind.op) for cause in causes(facts)]
         following = next((name for name in wanted if name and name not in replaced), None)
         if following is None:
-            return made
+            return tuple(made)
         replaced.append(following)
         with batch_invariant(only=frozenset(replaced)):
             bisection = Bisection(engine, prompt, batches, decoded, trials, trials)
@@ -35,12 +35,8 @@ def stages(
         made.append(stage(facts, replaced))
 
 
-def stage(facts: dict[str, Any], replaced: list[str]) -> dict[str, Any]:
-    guilty = culprits.causes(facts)
-    logits = facts["logits"]
-    return {
-        "replaced": list(replaced),
-        "first": {name: guilty[0]["first"][name] for name in ("op", "path", "step")} if guilty else None,
-        "guilty": [f"{kind['op']} {kind['pattern']}" for kind in guilty],
-        "logits_equal": len({bits for found in logits.values() for bits in found}) == 1 and LONE in logits,
-    }
+def stage(facts: Facts, replaced: list[str]) -> Stage:
+    found, logits = causes(facts), facts.logits
+    first = {name: getattr(found[0].kind.first, name) for name in ("op", "path", "step")} if found else None
+    equal = len({bits for hashes in logits.values() for bits in hashes}) == 1 and LONE in logits
+    return Stage(tuple(replaced), first, tuple(f"{each.kind.op} {each.kind.pattern}" for each in found), equal)

@@ -15,9 +15,7 @@ from detcheck.probes.order.confirm import Confirmation
 from detcheck.probes.order.counting import NotASumError, read, through
 from detcheck.probes.order.sums import OpError, Place, Sums, bare, swapped
 from detcheck.summation.arithmetic import MANTISSA, cancelling
-from detcheck.summation.describe import words
-from detcheck.summation.fold import fold
-from detcheck.summation.tree import NotATreeError
+from detcheck.summation.tree import NotATreeError, Tree
 
 if TYPE_CHECKING:
     import torch
@@ -33,20 +31,20 @@ def orders(
     alone: Sequence[torch.Tensor],
     batch: Sequence[torch.Tensor],
     own: Sequence[Sequence[int]],
-) -> dict[str, str]:
-    """{"alone": ..., "batch": ...}: the tree of additions in words, of the prompt's rows alone and in the batch.
+) -> dict[str, Tree]:
+    """{"alone": ..., "batch": ...}: the tree of additions of the prompt's rows, alone and in the batch.
 
     `call(*tensors)` is the op with all that is no tensor as it was. The tensors are copies that masks are written into, of the same
     sizes, strides and alignment: the order follows these. `own`: of each dimension of the result in the batch, the prompt's own indices.
     """
-    said = {}
+    trees = {}
     for arm, tensors, at in (("alone", alone, [range(len(o)) for o in own]), ("batch", batch, own)):
         if any(0 in t.stride() and t.numel() for t in tensors):
             continue  # masks cannot be written to one number that stands for many
         asked = product(call, tensors, at) if op in PRODUCTS else total(call, tensors, at) if op in SUMS else None
         if asked and (found := ask(*asked)):
-            said[arm] = found
-    return said
+            trees[arm] = found
+    return trees
 
 
 def product(
@@ -92,10 +90,10 @@ def data(length: int, dtype: str) -> tuple[np.ndarray, np.ndarray, Confirmation]
     return values, factors, Confirmation(values, factors, dtype)
 
 
-def ask(sums: Sums, place: Place) -> str:
-    """The order of that place, in words with its hash; "" where it is not sure."""
+def ask(sums: Sums, place: Place) -> Tree | None:
+    """The order of that place; None where it is not sure."""
     if sums.dtype not in MANTISSA:
-        return ""
+        return None
     values, factors, confirmation = data(sums.length, sums.dtype)
     try:
         sums.multiply_by(factors)
@@ -103,5 +101,5 @@ def ask(sums: Sums, place: Place) -> str:
         tree, _ = read(sums, place, 0)
         facts = confirmation.checked(tree, sums, place, came)
     except (NotASumError, NotATreeError, OpError):
-        return ""
-    return f"{words(fold(tree))} ({tree.hash})" if facts.get("sure") else ""
+        return None
+    return tree if facts.sure else None

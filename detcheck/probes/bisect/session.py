@@ -7,11 +7,10 @@ the calls of modules (`vllm.py`).
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from detcheck.engine import Engine, Row
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
@@ -19,7 +18,8 @@ from detcheck.harness import prompts
 from detcheck.harness.engines import open_engine
 from detcheck.harness.model import OpenModel
 from detcheck.outcomes import digest_outcome
-from detcheck.probes.bisect import apply as _apply
+from detcheck.probes.bisect import apply
+from detcheck.probes.bisect.facts import Facts, Followed, to_json
 from detcheck.probes.bisect.from_run import LONGEST
 from detcheck.probes.bisect.options import SIZES, check
 from detcheck.probes.bisect.transformers import Batch, Bisection
@@ -27,6 +27,9 @@ from detcheck.probes.bisect.vllm import VllmBisection, Wave
 from detcheck.records import Condition, Observation, Outcome, Prompt, Schedule, Step, Traffic
 from detcheck.schedules.batches import Plan, compose, conditions
 from detcheck.spec import Spec
+
+if TYPE_CHECKING:
+    import torch
 
 REPEATS = 2  # calls of each arm of a test: more with --trials
 
@@ -114,7 +117,7 @@ class Bisect:
         try:
             with self._engine.running(case.kernels) as calls:
                 facts = self._facts(step)
-            text = json.dumps(facts, sort_keys=True)
+            text = to_json(facts)
             made = [replace(digest_outcome(text.encode()), text=text)]
         except (FailedError, OutOfMemoryError) as error:
             why = str(error)
@@ -126,32 +129,31 @@ class Bisect:
         )
         return [seen], made
 
-    def _facts(self, step: Step) -> dict[str, Any]:
-        repeats = max(REPEATS, self._spec.trials)
+    def _facts(self, step: Step) -> Facts:
+        repeats, own = max(REPEATS, self._spec.trials), self._own
         if self._engine.schedules_itself:
             lone, *waves = self._waves(step.input)
             looked = VllmBisection(self._engine, lone, tuple(waves), self._spec.trials, repeats)
-            looked.run()
-            return looked.facts() | {"control": looked.control()} | self._of_run()
-        prompt = self._model.prompts[step.input].token_ids + self._own.fed
-        batches = self._batches(step.input)
-        decoded = min(
-            self._own.decode, *(len(row) - 1 for batch in batches for row in batch.rows)
-        )  # a prefill comes first
-        asked = self._engine, prompt, batches, decoded, self._spec.trials
-        bisection = Bisection(*asked, repeats)
-        bisection.run()
-        facts = bisection.facts() | {"control": bisection.control()} | self._of_run()
-        return facts | ({"stages": _apply.stages(facts, *asked)} if self._own.apply else {})
+        else:
+            prompt = self._model.prompts[step.input].token_ids + own.fed
+            batches = self._batches(step.input)
+            shortest = min(len(row) for batch in batches for row in batch.rows)
+            asked = (
+                self._engine,
+                prompt,
+                batches,
+                min(own.decode, shortest - 1),
+                self._spec.trials,
+            )  # a prefill comes first
+            looked = Bisection(*asked, repeats)
+        looked.run()
+        facts = looked.facts()
+        followed = Followed(own.condition, len(own.fed), LONGEST) if own.run else None
+        facts = replace(facts, control=looked.control(), of_run=followed)
+        return replace(facts, stages=apply.stages(facts, *asked)) if own.apply else facts
 
-    def _of_run(self) -> dict[str, Any]:
-        """What a run found to differ, and what of it is followed."""
-        own = self._own
-        followed = {"condition": own.condition, "tokens": len(own.fed), "most": LONGEST}
-        return {"of_run": followed} if own.run else {}
 
-
-def refuse_compiled(model: Any) -> None:
+def refuse_compiled(model: torch.nn.Module) -> None:
     """Raises FailedError for a model under torch.compile: its ops are fused, and there is nothing to name."""
     for name, module in model.named_modules():
         if getattr(module, "_compiled_call_impl", None) is not None or type(module).__name__ == "OptimizedModule":

@@ -6,23 +6,26 @@ place is put side by side, row by row: vLLM may compute them in other steps.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from detcheck.bits import furthest, patterns
 from detcheck.engine import Row
 from detcheck.engines.vllm.calls import Call
 from detcheck.engines.vllm.engine import VllmEngine
 from detcheck.engines.vllm.messages import Look, Request
 from detcheck.errors import FailedError
-from detcheck.probes.bisect.judge import arms
-from detcheck.probes.bisect.transformers import LONE, MOST_EVIDENCE, named, pattern
+from detcheck.probes.bisect.collect import LONE, Kinds, evidence, named
+from detcheck.probes.bisect.facts import AGAIN, IN_THE_RUN, BatchForm, Control, Evidence, Facts, Site, TensorForm, arms
+from detcheck.reason import Reason
+from detcheck.replay import Difference, apart
 
 OP = "vllm::"
+Place = tuple[str, int, int]
+"""of a row: (path of the module, visit, position in the prompt)"""
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,10 @@ class VllmBisection:
     repeats: int
     alone: list[Call] = field(default_factory=list)
     """of the first lone run"""
-    rows: dict[tuple[str, int, int], dict[int, dict[str, list[int]]]] = field(
+    rows: dict[Place, dict[int, dict[str, list[int]]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     )
-    """(path, visit, position) -> what went in -> condition -> what came out, a hash each time"""
+    """place -> what went in -> condition -> what came out, a hash each time"""
     tested: dict[str, list[Call]] = field(default_factory=dict)
     logits: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     last: np.ndarray = field(default_factory=lambda: np.empty(0))
@@ -88,91 +91,83 @@ class VllmBisection:
             raise FailedError(f"{self.engine.name} has no LogitsProcessor, so that its logits cannot be followed")
         return calls, made
 
-    def control(self) -> dict[str, Any]:
+    def control(self) -> Control | None:
         """One module's last row comes out one ulp off: is that call named, and what becomes of it at the logits?
 
         And what are the logits where no module is looked at?
         """
         weighed = next((c for c in self.alone if c.inner and None not in c.after and "Linear" in c.op), None)
         if weighed is None:
-            return {}
+            return None
         calls, logits = self._seen(self.lone, lone=True, nudge=weighed.path)
         known, orders = by_row(self.alone), {(c.path, c.visit, at): c.order for c in calls for at in c.positions}
-        guilty = [
+        differing = [
             (orders[place], place[0])
             for place, (before, after) in by_row(calls).items()
             if None not in (before, after) and known[place][0] == before and known[place][1] not in (None, after)
         ]
-        a, b = patterns(self.last), patterns(logits[0])
+        change = apart(self.last, logits[0], "float32")
         untraced = {w.name: self._seen(w, True, only_logits=True)[1] for w in (self.lone, self.batches[-1])}
-        return {
-            "op": OP + weighed.op,
-            "path": weighed.path,
-            "untraced": {name: named(np.concatenate(logits)) for name, logits in untraced.items()},
-            "named": bool(guilty) and min(guilty)[1] == weighed.path,
-            "elements": len(a),
-            "changed": int((a != b).sum()),
-            "max_ulp": furthest(a, b, "float32")[0] if (a != b).any() else 0.0,
-        }
+        return Control(
+            OP + weighed.op,
+            weighed.path,
+            bool(differing) and min(differing)[1] == weighed.path,
+            change.elements,
+            change.differing,
+            change.max_ulp or 0.0,
+            {name: named(np.concatenate(logits)) for name, logits in untraced.items()},
+        )
 
-    def facts(self) -> dict[str, Any]:
-        """All that judging needs, as JSON values."""
-        kinds: dict[tuple[str, str], dict[str, Any]] = {}
-        untested: Counter[str] = Counter()
-        tests: dict[tuple[str, int, int], list[tuple[str, Call]]] = defaultdict(list)
-        lone = {(c.path, c.visit, at): c for c in self.alone for at in c.positions}
+    def facts(self) -> Facts:
+        """All that judging needs."""
+        untested, others, tests = self._tests()
+        kinds = Kinds()
+        for call in self.alone:
+            op = f"{OP}{call.op}" if call.inner else f"module {call.op}"
+            places = [(call.path, call.visit, at) for at in call.positions]
+            asked = [test for place in places for test in tests[place]]
+            compared = bool(asked) or any(len(w) > 1 for p in places for w in self.rows[p].values())
+            found = self._evidence(call, places, asked)
+            site = functools.partial(self._site, op, call, asked, found)
+            kinds.add(op, call.path, not call.inner, compared, bool(asked), [each for each, _ in found], site)
+        return Facts(
+            tuple(BatchForm(w.name, len(w.rows), w.slot, 0) for w in self.batches),
+            len(self.lone.rows[0].prompt),
+            self.lone.max_tokens - 1,
+            self.trials,
+            self.repeats,
+            kinds.made(),
+            tuple(untested.items()),
+            {},
+            dict(others),
+            {name: tuple(hashes) for name, hashes in self.logits.items()},
+        )
+
+    def _tests(self) -> tuple[Counter[Reason], Counter[str], dict[Place, list[tuple[str, Call]]]]:
+        """(why calls were not asked again, modules without a counterpart, place of a lone call -> (condition, call in it))"""
+        untested: Counter[Reason] = Counter()
         others: Counter[str] = Counter()
+        tests: dict[Place, list[tuple[str, Call]]] = defaultdict(list)
+        lone = {(c.path, c.visit, at) for c in self.alone for at in c.positions}
         for name, calls in self.tested.items():
             for call in calls:
-                untested[call.untested] += bool(call.untested)
+                if call.replayed and call.replayed.untested:
+                    untested[call.replayed.untested] += 1
                 counterpart = next((k for at in call.positions if (k := (call.path, call.visit, at)) in lone), None)
                 if counterpart is None:
                     others[call.op] += 1
-                elif call.batch:
+                elif call.replayed and call.replayed.batch:
                     tests[counterpart].append((name, call))
-        for call in self.alone:
-            op = f"{OP}{call.op}" if call.inner else f"module {call.op}"
-            kind = kinds.setdefault((op, pattern(call.path)), fresh(op, call))
-            places = [(call.path, call.visit, at) for at in call.positions]
-            asked = [test for place in places for test in tests[place]]
-            kind["calls"] += 1
-            kind["tested"] += bool(asked)
-            kind["compared"] += bool(asked) or any(len(w) > 1 for p in places for w in self.rows[p].values())
-            for evidence, seen in self._evidence(call, places, asked):
-                kind["guilty"].append(evidence)
-                details = seen.details if seen else {}
-                first = kind["first"]
-                if not first or ("differing" in details and "differing" not in first):
-                    kind["first"] = place_of(op, call, seen) | details
-        for kind in kinds.values():
-            shown = next((e for e in kind["guilty"] if "at" in e), None)
-            if shown and "differing" not in kind["first"]:
-                kind["first"] |= self._apart(shown)
-            for each in kind["guilty"]:
-                each.pop("at", None)
-            kind["guilty_calls"] = len({e["order"] for e in kind["guilty"]})
-            kind["guilty"] = sorted(kind["guilty"], key=lambda e: e["order"])[:MOST_EVIDENCE]
-        return {
-            "batches": [{"name": w.name, "rows": len(w.rows), "slot": w.slot, "padding": 0} for w in self.batches],
-            "tokens": len(self.lone.rows[0].prompt),
-            "decoded": self.lone.max_tokens - 1,
-            "trials": self.trials,
-            "repeats": self.repeats,
-            "kinds": [kind for kind in kinds.values() if not kind["module"] or kind["guilty"]],
-            "untested": {why: n for why, n in untested.items() if why},
-            "only_alone": {},
-            "only_in_batches": dict(others),
-            "logits": dict(self.logits),
-        }
+        return untested, others, tests
 
     def _evidence(
-        self, call: Call, places: Sequence[tuple[str, int, int]], asked: Sequence[tuple[str, Call]]
-    ) -> list[tuple[dict[str, Any], Call | None]]:
+        self, call: Call, places: Sequence[Place], asked: Sequence[tuple[str, Call]]
+    ) -> list[tuple[Evidence, Place | None]]:
         """Outputs of the same inputs that are not all the same: of both arms, and the first row that shows it in each condition."""
-        found: list[tuple[dict[str, Any], Call | None]] = [
-            (evidence(call, name, "again", seen.alone, seen.batch), seen)
+        found: list[tuple[Evidence, Place | None]] = [
+            (evidence(call.order, name, AGAIN, seen.replayed.alone, seen.replayed.batch), None)
             for name, seen in asked
-            if len({*seen.alone, *seen.batch}) > 1
+            if seen.replayed.differs
         ]
         shown: set[str] = set()
         for place in places:
@@ -182,22 +177,33 @@ class VllmBisection:
                     alone, batch = (lone, came) if name != LONE else (lone, [])
                     if name not in shown and any(arms(alone, batch)):
                         shown.add(name)
-                        seen = next((s for n, s in asked if n == name), None)
-                        found.append((evidence(call, name, "in the run", alone, batch) | {"at": place}, seen))
+                        found.append((evidence(call.order, name, IN_THE_RUN, alone, batch), place))
         return found
 
-    def _apart(self, shown: dict[str, Any]) -> dict[str, Any]:
+    def _site(
+        self, op: str, call: Call, asked: Sequence[tuple[str, Call]], found: Sequence[tuple[Evidence, Place | None]]
+    ) -> Site:
+        """Of a call that is a cause. How far apart its results are is asked with two more runs, where no replay shows it."""
+        differing = [seen for _, seen in asked if seen.replayed.differs]
+        seen = next((s for s in differing if s.replayed.difference), differing[0] if differing else call)
+        site = Site(call.order, op, call.path, call.step, "", forms(call), forms(seen), seen.source)
+        if replayed := seen.replayed:
+            by = "layout" if replayed.starts_at == 1 else ""
+            site = replace(site, difference=replayed.difference, starts_at=replayed.starts_at, starts_by=by)
+        rows = [(each.condition, place) for each, place in found if place]
+        return replace(site, difference=self._apart(*rows[0])) if rows and not site.difference else site
+
+    def _apart(self, condition: str, place: Place) -> Difference | None:
         """How far a row is from its own in another run: both run again, and the row is kept this time."""
-        waves = [self.lone, next((w for w in self.batches if w.name == shown["condition"]), self.lone)]
-        kept = [self.engine.look(Look(w.request, n == 0, keep=shown["at"]))[2] for n, w in enumerate(waves)]
+        waves = [self.lone, next((w for w in self.batches if w.name == condition), self.lone)]
+        kept = [self.engine.look(Look(w.request, n == 0, keep=place))[2] for n, w in enumerate(waves)]
         if None in kept or not (kept[0][0] != kept[1][0]).any():
-            return {}  # noise, and this time there was none
+            return None  # noise, and this time there was none
         (a, dtype), (b, _) = kept
-        ulp, absolute = furthest(patterns(a), patterns(b), dtype) if a.dtype.itemsize > 1 else (None, None)
-        return {"elements": a.size, "differing": int((a != b).sum()), "max_ulp": ulp, "max_abs": absolute}
+        return apart(a, b, dtype)
 
 
-def by_row(calls: Sequence[Call]) -> dict[tuple[str, int, int], tuple[int | None, int | None]]:
+def by_row(calls: Sequence[Call]) -> dict[Place, tuple[int | None, int | None]]:
     """(path, visit, position) -> hashes of what went in and came out, the last time where a row was computed again."""
     rows = {}
     for c in calls:
@@ -205,19 +211,5 @@ def by_row(calls: Sequence[Call]) -> dict[tuple[str, int, int], tuple[int | None
     return rows
 
 
-def evidence(call: Call, condition: str, how: str, alone: Sequence[int], batch: Sequence[int]) -> dict[str, Any]:
-    """Bits are numbered: equal numbers are equal bits."""
-    numbers = {bits: n for n, bits in enumerate(dict.fromkeys((*alone, *batch)))}
-    arms_of = {"alone": [numbers[b] for b in alone], "batch": [numbers[b] for b in batch]}
-    return {"order": call.order, "condition": condition, "how": how} | arms_of
-
-
-def fresh(op: str, call: Call) -> dict[str, Any]:
-    numbers = {"calls": 0, "compared": 0, "tested": 0, "guilty_calls": 0}
-    return {"op": op, "pattern": pattern(call.path), "module": not call.inner, "guilty": [], "first": {}} | numbers
-
-
-def place_of(op: str, call: Call, seen: Call | None) -> dict[str, Any]:
-    inputs = {"alone": call.forms, "batch": (seen or call).forms}
-    about = {"order": call.order, "op": op, "path": call.path, "step": call.step, "weight": "", "inputs": inputs}
-    return about | ({"source": seen.source} if seen and seen.source else {})
+def forms(call: Call) -> tuple[TensorForm, ...]:
+    return tuple(TensorForm(form.shape, form.dtype, form.strides) for form in call.forms)

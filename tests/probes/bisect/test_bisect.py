@@ -15,13 +15,15 @@ from detcheck import runner
 from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.engines.transformers.logits import forward
 from detcheck.probes.bisect import describe as culprit_words
-from detcheck.probes.bisect import judge as culprits
+from detcheck.probes.bisect import facts
 from detcheck.probes.bisect import orders as culprit_order
 from detcheck.probes.bisect import session as bisect
+from detcheck.probes.bisect.causes import causes
+from detcheck.probes.bisect.collect import pattern
+from detcheck.probes.bisect.judge import in_words
 from detcheck.probes.bisect.options import Options
 from detcheck.probes.bisect.rows import Dim, Layout, Part, explanations, like_the_others, matching, part
 from detcheck.probes.bisect.session import Bisect
-from detcheck.probes.bisect.transformers import pattern
 from detcheck.spec import Kernels, Spec
 from detcheck.verdict import Verdict
 
@@ -71,7 +73,7 @@ def at(there, op, path):
     ],
 )
 def test_arms(alone, batch, found):
-    assert culprits.arms(alone, batch) == found
+    assert facts.arms(alone, batch) == found
 
 
 def test_what_explains_a_dimension():
@@ -221,7 +223,7 @@ def test_nobody_is_accused_where_sizes_are_alike(llama, seed):
         llama,
     )
     _, (outcome,) = probe.observe(probe.subject.schedule.steps[0])
-    assert not culprits.causes(json.loads(outcome.text))
+    assert not causes(facts.from_json(outcome.text))
 
 
 def test_an_op_that_refuses_sizes_between_is_guilty_all_the_same(llama, monkeypatch):
@@ -381,10 +383,11 @@ def test_an_order_is_said_of_sums_and_of_products_in_groups():
         terms = [a[..., k : k + 1] * b[..., k : k + 1, :] for k in range(a.shape[2])]
         return bias + order_kernels.chain(terms[:: 1 if a.shape[0] == 1 else -1])
 
-    said = culprit_order.orders("aten::sum", total, [x], [in_batch], own)
+    trees = culprit_order.orders("aten::sum", total, [x], [in_batch], own)
+    said = {arm: in_words(tree) for arm, tree in trees.items()}
     assert said["alone"].startswith("sequential (") and said["batch"].startswith("reversed: ")
     groups = [[torch.ones(1), torch.ones(n, 5, 24), torch.ones(n, 24, 16)] for n in (1, 4)]
-    assert culprit_order.orders("aten::baddbmm", products, *groups, own) == said
+    assert culprit_order.orders("aten::baddbmm", products, *groups, own) == trees
     assert culprit_order.orders("aten::mean", lambda x: x.amax(-1), [x], [in_batch], own) == {}
     over_rows = lambda x: x.sum(1)  # noqa: E731
     assert culprit_order.orders("aten::sum", over_rows, [x], [in_batch], [range(2, 3), range(24)]) == {}
@@ -492,7 +495,7 @@ def test_the_guilty_are_named_in_prompts_of_few_tokens(llama, prompt, op):
     )
     with Planted(llama._model, [Fault(place, "batch", 2)]).planted():
         _, (outcome,) = probe.observe(probe.subject.schedule.steps[0])
-    assert (op, culprits.causes(json.loads(outcome.text))[0]["op"]) == (op, op)
+    assert causes(facts.from_json(outcome.text))[0].kind.op == op
 
 
 def test_an_op_of_another_library_is_judged_whatever_its_name(llama, monkeypatch):

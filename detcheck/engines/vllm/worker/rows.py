@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
 
-from detcheck.tensors import row_digests, same_form
+from detcheck.tensors import same_form
 
 DIRECTIONS = 3  # of a position, where it has several: time, height, width
 
@@ -93,10 +93,6 @@ def mapped(value: Any, change: Callable[[int, torch.Tensor], torch.Tensor]) -> A
 def plain(leaf: Any) -> bool:
     """Whether it can be given to a call of fewer rows as it is, or cut."""
     return leaf is None or isinstance(leaf, (torch.Tensor, torch.nn.Module, bool, int, float, str))
-
-
-def digest(tensors: Sequence[torch.Tensor]) -> int:
-    return hash(tuple(row_digests(t.reshape(1, -1)) for t in tensors))
 
 
 def nudge(own: Own, out: Any) -> None:

@@ -18,8 +18,8 @@ import torch
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 
 from detcheck.coverage import uncounted
-from detcheck.engines.vllm.calls import Call
-from detcheck.engines.vllm.worker.arms import SAMPLER, Arms
+from detcheck.engines.vllm.calls import ArgumentForm, Call
+from detcheck.engines.vllm.worker.module_call import SAMPLER, ModuleCall, source
 from detcheck.engines.vllm.worker.rows import Own, leaves, mapped, nudge, own_rows
 from detcheck.engines.vllm.worker.scheduler import KEY
 from detcheck.tensors import ALIGNED, integers, row_digests, same_form
@@ -136,9 +136,9 @@ class Trace:
                 if given is not None:
                     self._asking = True
                     try:
-                        Arms(call, module, given, self._own, name in self._stateful, self._offsets).ask(
-                            out, self._repeats
-                        )
+                        asked = ModuleCall(call, module, given, self._own, name in self._stateful, self._offsets)
+                        call.replayed = asked.replayed(out, self._repeats)
+                        call.source = source(module) if call.replayed.differs else ""
                     finally:
                         self._asking = False
 
@@ -147,7 +147,7 @@ class Trace:
             module.register_forward_hook(leave, with_kwargs=True),
         ]
 
-    def _rows(self, found: Sequence[Any], everything: bool) -> tuple[list[int], list[int | None], list[dict[str, Any]]]:
+    def _rows(self, found: Sequence[Any], everything: bool) -> tuple[list[int], list[int | None], list[ArgumentForm]]:
         """(positions, a hash a row, forms) of the tensors among these. `everything`: not the floating-point numbers alone."""
         own, parts, whole, forms = self._own, [], [], []
         for place, leaf in enumerate(found):
@@ -161,16 +161,8 @@ class Trace:
                 whole.append(row_digests(leaf.reshape(1, -1)))
             else:
                 parts.append(row_digests(rows.reshape(len(rows), -1)))
-            forms.append(
-                {
-                    "shape": list(leaf.shape),
-                    "dtype": str(leaf.dtype).removeprefix("torch."),
-                    "strides": list(leaf.stride()),
-                    "weight": "",
-                    "place": place,
-                    "offset": leaf.data_ptr() % ALIGNED,
-                }
-            )
+            dtype, offset = str(leaf.dtype).removeprefix("torch."), leaf.data_ptr() % ALIGNED
+            forms.append(ArgumentForm(tuple(leaf.shape), dtype, tuple(leaf.stride()), place, offset))
         lengths = {len(part) for part in parts}
         every = list(own.positions)
         rows = every if lengths == {len(every)} else every[-1:]
@@ -193,10 +185,10 @@ class Trace:
         """Copies of what went in, where the call will be asked again: it may write into them."""
         if self._lone:
             for form in call.forms:
-                self._offsets[call.path, call.visit, form["place"]] = form["offset"]
+                self._offsets[call.path, call.visit, form.place] = form.offset
         if not self._test or call.path not in self._inner or self._lone:
             return None
-        form = call.path, call.visit, len(call.positions), tuple(tuple(f["shape"]) for f in call.forms)
+        form = call.path, call.visit, len(call.positions), tuple(form.shape for form in call.forms)
         if form in self._done:
             return None
         self._done.add(form)
