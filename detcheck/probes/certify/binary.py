@@ -16,18 +16,20 @@ from detcheck.probes.certify.compile import Built
 MATRIX = r"\b(?:HMMA|HGMMA|IMMA|QGMMA|DMMA|UTC\w*MMA)\b|v_mfma_\w+|v_wmma_\w+"
 
 
-def facts(built: Iterable[Built]) -> dict[str, object]:
-    """The most registers a thread has, the most of it that spilled and the most shared memory, and matrix instructions with how
-    often they stand in the code. Each distinct binary is read once: a tool takes half a second. What it did not say is 0."""
+def read(built: Iterable[Built]) -> tuple[int, int, dict[str, int]]:
+    """The most registers a thread has, the most of it that spilled, and matrix instructions with how often they stand in the code.
+
+    Each distinct binary is read once: a tool takes half a second. What it did not say is 0.
+    """
     distinct = {each.digest: each for each in built}.values()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        read = list(pool.map(lambda each: amd(each.assembly) if each.assembly else nvidia(each.binary), distinct))
+        said = list(pool.map(lambda each: amd(each.assembly) if each.assembly else nvidia(each.binary), distinct))
     most: dict[str, int] = {}
-    for _, instructions in read:
+    for _, instructions in said:
         for name, number in instructions.items():
             most[name] = max(number, most.get(name, 0))
-    numbers = {name: max((n.get(name, 0) for n, _ in read), default=0) for name in ("registers", "spills")}
-    return {**numbers, "instructions": dict(sorted(most.items()))}
+    registers, spills = (max((n.get(name, 0) for n, _ in said), default=0) for name in ("registers", "spills"))
+    return registers, spills, dict(sorted(most.items()))
 
 
 def amd(assembly: str) -> tuple[dict[str, int], Counter[str]]:

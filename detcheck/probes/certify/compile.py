@@ -15,6 +15,7 @@ from typing import Any
 
 from detcheck.hashes import content_hash
 from detcheck.op import Signature
+from detcheck.reason import Reason
 
 TARGETS = {
     "sm_80": ("cuda", 80, 32),
@@ -157,6 +158,10 @@ def named(values: Mapping[str, object]) -> str:
 class CannotAskError(Exception):
     """A heuristic needs more than numbers to answer."""
 
+    def __init__(self, why: Reason) -> None:
+        super().__init__(why)
+        self.why = why
+
 
 class Watched(dict[str, object]):
     """Arguments that remember which of them were looked at."""
@@ -199,9 +204,8 @@ def heuristic_values(
             try:
                 made[name] = rule(watched)
             except Exception as error:  # it is foreign and may raise anything
-                raise CannotAskError(
-                    f"the heuristic for {name} cannot be asked with numbers alone ({type(error).__name__}: {error})"
-                ) from error
+                why = Reason("heuristic_unasked", {"name": name, "error": type(error).__name__, "text": str(error)})
+                raise CannotAskError(why) from error
             looked.setdefault(name, set()).update(watched.seen & set(signature.batch))
         if made not in found:
             found.append(made)
@@ -253,9 +257,10 @@ def settings(lines: bool) -> Iterator[None]:
                     os.environ[name] = value
 
 
-def digests(built: Sequence[Built]) -> dict[str, dict[str, list[str]]]:
+def digests(built: Sequence[Built]) -> dict[str, dict[str, tuple[str, ...]]]:
     """Variant of the kernel -> digest of a binary -> the forms that give it."""
-    made: dict[str, dict[str, list[str]]] = {}
+    made: dict[str, dict[str, tuple[str, ...]]] = {}
     for each in built:
-        made.setdefault(each.form.variant, {}).setdefault(each.digest, []).append(each.form.label)
+        of = made.setdefault(each.form.variant, {})
+        of[each.digest] = (*of.get(each.digest, ()), each.form.label)
     return made

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from detcheck.blocks import Block, Facts, Text, Totals
 from detcheck.finding import Finding
+from detcheck.probes.certify.facts import Certificate
 from detcheck.probes.certify.judge import in_words
 from detcheck.text import visible
 from detcheck.verdict import Verdict
@@ -19,25 +18,27 @@ ADVICE = {
 
 
 def describe(finding: Finding) -> tuple[Block, ...]:
-    facts, advice = finding.evidence.get("certificate"), ADVICE.get(finding.verdict, "")
-    read = (Totals(summary(facts)), Facts(tuple(lines(facts)))) if facts else ()
+    certificate, advice = finding.detail, ADVICE.get(finding.verdict, "")
+    read: tuple[Block, ...] = ()
+    if isinstance(certificate, Certificate):
+        read = (Totals(summary(certificate)), Facts(tuple(lines(certificate))))
     return (*read, Text((advice,))) if advice else read
 
 
-def summary(facts: Mapping[str, object]) -> str:
+def summary(certificate: Certificate) -> str:
     """The compiled kernel in a line."""
-    binaries = ", ".join(digest[:12] for each in facts["binaries"].values() for digest in each)
-    instructions = ", ".join(f"{n} {name}" for name, n in facts["instructions"].items()) or "no matrix instructions"
-    spills = f"{facts['spills']} bytes spilled" if facts["spills"] else "nothing spilled"
-    return f"{facts['registers']} registers, {spills}, {facts['shared_bytes']} bytes of shared memory, {instructions}; binary {binaries}"
+    binaries = ", ".join(digest[:12] for each in certificate.binaries.values() for digest in each)
+    instructions = ", ".join(f"{n} {name}" for name, n in certificate.instructions.items()) or "no matrix instructions"
+    spills = f"{certificate.spills} bytes spilled" if certificate.spills else "nothing spilled"
+    return (
+        f"{certificate.registers} registers, {spills}, {certificate.shared_bytes} bytes of shared memory, {instructions}; "
+        f"binary {binaries}"
+    )
 
 
-def lines(certificate: Mapping[str, object]) -> list[str]:
+def lines(certificate: Certificate) -> list[str]:
     """What was read of a compiled kernel, a fact a line."""
-    flags = ", ".join(f"{name} {value}" for name, value in sorted(certificate["flags"].items()))
-    found = certificate["found"]
+    flags = ", ".join(f"{name} {value}" for name, value in sorted(certificate.flags.items()))
+    found, binaries = certificate.found, sum(map(len, certificate.binaries.values()))
     against = [f"against it: {visible(in_words(f))}" for f in found] if len(found) > 1 else []
-    return [
-        *against,
-        f"forms of a launch: {certificate['forms']}, different binaries: {sum(map(len, certificate['binaries'].values()))}; {visible(flags)}",
-    ]
+    return [*against, f"forms of a launch: {certificate.forms}, different binaries: {binaries}; {visible(flags)}"]

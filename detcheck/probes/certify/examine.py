@@ -1,4 +1,4 @@
-"""Everything that is known of a kernel on a target without running it, as plain facts. `judge.py` judges them."""
+"""Everything that is known of a kernel on a target without running it, as facts. `judge.py` judges them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from detcheck.op import Signature
-from detcheck.probes.certify.binary import facts
+from detcheck.probes.certify.binary import read
 from detcheck.probes.certify.compile import (
     FLAGS,
     SHARED,
@@ -18,39 +18,35 @@ from detcheck.probes.certify.compile import (
     forms,
     heuristic_values,
 )
-from detcheck.probes.certify.masking import crooked, objection, outermost
+from detcheck.probes.certify.facts import Certificate, Found
+from detcheck.probes.certify.masking import Objection, crooked, objection, outermost
 from detcheck.probes.certify.structure import skeleton
-from detcheck.probes.certify.taint.analysis import Found, Pass
+from detcheck.probes.certify.taint.analysis import Against, Pass
+from detcheck.probes.certify.taint.lattice import listed
 from detcheck.probes.certify.ttir import Function, UnreadableError, parse
-
-OWN_KEYS = (
-    "which keys a row sees is its own matter, and the loop over keys leaves none of them out; what is masked adds nothing as long as all "
-    "numbers are finite"
-)
+from detcheck.reason import Reason
 
 
-def certify(wrapped: Wrapped, signature: Signature, dtype: str, target: str) -> dict[str, object]:
+def certify(wrapped: Wrapped, signature: Signature, dtype: str, target: str) -> Certificate:
     """The facts of one kernel on one target. Raises whatever Triton dies of where it cannot be compiled."""
     import triton
 
+    found: list[Found] = []
     try:
         asked = list(forms(wrapped, signature, dtype))
     except CannotAskError as error:
-        asked, cannot = [], str(error)
+        asked = []
+        found.append(Found(False, error.why))
     built = build(wrapped, asked, target)
-    found: dict[tuple[str, str, int], dict[str, object]] = {}
-    trusted = [f"{', '.join(signature.aligned)}: only passed aligned to 16 bytes"] if signature.aligned else []
-    trusted += signature.trusted
+    trusted = [Reason("aligned", {"pointers": ", ".join(signature.aligned)})] if signature.aligned else []
+    trusted += [Reason("declared", {"text": text}) for text in signature.trusted]
     skeletons: dict[str, set[object]] = {}
     for _, same in itertools.groupby(sorted(built, key=lambda b: b.ttir), key=lambda b: b.ttir):
         forms_of = list(same)
         try:
             function = parse(forms_of[0].ttir)
         except UnreadableError as error:
-            what = (
-                f"Triton {triton.__version__}'s intermediate code is not as this version of detcheck knows it: {error}"
-            )
-            found[what, "", 0] = {"refutes": False, "what": what, "file": "", "line": 0}
+            found.append(Found(False, Reason("unreadable", {"triton": triton.__version__}), more=error.why))
             continue
         for variant in {b.form.variant for b in forms_of}:
             skeletons.setdefault(variant, set()).add(skeleton(function))
@@ -62,97 +58,86 @@ def certify(wrapped: Wrapped, signature: Signature, dtype: str, target: str) -> 
             if excuse:
                 trusted.append(excuse)
             else:
-                found[each.what, each.place.file, each.place.line] = said(each)
-    if built:
-        found |= {(f["what"], "", 0): f for f in choices(wrapped, signature, built, skeletons)}
-    else:
-        found[cannot, "", 0] = {"refutes": False, "what": cannot, "file": "", "line": 0}
+                found.append(each)
+    found += choices(wrapped, signature, built, skeletons) if built else ()
     largest = max((b.shared_bytes for b in built), default=0)
     if largest > SHARED[target]:
-        what = f"it needs {largest} bytes of shared memory, and {target} has {SHARED[target]}"
-        found[what, "", 0] = {"refutes": False, "what": what, "file": "", "line": 0}
-    return {
-        "target": target,
-        "forms": len(built),
-        "binaries": digests(built),
-        "found": sorted(found.values(), key=lambda f: (not f["refutes"], f["file"], f["line"])),
-        "trusted": list(dict.fromkeys(trusted)),
-        "flags": {**{k: str(v) for k, v in FLAGS.items()}, "triton": triton.__version__} | options(built),
-        "shared_bytes": largest,
-        **facts(built),
-    }
+        why = Reason("too_much_shared", {"needed": largest, "target": target, "has": SHARED[target]})
+        found.append(Found(False, why))
+    registers, spills, instructions = read(built)
+    return Certificate(
+        target,
+        len(built),
+        digests(built),
+        tuple(sorted(dict.fromkeys(found), key=lambda f: (not f.refutes, f.file, f.line))),
+        tuple(dict.fromkeys(trusted)),
+        {**{k: str(v) for k, v in FLAGS.items()}, "triton": triton.__version__} | options(built),
+        registers,
+        spills,
+        instructions,
+        largest,
+    )
 
 
-def examined(function: Function, signature: Signature) -> Iterable[tuple[Found, str]]:
+def examined(function: Function, signature: Signature) -> Iterable[tuple[Found, Reason | None]]:
     """What speaks against it, each with what excuses it: attention's rule, where it was declared and holds."""
     walker, everything = Pass(signature), list(function.walk())
     for each in walker.run(function):
         if not signature.masked_tail or each.rule is None:
-            yield each, ""
+            yield stands(each), None
             continue
         loop = outermost(each.rule, everything)
         if loop.name != "scf.for":
-            yield Found(each.refutes, f"{each.what}, and it is not in a loop over keys", each.place), ""
+            yield stands(each, Objection(True, Reason("no_loop_over_keys"))), None
         elif against := objection(loop, walker.marks, everything):
-            yield Found(each.refutes and against.refutes, f"{each.what}, and {against.why}", each.place), ""
+            yield stands(each, against), None
         elif names := crooked(loop, walker.marks):
-            yield (
-                Found(False, f"which keys a row sees follows {names} in a way that is not a plain offset", loop.place),
-                "",
-            )
+            why = Reason("keys_crooked", {"batch": names})
+            yield Found(False, why, loop.place.file, loop.place.line), None
         else:
-            yield each, OWN_KEYS
+            yield stands(each), Reason("own_keys")
+
+
+def stands(against: Against, rule: Objection | None = None) -> Found:
+    """As it is stored. `rule`: what is against attention's rule, which was declared."""
+    refutes = against.refutes and (rule is None or rule.refutes)
+    return Found(refutes, against.why, against.place.file, against.place.line, rule.why if rule else None)
 
 
 def choices(
     wrapped: Wrapped, signature: Signature, built: Sequence[Built], skeletons: dict[str, set[object]]
-) -> Iterable[dict[str, object]]:
+) -> Iterable[Found]:
     """What the launcher, an autotuner or a heuristic chooses among, where that changes the order or may."""
-    place = where(wrapped)
+    code = wrapped.kernel.fn.__code__
+    place = code.co_filename, code.co_firstlineno
     for name in sorted(set(signature.constexprs) & set(signature.batch)):
         if not isinstance(signature.constexprs[name], tuple):
-            what = f"{name} follows the batch and is a constexpr, and the signature gives only one of its values"
-            yield {"refutes": False, "what": what, **place}
+            yield Found(False, Reason("one_value", {"name": name}), *place)
     fixed = {n: v[0] if isinstance(v, tuple) else v for n, v in signature.constexprs.items()}
     tuned = wrapped.configs[0].kwargs if wrapped.configs else {}
     rules, looked = heuristic_values(wrapped, signature, fixed | tuned)
     for name, asked in looked.items():
         if len(rules) == 1 and asked:
-            what = f"the heuristic for {name} looks at {' and '.join(sorted(asked))}, and gave the same at every size that was tried"
-            yield {"refutes": False, "what": what, **place}
+            yield Found(False, Reason("heuristic_looks", {"name": name, "batch": listed(asked)}), *place)
     chosen = list(dict.fromkeys(b.form.chosen for b in built if b.form.chosen))
     if not chosen:
         return
+    orders = "; ".join(chosen)
     keyed = sorted(set(wrapped.keys) & set(signature.batch))
     by_batch = bool(keyed or (set(signature.constexprs) & set(signature.batch)) or varying_heuristics(wrapped, chosen))
-    who = f"autotune, keyed on {', '.join(keyed)}," if keyed else "autotune" if wrapped.configs else "the launch"
-    unlike = any(len(found) > 1 for found in skeletons.values())
-    if unlike and by_batch:
-        yield {
-            "refutes": True,
-            "what": f"{who} chooses by the batch among orders of adding: {'; '.join(chosen)}",
-            **place,
-        }
-    elif unlike:
-        why = (
-            "by how long each took, which another process may measure otherwise"
-            if wrapped.configs
-            else "among orders of adding"
-        )
-        yield {"refutes": False, "what": f"{who} chooses {why}: {'; '.join(chosen)}", **place}
+    if not any(len(found) > 1 for found in skeletons.values()):
+        return
+    if keyed:
+        why = Reason("keyed_by_batch", {"keys": ", ".join(keyed), "chosen": orders})
+    elif wrapped.configs:
+        why = Reason("tuned_by_batch", {"chosen": orders}) if by_batch else Reason("tuned_by_time", {"chosen": orders})
+    else:
+        why = Reason("launched_by_batch", {"chosen": orders}) if by_batch else Reason("launched", {"chosen": orders})
+    yield Found(by_batch, why, *place)
 
 
 def varying_heuristics(wrapped: Wrapped, chosen: Sequence[str]) -> bool:
     return any(f"{name}=" in each for name in wrapped.heuristics for each in chosen)
-
-
-def where(wrapped: Wrapped) -> dict[str, object]:
-    code = wrapped.kernel.fn.__code__
-    return {"file": code.co_filename, "line": code.co_firstlineno}
-
-
-def said(found: Found) -> dict[str, object]:
-    return {"refutes": found.refutes, "what": found.what, "file": found.place.file, "line": found.place.line}
 
 
 def options(built: Sequence[Built]) -> dict[str, str]:

@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from detcheck.probes.certify.taint.control import whole_steps
-from detcheck.probes.certify.taint.lattice import Mark, placed
+from detcheck.probes.certify.taint.lattice import Mark, listed, placed
 from detcheck.probes.certify.taint.reductions import accumulates
 from detcheck.probes.certify.ttir import Block, Op, Value
+from detcheck.reason import Reason
 
 Known = float | bool | tuple | None
 """a number, a truth value, a finite number that is only known by name, or nothing"""
@@ -32,7 +33,7 @@ class Objection:
     """Why the rule does not hold. `refutes`: it is broken; otherwise it is not shown."""
 
     refutes: bool
-    why: str
+    why: Reason
 
 
 def objection(loop: Op, marks: Mapping[Value, Mark], everything: Sequence[Op]) -> Objection | None:
@@ -41,20 +42,20 @@ def objection(loop: Op, marks: Mapping[Value, Mark], everything: Sequence[Op]) -
     makers = {value: op for op in everything for value in op.results}
     at_start, at_end = marks.get(start, Mark()), marks.get(end, Mark())
     if marks.get(step, Mark()).batch:
-        return Objection(True, "the step of the loop over keys is not constant")
+        return Objection(True, Reason("keys_step"))
     if not whole_steps(start, step, makers, marks):
-        return Objection(True, "the loop over keys does not start at a place of its own")
-    for mark, what in ((at_start, "starts"), (at_end, "ends")):
+        return Objection(True, Reason("keys_from_elsewhere"))
+    for mark, why in ((at_start, Reason("keys_start")), (at_end, Reason("keys_end"))):
         if mark.batch and not any(map(placed, mark.batch)):
-            return Objection(True, f"where the loop over keys {what} follows the batch alone, not the tile of queries")
+            return Objection(True, why)
     if any(op.name in ("tt.store", "tt.descriptor_store") or "atomic" in op.name for op in loop.walk()):
-        return Objection(False, "it writes to memory between its iterations")
+        return Objection(False, Reason("keys_write"))
     loops = {op for op in loop.walk() if op.name == "scf.for"}
     masks = [op for op in loop.walk() if op.name == "arith.cmpi" and marks.get(op.results[0], Mark()).pattern & loops]
     if not masks:
-        return Objection(False, "no mask in it looks at a row's own keys")
+        return Objection(False, Reason("keys_unmasked"))
     if any(marks.get(v, Mark()).pattern & loops for op in masks for v in op.operands):
-        return Objection(True, "the order of its keys follows the batch")
+        return Objection(True, Reason("keys_order"))
     constants = {op.results[0]: constant(op.text) for op in everything if op.name == "arith.constant"}
     floats = [
         (v, init) for v, init in zip(loop.regions[0][0].arguments[1:], loop.operands[3:], strict=True) if v.is_float
@@ -68,18 +69,16 @@ def objection(loop: Op, marks: Mapping[Value, Mark], everything: Sequence[Op]) -
         for value, after in zip(loop.regions[0][0].arguments[1:], yielded, strict=False):
             if value.is_float and (after is None or after != world[value]):
                 name = re.sub(r"_\d+$", "", value.name.removeprefix("%"))
-                return Objection(
-                    False, f"it is not shown that an iteration in which a row sees no key leaves its {name} as it was"
-                )
+                return Objection(False, Reason("keys_leave", {"carried": name}))
     return None
 
 
 def crooked(loop: Op, marks: Mapping[Value, Mark]) -> str:
-    """Arguments that reach what a row sees in a way that is no plain offset; "" if none does."""
+    """Arguments, listed, that reach what a row sees in a way that is no plain offset; "" if none does."""
     inside = [op for op in loop.walk() if op.name == "arith.cmpi"]
     loops = {op for op in loop.walk() if op.name == "scf.for"}
     masks = [marks.get(op.results[0], Mark()) for op in inside]
-    return " and ".join(sorted({name for mark in masks if mark.pattern & loops for name in mark.crooked}))
+    return listed({name for mark in masks if mark.pattern & loops for name in mark.crooked})
 
 
 def outermost(loop: Op, everything: Sequence[Op]) -> Op:

@@ -142,8 +142,7 @@ class Certify:
         case, _ = self.subject.cases[step.index]
         started, why, made = time.perf_counter(), "", []
         try:
-            facts = certify(kernel.wrapped, signature, dtype, target)
-            text = json.dumps(facts, sort_keys=True)
+            text = json.dumps(certify(kernel.wrapped, signature, dtype, target).to_json(), sort_keys=True)
             made = [replace(digest_outcome(text.encode()), text=text)]
         except Exception as error:  # noqa: BLE001  Triton and ptxas may raise anything
             why = f"it does not compile for {target}: {type(error).__name__}: {reason(error)}"

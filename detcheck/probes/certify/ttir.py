@@ -7,6 +7,8 @@ from collections import ChainMap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from detcheck.reason import Reason
+
 
 @dataclass(eq=False)
 class Value:
@@ -89,6 +91,10 @@ class Function:
 class UnreadableError(ValueError):
     """Text that is not as this version of the reader knows it."""
 
+    def __init__(self, why: Reason) -> None:
+        super().__init__(why)
+        self.why = why
+
 
 NAME = r"%[\w$.-]+"
 LOC = re.compile(r" loc\((#\w+|.*)\)$")
@@ -116,7 +122,7 @@ class Reader:
             arguments = self._arguments(line[line.index("(") + 1 :], scope)
             blocks, _ = self._region(scope, arguments)
             return Function(name, arguments, blocks)
-        raise UnreadableError("no kernel in Triton's intermediate code")
+        raise UnreadableError(Reason("no_kernel"))
 
     def _arguments(self, text: str, scope: ChainMap[str, Value]) -> list[Value]:
         made = []
@@ -132,7 +138,7 @@ class Reader:
         blocks = [Block("^bb0", list(arguments))]
         while True:
             if self._at >= len(self._lines):
-                raise UnreadableError("a region that does not end")
+                raise UnreadableError(Reason("open_region"))
             line = self._lines[self._at]
             self._at += 1
             if line.startswith("}"):
@@ -192,7 +198,7 @@ class Reader:
     def _use(self, word: str, scope: ChainMap[str, Value]) -> Value:
         name = word.rstrip(",:")
         if name not in scope:
-            raise UnreadableError(f"{name} is used before it is known")
+            raise UnreadableError(Reason("unknown_name", {"name": name}))
         return scope[name]
 
     def _define(self, results: str, types: list[str], op: Op, scope: ChainMap[str, Value]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import certify_kernels
 import certify_more
 import jsonschema
+import pyarrow.parquet
 import pytest
 
 from detcheck import runner
@@ -178,8 +179,8 @@ def test_a_promise_of_alignment_is_trusted_and_named(detcheck):
     assert verdict is Verdict.CERTIFIED and "x, y: only passed aligned to 16 bytes" in note
     free = certify(unwrap(early_return), rows(aligned=()), "bf16", "sm_90")
     verdict, note = certificates.verdict(free)
-    assert verdict is Verdict.UNDECIDED and len(free["binaries"][""]) > 1 and "do_not_specialize_on_alignment" in note
-    assert free["forms"] == 4  # all aligned, x alone, y alone, none
+    assert verdict is Verdict.UNDECIDED and len(free.binaries[""]) > 1 and "do_not_specialize_on_alignment" in note
+    assert free.forms == 4  # all aligned, x alone, y alone, none
 
 
 def test_a_batch_constexpr_with_one_value_is_no_proof():
@@ -277,6 +278,9 @@ def test_the_interpreter_is_refused_in_words(detcheck, monkeypatch):
 def test_a_stored_certificate_is_judged_and_rendered_again(detcheck, tmp_path):
     result, made = report(detcheck, "stream_k", "--target", "sm_90,gfx942", "--output-dir", str(tmp_path))
     (folder,) = tmp_path.iterdir()
+    for row in pyarrow.parquet.read_table(folder / "outcomes").to_pylist():
+        stored = json.loads(row["text"])
+        assert "loop_follows" in {found["why"]["code"] for found in stored["found"]}
     run = runner.load(folder)
     assert run.verdict is Verdict.REFUTED and run.exit_code == result.code == 1
     assert [f.note for f in run.findings] == [f["note"] for f in made["findings"]]

@@ -7,7 +7,7 @@ axis that is added up means that the batch decides what is added when. Along the
 that are not there.
 
 Sources of the batch: the arguments that the signature names, what is loaded through pointers it names, the number of programs,
-and the ids of programs along the axes it names. What is found is said with its line; what the pass does not know is said to be
+and the ids of programs along the axes it names. What is found has its line; what the pass does not know is
 unclear, never taken for harmless.
 """
 
@@ -16,9 +16,9 @@ from __future__ import annotations
 from detcheck.probes.certify.taint.control import Control
 from detcheck.probes.certify.taint.memory import Memory
 from detcheck.probes.certify.taint.shapes import Shapes
-from detcheck.probes.certify.taint.walk import Found
+from detcheck.probes.certify.taint.walk import Against
 
-__all__ = ["Found", "Pass"]
+__all__ = ["Against", "Pass"]
 
 
 class Pass(Shapes, Memory, Control):

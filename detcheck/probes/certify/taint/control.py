@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from detcheck.probes.certify.taint.lattice import NONE, Mark, names, union, without
+from detcheck.probes.certify.taint.lattice import NONE, Mark, listed, union, without
 from detcheck.probes.certify.taint.reductions import Adds, accumulates, adds, resets, sums
 from detcheck.probes.certify.ttir import Op, Value
+from detcheck.reason import Reason
 
 
 class Control(Adds):
@@ -19,18 +20,16 @@ class Control(Adds):
         batch = frozenset().union(*(b.batch for b in bounds))
         counter, *carried = op.regions[0][0].arguments or []
         if batch and accumulates(op):
-            kind = "may follow" if resets(op) else "follows"
-            what = f"how often, or from where, the loop that adds {sums(op)} runs {kind} {names(batch)}"
-            self._refuted(what, op, rule=op) if kind == "follows" else self._unclear(what, op)
+            if resets(op):
+                self._unclear(Reason("loop_may_follow", {"sums": sums(op), "batch": listed(batch)}), op)
+            else:
+                self._refuted(Reason("loop_follows", {"sums": sums(op), "batch": listed(batch)}), op, rule=op)
         for value, init in zip(carried, op.operands[3:], strict=True):
             self.carried_from[value] = init
         if batch and (kept := self._through_memory(op)) and not accumulates(op):
-            self._unclear(
-                f"a loop that follows {names(batch)} reads and writes {', '.join(sorted(kept))}: it may add up there",
-                op,
-            )
+            self._unclear(Reason("loop_in_memory", {"batch": listed(batch), "pointers": listed(kept)}), op)
         if accumulates(op) and any(b.data for b in bounds):
-            self._unclear("how often a loop that adds runs depends on floats that were loaded", op)
+            self._unclear(Reason("loop_by_data"), op)
         progress = bounds[0] | bounds[2]  # where it ends says nothing of where it is
         if self.signature.masked_tail and whole_steps(op.operands[0], op.operands[2], self.makers, self.marks):
             progress = replace(
@@ -47,7 +46,7 @@ class Control(Adds):
         if not batch or value.is_float:
             return mark
         if mark.data:
-            self._refuted(f"how often the loop that adds up bits of floats runs follows {names(batch)}", op)
+            self._refuted(Reason("bits_loop_follows", {"batch": listed(batch)}), op)
         return replace(mark, batch=mark.batch | batch).bent()
 
     def _iterate(self, op: Op, carried: Sequence[Value], inits: Sequence[Mark]) -> list[Mark]:
@@ -82,14 +81,11 @@ class Control(Adds):
             if state == [self._of(v) for v in before[0].arguments]:
                 break
         if floats and condition.batch:
-            self._refuted(f"how often the loop that adds runs follows {names(condition.batch)}", op, rule=op)
+            self._refuted(Reason("while_follows", {"batch": listed(condition.batch)}), op, rule=op)
         elif floats and condition.data:
-            self._unclear("how often a loop that adds runs depends on floats that were loaded", op)
+            self._unclear(Reason("loop_by_data"), op)
         if condition.batch and (kept := self._through_memory(op)) and not floats:
-            self._unclear(
-                f"a loop that follows {names(condition.batch)} reads and writes {', '.join(sorted(kept))}: it may add up there",
-                op,
-            )
+            self._unclear(Reason("loop_in_memory", {"batch": listed(condition.batch), "pointers": listed(kept)}), op)
         left = [without(self._of(v), op) for v in after[0].arguments]
         return [self._after(m, v, condition.batch, op) for m, v in zip(left, op.results, strict=False)]
 
@@ -102,7 +98,7 @@ class Control(Adds):
             for each in b.ops
             for o in each.walk()
         ):
-            self._switched(chooser, "what runs", op)
+            self._switched(chooser.gate, Reason("run_switched", {"batch": listed(chooser.gate)}), op)
         self._guards.append(chooser.batch)
         arms = [self._body(region) for region in op.regions]
         self._guards.pop()
@@ -113,9 +109,9 @@ class Control(Adds):
         ]
         floats = any(v.is_float for v in op.results)
         if chooser.batch and (floats or len(working) > 1):
-            self._refuted(f"a branch chooses how it adds by {names(chooser.batch)}", op)
+            self._refuted(Reason("branch_follows", {"batch": listed(chooser.batch)}), op)
         elif chooser.data and (floats or working):
-            self._unclear("a branch that adds depends on floats that were loaded, of other rows too perhaps", op)
+            self._unclear(Reason("branch_by_data"), op)
         made = []
         for i in range(len(op.results)):
             mark = union(arm[i] for arm in arms)

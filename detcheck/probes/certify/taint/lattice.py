@@ -10,7 +10,7 @@ from detcheck.probes.certify.ttir import Op
 Axis = Hashable  # of a tile: a number; of a loop: its Op
 NONE: frozenset = frozenset()
 OF_ROW = "[row]"  # of what was loaded for a row by its place
-NAMED = 4  # sources in a sentence
+ATOMIC, INLINE = "atomic_counter()", "inline_assembly()"  # sources that no argument can be called
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def union(marks: Iterable[Mark]) -> Mark:
 
 def placed(source: str) -> bool:
     """Whether it says which program this is, not how many there are."""
-    return source.startswith("program_id") or source == "an atomic counter" or source.endswith(OF_ROW)
+    return source.startswith("program_id") or source == ATOMIC or source.endswith(OF_ROW)
 
 
 def renumbered(mark: Mark, to: Callable[[int], int | None]) -> Mark:
@@ -89,8 +89,6 @@ def without(mark: Mark, loop: Op) -> Mark:
     return replace(mark, varies=mark.varies - {loop}, pattern=mark.pattern - {loop})
 
 
-def names(batch: Iterable[str]) -> str:
-    found = sorted(batch)
-    if len(found) > NAMED:
-        found = [*found[: NAMED - 1], f"{len(found) - NAMED + 1} more"]
-    return ", ".join(found[:-1]) + (" and " if len(found) > 1 else "") + found[-1] if found else "the batch"
+def listed(names: Iterable[str]) -> str:
+    """As a value of a reason."""
+    return ", ".join(sorted(names))

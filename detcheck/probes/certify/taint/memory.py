@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from detcheck.probes.certify.taint.lattice import NONE, OF_ROW, Mark, names, placed, union
+from detcheck.probes.certify.taint.lattice import ATOMIC, NONE, OF_ROW, Mark, listed, placed, union
 from detcheck.probes.certify.taint.reductions import Adds
 from detcheck.probes.certify.ttir import Op
+from detcheck.reason import Reason
 
 
 class Memory(Adds):
@@ -16,9 +17,10 @@ class Memory(Adds):
     def _tt_load(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         address, *rest = inputs
         mask = rest[0] if rest else Mark()
-        self._against_loops(address, "the address of what is added", op, excusable=False)
-        self._against_loops(mask, "the mask of what is added", op)
-        self._switched(address | mask, "what is loaded", op)
+        self._against_loops(address, Reason("address_follows", {"batch": listed(address.batch)}), op, excusable=False)
+        self._against_loops(mask, Reason("mask_follows", {"batch": listed(mask.batch)}), op)
+        gate = address.gate | mask.gate
+        self._switched(gate, Reason("load_switched", {"batch": listed(gate)}), op)
         pointer = self._source(op.operands[0])
         if op.results[0].is_float:
             self.loaded.setdefault(pointer, op)
@@ -39,15 +41,14 @@ class Memory(Adds):
         address, value, *masks = inputs
         mask = union(masks)
         self._numbers(value, op)
-        self._switched(address | value | mask, "what is stored, or whether,", op)
+        gate = address.gate | value.gate | mask.gate
+        self._switched(gate, Reason("store_switched", {"batch": listed(gate)}), op)
         if not op.operands[1].is_float and any(not placed(n) for n in value.batch):
-            self._unclear(f"the integers that are stored depend on {names(value.batch)}", op)
+            self._unclear(Reason("integers_depend", {"batch": listed(value.batch)}), op)
         sizes = re.findall(r"(\d+)x", op.operands[1].type)
         cut = {a for a in value.pattern - mask.pattern if isinstance(a, int) and a < len(sizes) and sizes[a] != "1"}
         if cut and any(not placed(n) for n in value.batch):
-            self._unclear(
-                f"what is stored is cut by {names(value.batch)} along axis {min(cut)}, and the store is not", op
-            )
+            self._unclear(Reason("stored_cut", {"batch": listed(value.batch), "axis": min(cut)}), op)
         self._written(self._source(op.operands[0]), op)
         return []
 
@@ -58,15 +59,15 @@ class Memory(Adds):
         batch = frozenset().union(*places.values())
         if len(places) > 1 and batch:
             self._unclear(
-                f"{pointer} is written in {len(places)} places, and which of them runs follows {names(batch)}", op
+                Reason("written_twice", {"pointer": pointer, "places": len(places), "batch": listed(batch)}), op
             )
 
     def _tt_descriptor_load(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         tiles, *starts = inputs
         # The hardware compares each place with the tensor's end, as a mask would.
         where = tiles | union(replace(s, varies=s.varies | {axis}).compared() for axis, s in enumerate(starts))
-        self._against_loops(where, "the address of what is added", op, excusable=False)
-        self._switched(where, "what is loaded", op)
+        self._against_loops(where, Reason("address_follows", {"batch": listed(where.batch)}), op, excusable=False)
+        self._switched(where.gate, Reason("load_switched", {"batch": listed(where.gate)}), op)
         rank = op.results[0].rank
         why = where.batch if where.pattern else NONE
         rows = frozenset(a for a, s in enumerate(starts) if s.batch and not any(isinstance(v, Op) for v in s.varies))
@@ -92,14 +93,14 @@ class Memory(Adds):
         if re.search(r"\bexch\b|xchg", op.text):
             return self._tt_atomic_cas(op, inputs)
         if op.operands[1].is_float and re.search(r"\bf?add\b|fadd", op.text):
-            self._refuted("floats are added by an atomic, in the order in which programs happen to arrive", op)
+            self._refuted(Reason("atomic_add"), op)
         # A counter hands out numbers in any order: as good as a program's id.
-        return [Mark(frozenset({"an atomic counter"}), union(inputs).varies)] * len(op.results)
+        return [Mark(frozenset({ATOMIC}), union(inputs).varies)] * len(op.results)
 
     def _tt_descriptor_reduce(self, op: Op, inputs: list[Mark]) -> list[Mark]:
-        self._refuted("floats are added by an atomic, in the order in which programs happen to arrive", op)
+        self._refuted(Reason("atomic_add"), op)
         return []
 
     def _tt_atomic_cas(self, op: Op, inputs: list[Mark]) -> list[Mark]:
-        self._unclear("a lock: in which order programs get it is not known", op)
-        return [Mark(frozenset({"an atomic counter"}), union(inputs).varies)]
+        self._unclear(Reason("lock"), op)
+        return [Mark(frozenset({ATOMIC}), union(inputs).varies)]

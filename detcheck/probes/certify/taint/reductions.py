@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from detcheck.probes.certify.taint.lattice import OF_ROW, Mark, names, renumbered, union
+from detcheck.probes.certify.taint.lattice import OF_ROW, Mark, listed, renumbered, union
 from detcheck.probes.certify.taint.walk import Walk
 from detcheck.probes.certify.ttir import Op
+from detcheck.reason import Reason
 
 
 class Adds(Walk):
@@ -16,10 +17,12 @@ class Adds(Walk):
     def _tt_dot(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         a, b, *others = inputs
         rank = op.operands[0].rank
-        for side, mark, axis in (("left", a, rank - 1), ("right", b, rank - 2)):
-            if axis in mark.pattern:
-                self._along(mark, f"what the dot adds up (its {side} side)", op)
-            self._neighbours(mark, axis, op)
+        if rank - 1 in a.pattern:
+            self._along(Reason("dot_left_follows", {"batch": listed(a.batch)}), op)
+        self._neighbours(a, rank - 1, op)
+        if rank - 2 in b.pattern:
+            self._along(Reason("dot_right_follows", {"batch": listed(b.batch)}), op)
+        self._neighbours(b, rank - 2, op)
         kept_a = renumbered(a, lambda axis: None if axis == rank - 1 else axis)
         kept_b = renumbered(b, lambda axis: None if axis == rank - 2 else axis)
         return [replace(union([kept_a, kept_b, *others[:1]]), data=True, constant=False)]
@@ -31,7 +34,7 @@ class Adds(Walk):
         axis = int(op.attribute("axis"))
         for value, mark in zip(op.operands, inputs, strict=True):
             if axis in mark.pattern and (value.is_float or mark.data):  # other integers are exact in any order
-                self._along(mark, f"what is reduced along axis {axis}", op)
+                self._along(Reason("reduced_follows", {"axis": axis, "batch": listed(mark.batch)}), op)
             if value.is_float or mark.data:
                 self._neighbours(mark, axis, op)
         self._combine(op)
@@ -43,7 +46,7 @@ class Adds(Walk):
         axis = int(op.attribute("axis"))
         for value, mark in zip(op.operands, inputs, strict=True):
             if axis in mark.pattern and value.is_float:
-                self._along(mark, f"what is scanned along axis {axis}", op)
+                self._along(Reason("scanned_follows", {"axis": axis, "batch": listed(mark.batch)}), op)
             if value.is_float or mark.data:
                 self._neighbours(mark, axis, op)
         self._combine(op)
@@ -58,22 +61,18 @@ class Adds(Walk):
                 for inner in block.ops:
                     self._op(inner)
 
-    def _along(self, mark: Mark, what: str, op: Op) -> None:
+    def _along(self, why: Reason, op: Op) -> None:
         loop = self._loops[-1] if self._loops else None
-        self._refuted(f"{what} follows {names(mark.batch)}", op, rule=loop or op)
+        self._refuted(why, op, rule=loop or op)
 
     def _neighbours(self, mark: Mark, axis: int, op: Op) -> None:
         if axis in mark.rows:
-            self._unclear("rows of one tile are taken together, so that a row may depend on those beside it", op)
+            self._unclear(Reason("rows_together"), op)
 
-    def _against_loops(self, mark: Mark, what: str, op: Op, excusable: bool = True) -> None:
+    def _against_loops(self, mark: Mark, why: Reason, op: Op, excusable: bool = True) -> None:
         for loop in self._loops:
             if loop in mark.pattern and self._adding(loop):
-                self._refuted(
-                    f"{what} from one iteration to the next follows {names(mark.batch)}",
-                    op,
-                    loop if excusable else None,
-                )
+                self._refuted(why, op, loop if excusable else None)
 
     def _adding(self, loop: Op) -> bool:
         """Whether what one iteration makes goes into the next: carried along, or through memory."""
@@ -86,11 +85,11 @@ class Adds(Walk):
         return read & {self._source(op.operands[0]) for op in inside if op.name == "tt.store"}
 
     def _numbers(self, mark: Mark, op: Op) -> None:
-        said = {n for n in mark.number if not n.startswith("program_id") and not n.endswith(OF_ROW)}
-        if said:
-            self._refuted(f"the numbers that are stored depend on {names(said)}", op)
+        named = {n for n in mark.number if not n.startswith("program_id") and not n.endswith(OF_ROW)}
+        if named:
+            self._refuted(Reason("numbers_depend", {"batch": listed(named)}), op)
         elif mark.number:
-            self._unclear(f"the numbers that are stored depend on {names(mark.number)}, so on where a row stands", op)
+            self._unclear(Reason("numbers_by_place", {"batch": listed(mark.number)}), op)
 
 
 def accumulates(loop: Op) -> bool:
@@ -109,6 +108,6 @@ def adds(op: Op) -> bool:
 
 
 def sums(loop: Op) -> str:
-    """The names in the source of what a loop carries."""
+    """The names in the source of what a loop carries; "" where they have none."""
     names_ = [re.sub(r"(_\d+)?(#\d+)?$", "", v.name.removeprefix("%")) for v in loop.results if v.is_float]
-    return ", ".join(dict.fromkeys(n for n in names_ if not n.isdigit())) or "up"
+    return ", ".join(dict.fromkeys(n for n in names_ if not n.isdigit()))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from detcheck.probes.certify.taint.lattice import NONE, Axis, Mark, renumbered, union
+from detcheck.probes.certify.taint.lattice import INLINE, NONE, Axis, Mark, listed, renumbered, union
 from detcheck.probes.certify.taint.walk import Walk
 from detcheck.probes.certify.ttir import Op
+from detcheck.reason import Reason
 
 AXES = "xyz"  # as Triton's code calls the axes of the grid
 
@@ -89,7 +90,7 @@ class Shapes(Walk):
         made = union([a, b]) if not chooser.batch else union(inputs).bent()
         if op.results[0].is_float:
             masks = (a.constant or b.constant) and bool(chooser.varies)  # zeros, or -inf, where nothing is
-            self._switched(chooser, "a choice between numbers", op)
+            self._switched(chooser.gate, Reason("number_switched", {"batch": listed(chooser.gate)}), op)
             number = a.number | b.number | chooser.number | (chooser.batch if chooser.batch and not masks else NONE)
             pattern = a.pattern | b.pattern | chooser.pattern
             return [
@@ -100,16 +101,16 @@ class Shapes(Walk):
         return [replace(made, varies=made.varies | chooser.varies, constant=False)]
 
     def _tt_call(self, op: Op, inputs: list[Mark]) -> list[Mark]:
-        self._unclear("a function that is not inlined is not followed", op)
+        self._unclear(Reason("call"), op)
         return [union(inputs).bent()] * len(op.results)
 
     def _tt_elementwise_inline_asm(self, op: Op, inputs: list[Mark]) -> list[Mark]:
-        self._unclear("inline assembly is not read", op)
-        made = replace(union(inputs), batch=union(inputs).batch | {"inline assembly"}, constant=False).bent()
+        self._unclear(Reason("assembly"), op)
+        made = replace(union(inputs), batch=union(inputs).batch | {INLINE}, constant=False).bent()
         return [made] * len(op.results)
 
     def _tt_extern_elementwise(self, op: Op, inputs: list[Mark]) -> list[Mark]:
         if op.attribute("libpath") or op.attribute("pure") == "false":
-            self._unclear(f"{op.attribute('symbol')} of a library of its own is not followed", op)
+            self._unclear(Reason("library", {"symbol": str(op.attribute("symbol"))}), op)
         made = replace(self._with_numbers(op, inputs), constant=False)
         return [made if all(v.is_float for v in op.operands) else made.bent()]

@@ -7,16 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from detcheck.op import Signature
-from detcheck.probes.certify.taint.lattice import NONE, Mark, names, placed, union
+from detcheck.probes.certify.taint.lattice import NONE, Mark, placed, union
 from detcheck.probes.certify.ttir import Block, Function, Op, Place, Value
+from detcheck.reason import Reason
 
 
 @dataclass(frozen=True)
-class Found:
+class Against:
     """Something that speaks against the kernel. `refutes`: it is enough; otherwise it is only not clear."""
 
     refutes: bool
-    what: str
+    why: Reason
     place: Place
     rule: Op | None = None
     """the loop that attention's rule may excuse"""
@@ -51,7 +52,7 @@ class Walk:
     """One function, walked through until nothing changes."""
 
     signature: Signature
-    found: dict[tuple[str, Place], Found] = field(default_factory=dict)
+    found: dict[tuple[Reason, Place], Against] = field(default_factory=dict)
     marks: dict[Value, Mark] = field(default_factory=dict)
     makers: dict[Value, Op] = field(default_factory=dict)
     users: dict[Value, list[Op]] = field(default_factory=dict)
@@ -65,7 +66,7 @@ class Walk:
     _loops: list[Op] = field(default_factory=list)
     _guards: list[frozenset[str]] = field(default_factory=list)
 
-    def run(self, function: Function) -> list[Found]:
+    def run(self, function: Function) -> list[Against]:
         """What speaks against the kernel, the worst first; nothing, where nothing reaches the order in which it adds."""
         self.makers = {value: op for op in function.walk() for value in op.results}
         for op in function.walk():
@@ -79,10 +80,7 @@ class Walk:
                 self.marks[value] = Mark(sources, number=number, gate=gate)
         self._blocks(function.blocks)
         for pointer in sorted(self.atomics & self.loaded.keys()):
-            self._unclear(
-                f"{pointer} is both read and changed by atomics: what a program finds there is not known",
-                self.loaded[pointer],
-            )
+            self._unclear(Reason("atomic_memory", {"pointer": pointer}), self.loaded[pointer])
         return sorted(self.found.values(), key=lambda f: (not f.refutes, f.place.file, f.place.line))
 
     def _blocks(self, blocks: Sequence[Block]) -> None:
@@ -92,9 +90,9 @@ class Walk:
             for op in block.ops:
                 if op.name == "cf.cond_br":
                     if not ends & set(op.targets):
-                        self._unclear("a jump that is no early return is not followed", op)
+                        self._unclear(Reason("jump_inside"), op)
                 elif op.name == "cf.br":
-                    self._unclear("a jump is not followed", op) if op.operands else None
+                    self._unclear(Reason("jump"), op) if op.operands else None
                 else:
                     self._op(op)
 
@@ -109,16 +107,16 @@ class Walk:
     def _of(self, value: Value) -> Mark:
         return self.marks.get(value, Mark())
 
-    def _add(self, refutes: bool, what: str, op: Op, rule: Op | None = None) -> None:
-        key = (what, op.place)
+    def _add(self, refutes: bool, why: Reason, op: Op, rule: Op | None = None) -> None:
+        key = (why, op.place)
         if key not in self.found or refutes:
-            self.found[key] = Found(refutes, what, op.place, rule)
+            self.found[key] = Against(refutes, why, op.place, rule)
 
-    def _refuted(self, what: str, op: Op, rule: Op | None = None) -> None:
-        self._add(True, what, op, rule)
+    def _refuted(self, why: Reason, op: Op, rule: Op | None = None) -> None:
+        self._add(True, why, op, rule)
 
-    def _unclear(self, what: str, op: Op) -> None:
-        self._add(False, what, op)
+    def _unclear(self, why: Reason, op: Op) -> None:
+        self._add(False, why, op)
 
     def _op(self, op: Op) -> None:
         inputs = [self._of(v) for v in op.operands]
@@ -140,10 +138,10 @@ class Walk:
         elif op.name in SILENT:
             return
         elif op.regions or any(m.batch for m in inputs):
-            self._unclear(f"{op.name} is not known to this version of detcheck", op)
+            self._unclear(Reason("unknown_op", {"op": op.name}), op)
             made = [union(inputs).bent()] * len(op.results)
         else:
-            self._unclear(f"{op.name} is not known to this version of detcheck", op)
+            self._unclear(Reason("unknown_op", {"op": op.name}), op)
             made = [union(inputs)] * len(op.results)
         for value, mark in zip(op.results, made, strict=False):
             self.marks[value] = mark
@@ -167,9 +165,9 @@ class Walk:
         """What is only stated (tl.assume) chooses nothing."""
         return all(user.name in ("llvm.intr.assume", "tt.assert") for user in self.users.get(op.results[0], ()))
 
-    def _switched(self, mark: Mark, what: str, op: Op) -> None:
-        if mark.gate:
-            self._unclear(f"{what} is switched by {names(mark.gate)}, whatever the row", op)
+    def _switched(self, gate: frozenset[str], why: Reason, op: Op) -> None:
+        if gate:
+            self._unclear(why, op)
 
     @staticmethod
     def _with_numbers(op: Op, inputs: list[Mark]) -> Mark:
