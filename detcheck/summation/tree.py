@@ -17,13 +17,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from detcheck.reason import Reason
+
 FROM_FIRST = 2  # rounds whose pivots are the first summands of their groups: a sum, and the blocks that it is made of
 
 Ask = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
-class NotATreeError(ValueError):
-    """Answers that no order of additions gives. Its text says which."""
+class UnreadError(ValueError):
+    """An order that could not be read. `reason` says why, as data; the sentences are in `probes/order/reasons.py`."""
+
+    def __init__(self, code: str, **values: str | float) -> None:
+        super().__init__(code, values)
+        self.reason = Reason(code, {name: plain(value) for name, value in values.items()})
+
+
+class NotATreeError(UnreadError):
+    """Answers that no order of additions gives."""
+
+
+def plain(value: str | float | np.number) -> str | int | float:
+    """As it is stored: a number with the six digits that are said, since with more of them equal reasons would be different outcomes."""
+    if isinstance(value, str):
+        return value
+    return int(value) if isinstance(value, int | np.integer) else float(f"{value:.6g}")
 
 
 @dataclass(frozen=True)
@@ -206,8 +223,7 @@ def reveal(length: int, ask: Ask, seed: int = 0, room: int = 0) -> Tree:
             if (values[:-1] != expected[:-1]).any() or values[-1] < expected[-1] or (g == 0 and not last_is_whole):
                 at = int(np.flatnonzero(values != expected)[0])
                 raise NotATreeError(
-                    f"seen from summand {pivots[g]}, {values[at]} summands are in by the time {int(others[ends[at] - 1])} joins, "
-                    f"and {expected[at]} of them join no later"
+                    "contradiction", pivot=pivots[g], count=values[at], last=others[ends[at] - 1], expected=expected[at]
                 )
             whole[g] = bool(last_is_whole)
             for part in np.split(others, cuts):

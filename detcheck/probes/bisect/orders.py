@@ -13,7 +13,8 @@ import numpy as np
 
 from detcheck.probes.order.confirm import Confirmation
 from detcheck.probes.order.counting import NotASumError, read, through
-from detcheck.probes.order.sums import OpError, Place, Sums, bare, swapped
+from detcheck.probes.order.facts import Place
+from detcheck.probes.order.sums import OpError, Sums, bare, swapped
 from detcheck.summation.arithmetic import MANTISSA, cancelling
 from detcheck.summation.tree import NotATreeError, Tree
 

@@ -11,7 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from detcheck.probes.order.counting import through
-from detcheck.probes.order.sums import Place, Sums
+from detcheck.probes.order.facts import Checked, Place, Revealed
+from detcheck.probes.order.sums import Sums
+from detcheck.reason import Reason
 from detcheck.summation.arithmetic import MANTISSA, Adds, readd, rounded, ways
 from detcheck.summation.tree import Tree
 
@@ -61,12 +63,13 @@ class Confirmation:
         made = (readd(chain, self._values, factors, each, out) for chain in chains for each in plain)
         return any(same(one, came[:, : len(one)]).all() for one in made)
 
-    def checked(self, tree: Tree, sums: Sums, place: Place, came: np.ndarray) -> dict[str, object]:
-        """Facts: `sure`, `checked`, `adds_in`, and `why` where it is not sure. `came`: the op's sums, [rows, columns of data]."""
+    def checked(self, tree: Tree, sums: Sums, place: Place, came: np.ndarray) -> Revealed:
+        """The order, and whether it is sure. `came`: the op's sums, [rows, columns of data]."""
         values, best = self._values, 0
+        order = Revealed(tree.length, tree.hash, tree.nodes)
         which = np.arange(came.shape[1]) % len(values)  # the data may have come again, so that no output went without
-        order = np.argsort(which, kind="stable")
-        starts = np.searchsorted(which[order], np.arange(len(values)))
+        sorting = np.argsort(which, kind="stable")
+        starts = np.searchsorted(which[sorting], np.arange(len(values)))
         factors = self._factors if sums.factors is not None else None
         for way in self._ways(tree, sums, place, factors):
             key = tree.hash, way, sums.out, factors is not None
@@ -77,30 +80,20 @@ class Confirmation:
             if key not in self._expected:
                 self._expected[key] = readd(tree, values, factors, way, sums.out)
             fits = same(np.resize(self._expected[key], came.shape[1]), came).all(0)
-            equal = int(np.logical_and.reduceat(fits[order], starts).sum())
+            equal = int(np.logical_and.reduceat(fits[sorting], starts).sum())
             best = max(best, equal)
             if equal < len(values):
                 continue
-            adds_in = way.said(tree.arity)
+            order = replace(order, adds_in=way.said(tree.arity))
             if tree.arity > 2 and self._chained(tree, factors, way, sums.out, came):
-                return {
-                    "adds_in": adds_in,
-                    "why": "summands seem to be added at once, and one after the other they give the same bits",
-                }
+                return replace(order, why=Reason("maybe_one_by_one"))
             if key not in self._told:  # what came is what was expected, so what a wrong order gives tells from either
                 wrong = [readd(tree, values[:SCREEN, at], factors, way, sums.out) for at in elsewhere(tree.length)]
                 self._told[key] = max(1 - same(w, came[:1, :SCREEN]).mean() for w in wrong)
             if tree.length > 2 and self._told[key] < TOLD:
-                return {
-                    "adds_in": adds_in,
-                    "why": f"sums in {way.accumulator} lose too little on the data that was tried: another order would give the same bits",
-                }
-            return {"adds_in": adds_in, "sure": True, "checked": {"columns": len(values), "equal": equal}}
-        return {
-            "checked": {"columns": len(values), "equal": best},
-            "why": f"the order that masks show ({tree.hash}) is not how it adds: re-adding does not give its bits (a compensated sum, "
-            "a wider accumulator, or an order that depends on the data)",
-        }
+                return replace(order, why=Reason("loses_little", {"accumulator": way.accumulator}))
+            return replace(order, sure=True, checked=Checked(len(values), equal))
+        return replace(order, checked=Checked(len(values), best), why=Reason("not_readded", {"tree": tree.hash}))
 
 
 def in_chains(tree: Tree, backwards: bool) -> Tree:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from detcheck.probes.order.sums import Place, Sums
-from detcheck.summation.tree import NotATreeError, Tree, reveal
+from detcheck.probes.order.facts import Place
+from detcheck.probes.order.sums import Sums
+from detcheck.summation.tree import NotATreeError, Tree, UnreadError, reveal
 
 # dtype -> (unit, huge) to try in turn. A huge one must swallow all units of a sum, also where it is kept in float64. float16
 # has no room for that; its second pair is for sums that are kept in float16, where the first would overflow no less.
@@ -34,12 +35,12 @@ EXACT = 0.25  # how far from a whole number a count may be read
 TINY = {"float64": 2.0**-1074, "float32": 2.0**-149, "bfloat16": 2.0**-133, "float16": 2.0**-24}
 
 
-class NotASumError(Exception):
-    """The op's results are not those of adding its summands up. Its text says what was seen."""
+class NotASumError(UnreadError):
+    """The op's results are not those of adding its summands up."""
 
 
 class NoRoomError(NotASumError):
-    """The dtype has too little range to tell. Its text says of what."""
+    """The dtype has too little range to tell."""
 
 
 class Reader:
@@ -75,9 +76,7 @@ class Reader:
             odd = ~(np.abs(counts - nearest) <= EXACT) | (nearest < 0) | (nearest > self._sums.length - 2)
         if odd.any():
             n = int(np.flatnonzero(odd)[0])
-            raise NotATreeError(
-                f"with summands {i[n]} and {j[n]} masked the result counts {counts[n]:.6g} of the others"
-            )
+            raise NotATreeError("odd_count", i=i[n], j=j[n], count=counts[n])
         return self._sums.length - nearest.astype(np.int64)
 
     def _counts(
@@ -114,7 +113,7 @@ class Reader:
             counts = self._counts(i, j)
             met_at_root = counts == 0
             if not met_at_root.any():
-                raise NotATreeError(f"no summand joins summand {i[0]} last")
+                raise NotATreeError("no_last", pivot=i[0])
             self._side = np.ones(n, bool)
             self._side[j[met_at_root]] = False
             self._pivot, self._other = int(i[0]), int(j[met_at_root][0])
@@ -144,9 +143,7 @@ class Reader:
             exact[left] = (np.abs(rest) < self._limit) & (~nothing | at_root)
             emptied[left] = np.where(nothing, taken, -1)
             guess = counts.copy()
-        raise NotATreeError(
-            f"with summands {i[left[0]]} and {j[left[0]]} masked the count cannot be read to the last unit"
-        )
+        raise NotATreeError("vague_count", i=i[left[0]], j=j[left[0]])
 
     def _in_blocks(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         total = np.zeros(len(i))
@@ -155,9 +152,7 @@ class Reader:
             base[begin : begin + self._block] = 1
             counts = self._counts(i, j, base)
             if not (np.abs(counts - np.round(counts)) <= EXACT).all():
-                raise NotATreeError(
-                    f"units at summands {begin} to {begin + self._block - 1} come out as {counts[0]:.6g}"
-                )
+                raise NotATreeError("odd_block", first=begin, last=begin + self._block - 1, count=counts[0])
             total += np.round(counts)
         return total
 
@@ -192,15 +187,13 @@ def calibrate(sums: Sums, place: Place, unit: float, huge: float, seed: int) -> 
     found = through(sums, place, values)[0]
     one = found[2] / unit
     if found[0] != 0 or not np.isfinite(found[: len(patterns)]).all():
-        raise NotASumError(f"zeros give {found[0]:.6g}")
+        raise NotASumError("zeros", came=found[0])
     if one == 0 and unit < 1:
-        raise NoRoomError(
-            f"a summand of {unit:.3g} gives 0: it is too small for {sums.out}, or small numbers are flushed"
-        )
+        raise NoRoomError("unit_is_nothing", unit=unit, out=sums.out)
     if one == 0:
-        raise NotASumError(f"a single summand of {unit:.3g} gives 0: small numbers are flushed, or not added at all")
+        raise NotASumError("one_is_nothing", unit=unit)
     if abs(one * unit) < 2.0 ** (sums.precision - 1) * TINY[sums.out] and one != round(one):
-        raise NoRoomError(f"a summand of {unit:.3g} gives {one * unit:.3g}, of which {sums.out} keeps too few bits")
+        raise NoRoomError("unit_keeps_little", unit=unit, came=one * unit, out=sums.out)
     scale = 1 / n if abs(one * n - 1) < 2.0 ** (1 - sums.precision) and n > 1 else float(one)
     for pattern, came in zip(patterns[1:], found[1:], strict=False):
         count = int(pattern.sum())
@@ -211,15 +204,13 @@ def calibrate(sums: Sums, place: Place, unit: float, huge: float, seed: int) -> 
         allowed = abs(expected) * roundings * 2.0**-sums.precision
         saturates = count > 2 ** (sums.precision - 4) and 0 < came / (scale * unit) <= count
         if abs(came - expected) > allowed and not (saturates and came / (scale * unit) >= 2 ** (sums.precision - 1)):
-            raise NotASumError(
-                f"{count} equal summands give {came / unit:.6g} where one gives {one:.6g}: it does not add them up"
-            )
+            raise NotASumError("not_added_up", count=count, came=came / unit, one=one)
     if (
         swallow
         and not found[-1] == scale * huge
         and not abs(found[-1] / (scale * huge) - 1) < 2.0 ** (2 - sums.precision)
     ):
-        raise NotASumError(f"a summand of {huge:.3g} among units gives {found[-1]:.6g}")
+        raise NotASumError("huge", huge=huge, came=found[-1])
     return scale
 
 
@@ -244,14 +235,12 @@ def through(sums: Sums, place: Place, values: np.ndarray, everywhere: bool = Fal
 
 def read(sums: Sums, place: Place, seed: int, likely: Tree | None = None) -> tuple[Tree, str]:
     """The tree of the place's sums, and how it was read. A `likely` one saves calls. Raises NotASumError, NotATreeError."""
-    trouble: Exception = NotASumError("nothing is known to read it by")
-    room: NoRoomError | None = None
+    troubles: list[UnreadError] = []
     for unit, huge in MASKS[sums.dtype]:
         try:
             sums.scale = calibrate(sums, place, unit, huge, seed)
         except NotASumError as error:
-            trouble = error
-            room = room or (error if isinstance(error, NoRoomError) else None)
+            troubles.append(error)
             continue
         narrow = sums.length > 2 ** (sums.precision - 3)
         for how in ("rest", "blocks") if narrow else ("plain",):
@@ -259,5 +248,5 @@ def read(sums: Sums, place: Place, seed: int, likely: Tree | None = None) -> tup
                 reader = Reader(sums, place, unit, huge, how, likely)
                 return reveal(sums.length, reader.ask, seed, len(sums.slots_of(place))), how
             except NotATreeError as error:
-                trouble = error
-    raise room or trouble
+                troubles.append(error)
+    raise next((trouble for trouble in troubles if isinstance(trouble, NoRoomError)), troubles[-1])

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from detcheck.probes.order.counting import MASKS, in_dtype
-from detcheck.probes.order.sums import Place, Sums
+from detcheck.probes.order.facts import Place, Proved
+from detcheck.probes.order.sums import Sums
 from detcheck.summation.arithmetic import MANTISSA
 from detcheck.summation.tree import Tree
 
@@ -17,8 +18,8 @@ FORMS = ("linear", "mm")  # whose x[M, K] has a row of its own for each row of t
 DTYPES = ("float64", "float32", "bfloat16")  # float16 has no room for a huge number times one
 
 
-def prove(sums: Sums, place: Place, tree: Tree) -> dict[str, int] | None:
-    """{"pairs": asked, "unlike": of them met elsewhere}. Raises OpError. The tensors are left as they come.
+def prove(sums: Sums, place: Place, tree: Tree) -> Proved | None:
+    """Of every pair, where it meets. Raises OpError. The tensors are left as they come.
 
     Counts that the result's dtype rounds are compared as it rounds them. None: they are scaled too, by what is no power of two.
     """
@@ -47,4 +48,4 @@ def prove(sums: Sums, place: Place, tree: Tree) -> dict[str, int] | None:
                 differs = np.round(came / scale) != counts
             unlike += int((differs & (j[:, None] != i)).sum())
         sums.put(at, i, unit)
-    return {"pairs": n * (n - 1), "unlike": unlike}
+    return Proved(n * (n - 1), unlike)

@@ -21,11 +21,12 @@ from detcheck.harness.arms import check_kernels, kernel_flags
 from detcheck.harness.batches import threads
 from detcheck.outcomes import digest_outcome
 from detcheck.probes.order import unreadable
+from detcheck.probes.order.facts import Call, Place, Revealed
 from detcheck.probes.order.forms import WITHOUT_BATCH, sizes
 from detcheck.probes.order.ops import bundled, form_of, theirs
 from detcheck.probes.order.options import SIZES, check, ops
-from detcheck.probes.order.reveal import Revealer, blank
-from detcheck.probes.order.sums import OpError, Place, Sums, make
+from detcheck.probes.order.reveal import Revealer
+from detcheck.probes.order.sums import OpError, Sums, make
 from detcheck.records import Case, Condition, Observation, Outcome, Schedule, Step, Subject
 from detcheck.spec import Spec
 from detcheck.verdict import Role
@@ -60,7 +61,7 @@ class Order:
         steps = []
         for n, arm in enumerate(self._arms):
             batches = (1,) if arm.form in WITHOUT_BATCH else spec.batch_sizes or SIZES
-            names = [f"rows-{m}-threads-{t}" for m in dict.fromkeys(batches) for t in counts]
+            names = [str(Call(m, t)) for m in dict.fromkeys(batches) for t in counts]
             asked = [(name, trial) for name in names for trial in range(spec.trials)]
             steps += [
                 Step(len(steps) + k, arm.case.input, name, trial, (0,), n) for k, (name, trial) in enumerate(asked)
@@ -98,15 +99,16 @@ class Order:
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
         """One observation for each order within the call."""
         arm = self._arms[step.case or 0]
-        rows, count = (int(word) for word in step.condition.split("-")[1::2])
+        call = Call.parse(step.condition)
+        rows, count = call.rows, call.threads
         made: list[Outcome] = []
         observations: list[Observation] = []
         started = time.perf_counter()
 
-        def seen(place: Place | None, facts: dict[str, object], calls: int, op_s: float) -> None:
-            text = json.dumps(facts, sort_keys=True)
+        def seen(place: Place | None, order: Revealed, calls: int, op_s: float) -> None:
+            text = json.dumps(order.to_json(), sort_keys=True)
             made.append(replace(digest_outcome(text.encode()), text=text))
-            slot, where = (place.rows[0], place.said()) if place else (0, "")
+            slot, where = (place.rows[0], str(place)) if place else (0, "")
             condition = Condition(step.condition, rows, slot, where, count, fed=self._spec.options.layout or "")
             metrics = ("calls", float(calls)), ("op_s", op_s)
             wall_s = time.perf_counter() - started
@@ -123,7 +125,7 @@ class Order:
                     why = unreadable.why(
                         arm.case.subject, arm.function, rows, self._dtype, self._spec.seed, self._device
                     )
-                    seen(None, blank(0) | {"why": why}, 0, 0.0)
+                    seen(None, Revealed(0, why=why), 0, 0.0)
                     return observations, made
                 for found in self._revealer.orders(self._sums(arm, rows)):
                     seen(*found)

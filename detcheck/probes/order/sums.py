@@ -18,6 +18,7 @@ import numpy as np
 
 from detcheck.harness import user_op
 from detcheck.harness.batches import strided, unaligned
+from detcheck.probes.order.facts import Place
 from detcheck.summation.arithmetic import MANTISSA
 
 if TYPE_CHECKING:
@@ -26,28 +27,6 @@ if TYPE_CHECKING:
 
 class OpError(Exception):
     """The op raised, or returned what is no result of its form. Its text follows the op's name."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Outputs that are added in one order, as far as equal data tell: rows of the batch, and columns."""
-
-    rows: tuple[int, ...]
-    columns: tuple[int, ...]
-
-    def said(self) -> str:
-        return f"rows {runs(self.rows)}, columns {runs(self.columns)}"
-
-
-def runs(numbers: Sequence[int]) -> str:
-    """Like "0-3, 7". In full: `judge.py` reads it back."""
-    found: list[list[int]] = []
-    for n in numbers:
-        if found and found[-1][1] == n - 1:
-            found[-1][1] = n
-        else:
-            found.append([n, n])
-    return ", ".join(f"{a}-{b}" if a != b else str(a) for a, b in found)
 
 
 @dataclass

@@ -13,7 +13,8 @@ from collections.abc import Callable
 import numpy as np
 
 from detcheck.probes.order.counting import NotASumError, through
-from detcheck.probes.order.sums import Place, Sums
+from detcheck.probes.order.facts import Place
+from detcheck.probes.order.sums import Sums
 from detcheck.summation.arithmetic import MANTISSA
 from detcheck.summation.tree import NotATreeError, Tree
 
@@ -60,16 +61,13 @@ def calibrate(sums: Sums, place: Place, large: float, small: float) -> float:
         values[5:, -1] = small
     nothing, one, minus, two, huge, lost, both = through(sums, place, values)[0]
     if nothing != 0 or one == 0 or not np.isfinite(huge):
-        raise NotASumError(
-            f"zeros give {nothing:.6g}, a single summand of 1 gives {one:.6g}, of {large:.6g} {huge:.6g}"
-        )
+        raise NotASumError("no_squares", zeros=nothing, one=one, large=large, huge=huge)
     if (one, 4 * one) != (minus, two):
-        raise NotASumError(f"where 1 gives {one:.6g}, -1 gives {minus:.6g} and 2 gives {two:.6g}: it does not square")
+        raise NotASumError("does_not_square", one=one, minus=minus, two=two)
     expected = (1 + (n > 1)) * small**2 * one
     if huge != large**2 * one or lost != huge or abs(both - expected) > 2.0 ** (2 - MANTISSA[sums.out]) * abs(expected):
         raise NotASumError(
-            f"{small:.6g} twice gives {both:.6g}, and beside {large:.6g} it gives {lost:.6g}, where that alone gives {huge:.6g}: it does not "
-            f"add squares up, or in more bits than {sums.out} has"
+            "squares_not_added_up", small=small, both=both, large=large, lost=lost, huge=huge, out=sums.out
         )
     return float(one)
 
@@ -117,9 +115,7 @@ def grown(length: int, first: First, seed: int = 0) -> Tree:
         joins = np.stack([first(b, a, x), first(a, b, x), first(x, a, b)]) if len(x) else np.empty((3, 0), bool)
         if (odd := np.flatnonzero(joins.sum(0) != 1)).size:
             n = int(odd[0])
-            raise NotATreeError(
-                f"of summands {a[n]}, {b[n]} and {x[n]}, {joins[:, n].sum()} pairs meet before the third joins them"
-            )
+            raise NotATreeError("odd_three", i=a[n], j=b[n], k=x[n], pairs=joins[:, n].sum())
         which, current, start = joins.argmax(0), [], 0
         for (g, a_, b_), rest in zip(pairs, others, strict=True):
             told = which[start : start + len(rest)]

@@ -343,7 +343,8 @@ def test_a_wrong_guess_at_an_order_costs_calls_and_nothing_else(function):
     import torch
 
     from detcheck.probes.order.counting import read
-    from detcheck.probes.order.sums import Place, make
+    from detcheck.probes.order.facts import Place
+    from detcheck.probes.order.sums import make
 
     length = 512
     sums = make("linear", getattr(order_kernels, function), (length, 128), 1, torch.bfloat16)
@@ -462,17 +463,18 @@ def test_every_pair_is_asked_about_where_that_is_wanted(detcheck):
 def test_a_wrong_order_does_not_pass_the_proof():
     import torch
 
-    from detcheck.probes.order import pairs as _prove
-    from detcheck.probes.order import sums as _sums
     from detcheck.probes.order.counting import read
+    from detcheck.probes.order.facts import Place, Proved
+    from detcheck.probes.order.pairs import prove
+    from detcheck.probes.order.sums import make
 
-    sums = _sums.make("linear", torch.nn.functional.linear, (64, 32), 8, torch.float32)
-    place = _sums.Place(tuple(range(8)), tuple(range(32)))
+    sums = make("linear", torch.nn.functional.linear, (64, 32), 8, torch.float32)
+    place = Place(tuple(range(8)), tuple(range(32)))
     tree, _ = read(sums, place, 0)
-    assert _prove.prove(sums, place, tree) == {"pairs": 64 * 63, "unlike": 0}
+    assert prove(sums, place, tree) == Proved(64 * 63, 0)
     children = [list(c) for c in tree.nodes]
     wrong = Tree.of(64, {64 + k: [63 - c if c < 64 else c for c in kids] for k, kids in enumerate(children)}, tree.root)
-    assert wrong.hash != tree.hash and _prove.prove(sums, place, wrong)["unlike"] > 0
+    assert wrong.hash != tree.hash and prove(sums, place, wrong).unlike > 0
 
 
 @pytest.mark.parametrize(
@@ -606,16 +608,14 @@ def test_a_mean_that_float16_has_no_room_for_says_so(detcheck):
 
 
 def test_reasons_that_differ_are_no_evidence_of_variance():
+    from detcheck.probes.order.facts import Revealed
     from detcheck.probes.order.judge import unlike
+    from detcheck.reason import Reason
 
-    facts = {
-        "a": {"sure": False, "bits": "1", "why": "so"},
-        "b": {"sure": False, "bits": "1", "why": "or so"},
-        "c": {"sure": True, "bits": "1"},
-        "d": {"sure": True, "bits": "2"},
-        "e": {"sure": False, "bits": ""},
-    }
-    assert not unlike("abce", facts) and unlike("cd", facts) and unlike("ad", facts)
+    a = Revealed(8, bits="1", why=Reason("unsteady"))
+    b = Revealed(8, bits="1", why=Reason("writes"))
+    c, d = Revealed(8, bits="1", sure=True), Revealed(8, bits="2", sure=True)
+    assert not unlike([a, b, c, Revealed(8)]) and unlike([c, d]) and unlike([a, d])
 
 
 def unfolded(f, at=0):
@@ -756,17 +756,19 @@ def test_an_irregular_order_is_said_in_short():
 @pytest.mark.parametrize("name", ["rmsnorm", "softmax", "log_softmax", "silu_mul", "gelu_mul"])
 def test_why_an_order_cannot_be_read_is_seen_on_the_op_itself(name, dtype):
     from detcheck import lookup
+    from detcheck.probes.order.reasons import sentence
     from detcheck.probes.order.unreadable import why
 
     op = lookup.find("kernels", name).OP
     for function in (op.stock, op.batch_invariant):
         for rows in (1, 3):
-            assert why(name, function, rows, dtype, 0) == f"{op.order.text} (seen here: {op.order.seen})"
+            assert sentence(why(name, function, rows, dtype, 0)) == f"{op.order.text} (seen here: {op.order.seen})"
 
 
 def test_a_reason_that_does_not_hold_is_not_given_as_one():
     import torch
 
+    from detcheck.probes.order.reasons import sentence
     from detcheck.probes.order.unreadable import why
 
     def centred(x, w):  # a layer norm: it knows signs
@@ -779,7 +781,7 @@ def test_a_reason_that_does_not_hold_is_not_given_as_one():
         return gate.cumsum(-1) * up
 
     for name, op in (("rmsnorm", centred), ("softmax", signed), ("silu_mul", mixes), ("gelu_mul", lambda a, b: b * 1)):
-        assert "but this was not seen here" in why(name, op, 2, "float32", 0)
+        assert "but this was not seen here" in sentence(why(name, op, 2, "float32", 0))
     with pytest.raises(Exception, match="raised RuntimeError"):
         why("softmax", lambda x: torch.zeros(2) @ torch.zeros(3), 2, "float32", 0)
 
