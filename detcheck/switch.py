@@ -10,24 +10,40 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from detcheck.coverage import Coverage, active, count, uncounted
+from detcheck.errors import UsageError
 from detcheck.kernels._cpu import build
 from detcheck.kernels._triton import launch
 from detcheck.op import Op, every
+from detcheck.spec import Kernels
 
 if TYPE_CHECKING:
     import torch
 
-# Ops that reduce or multiply and are not ours: let through, counted, named in the report.
+# Ops that reduce or multiply. Where no kernel of ours takes their place they are let through, counted, and named in the report.
 UNCOVERED = (
-    "convolution", "dot", "sum.dim_IntList", "prod.dim_int", "var.correction", "std.correction", "var_mean.correction",
-    "logsumexp", "cumsum", "native_layer_norm", "native_group_norm", "native_batch_norm", "linalg_vector_norm", "mean",
-    "_embedding_bag", "_fused_rms_norm",
+    "convolution", "dot", "vdot", "addbmm", "_addmm_activation", "sum.dim_IntList", "mean.dim", "prod.dim_int", "var.correction",
+    "std.correction", "var_mean.correction", "logsumexp", "cumsum", "native_layer_norm", "native_group_norm", "native_batch_norm",
+    "linalg_vector_norm", "linalg_solve_triangular", "_embedding_bag", "_fused_rms_norm", "convolution_backward",
+    "native_layer_norm_backward", "native_group_norm_backward",
 )  # fmt: skip
+
+
+def check(kernels: Kernels, device: str) -> None:
+    """Raises UsageError for arms that cannot run in transformers here."""
+    if kernels is Kernels.ENGINE:
+        raise UsageError(
+            "--kernels engine: transformers has no batch-invariant mode of its own. Use stock, batch-invariant or both, or --engine vllm"
+        )
+    if kernels is not Kernels.STOCK and device.startswith("cuda") and not launch.available():
+        raise UsageError(
+            f"--kernels {kernels}: on a GPU the batch-invariant kernels need Triton, which is not installed. Install it, or use --device cpu"
+        )
 
 
 @contextlib.contextmanager
@@ -68,14 +84,14 @@ def _register(undo: contextlib.ExitStack, only: frozenset[str] | None = None) ->
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns that a kernel is overridden: that is what this is for
         for key in ("CPU", "CUDA") if torch.cuda.is_available() else ("CPU",):
-            for name, function in _overrides(ours).items():
-                library.impl(name, _counted(name, function), key, **anybodys)
-            for name in UNCOVERED:
+            taken = _overrides([known for known in ours if key.lower() in known.devices])
+            for name in [*taken, *(name for name in UNCOVERED if name not in taken)]:
                 try:
                     stock = torch.library.get_kernel(f"aten::{name}", key)
                 except RuntimeError:
                     continue  # composite here: its parts are leaf ops, and those are seen
-                library.impl(name, _let_through(name, stock), key, with_keyset=True, **anybodys)
+                call = _counted(name, taken[name], stock) if name in taken else _let_through(name, stock)
+                library.impl(name, call, key, with_keyset=True, **anybodys)
     for known in ours:
         if known.elsewhere:
             with contextlib.suppress(ImportError):
@@ -83,36 +99,69 @@ def _register(undo: contextlib.ExitStack, only: frozenset[str] | None = None) ->
 
 
 def _overrides(ours: Sequence[Op]) -> dict[str, Callable[..., Any]]:
-    """aten overload -> what runs in its place. `.out` overloads write what the plain ones give."""
+    """aten overload -> what runs in its place. Overloads that write what the plain ones give are among them."""
+    plain = {name: function for known in ours for name, function in known.aten.items()}
+    return plain | {
+        other: _writing(function, into) for name, function in plain.items() for other, into in _writers(name)
+    }
+
+
+def _writers(name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(overload, names of the arguments that it writes into) of all that compute the same: `out=`, and in place."""
     import torch
 
-    plain = {name: function for known in ours for name, function in known.aten.items()}
-    bases = {name: name.partition(".")[0] for name in plain}
-    with_out = [name for name in plain if "out" in getattr(torch.ops.aten, bases[name]).overloads()]
-    return plain | {f"{bases[name]}.out": _writing(plain[name]) for name in with_out}
+    base, _, overload = name.partition(".")
+    own = [a.name for a in getattr(getattr(torch.ops.aten, base), overload or "default")._schema.arguments]
+    for packet in (base, f"{base}_"):
+        for other in getattr(torch.ops.aten, packet).overloads() if hasattr(torch.ops.aten, packet) else ():
+            given = getattr(getattr(torch.ops.aten, packet), other)._schema.arguments
+            written = tuple(a.name for a in given if a.alias_info and a.alias_info.is_write)
+            out = tuple(a.name for a in given if a.is_out)
+            if written and [a.name for a in given if a.name not in out] == own:
+                yield packet + ("" if other == "default" else f".{other}"), written
 
 
-def _counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*arguments: Any, **options: Any) -> Any:
+_here = threading.local()  # whether one of ours runs: what it calls of torch's is torch's
+
+
+def _counted(name: str, function: Callable[..., Any], stock: Any) -> Callable[..., Any]:
+    def call(keys: Any, *arguments: Any, **options: Any) -> Any:
+        if getattr(_here, "ours", False) or _exact(arguments[0], options.get("dtype")):
+            return stock.call_boxed(keys, *arguments, **options)
         count(f"aten::{name}")
-        with uncounted():
-            return function(*arguments, **options)
+        _here.ours = True
+        try:
+            with uncounted():
+                return function(*arguments, **options)
+        finally:
+            _here.ours = False
 
     return call
 
 
+def _exact(x: torch.Tensor, to: torch.dtype | None) -> bool:
+    """Integers, whose sums are exact in any order; unless they are to become floats first."""
+    return not (x.is_floating_point() or x.is_complex() or (to is not None and (to.is_floating_point or to.is_complex)))
+
+
 def _let_through(name: str, stock: Any) -> Callable[..., Any]:
     def call(keys: Any, *arguments: Any, **options: Any) -> Any:
-        if arguments[0].is_floating_point():  # a sum of integers is exact in any order
+        if not _exact(arguments[0], options.get("dtype")) and not getattr(_here, "ours", False):
             count(f"aten::{name}", "uncovered")
         return stock.call_boxed(keys, *arguments, **options)
 
     return call
 
 
-def _writing(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    def call(*arguments: Any, out: torch.Tensor, **options: Any) -> torch.Tensor:
+def _writing(function: Callable[..., Any], into: tuple[str, ...]) -> Callable[..., Any]:
+    """`into`: arguments that are written; of an op in place that is its first one."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        outs = [options.pop(name) for name in into if name in options] or arguments[:1]
         made = function(*arguments, **options)
-        return out.resize_(made.shape).copy_(made)
+        results = made if isinstance(made, tuple) else (made,)
+        for out, result in zip(outs, results, strict=True):
+            (out if out.shape == result.shape else out.resize_(result.shape)).copy_(result)
+        return tuple(outs) if isinstance(made, tuple) else outs[0]
 
     return call

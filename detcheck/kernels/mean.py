@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detcheck.kernels._shared.rowwise import make_rows, rowwise
+from detcheck.kernels._shared.rowwise import make_rows, reduced, rowwise
 from detcheck.op import Op
 
 if TYPE_CHECKING:
@@ -30,12 +30,7 @@ def reference(x: torch.Tensor) -> torch.Tensor:
 def mean_of(
     x: torch.Tensor, dim: list[int] | None, keepdim: bool = False, *, dtype: torch.dtype | None = None
 ) -> torch.Tensor:
-    x = x if dtype is None else x.to(dtype)
-    dims = sorted(d % x.ndim for d in dim) if dim else list(range(x.ndim))
-    rest = [d for d in range(x.ndim) if d not in dims]
-    flat = x.permute(*rest, *dims).reshape(*(x.shape[d] for d in rest), -1)
-    result = mean(flat)[..., 0]
-    return result.view([1 if d in dims else x.shape[d] for d in range(x.ndim)]) if keepdim else result
+    return reduced(mean, x if dtype is None else x.to(dtype), dim, keepdim)
 
 
 TRITON = ("detcheck.kernels._triton.rowwise:mean_kernel",)

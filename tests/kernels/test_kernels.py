@@ -99,6 +99,40 @@ def test_what_it_cannot_take_is_refused_in_words(op):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("n", [1, 7, 16, 100, 1003])
+def test_a_sum_does_not_see_zeros_behind_it_nor_how_its_numbers_lie(n, dtype):
+    """As padding brings them, where a mask is multiplied and tokens are summed."""
+    from detcheck.kernels.cumsum import cumsum
+    from detcheck.kernels.sum import sum_of
+
+    tokens = torch.randn(3, n, 5, generator=torch.Generator().manual_seed(n)).to(dtype)
+    alone = sum_of(tokens, [1])
+    assert bits_equal(sum_of(tokens.transpose(1, 2).contiguous(), [-1]), alone)
+    for more in (1, 5, 9, 40):
+        zeros = torch.zeros(3, more, 5, dtype=dtype)
+        assert bits_equal(sum_of(torch.cat([tokens, zeros], 1), [1]), alone), more
+        padded = cumsum(torch.cat([zeros, tokens, zeros], 1).transpose(1, 2))[..., more : more + n]
+        assert bits_equal(padded, cumsum(tokens.transpose(1, 2)))
+
+
+def test_a_layer_norm_whose_order_follows_the_rows_is_caught(detcheck, tmp_path):
+    """Few rows are split in two, as libraries do it: the same numbers, other bits."""
+    (tmp_path / "theirs_norm.py").write_text(
+        "import torch\n"
+        "from detcheck.kernels.layer_norm import OP, make\n"
+        "reference, BATCHED = OP.reference, OP.batched\n"
+        "def make_inputs(rows, dtype, seed):\n"
+        "    return make('1024', rows, dtype, seed)\n"
+        "def norm(x, weight, bias):\n"
+        "    split = lambda t: sum(part.cumsum(-1)[..., -1:] for part in t.tensor_split(2 if len(t) < 8 else 1, -1))\n"
+        "    left = x - split(x) / x.shape[-1]\n"
+        "    return left * torch.rsqrt(split(left.square()) / x.shape[-1] + 1e-5) * weight + bias\n"
+    )
+    result = detcheck("kernels", "--op", "theirs_norm:norm", "--batch-sizes", "1,2,7,8,16", "-q")
+    assert result.code == 1 and "first in rows-8" in result.out, result.out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_rmsnorm_with_a_residual(dtype):
     from detcheck.kernels.rmsnorm import add_rmsnorm, reference
 

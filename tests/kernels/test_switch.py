@@ -3,7 +3,7 @@
 import pytest
 import torch
 from models import llama_like
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import group_norm, layer_norm, linear, scaled_dot_product_attention
 
 import detcheck
 from detcheck.engine import Row
@@ -49,6 +49,13 @@ CALLS = {
     "aten::_softmax": lambda x: x.softmax(-1),
     "aten::_log_softmax": lambda x: x.log_softmax(-1),
     "aten::mean.dim": lambda x: x.mean(-1, keepdim=True),
+    "aten::sum.dim_IntList": lambda x: x.sum(0, keepdim=True),
+    "aten::sum.IntList_out": lambda x: torch.sum(x, 1, keepdim=True, out=torch.empty(0)),
+    "aten::cumsum": lambda x: x.cumsum(0),
+    "aten::cumsum_": lambda x: x.clone().cumsum_(1),
+    "aten::native_layer_norm": lambda x: layer_norm(x, x.shape, x, 2 * x),
+    "aten::native_group_norm": lambda x: group_norm(x.view(3, 6, 12), 2, x[0, :6], x[1, :6]),
+    "aten::silu_": lambda x: torch.nn.functional.silu(x.clone(), inplace=True),
     "aten::silu": torch.nn.functional.silu,
     "aten::gelu": torch.nn.functional.gelu,
     "aten::_scaled_dot_product_flash_attention_for_cpu": lambda x: scaled_dot_product_attention(
@@ -68,12 +75,48 @@ def test_each_op_is_routed_counted_and_right(name):
 
 def test_what_runs_without_an_override_is_named():
     with detcheck.batch_invariant() as coverage:
-        torch.nn.functional.conv1d(torch.randn(1, 2, 8), torch.randn(3, 2, 3))
-        torch.nn.functional.layer_norm(torch.randn(2, 8), (8,))
+        torch.randn(2, 8).var(-1)
+        torch.randn(2, 8).logsumexp(-1)
+    assert {"aten::var.correction", "aten::logsumexp"} <= set(coverage.uncovered)
+    with detcheck.batch_invariant(only=frozenset({"matmul"})) as coverage:
+        layer_norm(torch.randn(2, 8), (8,))
         torch.randn(2, 8).sum(0)
-    assert {"aten::convolution", "aten::native_layer_norm", "aten::sum.dim_IntList"} <= set(coverage.uncovered), (
-        coverage.uncovered
-    )
+    assert set(coverage.uncovered) == {"aten::native_layer_norm", "aten::sum.dim_IntList"} and not coverage.overridden
+
+
+def test_integers_are_torchs_and_not_counted_unless_they_become_floats():
+    n = torch.arange(12).view(3, 4)
+
+    def results():
+        return n.sum(), n.bool().sum(0), n.cumsum(1), n @ n.t(), n.sum(-1, dtype=torch.float32)
+
+    stock = results()
+    with detcheck.batch_invariant() as coverage:
+        ours = results()
+    assert all(map(torch.equal, ours, stock))
+    assert coverage.overridden == {"aten::sum.dim_IntList": 1} and not coverage.uncovered
+
+
+@pytest.mark.parametrize("parameters", [torch.float32, torch.bfloat16])
+def test_norms_hand_the_backward_pass_what_torch_does(parameters):
+    """Half-precision inputs with float32 parameters too. Shapes, dtypes, and gradients."""
+    x, weight, bias = (torch.randn(*s, generator=torch.Generator().manual_seed(0)) for s in ((3, 4, 10), (10,), (10,)))
+    made = [x.bfloat16().requires_grad_(), *(t.to(parameters).requires_grad_() for t in (weight, bias))]
+
+    def results():
+        x, weight, bias = made
+        layer = torch.native_layer_norm(x, (10,), weight, bias, 1e-5)
+        group = torch.native_group_norm(x, weight[:4], bias[:4], 3, 4, 10, 2, 1e-5)
+        whole = layer_norm(x, (4, 10)).float().square() + layer[0].float().pow(3) + group[0].float()
+        gradients = torch.autograd.grad((whole * torch.arange(10)).sum(), made)
+        return *layer, *group, *gradients
+
+    stock = results()
+    with detcheck.batch_invariant():
+        ours = results()
+    for a, b in zip(ours, stock, strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        torch.testing.assert_close(a, b, atol=3e-2, rtol=3e-2)
 
 
 @pytest.mark.parametrize(
@@ -93,11 +136,22 @@ def test_what_it_cannot_run_invariantly_is_refused_in_words(call, says):
 
 def test_reductions_along_other_dimensions():
     x = torch.randn(3, 4, 5)
+
+    def results():
+        means = x.mean((0, 2)), x.mean(1, keepdim=True), x.mean(dim=(0, 1, 2)), x.mean()
+        sums = (
+            x.sum((0, -1), keepdim=True),
+            x.sum(),
+            x[0, 0, 0].sum(),
+            x[:, :0].sum(1),
+            x.cumsum(1),
+            x[0, 0, 0].cumsum(0),
+        )
+        return x.softmax(1), x.log_softmax(0), *means, *sums
+
     with detcheck.batch_invariant():
-        found = x.softmax(1), x.log_softmax(0), x.mean((0, 2)), x.mean(1, keepdim=True), x.mean(dim=(0, 1, 2))
-    for ours, stock in zip(
-        found, (x.softmax(1), x.log_softmax(0), x.mean((0, 2)), x.mean(1, keepdim=True), x.mean()), strict=True
-    ):
+        found = results()
+    for ours, stock in zip(found, results(), strict=True):
         torch.testing.assert_close(ours, stock)
 
 

@@ -3,6 +3,10 @@
 // The order of a sum, which is in float64: 2 accumulators of 8 lanes take 16 columns a step, in order; they are added, then the
 // lanes from first to last, then the columns that do not fill 16, one by one. Elementwise ops fill a tail up to 8 lanes, so
 // that an element's bits do not depend on its place or on the width of the row.
+//
+// A plain sum (SUM) has its tail in the same lanes as the rest, so that zeros behind a row, as padding brings them, change nothing.
+// A running sum (CUMSUM) is one accumulator from first to last. Norms add twice in the order of other ops: the numbers, then the squares of
+// what the mean leaves of them.
 #include "common.h"
 
 typedef double d8 __attribute__((vector_size(64)));
@@ -19,6 +23,41 @@ template <int DT, typename F> static inline double row_sum(const char* row, int6
     double sum = 0;
     for (int j = 0; j < 8; j++) sum += a[j];
     for (; i < n; i++) sum += f(splat(one_as<DT>(row, i)))[0];
+    return sum;
+}
+
+// Sum over the row of what is left of it after `mean`, squared.
+template <int DT> static inline double row_squares(const char* row, int64_t n, double mean) {
+    d8 a = {0, 0, 0, 0, 0, 0, 0, 0}, b = a;
+    auto left = [mean](v8 x) { return __builtin_convertvector(x, d8) - mean; };
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        d8 x = left(load_as<DT>(row, i)), y = left(load_as<DT>(row, i + 8));
+        a += x * x;
+        b += y * y;
+    }
+    a += b;
+    double sum = 0;
+    for (int j = 0; j < 8; j++) sum += a[j];
+    for (; i < n; i++) {
+        double x = double(one_as<DT>(row, i)) - mean;
+        sum += x * x;
+    }
+    return sum;
+}
+
+// Sum over the row: 16 lanes by place, the tail too; lanes j and j + 8, then from first to last.
+template <int DT> static inline double lane_sum(const char* row, int64_t n) {
+    d8 a = {0, 0, 0, 0, 0, 0, 0, 0}, b = a;
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        a += __builtin_convertvector(load_as<DT>(row, i), d8);
+        b += __builtin_convertvector(load_as<DT>(row, i + 8), d8);
+    }
+    for (int64_t j = 0; i + j < n; j++) (j < 8 ? a[j] : b[j - 8]) += double(one_as<DT>(row, i + j));
+    a += b;
+    double sum = 0;
+    for (int j = 0; j < 8; j++) sum += a[j];
     return sum;
 }
 
@@ -54,7 +93,7 @@ template <int DT, typename F> static inline void each(char* out, const char* a, 
     for (int64_t j = 0; j < n - i; j++) store_one<DT>(out, i + j, r[j]);
 }
 
-enum What : int64_t { SOFTMAX = 0, LOG_SOFTMAX = 1, MEAN = 2, RMSNORM = 3, SILU = 4, GELU = 5, GELU_TANH = 6, SILU_MUL = 7, GELU_MUL = 8, GELU_TANH_MUL = 9 };
+enum What : int64_t { SOFTMAX = 0, LOG_SOFTMAX = 1, MEAN = 2, RMSNORM = 3, SILU = 4, GELU = 5, GELU_TANH = 6, SILU_MUL = 7, GELU_MUL = 8, GELU_TANH_MUL = 9, SUM = 10, CUMSUM = 11 };
 
 static inline v8 silu(v8 x) { return x / (splat(1.f) + exp(-x)); }
 
@@ -96,6 +135,12 @@ template <int DT> static void row(int64_t what, char* out, const char* a, const 
             break;
         }
         case MEAN: store_one<DT>(out, 0, float(row_sum<DT>(a, n, same) / double(n))); break;
+        case SUM: store_one<DT>(out, 0, float(lane_sum<DT>(a, n))); break;
+        case CUMSUM: {
+            double sum = 0;
+            for (int64_t i = 0; i < n; i++) store_one<DT>(out, i, float(sum += double(one_as<DT>(a, i))));
+            break;
+        }
         case RMSNORM: {
             double squares = row_sum<DT>(a, n, [](v8 x) { return x * x; });
             v8 scale = splat(float(1.0 / std::sqrt(squares / double(n) + eps)));
@@ -128,4 +173,44 @@ extern "C" void detcheck_rowwise(int64_t what, int64_t dtype, char* out, int64_t
     if (dtype == F32) rows<F32>(what, out, out_width, a, a_stride, b, b_stride, M, n, eps, threads);
     if (dtype == BF16) rows<BF16>(what, out, out_width, a, a_stride, b, b_stride, M, n, eps, threads);
     if (dtype == F16) rows<F16>(what, out, out_width, a, a_stride, b, b_stride, M, n, eps, threads);
+}
+
+// A row less its mean, by its standard deviation, each element times a weight, plus a bias: element i of row m has those at
+// m % groups * (n / span) + i / span. weight, bias: of dtype, or null. Everything is in float64 up to the one rounding.
+template <int DT> static void norms(char* out, float* means, float* scales, const char* x, int64_t x_stride, const char* weight, const char* bias, int64_t M, int64_t n, int64_t span, int64_t groups, double eps, int64_t threads) {
+    const int64_t size = bytes_of(DT);
+    in_parallel(M, std::min(threads, 1 + M * n / THREAD_WORK), [&](int64_t begin, int64_t end) {
+        for (int64_t m = begin; m < end; m++) {
+            const char* row = x + m * x_stride * size;
+            char* to = out + m * n * size;
+            const double mean = row_sum<DT>(row, n, [](v8 v) { return v; }) / double(n);
+            const double scale = 1.0 / std::sqrt(row_squares<DT>(row, n, mean) / double(n) + eps);
+            means[m] = float(mean), scales[m] = float(scale);
+            const int64_t first = m % groups * (n / span);
+            auto normed = [&](v8 v) { return (__builtin_convertvector(v, d8) - mean) * scale; };
+            auto wide = [](v8 v) { return __builtin_convertvector(v, d8); };
+            auto narrow = [](d8 v) { return __builtin_convertvector(v, v8); };
+            if (span == 1) {
+                auto at = [&](const char* p, int64_t i, float none) { return wide(p ? load_as<DT>(p, first + i) : splat(none)); };
+                auto one = [&](const char* p, int64_t i, float none) { return double(p ? one_as<DT>(p, first + i) : none); };
+                int64_t i = 0;
+                for (; i + 8 <= n; i += 8) store_as<DT>(to, i, narrow(normed(load_as<DT>(row, i)) * at(weight, i, 1.f) + at(bias, i, 0.f)));
+                for (; i < n; i++) store_one<DT>(to, i, float((double(one_as<DT>(row, i)) - mean) * scale * one(weight, i, 1.f) + one(bias, i, 0.f)));
+                continue;
+            }
+            for (int64_t c = 0; c * span < n; c++) {
+                const double w = weight ? one_as<DT>(weight, first + c) : 1.0, b = bias ? one_as<DT>(bias, first + c) : 0.0;
+                int64_t i = c * span;
+                for (; i + 8 <= (c + 1) * span; i += 8) store_as<DT>(to, i, narrow(normed(load_as<DT>(row, i)) * w + b));
+                for (; i < (c + 1) * span; i++) store_one<DT>(to, i, float((double(one_as<DT>(row, i)) - mean) * scale * w + b));
+            }
+        }
+    });
+}
+
+// x[M, n] of rows x_stride elements apart, out[M, n] dense; means[M] and scales[M] are what the backward pass is given.
+extern "C" void detcheck_norm(int64_t dtype, char* out, float* means, float* scales, const char* x, int64_t x_stride, const char* weight, const char* bias, int64_t M, int64_t n, int64_t span, int64_t groups, double eps, int64_t threads) {
+    if (dtype == F32) norms<F32>(out, means, scales, x, x_stride, weight, bias, M, n, span, groups, eps, threads);
+    if (dtype == BF16) norms<BF16>(out, means, scales, x, x_stride, weight, bias, M, n, span, groups, eps, threads);
+    if (dtype == F16) norms<F16>(out, means, scales, x, x_stride, weight, bias, M, n, span, groups, eps, threads);
 }

@@ -4,7 +4,7 @@ time."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from detcheck.kernels._cpu import build
@@ -26,6 +26,8 @@ OPS = (
     "silu_mul",
     "gelu_mul",
     "gelu_tanh_mul",
+    "sum",
+    "cumsum",
 )
 
 
@@ -72,6 +74,19 @@ def rowwise(
             arguments = [row[None].clone()] + ([] if operand is None else [operand[0 if one_row else i][None].clone()])
             out[i] = torch_row(*arguments)[0]
     return out.view(*x.shape[:-1], width)
+
+
+def reduced(
+    op: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, dim: Sequence[int] | None, keepdim: bool
+) -> torch.Tensor:
+    """A row op that leaves one number, over any dimensions (None, or none: all), as aten has it."""
+    if x.ndim == 0:
+        return op(x.view(1)).view(())
+    dims = sorted(d % x.ndim for d in dim) if dim else list(range(x.ndim))
+    rest = [d for d in range(x.ndim) if d not in dims]
+    flat = x.permute(*rest, *dims).reshape(*(x.shape[d] for d in rest), math.prod(x.shape[d] for d in dims))
+    result = op(flat)[..., 0]
+    return result.view([1 if d in dims else x.shape[d] for d in range(x.ndim)]) if keepdim else result
 
 
 def along(op: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, dim: int, half_to_float: bool) -> torch.Tensor:

@@ -50,6 +50,29 @@ def stands_alone(op: Op, arguments: Tensors) -> bool:
     return True
 
 
+def keeps_no_size(op: Op, arguments: Tensors) -> bool:
+    """Numbers whose signs are all turned give results of the other sign, to the bit; numbers twice as large give the same results, to a
+    few roundings: what they are divided by grows with them."""
+    import torch
+
+    x, weight, bias = arguments
+    bias = torch.zeros_like(bias)
+    large = op(x * 256, weight, bias)
+    larger = op(x * 512, weight, bias)
+    close = (large - larger).double().abs() <= 8 * torch.finfo(x.dtype).eps * large.double().abs().amax()
+    return same(op(-x, weight, bias), -op(x, weight, bias)) and bool(close.all())
+
+
+def only_later(op: Op, arguments: Tensors) -> bool:
+    """Another number in one place changes the results from there on, and none before."""
+    (x,) = arguments
+    place, before = x.shape[-1] // 2, op(x)
+    changed = x.clone()
+    changed[..., place] = changed[..., place] * 2 + 64
+    after = op(changed)
+    return same(after[..., :place], before[..., :place]) and bool((after != before)[..., place:].all())
+
+
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     """To the bit: -0.0 is not 0.0."""
     import torch
@@ -78,4 +101,15 @@ LOGARITHM_OF_A_SUM = Unreadable(
     "it takes the logarithm of a sum of exponentials: none is negative, so no two summands cancel, and software does not know their last bits",
     LOWERING,
     only_grows,
+)
+SQUARES_BEHIND_A_MEAN = Unreadable(
+    "each row is divided by the root of a sum of squares, taken of what the mean leaves: none is negative, so no two summands cancel, and "
+    "the root hides what one adds in the last place",
+    "numbers twice as large change no result by more than its roundings, and numbers of the other sign turn its sign",
+    keeps_no_size,
+)
+PARTIAL_SUMS = Unreadable(
+    "each of its results is a sum of another length, and masks ask about one sum at a time",
+    "another number in one place changes the results from there on, and none before",
+    only_later,
 )

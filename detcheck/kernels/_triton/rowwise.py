@@ -84,6 +84,17 @@ def mean_kernel(x, out, N, x_m, out_m, UNIT: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(out + row * out_m, (tl.sum(sums, 0) / N).to(out.dtype.element_ty))
 
 
+@triton.jit(do_not_specialize=["x_m", "out_m"])
+def sum_kernel(x, out, N, x_m, out_m, UNIT: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    x += row * x_m * UNIT
+    sums = tl.zeros([BLOCK], tl.float32)
+    for begin in range(0, N, BLOCK):
+        column = begin + tl.arange(0, BLOCK)
+        sums += tl.load(x + column, mask=column < N, other=0.0).to(tl.float32)
+    tl.store(out + row * out_m, tl.sum(sums, 0).to(out.dtype.element_ty))
+
+
 @triton.jit(do_not_specialize=["x_m", "up_m", "out_m"])
 def gate_kernel(x, up, out, N, x_m, up_m, out_m, WHAT: tl.constexpr, UNIT: tl.constexpr, BLOCK: tl.constexpr):
     """Elementwise: nothing is summed, and each element is computed by the same instructions wherever it is."""
@@ -111,7 +122,7 @@ def rowwise(op: str, x: torch.Tensor, second: torch.Tensor | None, eps: float, w
     (rows, n), dtype = x.shape, type_of(x)
     out = torch.empty(rows, width, dtype=x.dtype, device=x.device)
     if not rows or not n:
-        return out.fill_(float("nan")) if op == "mean" else out
+        return out.fill_({"mean": float("nan"), "sum": 0.0}[op]) if op in ("mean", "sum") else out
     step = unit(n, dtype)
     x = fit(x, step)
     (x_m,), (out_m,) = strides(x, step), strides(out, step if width == n else 1)
@@ -128,8 +139,9 @@ def rowwise(op: str, x: torch.Tensor, second: torch.Tensor | None, eps: float, w
     if op == "rmsnorm":
         weight = fit(second.view(-1), 1)
         rmsnorm_kernel[(rows,)](x, weight, out, n, eps, x_m, out_m, **constants, **chosen.options)
-    elif op == "mean":
-        mean_kernel[(rows,)](x, out, n, x_m, out_m, **constants, **chosen.options)
+    elif op in ("mean", "sum"):
+        kernel = mean_kernel if op == "mean" else sum_kernel
+        kernel[(rows,)](x, out, n, x_m, out_m, **constants, **chosen.options)
     else:
         softmax_kernel[(rows,)](x, out, n, x_m, out_m, LOG=op == "log_softmax", **constants, **chosen.options)
     return out
@@ -162,5 +174,6 @@ DETCHECK: Declared = {
     "rmsnorm_kernel": _signature(("x", "weight", "out"), {}, tile(COLUMNS), _ROWS, eps=True),
     "softmax_kernel": _signature(("x", "out"), {"LOG": (False, True)}, tile(COLUMNS), _ROWS),
     "mean_kernel": _signature(("x", "out"), {}, tile(COLUMNS), _ROWS),
+    "sum_kernel": _signature(("x", "out"), {}, tile(COLUMNS), _ROWS),
     "gate_kernel": _signature(("x", "up", "out"), {"WHAT": ELEMENTWISE}, GATE, ("x_m", "up_m", "out_m")),
 }
