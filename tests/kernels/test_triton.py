@@ -191,14 +191,27 @@ def reference(op, x, second):
         return gate[op](x)
     if op.endswith("_mul"):
         return gate[op[:-4]](x) * second
-    return {"softmax": x.softmax(-1), "log_softmax": x.log_softmax(-1), "mean": x.mean(-1, keepdim=True)}[op]
+    over_rows = {"softmax": x.softmax(-1), "log_softmax": x.log_softmax(-1)}
+    return {**over_rows, "mean": x.mean(-1, keepdim=True), "sum": x.sum(-1, keepdim=True)}[op]
 
 
 @DTYPES
 @pytest.mark.parametrize("n", [67, 5000])
 @pytest.mark.parametrize(
     "op",
-    ["rmsnorm", "softmax", "log_softmax", "mean", "silu", "gelu", "gelu_tanh", "silu_mul", "gelu_mul", "gelu_tanh_mul"],
+    [
+        "rmsnorm",
+        "softmax",
+        "log_softmax",
+        "mean",
+        "sum",
+        "silu",
+        "gelu",
+        "gelu_tanh",
+        "silu_mul",
+        "gelu_mul",
+        "gelu_tanh_mul",
+    ],
 )
 def test_row_ops(rowwise, op, n, dtype):
     """n: a tail; more than one step, of softmaxes and of gates."""
@@ -210,7 +223,7 @@ def test_row_ops(rowwise, op, n, dtype):
     def run(rows, feed=lambda t: t):
         operand = second if second is None or len(second) == 1 else second[rows]
         return rowwise.rowwise(
-            op, feed(x[rows]), None if operand is None else feed(operand), 1e-6, 1 if op == "mean" else n
+            op, feed(x[rows]), None if operand is None else feed(operand), 1e-6, 1 if op in ("mean", "sum") else n
         )
 
     whole = run(slice(None))
@@ -222,6 +235,33 @@ def test_row_ops(rowwise, op, n, dtype):
     x[torch.arange(9) != 5] = torch.nan
     assert bits_equal(run(slice(None))[5], whole[5])
     assert run(slice(0)).shape == (0, whole.shape[1])
+
+
+@DTYPES
+@pytest.mark.parametrize(("groups", "channels", "span"), [(1, 67, 1), (1, 5000, 1), (3, 12, 17)])
+def test_norms(groups, channels, span, dtype):
+    """A layer norm with a tail, and of two steps; a group norm, whose rows have unlike weights."""
+    norm = interpreted.load("norm").norm
+    x, weight, bias = (normal(*size, dtype=dtype) for size in ((9, channels, span), (channels,), (channels,)))
+
+    def run(samples, feed=lambda t: t, affine=(weight, bias)):
+        flat = samples.reshape(len(samples) * groups, channels // groups * span)
+        out, mean, scale = norm(feed(flat), *(t if t is None else feed(t) for t in affine), span, groups, 1e-5)
+        return torch.cat([out.view(len(samples), -1).float(), mean.view(-1, groups), scale.view(-1, groups)], 1)
+
+    whole = run(x)
+    exact = torch.native_group_norm(x.double(), weight.double(), bias.double(), 9, channels, span, groups, 1e-5)
+    assert error(whole[:, : channels * span], exact[0].view(9, -1)) <= 2 * CLOSE[dtype]
+    torch.testing.assert_close(whole[:, channels * span :].double(), torch.cat(exact[1:], 1), rtol=1e-5, atol=1e-5)
+    for rows in (slice(0, 1), slice(4, 5), slice(2, 9)):
+        assert bits_equal(run(x[rows]), whole[rows])
+    for feed in (unaligned, apart):
+        assert bits_equal(run(x, feed), whole)
+    ones = run(x, affine=(torch.ones_like(weight), torch.zeros_like(bias)))
+    assert bits_equal(run(x, affine=(None, None)), ones)
+    x[torch.arange(9) != 5] = torch.nan
+    assert bits_equal(run(x)[5], whole[5])
+    assert len(norm(x[:0].reshape(0, 67), weight[:67], bias[:67], 1, 1, 1e-5)[0]) == 0
 
 
 def test_softmax_of_masked_and_of_nan(rowwise):
@@ -414,9 +454,11 @@ def declared():
         return []
     from detcheck.kernels._triton import attention as triton_attention
     from detcheck.kernels._triton import matmul as triton_matmul
+    from detcheck.kernels._triton import norm as triton_norm
     from detcheck.kernels._triton import rowwise as triton_rowwise
 
-    return [(m, name, of) for m in (triton_matmul, triton_attention, triton_rowwise) for name, of in m.DETCHECK.items()]
+    modules = (triton_matmul, triton_attention, triton_rowwise, triton_norm)
+    return [(m, name, of) for m in modules for name, of in m.DETCHECK.items()]
 
 
 @pytest.mark.parametrize(("module", "name", "of"), declared(), ids=lambda v: v if isinstance(v, str) else "")
