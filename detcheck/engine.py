@@ -1,14 +1,100 @@
-"""What a probe needs of an engine, whichever runs the model."""
+"""Engines: who runs the model. Each is a folder in `engines/`, whose options.py declares it as `ENGINE`, an `EngineType`.
+
+A probe of completions asks a `Sampler`: it plans batches of the kind that the engine can form, runs them, and says under which
+condition each sample was really made. Servers are one; an `Engine`, which runs a model here, becomes one in `harness/samplers.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from detcheck.records import Condition, Outcome, Schedule, Step, Subject
+    from detcheck.spec import Spec
+
+
+@dataclass(frozen=True)
+class EngineType:
+    """What an engine says of itself before it is opened."""
+
+    title: str
+    """as it is called in sentences"""
+    how: str
+    """what to do to get it: "add --engine vllm" """
+    preference: Callable[[Spec], int]
+    """of those that `--engine auto` may take the highest is taken; 0: not this one"""
+    check: Callable[[Spec], None]
+    """raises UsageError for options that do not fit it"""
+    check_schedule: Callable[[Spec], None]
+    """of completions: raises UsageError for conditions that it does not have"""
+    open: Callable[[Spec], Engine] | None = None
+    """where it runs a model here"""
+    sampler: Callable[[Spec], Sampler] | None = None
+    """where it is asked as a whole"""
+    estimate: Callable[[Spec, Sequence[Question]], str] | None = None
+    """of completions: what a run would cost, in words; nothing is sent"""
+    caches: bool = False
+    """whether it may keep a prefix cache, which only a prompt of several blocks shows"""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt as it was given: a text, or the messages of a chat."""
+
+    text: str = ""
+    messages: tuple[dict[str, str], ...] = ()
+    shorter: str = ""
+    """what is asked instead where the context does not hold the text"""
+
+    @property
+    def shown(self) -> str:
+        return self.text or "\n".join(f"{m['role']}: {m['content']}" for m in self.messages)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What came of a sample, and under which condition."""
+
+    condition: Condition
+    outcome: Outcome | None = None
+    missing: str = ""
+    """why there is no outcome"""
+    batch_sizes: tuple[int, ...] = ()
+    """see `Observation.batch_sizes`"""
+    as_asked: bool | None = None
+    """see `Observation.as_asked`"""
+    preemptions: int = 0
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of a step."""
+
+    samples: tuple[Sample, ...]
+    """in the order of their slots"""
+    calls: tuple[tuple[str, int], ...] = ()
+    """(op, calls), as counted.py names them"""
+    steps: tuple[tuple[int, int], ...] = ()
+    """(requests, tokens) of every engine step, where the engine forms batches itself"""
+    metrics: tuple[tuple[str, float], ...] = ()
+
+
+class Sampler(Protocol):
+    """Whoever completes prompts: a model that runs here, or servers."""
+
+    def open(self, questions: Sequence[Question], planned: Schedule | None = None) -> Subject:
+        """Bring it up, with its schedule; `planned`: that of a run that is resumed. Raises UsageError, FailedError."""
+
+    def run(self, step: Step) -> Ran:
+        """Form the step's batch, or send its requests. A sample that did not come is missing, with the reason."""
+
+    def close(self) -> None:
+        """End what runs beside this process."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +159,7 @@ class Decoded:
 
 
 class Engine(Protocol):
-    """Opened in two strokes: making one reads config and tokenizer and refuses what can be refused; `load` brings the weights."""
+    """Runs a model here. Opened in two steps: making one reads config and tokenizer and refuses what can be refused; `load` brings the weights."""
 
     name: str
     """of the model, for reports"""

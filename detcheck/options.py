@@ -31,6 +31,8 @@ class Knob:
     """has no flag"""
     repeated: bool = False
     """may be given again and again"""
+    engines: tuple[str, ...] = ()
+    """of a probe that asks engines: those that have it; (): all"""
 
 
 def knob(default: Any, *flags: str, **said: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from detcheck.errors import UsageError
 from detcheck.records import Case, Prompt, Schedule
 from detcheck.spec import Kernels
 from detcheck.verdict import Role
@@ -16,21 +15,6 @@ ARMS = {
     Kernels.BOTH: ((Kernels.STOCK, Role.REACTS), (Kernels.BATCH_INVARIANT, Role.GATES)),
     Kernels.ENGINE: ((Kernels.ENGINE, Role.GATES),),
 }
-
-
-def check_kernels(kernels: Kernels, device: str) -> None:
-    """Raises UsageError for arms that cannot run in transformers here."""
-    if kernels is Kernels.ENGINE:
-        raise UsageError(
-            "--kernels engine: transformers has no batch-invariant mode of its own. Use stock, batch-invariant or both, or --engine vllm"
-        )
-    if kernels is not Kernels.STOCK and device.startswith("cuda"):
-        from detcheck.kernels._triton import launch
-
-        if not launch.available():
-            raise UsageError(
-                f"--kernels {kernels}: on a GPU the batch-invariant kernels need Triton, which is not installed. Install it, or use --device cpu"
-            )
 
 
 def cases(

@@ -1,60 +1,58 @@
-"""Which engine runs the model: what was asked for, or what this machine suggests."""
+"""Which engine runs the model: what was asked for, or what this machine suggests. Engines are found by their folders."""
 
 from __future__ import annotations
 
-from detcheck.engine import Engine
-from detcheck.engines.vllm import install
-from detcheck.errors import FailedError, UsageError
+import importlib
+from dataclasses import fields
+
+from detcheck import lookup
+from detcheck.engine import Engine, EngineType
+from detcheck.errors import UsageError
+from detcheck.options import flag, knob_of
 from detcheck.spec import Spec
 
-ENGINES = ("auto", "transformers", "vllm")
+AUTO = "auto"
+
+
+def find(name: str) -> EngineType:
+    """Raises UsageError with the names there are where there is none of that name."""
+    if name not in lookup.names("engines"):
+        raise UsageError(f"--engine {name}: use {', '.join((AUTO, *lookup.names('engines')))}")
+    return importlib.import_module(f"detcheck.engines.{name}.options").ENGINE
 
 
 def chosen(spec: Spec) -> str:
-    """ "transformers" or "vllm". Raises UsageError for options that the engine does not have."""
+    """The engine's name. Raises UsageError where there is none of that name."""
     asked = getattr(spec.options, "engine", "transformers")
-    arguments = getattr(spec.options, "engine_arg", ())
-    if asked not in ENGINES:
-        raise UsageError(f"--engine {asked}: use {', '.join(ENGINES)}")
-    engine = suggested(spec.device) if asked == "auto" else asked
-    if engine == "transformers" and arguments:
-        why = "" if asked != "auto" else ", which --engine auto chose: no vLLM with an accelerator is here"
-        raise UsageError(f"--engine-arg is for vLLM, and the engine is transformers{why}. Add --engine vllm")
-    if engine == "vllm" and getattr(spec.options, "attn", None):
-        raise UsageError("--attn is for transformers; with vLLM say --engine-arg attention_backend=...")
-    return engine
+    if asked != AUTO:
+        find(asked)
+        return asked
+    return max(lookup.names("engines"), key=lambda name: find(name).preference(spec))
 
 
-def suggested(device: str) -> str:
-    """vLLM where it is installed and an accelerator is there."""
-    if device == "cpu" or not install.installed():
-        return "transformers"
-    import torch
+def kind(spec: Spec) -> EngineType:
+    return find(chosen(spec))
 
-    if not torch.cuda.is_available():
-        return "transformers"
-    try:
-        install.check()
-    except FailedError:
-        return "transformers"
-    return "vllm"
+
+def check(spec: Spec) -> EngineType:
+    """What can be known before anything is opened. Raises UsageError for options that are not for the engine that is taken."""
+    name = chosen(spec)
+    found = find(name)
+    found.check(spec)
+    for each in fields(spec.options):
+        made = knob_of(each)
+        if made is None or not made.engines or name in made.engines:
+            continue
+        if getattr(spec.options, each.name) != each.default:
+            whose = [find(other) for other in made.engines]
+            auto = ", which --engine auto chose" if getattr(spec.options, "engine", "") == AUTO else ""
+            raise UsageError(
+                f"{flag(each.name)} is for {' and '.join(other.title for other in whose)}, and the engine is {found.title}{auto}. "
+                f"Leave it out, or {whose[0].how}"
+            )
+    return found
 
 
 def open_engine(spec: Spec) -> Engine:
-    """Raises UsageError or FailedError where it cannot be."""
-    own = spec.options
-    if chosen(spec) == "vllm":
-        from detcheck.engines.vllm.engine import VllmEngine
-
-        return VllmEngine(
-            spec.model,
-            spec.dtype,
-            spec.device,
-            own.trust_remote_code,
-            own.engine_arg,
-            spec.kernels,
-            spec.probe == "bisect",
-        )
-    from detcheck.engines.transformers.engine import TransformersEngine
-
-    return TransformersEngine(spec.model, spec.dtype, spec.device, own.attn, own.trust_remote_code)
+    """One that runs a model here. Raises UsageError or FailedError where it cannot be."""
+    return kind(spec).open(spec)

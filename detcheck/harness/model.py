@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from detcheck.engine import Engine, Row
+from detcheck import switch
+from detcheck.engine import Engine, EngineType, Question, Row
 from detcheck.environment import observe_environment
 from detcheck.errors import UsageError
-from detcheck.harness import prompts
-from detcheck.harness.arms import cases, check_kernels, in_arms, kernel_flags
-from detcheck.harness.engines import chosen
-from detcheck.harness.prompts import Question
+from detcheck.harness import engines, prompts
+from detcheck.harness.arms import cases, in_arms, kernel_flags
 from detcheck.hashes import content_hash
 from detcheck.records import Prompt, Schedule, Step, Subject
 from detcheck.schedules import arrivals
@@ -22,11 +21,9 @@ Plan = Callable[[dict[str, int]], Schedule]
 """tokens of each prompt, by its name -> the schedule of one arm"""
 
 
-def check(spec: Spec) -> str:
-    """What can be known before anything is loaded; the engine's name. Raises UsageError."""
-    engine = chosen(spec)
-    if engine == "transformers":
-        check_kernels(spec.kernels, spec.device)
+def check(spec: Spec) -> EngineType:
+    """What can be known before anything is loaded. Raises UsageError."""
+    engine = engines.check(spec)
     prompts.check(spec)
     return engine
 
@@ -62,7 +59,7 @@ class OpenModel:
         )
         engine.load(self.longest(max(len(p.token_ids) for p in asked)))
         if not engine.schedules_itself:
-            check_kernels(spec.kernels, engine.device)
+            switch.check(spec.kernels, engine.device)
         judged = cases(spec.kernels, spec.probe, engine.name, engine.dtype, asked)
         steps = planned or in_arms(plan({p.name: len(p.token_ids) for p in asked}), judged)
         flags = {**engine.flags, **kernel_flags(spec.kernels)}

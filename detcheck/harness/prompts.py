@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
+from detcheck.engine import Question
 from detcheck.errors import UsageError
-from detcheck.harness.engines import suggested
+from detcheck.harness import engines
 from detcheck.spec import Spec
 
 DEFAULT_PROMPT = "Tell me about Richard Feynman"
@@ -22,20 +22,6 @@ LONG_PROMPT = (
     "accident, and to the sentence with which he ended his report: that nature cannot be fooled. Close with what a person who measures things "
     "for a living can learn from him."
 )
-
-
-@dataclass(frozen=True)
-class Question:
-    """A text, or the messages of a chat."""
-
-    text: str = ""
-    messages: tuple[dict[str, str], ...] = ()
-    shorter: str = ""
-    """what is asked instead where the context does not hold the text"""
-
-    @property
-    def shown(self) -> str:
-        return self.text or "\n".join(f"{m['role']}: {m['content']}" for m in self.messages)
 
 
 def check(spec: Spec) -> None:
@@ -63,18 +49,10 @@ def asked(spec: Spec) -> list[Question]:
 
         return [Question(text=PROMPT)]
     if own.prompt is None:
-        return [Question(LONG_PROMPT, shorter=DEFAULT_PROMPT) if caches(spec) else Question(DEFAULT_PROMPT)]
+        return [
+            Question(LONG_PROMPT, shorter=DEFAULT_PROMPT) if engines.kind(spec).caches else Question(DEFAULT_PROMPT)
+        ]
     return [Question(text=own.prompt)]
-
-
-def caches(spec: Spec) -> bool:
-    """Whether what is asked may keep a prefix cache: a server, or vLLM."""
-    engine = getattr(spec.options, "engine", "")
-    return (
-        bool(getattr(spec.options, "base_url", ()))
-        or (engine == "auto" and suggested(spec.device) == "vllm")
-        or engine == "vllm"
-    )
 
 
 def read_prompts(path: Path) -> list[Question]:

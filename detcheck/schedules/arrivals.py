@@ -16,6 +16,7 @@ from detcheck.engine import Decoded
 from detcheck.errors import UsageError
 from detcheck.records import NotTried, Schedule, Step, Traffic
 from detcheck.schedules.batches import Plan, kind_of, spread
+from detcheck.schedules.wanted import Wanted
 
 # In the order in which they are tried: what provokes most for a few samples first.
 DEFAULT = (
@@ -70,43 +71,29 @@ def candidates(conditions: tuple[str, ...] | None, sizes: tuple[int, ...] | None
     return chosen + [name for name in conditions if "-" in name and name not in chosen]
 
 
-def schedule(
-    inputs: dict[str, int],
-    samples: int,
-    max_tokens: int,
-    trials: int,
-    conditions: tuple[str, ...] | None,
-    sizes: tuple[int, ...] | None,
-    seed: int,
-    limits: Limits,
-) -> Schedule:
+def schedule(inputs: dict[str, int], wanted: Wanted, limits: Limits) -> Schedule:
     """The steps for each input (name -> its length in tokens). Raises UsageError where what was asked for cannot be had."""
     shortest, length = min(inputs.values()), max(inputs.values())
-    asked = conditions is not None or sizes is not None
-    names = candidates(conditions, sizes)
+    names = candidates(wanted.conditions, wanted.sizes)
     plans, not_tried = affordable(
-        names, samples, trials, asked, lambda plan: impossible(plan, shortest, length, max_tokens, limits)
+        names, wanted, lambda plan: impossible(plan, shortest, length, wanted.max_tokens, limits)
     )
-    refuse_lost(plans, not_tried, conditions, sizes)
-    check_samples(plans, samples, trials, asked)
-    share_out(plans, samples, trials)
-    return Schedule(tuple(steps(inputs, plans, trials, max_tokens, seed, limits)), tuple(not_tried), limits.max_rows)
+    refuse_lost(plans, not_tried, wanted)
+    check_samples(plans, wanted)
+    share_out(plans, wanted)
+    return Schedule(tuple(steps(inputs, plans, wanted, limits)), tuple(not_tried), limits.max_rows)
 
 
 def affordable(
-    names: Sequence[str],
-    samples: int,
-    trials: int,
-    asked: bool,
-    impossible: Callable[[Plan], str],
-    filler_rows: int = FILLER_ROWS,
+    names: Sequence[str], wanted: Wanted, impossible: Callable[[Plan], str], filler_rows: int = FILLER_ROWS
 ) -> tuple[list[Plan], list[NotTried]]:
     """The conditions that can be had and paid for, in order, and what was left out, with the reason.
 
-    `asked`: what was asked for by name costs what it costs. `filler_rows`: requests beyond the samples that the default may send.
+    `filler_rows`: requests beyond the samples that the default may send.
     """
     plans: list[Plan] = []
     not_tried: list[NotTried] = []
+    samples, trials, asked = wanted.samples, wanted.trials, wanted.by_name
     rows_left = samples + filler_rows
     for name in names:
         size = int(name.partition("-")[2] or 1)
@@ -124,36 +111,34 @@ def affordable(
     return plans, not_tried
 
 
-def refuse_lost(
-    plans: Sequence[Plan],
-    not_tried: Sequence[NotTried],
-    conditions: tuple[str, ...] | None,
-    sizes: tuple[int, ...] | None,
-) -> None:
+def refuse_lost(plans: Sequence[Plan], not_tried: Sequence[NotTried], wanted: Wanted) -> None:
     """Raises UsageError where something that was asked for by name cannot be had."""
-    for name in conditions or ():
+    for name in wanted.conditions or ():
         if not any(name in (plan.name, kind_of(plan.name)) for plan in plans):
             why = [left_out for left_out in not_tried if name in (left_out.what, kind_of(left_out.what))]
             raise UsageError(f"--conditions: cannot have {why[0]}")
-    if sizes is not None and (lost := [str(left_out) for left_out in not_tried if kind_of(left_out.what) == "wave"]):
+    if wanted.sizes is not None and (
+        lost := [str(left_out) for left_out in not_tried if kind_of(left_out.what) == "wave"]
+    ):
         raise UsageError(f"--batch-sizes: cannot have {'; '.join(lost)}. Ask for smaller sizes, or fewer --max-tokens")
 
 
-def check_samples(plans: Sequence[Plan], samples: int, trials: int, asked: bool) -> None:
+def check_samples(plans: Sequence[Plan], wanted: Wanted) -> None:
     """Raises UsageError where the samples do not suffice for what was asked for by name."""
-    if asked and len(plans) * trials > samples:
+    samples, trials = wanted.samples, wanted.trials
+    if wanted.by_name and len(plans) * trials > samples:
         raise UsageError(
             f"{len(plans)} conditions repeated {trials} times need at least {len(plans) * trials} samples; got --samples {samples}. "
             "Ask for more samples or fewer conditions"
         )
 
 
-def share_out(plans: list[Plan], samples: int, trials: int) -> None:
+def share_out(plans: list[Plan], wanted: Wanted) -> None:
     """Gives every sample a place, in place."""
     if plans:
-        spread(plans, samples - len(plans) * trials)
+        spread(plans, wanted.samples - len(plans) * wanted.trials)
     else:  # fewer samples than trials: nothing can be repeated, and the judge will say so
-        plans.append(Plan("alone", 1, False, samples))
+        plans.append(Plan("alone", 1, False, wanted.samples))
 
 
 def impossible(plan: Plan, shortest: int, length: int, max_tokens: int, limits: Limits) -> str:
@@ -177,18 +162,18 @@ def impossible(plan: Plan, shortest: int, length: int, max_tokens: int, limits: 
     return ""
 
 
-def steps(
-    inputs: dict[str, int], plans: list[Plan], trials: int, max_tokens: int, seed: int, limits: Limits
-) -> list[Step]:
+def steps(inputs: dict[str, int], plans: list[Plan], wanted: Wanted, limits: Limits) -> list[Step]:
     made: list[Step] = []
     for name, length in inputs.items():
         first: list[Step] = []
         late: list[Step] = []
         for plan in plans:
-            rng = random.Random(f"{seed}/{company(plan.name)}")
-            rows, traffic = requests(plan, length, max_tokens, limits, rng)
+            rng = random.Random(f"{wanted.seed}/{company(plan.name)}")
+            rows, traffic = requests(plan, length, wanted.max_tokens, limits, rng)
             for trial in range(plan.trials):
-                (late if trial >= trials else first).append(Step(0, name, plan.name, trial, rows, traffic=traffic))
+                (late if trial >= wanted.trials else first).append(
+                    Step(0, name, plan.name, trial, rows, traffic=traffic)
+                )
         # Repeats beyond the asked ones come at the end, so that a drift over the run would show in them.
         made += first + late
     return [replace(step, index=index) for index, step in enumerate(made)]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from detcheck.errors import UsageError
 from detcheck.records import NotTried, Schedule, Step
+from detcheck.schedules.wanted import Wanted
 
 THRESHOLDS = (1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 127, 128, 129, 255, 256, 257)
 RAGGED = (4, 8, 16, 32, 64, 128)  # sizes tried also with neighbours of other lengths; small ones suffice for padding
@@ -54,19 +55,13 @@ def kind_of(name: str) -> str:
     return name.split("-")[0]
 
 
-def fit(
-    samples: int,
-    trials: int,
-    sizes: tuple[int, ...] | None,
-    chosen: tuple[str, ...] | None,
-    max_rows: int,
-    ragged: bool = True,
-) -> tuple[list[Plan], list[NotTried]]:
+def fit(wanted: Wanted, max_rows: int, ragged: bool = True) -> tuple[list[Plan], list[NotTried]]:
     """Conditions with trials and samples so that the samples come out exactly, and what was left out.
 
-    `chosen`: names or kinds of the conditions that are wanted. `ragged`: whether the context has room for neighbours longer
+    `ragged`: whether the context has room for neighbours longer
     than the prompt. Raises UsageError where sizes were asked for by name and cannot be had.
     """
+    samples, trials, sizes, chosen = wanted.samples, wanted.trials, wanted.sizes, wanted.conditions
     asked = sizes is not None
     candidates = conditions(sizes, sizes, trials) if sizes else conditions(THRESHOLDS, RAGGED, trials)
     if chosen is not None:
@@ -143,29 +138,20 @@ def spread(plans: list[Plan], left: int) -> None:
             left -= share * trials
 
 
-def schedule(
-    inputs: dict[str, int],
-    samples: int,
-    trials: int,
-    sizes: tuple[int, ...] | None,
-    chosen: tuple[str, ...] | None,
-    seed: int,
-    max_rows: int,
-    longest: int,
-) -> Schedule:
+def schedule(inputs: dict[str, int], wanted: Wanted, max_rows: int, longest: int) -> Schedule:
     """The steps for each input (name -> its length in tokens). `longest` is the most tokens a filler's prompt may have.
 
     A function of its arguments alone; `max_rows`, the engine's estimate of what memory holds, is stored with it.
     """
     ragged = all(longest > length for length in inputs.values())
-    plans, not_tried = fit(samples, trials, sizes, chosen, max_rows, ragged)
+    plans, not_tried = fit(wanted, max_rows, ragged)
     steps: list[Step] = []
     for name, length in inputs.items():
         first, late = [], []
         for plan in plans:
-            rows = compose(plan, length, longest, random.Random(f"{seed}/{plan.name}"))
+            rows = compose(plan, length, longest, random.Random(f"{wanted.seed}/{plan.name}"))
             for trial in range(plan.trials):
-                (late if trial >= trials else first).append((plan.name, trial, rows))
+                (late if trial >= wanted.trials else first).append((plan.name, trial, rows))
         # Repeats beyond the asked ones come at the end, so that a drift over the run would show in them.
         steps += [
             Step(len(steps) + i, name, condition, trial, rows)

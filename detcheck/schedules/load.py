@@ -17,6 +17,7 @@ from detcheck.errors import UsageError
 from detcheck.records import Load, NotTried, Schedule, Step
 from detcheck.schedules.arrivals import affordable, check_samples, chosen_slots, refuse_lost, share_out
 from detcheck.schedules.batches import Plan, kind_of
+from detcheck.schedules.wanted import Wanted
 
 # In the order in which they are tried: what provokes most for a few requests first.
 DEFAULT = (
@@ -76,35 +77,25 @@ def candidates(conditions: tuple[str, ...] | None, sizes: tuple[int, ...] | None
     return chosen + [name for name in conditions if "-" in name and name not in chosen]
 
 
-def colds(
-    conditions: tuple[str, ...] | None, sizes: tuple[int, ...] | None, samples: int, trials: int, limits: Limits
-) -> int:
+def colds(wanted: Wanted, limits: Limits) -> int:
     """Samples of each prompt that are taken cold. By default none where too few are left to repeat a lone request.
 
     Raises UsageError where cold was asked for and nothing is left to compare it with.
     """
-    if conditions is not None:
-        if "cold" in conditions and samples <= limits.cold:
+    samples = wanted.samples
+    if wanted.conditions is not None:
+        if "cold" in wanted.conditions and samples <= limits.cold:
             raise UsageError(
                 f"--conditions cold: takes {limits.cold} samples, and needs others to compare them with; got --samples {samples}. "
                 "Ask for more samples"
             )
-        return limits.cold if "cold" in conditions else 0
-    return limits.cold if sizes is None and samples - limits.cold >= trials else 0
+        return limits.cold if "cold" in wanted.conditions else 0
+    return limits.cold if wanted.sizes is None and samples - limits.cold >= wanted.trials else 0
 
 
-def schedule(
-    inputs: dict[str, int],
-    samples: int,
-    max_tokens: int,
-    trials: int,
-    conditions: tuple[str, ...] | None,
-    sizes: tuple[int, ...] | None,
-    seed: int,
-    limits: Limits,
-) -> Schedule:
+def schedule(inputs: dict[str, int], wanted: Wanted, limits: Limits) -> Schedule:
     """The steps for each input (name -> its length, in words). Raises UsageError where what was asked for cannot be had."""
-    asked = conditions is not None or sizes is not None
+    samples = wanted.samples
     fillers = max(FILLER_ROWS, samples)
     if limits.requests is not None:
         fillers = min(fillers, limits.requests // len(inputs) - samples)
@@ -113,20 +104,20 @@ def schedule(
                 f"--max-requests leaves {limits.requests} for samples, and {samples} are asked for of each of {len(inputs)} prompts. "
                 "Ask for fewer samples, or allow more requests"
             )
-    cold = colds(conditions, sizes, samples, trials, limits)
-    samples -= cold
-    conditions = None if conditions is None else tuple(name for name in conditions if name != "cold") or ("alone",)
-    names = candidates(conditions, sizes, limits.rate)
-    plans, not_tried = affordable(
-        names, samples, trials, asked, lambda plan: impossible(plan, max_tokens, limits), fillers
-    )
-    refuse_lost(plans, not_tried, conditions, sizes)
-    check_samples(plans, samples, trials, asked)
+    cold = colds(wanted, limits)
+    warm = replace(wanted, samples=samples - cold)
+    if wanted.conditions is not None:
+        others = tuple(name for name in wanted.conditions if name != "cold")
+        warm = replace(warm, conditions=others or ("alone",))
+    names = candidates(warm.conditions, warm.sizes, limits.rate)
+    plans, not_tried = affordable(names, warm, lambda plan: impossible(plan, warm.max_tokens, limits), fillers)
+    refuse_lost(plans, not_tried, warm)
+    check_samples(plans, warm)
     plans = [steady(plan, limits) if plan.name == "rate" else plan for plan in plans]
-    share_out(plans, samples, trials)
-    if not cold and not asked:
+    share_out(plans, warm)
+    if not cold and not wanted.by_name:
         not_tried.append(NotTried("cold", f"{samples} samples are used up"))
-    made = Schedule(tuple(steps(inputs, plans, trials, max_tokens, seed, limits, cold)), tuple(not_tried))
+    made = Schedule(tuple(steps(inputs, plans, warm, limits, cold)), tuple(not_tried))
     sent = sum(len(step.rows) for step in made.steps)
     if limits.requests is not None and sent > limits.requests:
         raise UsageError(
@@ -151,20 +142,18 @@ def steady(plan: Plan, limits: Limits) -> Plan:
     return replace(plan, size=size, ragged=True, company=size // 2)
 
 
-def steps(
-    inputs: dict[str, int], plans: list[Plan], trials: int, max_tokens: int, seed: int, limits: Limits, cold: int = 0
-) -> list[Step]:
+def steps(inputs: dict[str, int], plans: list[Plan], wanted: Wanted, limits: Limits, cold: int = 0) -> list[Step]:
     made: list[Step] = []
     for name, length in inputs.items():
         first = [Step(0, name, "cold", trial, (0,), load=Load((0.0,), (0,))) for trial in range(cold)]
         late: list[Step] = []
         for plan in plans:
-            rng = random.Random(f"{seed}/{plan.name}")
-            rows, load = requests(plan, length, max_tokens, limits, rng)
+            rng = random.Random(f"{wanted.seed}/{plan.name}")
+            rows, load = requests(plan, length, wanted.max_tokens, limits, rng)
             for trial in range(plan.trials):
                 # The last lone request comes at the end, so that a change of the server during the run is not blamed on the load.
                 last_lone = plan.name == "alone" and trial == plan.trials - 1 and trial
-                (late if trial >= trials or last_lone else first).append(
+                (late if trial >= wanted.trials or last_lone else first).append(
                     Step(0, name, plan.name, trial, rows, load=load)
                 )
         # Repeats beyond the asked ones come at the end, so that a drift over the run would show in them.

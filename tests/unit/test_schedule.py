@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from detcheck.errors import UsageError
 from detcheck.schedules.batches import THRESHOLDS, schedule
+from detcheck.schedules.wanted import Wanted
 
 
 def make(samples, trials=2, sizes=None, seed=0, max_rows=1000, length=40, longest=80):
-    return schedule({"0:aa": length}, samples, trials, sizes, None, seed, max_rows, longest)
+    return schedule({"0:aa": length}, Wanted(samples, 4, trials, None, sizes, seed), max_rows, longest)
 
 
 @given(st.integers(2, 3000), st.integers(1, 3), st.integers(1, 300))

@@ -8,12 +8,13 @@ from detcheck.engine import Decoded, Ride
 from detcheck.errors import UsageError
 from detcheck.schedules import arrivals as traffic
 from detcheck.schedules.arrivals import Limits, came_about, schedule
+from detcheck.schedules.wanted import Wanted
 
 ROOMY = Limits(max_rows=300, token_budget=8192, cache_block=128, room=1024)
 
 
 def plan(samples=100, length=300, max_tokens=64, trials=2, conditions=None, sizes=None, seed=0, limits=ROOMY):
-    return schedule({"0:aa": length}, samples, max_tokens, trials, conditions, sizes, seed, limits)
+    return schedule({"0:aa": length}, Wanted(samples, max_tokens, trials, conditions, sizes, seed), limits)
 
 
 @given(

@@ -6,14 +6,15 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from detcheck.engine import Sample
 from detcheck.engines.server.answer import BadAnswerError, Said
 from detcheck.engines.server.client import NoAnswerError
 from detcheck.engines.server.engine import Asked, Server, Way
 from detcheck.engines.server.metrics import Reading
 from detcheck.hashes import content_hash
-from detcheck.records import Condition, Step
+from detcheck.records import Condition, Outcome, Step
 
 POLL_S = 0.02  # between looks at a server's metrics while requests are under way
 SETTLE_S = 3.0  # that a server's counters may take after the last answer
@@ -132,8 +133,8 @@ async def settled(server: Server, before: Reading, finished: int) -> Reading:
         await asyncio.sleep(POLL_S)
 
 
-def condition(step: Step, slot: int, seen: Seen, strict: bool) -> tuple[Condition, dict[str, object]]:
-    """The condition that a sample was under, as far as it was seen, and what its observation says of that.
+def sample(step: Step, slot: int, seen: Seen, strict: bool, outcome: Outcome | None, missing: str) -> Sample:
+    """With the condition that it was under, as far as it was seen.
 
     `strict`: a wave must have run together whole, since its size was asked for; else two of it suffice.
     """
@@ -143,19 +144,19 @@ def condition(step: Step, slot: int, seen: Seen, strict: bool) -> tuple[Conditio
     sizes = {n for _, n, _ in looks if n} or {n for _, n, _ in seen.looks if n}
     visible = seen.before.sees_batches
     if step.condition not in ("alone", "cold"):
+        unknown = Sample(Condition(step.condition, None, slot), outcome, missing)
+        if not visible:
+            return unknown
         # A step makes at most one token of a request: more tokens than steps prove that requests were computed together.
         steps, made = seen.grown("steps"), seen.grown("made")
         if steps and made and max(sizes, default=0) < 2:
             sizes = sizes | {max(1, math.ceil(made / steps))}
         together = max((sizes | {n for _, n, _ in seen.looks}), default=0)
-        met = {
-            "batch_sizes": tuple(sorted(sizes)),
-            "as_asked": together >= (len(step.rows) if strict and step.condition.startswith("wave") else 2),
-        }
-        return Condition(step.condition, None, slot), met if visible else {}
+        wanted = len(step.rows) if strict and step.condition.startswith("wave") else 2
+        return replace(unknown, batch_sizes=tuple(sorted(sizes)), as_asked=together >= wanted)
     here = content_hash(step.input.encode())[:12]
     if not visible:
-        return Condition(step.condition, None, slot, here), {}
+        return Sample(Condition(step.condition, None, slot, here), outcome, missing)
     fed = "cache" if seen.grown("cache_hits") else ""
     finished = seen.grown("finished")
     ours = len(seen.sent) + sum(each.resent for each in seen.sent)
@@ -163,10 +164,12 @@ def condition(step: Step, slot: int, seen: Seen, strict: bool) -> tuple[Conditio
         finished is not None and finished > ours
     ):  # others were computed with it
         sizes |= {2}
-        company = Condition(step.condition, max(sizes), None, fed=fed)
-        return company, {"batch_sizes": tuple(sorted(sizes)), "as_asked": False}
+        others = Condition(step.condition, max(sizes), None, fed=fed)
+        return Sample(others, outcome, missing, tuple(sorted(sizes)), as_asked=False)
     # Over before anybody looked: then its own tokens are all that the server made in that time.
     if not sizes and finished == 1 and one.said and seen.grown("made") == one.said.made:
         sizes = {1}
-    as_asked = {"as_asked": False} if step.condition == "cold" and fed else {}
-    return Condition(step.condition, 1, slot, here, fed=fed), {"batch_sizes": tuple(sorted(sizes)), **as_asked}
+    as_asked = False if step.condition == "cold" and fed else None
+    return Sample(
+        Condition(step.condition, 1, slot, here, fed=fed), outcome, missing, tuple(sorted(sizes)), as_asked=as_asked
+    )

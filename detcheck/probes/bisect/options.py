@@ -32,11 +32,18 @@ class Options:
     prompt: str | None = knob(None, help="Default: that of completions.", panel=PROMPTS)
     prompt_file: str | None = knob(None, help="One a line, or .jsonl with `prompt` or `messages`.", panel=PROMPTS)
     chat: bool = knob(False, help="Put prompts through the tokenizer's chat template.", panel=PROMPTS)
-    attn: str | None = knob(None, help="Attention: sdpa, eager ... Default: the model's own.", panel=MODEL)
+    attn: str | None = knob(
+        None, help="Attention: sdpa, eager ... Default: the model's own.", panel=MODEL, engines=("transformers",)
+    )
     trust_remote_code: bool = knob(False, help="Run Python code that comes with the model.", panel=MODEL)
     engine: str = knob("transformers", help="transformers, or vllm: there modules are looked at, not ops.", panel=MODEL)
     engine_arg: tuple[str, ...] = knob(
-        (), help="For vLLM, like max_num_seqs=64. May be given again.", panel=MODEL, metavar="KEY=VALUE", repeated=True
+        (),
+        help="For vLLM, like max_num_seqs=64. May be given again.",
+        panel=MODEL,
+        metavar="KEY=VALUE",
+        repeated=True,
+        engines=("vllm",),
     )
     decode: int = knob(DECODED, help="Last tokens that are fed one by one.", panel=PROMPTS)
     apply: bool = knob(False, help="Then replace each cause by a kernel of ours, one kind at a time.", panel=MODEL)

@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from detcheck.errors import UsageError
-from detcheck.harness import prompts
+from detcheck.harness import engines, prompts
 from detcheck.options import MODEL, PROMPTS, SCHEDULE, SERVER, VERDICT, knob, words
-from detcheck.probes.completions import server_options
-from detcheck.schedules import arrivals as traffic
-from detcheck.schedules.batches import fit
 from detcheck.spec import Spec
 
 
@@ -30,13 +27,22 @@ class Options:
     )
     prompt_file: str | None = knob(None, help="One a line, or .jsonl with `prompt` or `messages`.", panel=PROMPTS)
     chat: bool = knob(False, help="Put prompts through the tokenizer's chat template.", panel=PROMPTS)
-    attn: str | None = knob(None, help="Attention: sdpa, eager ... Default: the model's own.", panel=MODEL)
-    trust_remote_code: bool = knob(False, help="Run Python code that comes with the model.", panel=MODEL)
+    attn: str | None = knob(
+        None, help="Attention: sdpa, eager ... Default: the model's own.", panel=MODEL, engines=("transformers",)
+    )
+    trust_remote_code: bool = knob(
+        False, help="Run Python code that comes with the model.", panel=MODEL, engines=("transformers", "vllm")
+    )
     engine: str = knob(
         "auto", help="auto, transformers or vllm. auto: vLLM where a GPU is.", panel=MODEL, metavar="NAME"
     )
     engine_arg: tuple[str, ...] = knob(
-        (), help="For vLLM, like max_num_seqs=64. May be given again.", panel=MODEL, metavar="KEY=VALUE", repeated=True
+        (),
+        help="For vLLM, like max_num_seqs=64. May be given again.",
+        panel=MODEL,
+        metavar="KEY=VALUE",
+        repeated=True,
+        engines=("vllm",),
     )
     conditions: tuple[str, ...] | None = knob(
         None,
@@ -52,6 +58,7 @@ class Options:
         panel=SERVER,
         metavar="URL",
         repeated=True,
+        engines=("server",),
     )
     """(): the model runs here"""
     header: tuple[str, ...] = knob(
@@ -60,15 +67,22 @@ class Options:
         panel=SERVER,
         metavar="NAME=VARIABLE",
         repeated=True,
+        engines=("server",),
     )
-    ca_bundle: str | None = knob(None, help="Certificates that TLS is verified by.", panel=SERVER, metavar="FILE")
+    ca_bundle: str | None = knob(
+        None, help="Certificates that TLS is verified by.", panel=SERVER, metavar="FILE", engines=("server",)
+    )
     """None: the system's"""
-    timeout: float = knob(300.0, help="Seconds that a request may take.", panel=SERVER)
-    max_concurrency: int = knob(64, help="Requests in flight at once.", panel=SERVER)
-    max_requests: int | None = knob(None, help="Requests to send in all. Default: no limit.", panel=SERVER)
-    load_rate: float | None = knob(None, help="Add a steady load of so many requests a second.", panel=SERVER)
+    timeout: float = knob(300.0, help="Seconds that a request may take.", panel=SERVER, engines=("server",))
+    max_concurrency: int = knob(64, help="Requests in flight at once.", panel=SERVER, engines=("server",))
+    max_requests: int | None = knob(
+        None, help="Requests to send in all. Default: no limit.", panel=SERVER, engines=("server",)
+    )
+    load_rate: float | None = knob(
+        None, help="Add a steady load of so many requests a second.", panel=SERVER, engines=("server",)
+    )
     allow_unseen_batch: bool = knob(
-        False, help="Accept a pass where the server does not show its batches.", panel=SERVER
+        False, help="Accept a pass where the server does not show its batches.", panel=SERVER, engines=("server",)
     )
     baseline: str | None = knob(
         None, help="A run, or the baseline.json of one, that this one must be equal to.", panel=VERDICT, metavar="RUN"
@@ -101,16 +115,11 @@ def check(spec: Spec) -> None:
     from detcheck.harness import model
 
     own: Options = spec.options
-    server_options.check(spec)
-    engine = "server" if own.base_url else model.check(spec)
-    prompts.check(spec)
+    engine = model.check(spec)
     for option, value in (("--samples", own.samples), ("--max-tokens", own.max_tokens)):
         if value < 1:
             raise UsageError(f"{option} must be at least 1; got {value}")
-    if engine == "transformers":
-        fit(own.samples, spec.trials, spec.batch_sizes, own.conditions, max_rows=2**31)
-    elif engine == "vllm":
-        traffic.check(own.conditions)
+    engine.check_schedule(spec)
     if own.baseline is not None:
         if not Path(own.baseline).exists():
             raise UsageError(
@@ -124,7 +133,8 @@ def check(spec: Spec) -> None:
 
 def estimate(spec: Spec) -> str:
     """What asking servers would cost, in words. Nothing is sent. Raises UsageError."""
-    if not spec.options.base_url:
+    found = engines.kind(spec).estimate
+    if found is None:
         raise UsageError("--dry-run is for servers: give --base-url too, or leave it out")
     check(spec)
-    return server_options.estimate(spec, prompts.asked(spec))
+    return found(spec, prompts.asked(spec))

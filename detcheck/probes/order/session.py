@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from detcheck import switch
 from detcheck.dtypes import full_dtype
 from detcheck.environment import observe_environment
 from detcheck.errors import FailedError
 from detcheck.harness import device as _device
 from detcheck.harness import user_op
-from detcheck.harness.arms import check_kernels, kernel_flags
+from detcheck.harness.arms import kernel_flags
 from detcheck.harness.batches import threads
 from detcheck.outcomes import digest_outcome
 from detcheck.probes.order import unreadable
@@ -54,7 +55,7 @@ class Order:
         except ImportError as error:
             raise FailedError(f"running an op needs torch ({error}): pip install 'detcheck[transformers]'") from None
         self._spec, self._digests, self._device = spec, {}, _device.found(spec.device)
-        check_kernels(spec.kernels, self._device)
+        switch.check(spec.kernels, self._device)
         self._dtype = full_dtype(spec.dtype) or "float32"
         self._arms = [self._arm(op) for op in ops(spec.options)]
         counts = dict.fromkeys(spec.options.threads or (torch.get_num_threads(),))

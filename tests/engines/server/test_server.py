@@ -350,7 +350,7 @@ def test_tls_is_verified(detcheck):
 REFUSED = {
     ("--kernels", "batch-invariant"): "DETCHECK_KERNELS=batch-invariant vllm serve",
     ("--kernels", "engine"): "VLLM_BATCH_INVARIANT=1 vllm serve",
-    ("--engine", "vllm"): "--engine is for a model that runs here",
+    ("--engine", "vllm"): "--base-url is for servers, and the engine is vLLM",
     ("--dtype", "bf16"): "--dtype is the server's own matter",
     ("--header", "X-Key: secret"): "wants NAME=VARIABLE",
     ("--header", "X-Key=NOT_SET_ANYWHERE"): "no environment variable NOT_SET_ANYWHERE",

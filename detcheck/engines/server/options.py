@@ -1,4 +1,4 @@
-"""What can be known of a question to servers before any of them is asked: options that fit together, and what it would cost."""
+"""Servers as an engine. What can be known before any of them is asked: options that fit together, and what it would cost."""
 
 from __future__ import annotations
 
@@ -6,26 +6,17 @@ import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from detcheck.engine import EngineType, Question
 from detcheck.errors import UsageError
-from detcheck.harness.prompts import Question
 from detcheck.schedules import load
+from detcheck.schedules.wanted import Wanted
 from detcheck.spec import Kernels, Spec
 
-# Options that are about servers alone, and those that are about a model that runs here: (option, field, default).
-SERVERS = (
-    ("--header", "header", ()),
-    ("--ca-bundle", "ca_bundle", None),
-    ("--max-requests", "max_requests", None),
-    ("--load-rate", "load_rate", None),
-    ("--allow-unseen-batch", "allow_unseen_batch", False),
-)
-MODELS = (
-    ("--engine", "engine", "auto"),
-    ("--engine-arg", "engine_arg", ()),
-    ("--attn", "attn", None),
-    ("--trust-remote-code", "trust_remote_code", False),
-)
+if TYPE_CHECKING:
+    from detcheck.engine import Sampler
+
 OPENING = 15  # requests that opening a server sends at most to find out what it can do
 TOKENS_A_WORD = 1.4  # of English, about: for an estimate
 
@@ -33,18 +24,10 @@ TOKENS_A_WORD = 1.4  # of English, about: for an estimate
 def check(spec: Spec) -> None:
     """Raises UsageError."""
     own = spec.options
-    if not getattr(own, "base_url", ()):
-        for option, name, default in SERVERS:
-            if getattr(own, name, default) != default:
-                raise UsageError(f"{option} is for servers: give --base-url too, or leave it out")
-        return
+    if not own.base_url:
+        raise UsageError("--engine server: give the server's address with --base-url")
     if spec.kernels is not Kernels.STOCK:
         raise UsageError(kernels_refused(spec))
-    for option, name, default in MODELS:
-        if getattr(own, name) != default:
-            raise UsageError(
-                f"{option} is for a model that runs here, and --base-url asks a server. Leave one of them out"
-            )
     for option, value in (("--dtype", spec.dtype), ("--device", spec.device.removeprefix("auto"))):
         if value:
             raise UsageError(f"{option} is the server's own matter. Leave it out with --base-url")
@@ -65,7 +48,10 @@ def check(spec: Spec) -> None:
             raise UsageError(f"{option} must be a number above 0; got {value}")
     if own.ca_bundle is not None and not Path(own.ca_bundle).is_file():
         raise UsageError(f"--ca-bundle {own.ca_bundle}: no such file")
-    load.check(own.conditions, own.load_rate)
+
+
+def check_schedule(spec: Spec) -> None:
+    load.check(spec.options.conditions, spec.options.load_rate)
 
 
 def kernels_refused(spec: Spec) -> str:
@@ -88,8 +74,7 @@ def estimate(spec: Spec, questions: Sequence[Question]) -> str:
     opening = OPENING + len(questions)
     left = None if own.max_requests is None else own.max_requests // servers - opening
     limits = load.Limits(own.max_concurrency, left, own.load_rate, 1.0)
-    asked = own.samples, own.max_tokens, spec.trials, own.conditions, spec.batch_sizes, spec.seed
-    planned = load.schedule(names, *asked, limits)
+    planned = load.schedule(names, Wanted.of(spec), limits)
     rows = [
         (words or names[step.input], new)
         for step in planned.steps
@@ -107,3 +92,25 @@ def estimate(spec: Spec, questions: Sequence[Question]) -> str:
         f"at most {max((len(s.rows) for s in planned.steps), default=1)} in flight at once; conditions: {conditions}\n"
         "nothing was sent\n"
     )
+
+
+def preference(spec: Spec) -> int:
+    return 3 if getattr(spec.options, "base_url", ()) else 0
+
+
+def open_sampler(spec: Spec) -> Sampler:
+    from detcheck.engines.server.sampler import ServerSampler
+
+    return ServerSampler(spec)
+
+
+ENGINE = EngineType(
+    "servers",
+    "give --base-url and leave --engine out",
+    preference,
+    check,
+    check_schedule,
+    sampler=open_sampler,
+    estimate=estimate,
+    caches=True,
+)

@@ -1,76 +1,42 @@
-"""Completions of a server: the same prompts under loads of every kind, by the deepest comparison that it allows."""
+"""Servers as a `Sampler`: the same prompts under loads of every kind, by the deepest comparison that they allow."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from detcheck.counted import VLLM_NEEDS
+from detcheck.engine import Question, Ran
 from detcheck.engines.server.client import Client, Secrets
 from detcheck.engines.server.engine import Asked, Budget, NotServedError, Server, Way
 from detcheck.engines.server.outcome import Before, outcome_of
-from detcheck.engines.server.send import Request, Sent, condition, send
+from detcheck.engines.server.send import Request, Sent, sample, send
 from detcheck.environment import observe_client
 from detcheck.errors import FailedError, UsageError
-from detcheck.harness.prompts import Question
 from detcheck.hashes import content_hash
-from detcheck.records import Case, Observation, Outcome, Prompt, Schedule, Step, Subject
+from detcheck.records import Case, Prompt, Schedule, Step, Subject
 from detcheck.schedules import load
+from detcheck.schedules.wanted import Wanted
 from detcheck.spec import Kernels, Spec
 from detcheck.verdict import Role
 
 # What fillers are made of, where a prompt's own tokens are not known.
-WORDS = [
-    "take",
-    "apart",
-    "radio",
-    "safe",
-    "light",
-    "matter",
-    "rule",
-    "first",
-    "principle",
-    "fool",
-    "easy",
-    "person",
-    "ask",
-    "question",
-    "write",
-    "bit",
-    "answer",
-    "part",
-    "often",
-    "company",
-    "travel",
-    "river",
-    "stone",
-    "letter",
-    "night",
-    "garden",
-    "engine",
-    "copper",
-    "window",
-    "signal",
-    "paper",
-    "winter",
-    "market",
-    "bridge",
-    "quiet",
-    "number",
-]
+WORDS = (
+    "take", "apart", "radio", "safe", "light", "matter", "rule", "first", "principle", "fool", "easy", "person", "ask",
+    "question", "write", "bit", "answer", "part", "often", "company", "travel", "river", "stone", "letter", "night", "garden",
+    "engine", "copper", "window", "signal", "paper", "winter", "market", "bridge", "quiet", "number",
+)  # fmt: skip
 
 
-class Served:
-    """The probe, opened: servers, prompts, and a schedule of loads. `observe` sends one step of it."""
+class ServerSampler:
+    """Servers, the prompts that they are asked, and a schedule of loads."""
 
-    def __init__(self, spec: Spec, questions: Sequence[Question], planned: Schedule | None = None) -> None:
-        """Raises UsageError, FailedError where a server cannot be asked."""
+    def __init__(self, spec: Spec) -> None:
         self._spec, self._own = spec, spec.options
         self._loop = asyncio.Runner()
         self._servers: list[Server] = []
@@ -80,11 +46,15 @@ class Served:
         self._warmed: set[tuple[int, str]] = (
             set()
         )  # (server, prompt): has been asked for, so that its prefix may be in a cache
+
+    def open(self, questions: Sequence[Question], planned: Schedule | None = None) -> Subject:
+        """Raises UsageError, FailedError where a server cannot be asked."""
         try:
             self._loop.run(self._open(questions, planned))
         except BaseException:
             self.close()
             raise
+        return self.subject
 
     def close(self) -> None:
         async def closing() -> None:
@@ -193,11 +163,11 @@ class Served:
         # vLLM computes a prompt again under another cache_salt, so that its cold answer can be repeated.
         cold = spec.trials if all(server.reading.kind == "vLLM" for server in self._servers) else 1
         limits = load.Limits(own.max_concurrency, left, own.load_rate, lone_s, cold)
-        if left is not None and not load.colds(own.conditions, spec.batch_sizes, own.samples, spec.trials, limits):
+        wanted = Wanted.of(spec)
+        if left is not None and not load.colds(wanted, limits):
             limits = replace(limits, requests=left - len(prompts))  # each is asked for once before it counts
         lengths = {p.name: len(p.token_ids) or max(1, len(p.text.split())) for p in prompts}
-        asked = own.samples, own.max_tokens, spec.trials, own.conditions, spec.batch_sizes, spec.seed
-        one = load.schedule(lengths, *asked, limits)
+        one = load.schedule(lengths, wanted, limits)
         place = {p.name: index for index, p in enumerate(prompts)}
         steps = [replace(s, case=n * len(prompts) + place[s.input]) for n in range(servers) for s in one.steps]
         return replace(one, steps=tuple(replace(step, index=index) for index, step in enumerate(steps)))
@@ -217,20 +187,19 @@ class Served:
                 found[f"{name}.plugin"] = "detcheck's, by its counts in /metrics"
         return found
 
-    def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
-        """Send the step's requests at their times. A sample that did not come is missing, with the reason.
+    def run(self, step: Step) -> Ran:
+        """Send the step's requests at their times.
 
         Raises KeyboardInterrupt at the step after the one that Ctrl-C cut short, whose answers are kept.
         """
         if self._interrupted:
             raise KeyboardInterrupt
-        return self._loop.run(self._observe(step))
+        return self._loop.run(self._run(step))
 
-    async def _observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
+    async def _run(self, step: Step) -> Ran:
         case, _ = self.subject.cases[step.case]
         replica = max(case.replica - 1, 0)
-        server, started = self._servers[replica], time.perf_counter()
-        prompt = self._asked[step.input]
+        server, prompt = self._servers[replica], self._asked[step.input]
         if step.condition == "cold" and step.trial:
             prompt = replace(prompt, salt=secrets.token_hex(8))
         way, fillers = self._way(replica, prompt), self._fillers(step)
@@ -240,25 +209,17 @@ class Served:
             for slot, (new_tokens, arrival_s) in enumerate(zip(step.load.new_tokens, step.load.arrivals_s, strict=True))
         ]
         seen = await send(server, way, requests)
-        wall_s = time.perf_counter() - started
         self._interrupted = seen.interrupted
         await self._give_up_on(server, seen.sent)
-        observations, outcomes = [], {}
-        for sample, slot in enumerate(slot for slot, length in enumerate(step.rows) if length == 0):
+        samples = []
+        for slot in (slot for slot, length in enumerate(step.rows) if length == 0):
             one = seen.sent[slot]
             found, why = outcome_of(one.said, way, self._before[replica]) if one.said else (None, one.missing)
-            if found:
-                outcomes[found.id] = found
-            under, how = condition(step, slot, seen, strict=self._spec.batch_sizes is not None)
-            first = {}
-            if not sample:
-                resent = sum(each.resent for each in seen.sent)
-                first["metrics"] = (("in_flight", seen.in_flight), *([("resent", resent)] if resent else []))
-                first["calls"] = seen.after.calls_since(seen.before)
-                first["preemptions"] = int(seen.grown("preemptions") or 0)
-            which = step.trial, step.index, sample, found.id if found else None
-            observations.append(Observation(case, under, *which, wall_s=wall_s, missing=why, **how, **first))
-        return observations, list(outcomes.values())
+            samples.append(sample(step, slot, seen, self._spec.batch_sizes is not None, found, why))
+        samples[0] = replace(samples[0], preemptions=int(seen.grown("preemptions") or 0))
+        resent = sum(each.resent for each in seen.sent)
+        metrics = (("in_flight", float(seen.in_flight)), *([("resent", float(resent))] if resent else []))
+        return Ran(tuple(samples), seen.after.calls_since(seen.before), metrics=metrics)
 
     async def _give_up_on(self, server: Server, sent: Sequence[Sent]) -> None:
         """Raises FailedError where two steps in a row gave nothing and the server does not answer at all any more."""

@@ -1,0 +1,126 @@
+"""A model that runs here as a `Sampler`: its prompts as tokens, a schedule of the kind that its engine can form, and its batches run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from detcheck.engine import Completion, Decoded, Engine, Question, Ran, Sample, Sampler
+from detcheck.errors import OutOfMemoryError
+from detcheck.harness import engines
+from detcheck.harness.model import OpenModel
+from detcheck.outcomes import outcome
+from detcheck.records import Condition, Outcome, Schedule, Step, Subject
+from detcheck.schedules import arrivals, batches
+from detcheck.schedules.wanted import Wanted
+from detcheck.spec import Spec
+
+
+def sampler(spec: Spec, engine: Engine | None = None) -> Sampler:
+    """Of the engine that is asked for; `engine`: of this one, which is open. Raises UsageError or FailedError where it cannot be."""
+    kind = engines.kind(spec)
+    if engine is None and kind.sampler:
+        return kind.sampler(spec)
+    engine = engine or kind.open(spec)
+    return (Requests if engine.schedules_itself else Batches)(spec, engine)
+
+
+class Local:
+    """What both kinds of engine share."""
+
+    def __init__(self, spec: Spec, engine: Engine) -> None:
+        self.wanted, self._ignore_eos, self.engine = Wanted.of(spec), spec.options.ignore_eos, engine
+        self._model = OpenModel(spec, engine, self.wanted.max_tokens)
+
+    def open(self, questions: Sequence[Question], planned: Schedule | None = None) -> Subject:
+        self.subject = self._model.open(questions, self.plan, planned)
+        return self.subject
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def run(self, step: Step) -> Ran:
+        rows, composition = self._model.batch(step)
+        case, _ = self.subject.cases[step.case]
+        traffic = step.traffic
+        how = {"token_budget": traffic.token_budget, "cached": traffic.cached} if traffic else {}
+        decoded, calls, why = Decoded({}, ()), [], "the engine returned no completion"
+        try:
+            with self.engine.running(case.kernels) as calls:
+                decoded = self.engine.complete(rows, self.wanted.max_tokens, self._ignore_eos, **how)
+        except OutOfMemoryError as error:
+            why = str(error)
+        samples = []
+        for slot in (slot for slot, length in enumerate(step.rows) if length == 0):
+            completion = decoded.completions.get(slot)
+            found = None if completion is None else self._outcome(completion)
+            missing = "" if found else decoded.missing.get(slot, why)
+            samples.append(self.sample(step, slot, composition, decoded, found, missing))
+        return Ran(tuple(samples), tuple(calls), decoded.steps)
+
+    def _outcome(self, completion: Completion) -> Outcome:
+        return outcome(
+            np.asarray(completion.tokens, np.int64),
+            logprobs=completion.logprobs,
+            finish_reason=completion.finish_reason,
+            margins=completion.margins,
+            runners_up=np.asarray(completion.runners_up, np.int64),
+            decode=self.engine.decode,
+        )
+
+    @property
+    def threads(self) -> int:
+        return self.subject.environment.threads
+
+    def plan(self, lengths: dict[str, int]) -> Schedule:
+        """Of one arm. `lengths`: tokens of each prompt, by its name."""
+        raise NotImplementedError
+
+    def sample(
+        self, step: Step, slot: int, composition: str, decoded: Decoded, found: Outcome | None, missing: str
+    ) -> Sample:
+        """With the condition that it was really under."""
+        raise NotImplementedError
+
+
+class Batches(Local):
+    """The probe forms the batch, and the engine runs exactly that."""
+
+    def plan(self, lengths: dict[str, int]) -> Schedule:
+        longest, most_tokens = max(lengths.values()), self.wanted.max_tokens
+        room = min(self.engine.context - most_tokens, 2 * longest)
+        return batches.schedule(lengths, self.wanted, self.engine.max_rows(room + most_tokens), room)
+
+    def sample(
+        self, step: Step, slot: int, composition: str, decoded: Decoded, found: Outcome | None, missing: str
+    ) -> Sample:
+        size = len(step.rows)
+        known = decoded.batch_sizes == (
+            size,
+        )  # else it was not formed as asked, or not seen: which batch it was is not known
+        place = (size, slot, composition) if known else (None, None)
+        condition = Condition(step.condition, *place, threads=self.threads)
+        return Sample(condition, found, missing, decoded.batch_sizes)
+
+
+class Requests(Local):
+    """The engine forms its batches itself, from requests that arrive."""
+
+    def plan(self, lengths: dict[str, int]) -> Schedule:
+        engine, longest, most_tokens = self.engine, max(lengths.values()), self.wanted.max_tokens
+        room = self._model.longest(longest) - most_tokens
+        limits = arrivals.Limits(engine.max_rows(longest + most_tokens), engine.token_budget, engine.cache_block, room)
+        return arrivals.schedule(lengths, self.wanted, limits)
+
+    def sample(
+        self, step: Step, slot: int, composition: str, decoded: Decoded, found: Outcome | None, missing: str
+    ) -> Sample:
+        ride = decoded.rides.get(slot)
+        if ride is None or not decoded.steps:
+            return Sample(Condition(step.condition, None, None, threads=self.threads), found, missing)
+        most = max(requests for requests, _ in decoded.steps)
+        fed = arrivals.fed(step.condition)
+        condition = Condition(step.condition, most, slot, composition, self.threads, fed, ride.trace)
+        as_asked = arrivals.came_about(step.condition, len(step.rows), slot, decoded)
+        return Sample(condition, found, missing, ride.batch_sizes, as_asked, ride.preemptions)
