@@ -33,7 +33,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Tree:
+class DrawnTree:
     """One order of addition."""
 
     title: str
@@ -47,7 +47,7 @@ class Tree:
 class Trees:
     """Orders of addition: as outlines where there is only text, else as a picture."""
 
-    trees: tuple[Tree, ...]
+    trees: tuple[DrawnTree, ...]
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,6 @@ def sentences(section: Section) -> Sequence[str]:
     return lines
 
 
-def outlined(tree: Tree) -> list[str]:
+def outlined(tree: DrawnTree) -> list[str]:
     """Where an order was seen, and its tree: lines to stand below the tree's own."""
     return [f"   {line}" for line in (tree.where, *drawn(tree.outline))]

@@ -128,7 +128,7 @@ class Completion:
 
 
 @dataclass(frozen=True)
-class Ride:
+class RequestTrace:
     """How a request travelled through an engine that schedules itself."""
 
     batch_sizes: tuple[int, ...]
@@ -150,7 +150,7 @@ class Decoded:
     """by slot; a sample without one is missing"""
     batch_sizes: tuple[int, ...]
     """rows seen per forward pass, each size once, sorted; () if the engine cannot see them"""
-    rides: Mapping[int, Ride] = field(default_factory=dict)
+    traces: Mapping[int, RequestTrace] = field(default_factory=dict)
     """by slot, where the engine schedules itself"""
     steps: tuple[tuple[int, int], ...] = ()
     """(requests, tokens) of every engine step, where the engine schedules itself"""

@@ -77,7 +77,7 @@ def run(
                 spec.options, "baseline", None
             ):  # kept with the run, which can be judged again without it then
                 baselines.write(folder.path / COMPARED, baseline_of(Path(named)))
-            return execute(head, opened, folder, on_progress, Before())
+            return execute(head, opened, folder, on_progress, Resumed())
 
 
 def resume(path: Path | str, on_progress: OnProgress | None = None) -> Run:
@@ -96,7 +96,7 @@ def resume(path: Path | str, on_progress: OnProgress | None = None) -> Run:
         stored = {place(o): o.outcome for o in seen}
         done = {key for key, outcome in stored.items() if outcome is None or outcome in readable}
         base = Run(spec, head["command"], head["started"], (), subject=stored_subject, path=path)
-        before = Before(stored, Counter(batch for batch, _ in done), process, tuple(seen), readable)
+        before = Resumed(stored, Counter(batch for batch, _ in done), process, tuple(seen), readable)
         return execute(base, opened, folder, on_progress, before)
 
 
@@ -169,7 +169,7 @@ def place(o: Observation) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Before:
+class Resumed:
     """What a resumed run holds already."""
 
     stored: Mapping[tuple[int, int], str | None] = field(default_factory=dict)
@@ -185,7 +185,7 @@ class Before:
         return place(o) not in self.stored or self.stored[place(o)] != o.outcome
 
 
-def execute(run: Run, opened: Session, folder: RunFolder, on_progress: OnProgress | None, before: Before) -> Run:
+def execute(run: Run, opened: Session, folder: RunFolder, on_progress: OnProgress | None, before: Resumed) -> Run:
     """Observe every step that is not done, and judge what there is."""
     steps = run.subject.schedule.steps
     total, count = sum(s.samples for s in steps), before.done.total()

@@ -140,8 +140,9 @@ def _counted(name: str, function: Callable[..., Any], stock: Any) -> Callable[..
 
 
 def _exact(x: torch.Tensor, to: torch.dtype | None) -> bool:
-    """Integers, whose sums are exact in any order; unless they are to become floats first."""
-    return not (x.is_floating_point() or x.is_complex() or (to is not None and (to.is_floating_point or to.is_complex)))
+    """Integers, whose sums are exact in any order. What is summed is converted first."""
+    dtype = to or x.dtype
+    return not (dtype.is_floating_point or dtype.is_complex)
 
 
 def _let_through(name: str, stock: Any) -> Callable[..., Any]:

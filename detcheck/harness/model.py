@@ -107,7 +107,7 @@ class OpenModel:
         key = step.condition, step.input, step.rows, step.traffic
         if self._formed and self._formed[0] == key:
             return self._formed[1]
-        seed = fillers or (arrivals.company(step.condition) if step.traffic else step.condition)
+        seed = fillers or (arrivals.neighbours(step.condition) if step.traffic else step.condition)
         ordinary, most = self.engine.ordinary_tokens(), self.max_tokens
         starts = step.traffic.arrivals if step.traffic else (0,) * len(step.rows)
         new_tokens = step.traffic.new_tokens if step.traffic else (0,) * len(step.rows)

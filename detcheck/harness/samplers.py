@@ -110,17 +110,19 @@ class Requests(Local):
     def plan(self, lengths: dict[str, int]) -> Schedule:
         engine, longest, most_tokens = self.engine, max(lengths.values()), self.wanted.max_tokens
         room = self._model.longest(longest) - most_tokens
-        limits = arrivals.Limits(engine.max_rows(longest + most_tokens), engine.token_budget, engine.cache_block, room)
+        limits = arrivals.EngineLimits(
+            engine.max_rows(longest + most_tokens), engine.token_budget, engine.cache_block, room
+        )
         return arrivals.schedule(lengths, self.wanted, limits)
 
     def sample(
         self, step: Step, slot: int, composition: str, decoded: Decoded, found: Outcome | None, missing: str
     ) -> Sample:
-        ride = decoded.rides.get(slot)
-        if ride is None or not decoded.steps:
+        trace = decoded.traces.get(slot)
+        if trace is None or not decoded.steps:
             return Sample(Condition(step.condition, None, None, threads=self.threads), found, missing)
         most = max(requests for requests, _ in decoded.steps)
         fed = arrivals.fed(step.condition)
-        condition = Condition(step.condition, most, slot, composition, self.threads, fed, ride.trace)
+        condition = Condition(step.condition, most, slot, composition, self.threads, fed, trace.trace)
         as_asked = arrivals.came_about(step.condition, len(step.rows), slot, decoded)
-        return Sample(condition, found, missing, ride.batch_sizes, as_asked, ride.preemptions)
+        return Sample(condition, found, missing, trace.batch_sizes, as_asked, trace.preemptions)

@@ -32,7 +32,7 @@ GAP = 3  # engine steps between arrivals, where the completions are long enough 
 
 
 @dataclass(frozen=True)
-class Limits:
+class EngineLimits:
     """What the engine can hold."""
 
     max_rows: int
@@ -71,7 +71,7 @@ def candidates(conditions: tuple[str, ...] | None, sizes: tuple[int, ...] | None
     return chosen + [name for name in conditions if "-" in name and name not in chosen]
 
 
-def schedule(inputs: dict[str, int], wanted: Wanted, limits: Limits) -> Schedule:
+def schedule(inputs: dict[str, int], wanted: Wanted, limits: EngineLimits) -> Schedule:
     """The steps for each input (name -> its length in tokens). Raises UsageError where what was asked for cannot be had."""
     shortest, length = min(inputs.values()), max(inputs.values())
     names = candidates(wanted.conditions, wanted.sizes)
@@ -98,7 +98,7 @@ def affordable(
     for name in names:
         size = int(name.partition("-")[2] or 1)
         mixed = kind_of(name) in ("ragged", "edges")
-        plan = Plan(name, size, mixed, trials, company=max(1, size // 2))
+        plan = Plan(name, size, mixed, trials, neighbours=max(1, size // 2))
         if why := impossible(plan):
             not_tried.append(NotTried(name, why))
         elif not asked and (len(plans) + 1) * trials > samples:
@@ -141,7 +141,7 @@ def share_out(plans: list[Plan], wanted: Wanted) -> None:
         plans.append(Plan("alone", 1, False, wanted.samples))
 
 
-def impossible(plan: Plan, shortest: int, length: int, max_tokens: int, limits: Limits) -> str:
+def impossible(plan: Plan, shortest: int, length: int, max_tokens: int, limits: EngineLimits) -> str:
     """Why this condition cannot come about with these prompts on this engine; "" if it can."""
     kind = kind_of(plan.name)
     if plan.size > limits.max_rows:
@@ -162,13 +162,13 @@ def impossible(plan: Plan, shortest: int, length: int, max_tokens: int, limits: 
     return ""
 
 
-def steps(inputs: dict[str, int], plans: list[Plan], wanted: Wanted, limits: Limits) -> list[Step]:
+def steps(inputs: dict[str, int], plans: list[Plan], wanted: Wanted, limits: EngineLimits) -> list[Step]:
     made: list[Step] = []
     for name, length in inputs.items():
         first: list[Step] = []
         late: list[Step] = []
         for plan in plans:
-            rng = random.Random(f"{wanted.seed}/{company(plan.name)}")
+            rng = random.Random(f"{wanted.seed}/{neighbours(plan.name)}")
             rows, traffic = requests(plan, length, wanted.max_tokens, limits, rng)
             for trial in range(plan.trials):
                 (late if trial >= wanted.trials else first).append(
@@ -180,7 +180,7 @@ def steps(inputs: dict[str, int], plans: list[Plan], wanted: Wanted, limits: Lim
 
 
 def requests(
-    plan: Plan, length: int, max_tokens: int, limits: Limits, rng: random.Random
+    plan: Plan, length: int, max_tokens: int, limits: EngineLimits, rng: random.Random
 ) -> tuple[tuple[int, ...], Traffic]:
     """(rows: 0 for a sample, else a filler's prompt in tokens; how they arrive)."""
     kind, size = kind_of(plan.name), plan.size
@@ -216,7 +216,7 @@ def chosen_slots(plan: Plan, rng: random.Random) -> set[int]:
     return {*ends, *rng.sample(others, plan.samples - len(set(ends)))} if plan.samples > 1 else set(ends)
 
 
-def company(condition: str) -> str:
+def neighbours(condition: str) -> str:
     """What the neighbours of a condition are drawn by: those that differ only in how they are fed have the same ones."""
     kind, _, size = condition.partition("-")
     return f"wave-{size or 1}" if kind in ("alone", "wave", "chunked", "cached") else condition
@@ -229,12 +229,12 @@ def fed(condition: str) -> str:
 
 def came_about(condition: str, size: int, slot: int, decoded: Decoded) -> bool:
     """Whether the engine's steps were what the condition is about, for the request at `slot`. `size`: requests that were sent."""
-    kind, ride = kind_of(condition), decoded.rides[slot]
+    kind, trace = kind_of(condition), decoded.traces[slot]
     met = {requests for requests, _ in decoded.steps}
     if kind == "cached":
-        return ride.cached > 0
+        return trace.cached > 0
     if kind == "chunked":
-        return any(other.chunks > 1 for other in decoded.rides.values())
+        return any(other.chunks > 1 for other in decoded.traces.values())
     if kind in ("staggered", "ragged"):
         return len(met) > 1 and max(met) > 1
     return max(met, default=0) == size

@@ -32,13 +32,13 @@ class Plan:
     trials: int
     samples: int = 1
     """samples in each of its batches"""
-    company: int = 2
+    neighbours: int = 2
     """rows of a ragged batch that are fillers, at least: one at either end"""
 
     @property
     def room(self) -> int:
         """Samples its batch can hold."""
-        return max(1, self.size - self.company) if self.ragged else self.size
+        return max(1, self.size - self.neighbours) if self.ragged else self.size
 
 
 def conditions(sizes: tuple[int, ...], ragged: tuple[int, ...], trials: int) -> list[Plan]:

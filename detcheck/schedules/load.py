@@ -34,7 +34,7 @@ FILLER_ROWS = (
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServerLimits:
     """What the server is to be asked at most."""
 
     concurrency: int
@@ -77,7 +77,7 @@ def candidates(conditions: tuple[str, ...] | None, sizes: tuple[int, ...] | None
     return chosen + [name for name in conditions if "-" in name and name not in chosen]
 
 
-def colds(wanted: Wanted, limits: Limits) -> int:
+def colds(wanted: Wanted, limits: ServerLimits) -> int:
     """Samples of each prompt that are taken cold. By default none where too few are left to repeat a lone request.
 
     Raises UsageError where cold was asked for and nothing is left to compare it with.
@@ -93,7 +93,7 @@ def colds(wanted: Wanted, limits: Limits) -> int:
     return limits.cold if wanted.sizes is None and samples - limits.cold >= wanted.trials else 0
 
 
-def schedule(inputs: dict[str, int], wanted: Wanted, limits: Limits) -> Schedule:
+def schedule(inputs: dict[str, int], wanted: Wanted, limits: ServerLimits) -> Schedule:
     """The steps for each input (name -> its length, in words). Raises UsageError where what was asked for cannot be had."""
     samples = wanted.samples
     fillers = max(FILLER_ROWS, samples)
@@ -126,7 +126,7 @@ def schedule(inputs: dict[str, int], wanted: Wanted, limits: Limits) -> Schedule
     return made
 
 
-def impossible(plan: Plan, max_tokens: int, limits: Limits) -> str:
+def impossible(plan: Plan, max_tokens: int, limits: ServerLimits) -> str:
     """Why this load is not to be had; "" if it is."""
     if plan.size > limits.concurrency:
         return f"at most {limits.concurrency} requests are to be in flight (--max-concurrency)"
@@ -135,14 +135,14 @@ def impossible(plan: Plan, max_tokens: int, limits: Limits) -> str:
     return ""
 
 
-def steady(plan: Plan, limits: Limits) -> Plan:
+def steady(plan: Plan, limits: ServerLimits) -> Plan:
     """The plan of a steady load: as many requests as the rate makes in a few lone requests' times."""
     low, high = RATE_ROWS
     size = min(max(low, math.ceil(RATE_SPAN * limits.lone_s * limits.rate)), high, limits.concurrency)
-    return replace(plan, size=size, ragged=True, company=size // 2)
+    return replace(plan, size=size, ragged=True, neighbours=size // 2)
 
 
-def steps(inputs: dict[str, int], plans: list[Plan], wanted: Wanted, limits: Limits, cold: int = 0) -> list[Step]:
+def steps(inputs: dict[str, int], plans: list[Plan], wanted: Wanted, limits: ServerLimits, cold: int = 0) -> list[Step]:
     made: list[Step] = []
     for name, length in inputs.items():
         first = [Step(0, name, "cold", trial, (0,), load=Load((0.0,), (0,))) for trial in range(cold)]
@@ -162,7 +162,7 @@ def steps(inputs: dict[str, int], plans: list[Plan], wanted: Wanted, limits: Lim
 
 
 def requests(
-    plan: Plan, length: int, max_tokens: int, limits: Limits, rng: random.Random
+    plan: Plan, length: int, max_tokens: int, limits: ServerLimits, rng: random.Random
 ) -> tuple[tuple[int, ...], Load]:
     """(rows: 0 for a sample, else a filler's prompt in words; when they are sent)."""
     kind, size = kind_of(plan.name), plan.size

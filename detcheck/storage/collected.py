@@ -19,7 +19,7 @@ from detcheck.outcomes import outcome
 from detcheck.records import Case, Condition, Observation, Outcome
 from detcheck.spec import InputFormat
 from detcheck.storage import source
-from detcheck.storage.input import MOST_SHOWN, Sample, shown
+from detcheck.storage.input import MOST_SHOWN, StoredAnswer, shown
 
 # A null among log-probabilities is this NaN, unlike any that arithmetic makes.
 NULL = np.uint64(0x7FF8_0000_0000_DE7C).view(np.float64)
@@ -69,7 +69,7 @@ class Collected:
                     missing="" if found else row.error or "empty completion",
                 )
 
-    def _input(self, row: Sample) -> str:
+    def _input(self, row: StoredAnswer) -> str:
         """`Case.input` of the request that this answers."""
         asked = json.dumps(row.request, sort_keys=True, default=str)
         if asked not in self._inputs:
@@ -81,14 +81,14 @@ class Collected:
                 self.prompts[name] = row.request[:MOST_SHOWN]
         return self._inputs[asked]
 
-    def _condition(self, row: Sample, side: int) -> str:
+    def _condition(self, row: StoredAnswer, side: int) -> str:
         size = row.batch_size
         name = row.condition or "unseen" if size is None else "alone" if size == 1 else f"batch-{size}"
         if not self.sides:
             return name
         return self.sides[side] if name == "unseen" else f"{self.sides[side]} {name}"
 
-    def _outcome(self, row: Sample) -> Outcome | None:
+    def _outcome(self, row: StoredAnswer) -> Outcome | None:
         tokens, text, where = row.tokens, row.text, row.where
         if text is not None and not isinstance(text, str):
             raise UsageError(f"{where}: `text` wants a string; found {shown(text)}")

@@ -26,7 +26,7 @@ class Parsed:
 
 
 @dataclass(frozen=True)
-class Sample:
+class StoredAnswer:
     """One completion as a file gives it. What is in it is not checked yet where it is an `object`."""
 
     where: str

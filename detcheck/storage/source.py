@@ -15,7 +15,7 @@ from pathlib import Path
 from detcheck import lookup
 from detcheck.errors import UsageError
 from detcheck.spec import InputFormat
-from detcheck.storage.input import MOST_SHOWN, Parsed, Sample, listed
+from detcheck.storage.input import MOST_SHOWN, Parsed, StoredAnswer, listed
 from detcheck.storage.inputs import detcheck as own
 
 PARTS = "storage/inputs"
@@ -29,7 +29,7 @@ class Shape(StrEnum):
     TABLE = "CSV"
 
 
-def read(path: Path, format: InputFormat) -> Iterator[Sample]:
+def read(path: Path, format: InputFormat) -> Iterator[StoredAnswer]:
     """The samples of a file. Raises UsageError at the first line that cannot be understood, and names it."""
     if not path.is_file():
         what = "is a folder; `detcheck report` reads runs" if path.is_dir() else "no such file"

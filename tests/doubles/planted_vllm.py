@@ -12,7 +12,7 @@ from dataclasses import replace
 from detcheck.engine import Row
 from detcheck.engines.vllm.arguments import Settings
 from detcheck.engines.vllm.host import Host
-from detcheck.engines.vllm.messages import Look
+from detcheck.engines.vllm.messages import TraceRequest
 from detcheck.probes.bisect.causes import causes
 from detcheck.probes.bisect.collect import pattern
 from detcheck.probes.bisect.judge import no_cause
@@ -70,7 +70,7 @@ def waves(rng, vocabulary):
 
 def main(folder, count):
     engine, rng = Here(folder), random.Random(0)
-    called, _, _ = engine.look(Look(waves(rng, engine.vocabulary)[0].request, True))
+    called, _, _ = engine.look(TraceRequest(waves(rng, engine.vocabulary)[0].request, True))
     modules = dict(engine.model.named_modules())
     inner = [(path, modules[path]) for path in dict.fromkeys(c.path for c in called if c.inner) if path in modules]
     for number in range(count + 1):

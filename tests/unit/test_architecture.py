@@ -125,3 +125,13 @@ def test_the_rules_are_read_from_real_sources():
     found = {m for path in SOURCES for m, _ in imports(ast.parse(path.read_text()))}
     assert {"torch", "detcheck.judge.conditions", "detcheck.records", "transformers"} <= found
     assert {part(path) for path in SOURCES} == {name for names in FLOORS for name in names.split()}
+
+
+def test_no_class_name_has_two_meanings():
+    """`Options` is the same part of every probe's slice; a class inside a function is nobody else's."""
+    found = {}
+    for path in SOURCES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and node.name != "Options":
+                found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert not {name: places for name, places in found.items() if len(places) > 1}

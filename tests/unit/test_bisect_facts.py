@@ -8,8 +8,8 @@ from detcheck.probes.bisect.facts import (
     AGAIN,
     IN_THE_RUN,
     BatchForm,
+    Bisected,
     Control,
-    Facts,
     Followed,
     Site,
     Stage,
@@ -55,7 +55,7 @@ def made():
         )
     kinds.add("aten::exp", "layers.0", False, True, False, [], lambda: SITE)
     kinds.add("module MLP", "layers.0", True, False, False, [], lambda: SITE)
-    return Facts(
+    return Bisected(
         (BatchForm("batch-2", 2, 1, 0),), 12, 2, 2, 2, kinds.made(),
         ((Reason(Untested.MIXES_ROWS), 4), (Reason(Untested.RAISES_ALONE, {"error": "ValueError"}), 1)),
         {"aten::cat": 1}, {"aten::where": 2}, {LONE: ("a", "a"), "batch-2": ("b", "b")},

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import detcheck
 from detcheck.judge.tally import Tally
 from detcheck.outcomes import digest_outcome
-from detcheck.probes.order.facts import Call, Checked, Place, Proved, Repeats, Revealed
+from detcheck.probes.order.facts import CallSize, Checked, Place, Proved, Repeats, Revealed
 from detcheck.probes.order.judge import findings, outputs
 from detcheck.probes.order.reasons import OF_THE_OP, SENTENCES, sentence
 from detcheck.reason import Reason
@@ -79,7 +79,7 @@ def test_a_place_in_words():
 
 
 def test_a_call_is_read_back():
-    assert str(Call(8, 2)) == "rows-8-threads-2" and Call.parse("rows-8-threads-2") == Call(8, 2)
+    assert str(CallSize(8, 2)) == "rows-8-threads-2" and CallSize.parse("rows-8-threads-2") == CallSize(8, 2)
 
 
 def judged(*seen):
@@ -88,7 +88,7 @@ def judged(*seen):
     for n, (rows, place, text) in enumerate(seen):
         made = replace(digest_outcome(text.encode()), text=text)
         outcomes[made.id] = made
-        condition = Condition(str(Call(rows, 2)), rows, 0, str(place), 2)
+        condition = Condition(str(CallSize(rows, 2)), rows, 0, str(place), 2)
         tally.add(Observation(CASE, condition, n, n, 0, made.id), True, False)
     return findings(CASE, None, tally, outcomes)[0]
 

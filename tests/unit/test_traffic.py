@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detcheck.engine import Decoded, Ride
+from detcheck.engine import Decoded, RequestTrace
 from detcheck.errors import UsageError
 from detcheck.schedules import arrivals as traffic
-from detcheck.schedules.arrivals import Limits, came_about, schedule
+from detcheck.schedules.arrivals import EngineLimits, came_about, schedule
 from detcheck.schedules.wanted import Wanted
 
-ROOMY = Limits(max_rows=300, token_budget=8192, cache_block=128, room=1024)
+ROOMY = EngineLimits(max_rows=300, token_budget=8192, cache_block=128, room=1024)
 
 
 def plan(samples=100, length=300, max_tokens=64, trials=2, conditions=None, sizes=None, seed=0, limits=ROOMY):
@@ -24,7 +24,7 @@ def plan(samples=100, length=300, max_tokens=64, trials=2, conditions=None, size
 def test_samples_come_out_exactly_and_every_condition_is_repeated(
     samples, length, tokens, trials, rows, budget, block, room
 ):
-    made = plan(samples, length, tokens, trials, limits=Limits(rows, budget, block, room))
+    made = plan(samples, length, tokens, trials, limits=EngineLimits(rows, budget, block, room))
     assert sum(step.samples for step in made.steps) == samples
     assert [step.index for step in made.steps] == list(range(len(made.steps)))
     repeats = {}
@@ -91,13 +91,13 @@ def test_neighbours_around_blocks_and_splits():
 @pytest.mark.parametrize(
     ("changes", "left_out", "why"),
     [
-        ({"limits": Limits(8, 8192, 128, 1024)}, "wave-16", "the engine holds 8 requests"),
-        ({"limits": Limits(300, 8192, 0, 1024)}, "cached-1", "keeps no prefix cache"),
+        ({"limits": EngineLimits(8, 8192, 128, 1024)}, "wave-16", "the engine holds 8 requests"),
+        ({"limits": EngineLimits(300, 8192, 0, 1024)}, "cached-1", "keeps no prefix cache"),
         ({"length": 100}, "cached-8", "do not fill a block of 128"),
         ({"length": 1}, "chunked-1", "a single token"),
         ({"max_tokens": 2}, "staggered-4", "over before anybody joins"),
-        ({"limits": Limits(300, 8192, 128, 300)}, "ragged-4", "no room for neighbours"),
-        ({"max_tokens": 4, "limits": Limits(300, 900, 128, 1024)}, "wave-64", "would have ended before the last came in"),
+        ({"limits": EngineLimits(300, 8192, 128, 300)}, "ragged-4", "no room for neighbours"),
+        ({"max_tokens": 4, "limits": EngineLimits(300, 900, 128, 1024)}, "wave-64", "would have ended before the last came in"),
         ({"samples": 8}, "wave-16", "8 samples are used up"),
     ],
 )  # fmt: skip
@@ -136,26 +136,26 @@ def test_conditions_are_chosen_by_name_kind_or_size():
     assert {"alone", "wave-5", "staggered-5", "ragged-5"} <= sized and "wave-8" not in sized
 
 
-def ride(sizes=(1,), chunks=1, cached=0):
-    return Ride(sizes, "t", chunks, cached, 0)
+def trace(sizes=(1,), chunks=1, cached=0):
+    return RequestTrace(sizes, "t", chunks, cached, 0)
 
 
 @pytest.mark.parametrize(
-    ("condition", "size", "rides", "steps", "came"),
+    ("condition", "size", "traces", "steps", "came"),
     [
-        ("alone", 1, [ride()], [(1, 300), (1, 1)], True),
-        ("wave-4", 4, [ride((4,))], [(4, 1200), (4, 4)], True),
-        ("wave-4", 4, [ride((2,))], [(2, 600), (2, 2)], False),  # the engine took two at a time
-        ("edges-8", 8, [ride((7, 8))], [(7, 900), (8, 8)], True),
-        ("staggered-4", 4, [ride((1, 2))], [(1, 300), (2, 301)], True),
-        ("staggered-4", 4, [ride((1,))], [(1, 300), (1, 1)], False),  # one after the other
-        ("ragged-4", 4, [ride((4,))], [(4, 900), (4, 4)], False),  # nobody left, nobody joined
-        ("chunked-1", 1, [ride(chunks=5)], [(1, 64)], True),
-        ("chunked-1", 1, [ride(chunks=1)], [(1, 300)], False),
-        ("cached-1", 1, [ride(cached=256)], [(1, 44)], True),
-        ("cached-1", 1, [ride(cached=0)], [(1, 300)], False),
+        ("alone", 1, [trace()], [(1, 300), (1, 1)], True),
+        ("wave-4", 4, [trace((4,))], [(4, 1200), (4, 4)], True),
+        ("wave-4", 4, [trace((2,))], [(2, 600), (2, 2)], False),  # the engine took two at a time
+        ("edges-8", 8, [trace((7, 8))], [(7, 900), (8, 8)], True),
+        ("staggered-4", 4, [trace((1, 2))], [(1, 300), (2, 301)], True),
+        ("staggered-4", 4, [trace((1,))], [(1, 300), (1, 1)], False),  # one after the other
+        ("ragged-4", 4, [trace((4,))], [(4, 900), (4, 4)], False),  # nobody left, nobody joined
+        ("chunked-1", 1, [trace(chunks=5)], [(1, 64)], True),
+        ("chunked-1", 1, [trace(chunks=1)], [(1, 300)], False),
+        ("cached-1", 1, [trace(cached=256)], [(1, 44)], True),
+        ("cached-1", 1, [trace(cached=0)], [(1, 300)], False),
     ],
 )  # fmt: skip
-def test_a_condition_came_about_only_where_the_steps_show_it(condition, size, rides, steps, came):
-    decoded = Decoded({}, (), dict(enumerate(rides)), tuple(steps))
+def test_a_condition_came_about_only_where_the_steps_show_it(condition, size, traces, steps, came):
+    decoded = Decoded({}, (), dict(enumerate(traces)), tuple(steps))
     assert came_about(condition, size, 0, decoded) is came

@@ -17,7 +17,7 @@ UNFINISHED = (None, "", "abort", "error", "cancelled")
 
 
 @dataclass(frozen=True)
-class Said:
+class ServerAnswer:
     """What an answer holds. What the server does not give is None."""
 
     text: str
@@ -51,7 +51,7 @@ class BadAnswerError(Exception):
     """Not an answer to what was asked. The text is the reason."""
 
 
-def read(body: Any, trial: bool = False) -> Said:
+def read(body: Any, trial: bool = False) -> ServerAnswer:
     """Of /v1/completions or /v1/chat/completions. `trial`: it may be too short for a text. Raises BadAnswerError."""
     if not isinstance(body, Mapping):
         raise BadAnswerError("the answer is not a JSON object")
@@ -75,7 +75,7 @@ def read(body: Any, trial: bool = False) -> Said:
         raise BadAnswerError(f"the finish reason is none: {reason[:40]!r}")
     usage = body.get("usage")
     made = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
-    said = Said(
+    said = ServerAnswer(
         text,
         reason,
         str(body.get("model") or ""),
@@ -111,7 +111,7 @@ def ids(value: Any, what: str) -> tuple[int, ...]:
     return found
 
 
-def with_logprobs(said: Said, logprobs: Any) -> Said:
+def with_logprobs(said: ServerAnswer, logprobs: Any) -> ServerAnswer:
     """Both forms: lists side by side, or an entry a token. Raises BadAnswerError for one that is half there."""
     if not isinstance(logprobs, Mapping):
         return said

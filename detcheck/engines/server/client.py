@@ -71,7 +71,7 @@ def hide_user(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpResponse:
     """What a server said to one request."""
 
     status: int
@@ -174,7 +174,7 @@ class Client:
         path: str,
         body: Mapping[str, Any] | None = None,
         before_resending: Callable[[], None] = lambda: None,
-    ) -> Answer:
+    ) -> HttpResponse:
         """`before_resending` may raise NoAnswerError where no more may be sent.
 
         Raises NoAnswerError for everything but an answer of status 200 that holds one JSON object or list.
@@ -191,7 +191,7 @@ class Client:
                 error.resent = resent
                 raise
             if status == 200:
-                return Answer(status, self._read(raw, headers.get("content-type", "")), resent)
+                return HttpResponse(status, self._read(raw, headers.get("content-type", "")), resent)
             wait = retry_after(headers.get("retry-after")) if status in (429, 503) else None
             too_long = wait is not None and max(wait, WAIT_S) >= self._timeout_s - (time.monotonic() - started)
             if wait is None or too_long or resent >= WAITS:

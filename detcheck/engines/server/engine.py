@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detcheck.engines.server import metrics as server_metrics
-from detcheck.engines.server.answer import BadAnswerError, Said, read
+from detcheck.engines.server.answer import BadAnswerError, ServerAnswer, read
 from detcheck.engines.server.client import Client, NoAnswerError, Url, unreachable
 from detcheck.engines.server.metrics import Reading
 from detcheck.errors import FailedError, UsageError
@@ -63,7 +63,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptInput:
     """One prompt: token ids, a text, or the messages of a chat."""
 
     tokens: tuple[int, ...] = ()
@@ -72,16 +72,16 @@ class Asked:
     salt: str = ""
     """vLLM's cache_salt: what was computed under another one is not reused"""
 
-    def stand_in(self) -> Asked:
+    def stand_in(self) -> PromptInput:
         """A prompt of that kind and length that begins otherwise: asking for it puts nothing of this one into a prefix cache."""
         if self.messages:
             first, *others = self.messages
-            return Asked(messages=({**first, "content": begun_otherwise(first.get("content", ""))}, *others))
-        return Asked(text=begun_otherwise(self.text))
+            return PromptInput(messages=({**first, "content": begun_otherwise(first.get("content", ""))}, *others))
+        return PromptInput(text=begun_otherwise(self.text))
 
 
 @dataclass(frozen=True)
-class Way:
+class Capability:
     """How completions are asked for, as found out."""
 
     endpoint: str
@@ -169,11 +169,11 @@ class Server:
                 return tuple(found)
         return ()
 
-    async def find_way(self, endpoint: str, asked: Asked, ignore_eos: bool) -> tuple[Way, Said]:
+    async def find_way(self, endpoint: str, asked: PromptInput, ignore_eos: bool) -> tuple[Capability, ServerAnswer]:
         """How to ask for completions there, and what a trial of it said. Raises FailedError."""
         wanted = WANTED[endpoint]
         fixed: dict[str, Any] = {"ignore_eos": True} if ignore_eos else {}
-        way = Way(endpoint, fixed | {k: v for fields in wanted.values() for k, v in fields.items()})
+        way = Capability(endpoint, fixed | {k: v for fields in wanted.values() for k, v in fields.items()})
         try:
             said = await self.complete(way, asked, TRIAL_TOKENS)
             taken = dict.fromkeys(wanted, True)
@@ -213,8 +213,8 @@ class Server:
         return replace(way, can=can, spelled=spelled), said
 
     async def _one_by_one(
-        self, bare: Way, asked: Asked, wanted: Mapping[str, Mapping[str, Any]]
-    ) -> tuple[Said, dict[str, bool]]:
+        self, bare: Capability, asked: PromptInput, wanted: Mapping[str, Mapping[str, Any]]
+    ) -> tuple[ServerAnswer, dict[str, bool]]:
         try:
             said = await self.complete(bare, asked, TRIAL_TOKENS)
         except (NoAnswerError, BadAnswerError) as error:
@@ -232,15 +232,15 @@ class Server:
                 taken[name] = False
         return said, taken
 
-    async def takes_ids(self, way: Way, tokens: Sequence[int]) -> bool:
+    async def takes_ids(self, way: Capability, tokens: Sequence[int]) -> bool:
         """Whether a prompt of token ids is taken as just these."""
         try:
-            said = await self.complete(way, Asked(tokens=tuple(tokens)), 1)
+            said = await self.complete(way, PromptInput(tokens=tuple(tokens)), 1)
         except (NoAnswerError, BadAnswerError):
             return False
         return said.prompt_tokens in (None, tuple(tokens))
 
-    async def echoes(self, way: Way, asked: Asked) -> bool:
+    async def echoes(self, way: Capability, asked: PromptInput) -> bool:
         """Whether the prompt can be had back in front of the completion."""
         try:
             said = await self.complete(replace(way, extras={"echo": True}), asked, 1)
@@ -248,7 +248,7 @@ class Server:
             return False
         return bool(asked.text) and said.text.startswith(asked.text)
 
-    async def time(self, way: Way, asked: Asked, max_tokens: int) -> tuple[float, Said]:
+    async def time(self, way: Capability, asked: PromptInput, max_tokens: int) -> tuple[float, ServerAnswer]:
         """(seconds that a lone request takes, what it said). Raises FailedError."""
         started = time.perf_counter()
         try:
@@ -257,7 +257,7 @@ class Server:
             raise FailedError(f"{self.url} does not complete the prompt: {error}") from None
         return time.perf_counter() - started, said
 
-    async def complete(self, way: Way, asked: Asked, max_tokens: int) -> Said:
+    async def complete(self, way: Capability, asked: PromptInput, max_tokens: int) -> ServerAnswer:
         """One completion at temperature 0. Raises NoAnswerError, BadAnswerError: the reason why there is none."""
         self._budget.spend()
         body: dict[str, Any] = {"model": self.name, "temperature": 0, "max_tokens": max_tokens, **way.extras}

@@ -73,7 +73,7 @@ def estimate(spec: Spec, questions: Sequence[Question]) -> str:
     names = {str(n): max(1, len(q.shown.split())) for n, q in enumerate(questions)}
     opening = OPENING + len(questions)
     left = None if own.max_requests is None else own.max_requests // servers - opening
-    limits = load.Limits(own.max_concurrency, left, own.load_rate, 1.0)
+    limits = load.ServerLimits(own.max_concurrency, left, own.load_rate, 1.0)
     planned = load.schedule(names, Wanted.of(spec), limits)
     rows = [
         (words or names[step.input], new)

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from detcheck.engines.server.answer import Said
-from detcheck.engines.server.engine import Way
+from detcheck.engines.server.answer import ServerAnswer
+from detcheck.engines.server.engine import Capability
 from detcheck.hashes import content_hash
 from detcheck.outcomes import outcome
 from detcheck.records import Outcome
 
 
 @dataclass
-class Before:
+class EarlierAnswers:
     """What one server has said so far."""
 
     ids: set[str] = field(default_factory=set)
@@ -23,7 +23,7 @@ class Before:
     """of every run of tokens"""
 
 
-def outcome_of(said: Said, way: Way, before: Before) -> tuple[Outcome | None, str]:
+def outcome_of(said: ServerAnswer, way: Capability, before: EarlierAnswers) -> tuple[Outcome | None, str]:
     """(what came, "") or (None, the reason why it cannot be counted)."""
     if said.id and said.id in before.ids:
         return None, "its id is that of an earlier answer: it comes from a cache, or the server names all alike"

@@ -13,8 +13,8 @@ import numpy as np
 from detcheck.counted import VLLM_NEEDS
 from detcheck.engine import Question, Ran
 from detcheck.engines.server.client import Client, Secrets
-from detcheck.engines.server.engine import Asked, Budget, NotServedError, Server, Way
-from detcheck.engines.server.outcome import Before, outcome_of
+from detcheck.engines.server.engine import Budget, Capability, NotServedError, PromptInput, Server
+from detcheck.engines.server.outcome import EarlierAnswers, outcome_of
 from detcheck.engines.server.send import Request, Sent, sample, send
 from detcheck.environment import observe_client
 from detcheck.errors import FailedError, UsageError
@@ -42,7 +42,7 @@ class ServerSampler:
         self._servers: list[Server] = []
         self._interrupted = False
         self._lost = 0  # steps in a row of which nothing came
-        self._before: list[Before] = []  # what each server has said
+        self._before: list[EarlierAnswers] = []  # what each server has said
         self._warmed: set[tuple[int, str]] = (
             set()
         )  # (server, prompt): has been asked for, so that its prefix may be in a cache
@@ -70,12 +70,12 @@ class ServerSampler:
         for url in own.base_url:
             client = Client(url, Secrets.read(own.header, url.credentials), own.timeout, own.ca_bundle)
             self._servers.append(Server(client, spec.model, budget))
-            self._before.append(Before())
+            self._before.append(EarlierAnswers())
         await asyncio.gather(*(server.look() for server in self._servers))
         names = list(dict.fromkeys(server.name for server in self._servers))
         if len(names) > 1:
             raise UsageError(f"--model: the servers have {', '.join(names)}. Say which model to ask all of them for")
-        asked = [Asked(text=q.text, messages=q.messages) for q in questions]
+        asked = [PromptInput(text=q.text, messages=q.messages) for q in questions]
         # What a server can do is found out with other prompts: the first answer to each of these is a sample.
         others = [one.stand_in() for one in asked]
         self._ways = [await self._ways_of(server, others) for server in self._servers]
@@ -95,9 +95,9 @@ class ServerSampler:
         environment = observe_client("a server", self._flags())
         self.subject = Subject(names[0], "", {}, prompts, schedule, environment, tuple(cases))
 
-    async def _ways_of(self, server: Server, asked: Sequence[Asked]) -> dict[str, Way]:
+    async def _ways_of(self, server: Server, asked: Sequence[PromptInput]) -> dict[str, Capability]:
         """How each kind of prompt is asked for at a server: {"completions": ..., "chat": ...}, those that are needed."""
-        ways: dict[str, Way] = {}
+        ways: dict[str, Capability] = {}
         for one in asked:
             endpoint = "chat" if one.messages or self._own.chat else "completions"
             if endpoint in ways:
@@ -120,16 +120,16 @@ class ServerSampler:
                 )
         return ways
 
-    def _way(self, replica: int, one: Asked) -> Way:
+    def _way(self, replica: int, one: PromptInput) -> Capability:
         return self._ways[replica]["chat" if one.messages or self._own.chat else "completions"]
 
-    async def _with_tokens(self, one: Asked) -> Asked:
+    async def _with_tokens(self, one: PromptInput) -> PromptInput:
         """The prompt as token ids, where every server takes them: then all are asked exactly the same."""
         if not all(self._way(n, one).takes_ids for n in range(len(self._servers))):
             return one
         return replace(one, tokens=await self._servers[0].tokenize(one.text))
 
-    async def _lone_seconds(self, one: Asked) -> float:
+    async def _lone_seconds(self, one: PromptInput) -> float:
         """That a lone request takes, at the slowest server."""
         slowest = 0.0
         for replica, server in enumerate(self._servers):
@@ -148,7 +148,7 @@ class ServerSampler:
                 )
         self._warmed.add(place)
 
-    def _name(self, index: int, one: Asked) -> str:
+    def _name(self, index: int, one: PromptInput) -> str:
         payload = np.asarray(one.tokens, "<i8").tobytes() if one.tokens else repr((one.text, one.messages)).encode()
         return f"{index}:{content_hash(payload)[:8]}"
 
@@ -162,7 +162,7 @@ class ServerSampler:
         left = None if budget.most is None else (budget.most - budget.sent) // servers
         # vLLM computes a prompt again under another cache_salt, so that its cold answer can be repeated.
         cold = spec.trials if all(server.reading.kind == "vLLM" for server in self._servers) else 1
-        limits = load.Limits(own.max_concurrency, left, own.load_rate, lone_s, cold)
+        limits = load.ServerLimits(own.max_concurrency, left, own.load_rate, lone_s, cold)
         wanted = Wanted.of(spec)
         if left is not None and not load.colds(wanted, limits):
             limits = replace(limits, requests=left - len(prompts))  # each is asked for once before it counts
@@ -227,7 +227,7 @@ class ServerSampler:
         if self._lost >= 2 and (why := await server.alive()):
             raise FailedError(f"{server.url} does not answer any more: {why}")
 
-    def _fillers(self, step: Step) -> dict[int, Asked]:
+    def _fillers(self, step: Step) -> dict[int, PromptInput]:
         """By slot: made-up prompts, seeded by condition and slot, of the prompt's own tokens or of words."""
         prompt, made = self._asked[step.input], {}
         for slot, length in enumerate(step.rows):
@@ -235,7 +235,7 @@ class ServerSampler:
                 key = int(content_hash(f"{self._spec.seed}/{step.condition}/{slot}".encode())[:16], 16)
                 rng = np.random.Generator(np.random.Philox(key=key))
                 if prompt.tokens:
-                    made[slot] = Asked(tokens=tuple(int(t) for t in rng.choice(np.unique(prompt.tokens), length)))
+                    made[slot] = PromptInput(tokens=tuple(int(t) for t in rng.choice(np.unique(prompt.tokens), length)))
                 else:
-                    made[slot] = Asked(text=" ".join(rng.choice(WORDS, length)))
+                    made[slot] = PromptInput(text=" ".join(rng.choice(WORDS, length)))
         return made

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from detcheck.engine import Sample
-from detcheck.engines.server.answer import BadAnswerError, Said
+from detcheck.engines.server.answer import BadAnswerError, ServerAnswer
 from detcheck.engines.server.client import NoAnswerError
-from detcheck.engines.server.engine import Asked, Server, Way
+from detcheck.engines.server.engine import Capability, PromptInput, Server
 from detcheck.engines.server.metrics import Reading
 from detcheck.hashes import content_hash
 from detcheck.records import Condition, Outcome, Step
@@ -24,7 +24,7 @@ SETTLE_S = 3.0  # that a server's counters may take after the last answer
 class Request:
     """One request of a step."""
 
-    asked: Asked
+    asked: PromptInput
     max_tokens: int
     delay_s: float
     """after the step's first"""
@@ -36,13 +36,13 @@ class Sent:
 
     began: float
     ended: float
-    said: Said | None
+    said: ServerAnswer | None
     missing: str
     resent: int = 0
 
 
 @dataclass
-class Seen:
+class SentStep:
     """A step of the schedule, sent."""
 
     sent: list[Sent] = field(default_factory=list)
@@ -62,9 +62,9 @@ class Seen:
         return self.after.since(self.before, name)
 
 
-async def send(server: Server, way: Way, requests: Sequence[Request]) -> Seen:
+async def send(server: Server, way: Capability, requests: Sequence[Request]) -> SentStep:
     """All of them, each at its time, whatever becomes of the others."""
-    seen = Seen()
+    seen = SentStep()
     watches = server.reading.sees_batches
     if watches:
         seen.before = seen.after = await server.metrics()
@@ -89,7 +89,7 @@ async def send(server: Server, way: Way, requests: Sequence[Request]) -> Seen:
     return seen
 
 
-async def one(server: Server, way: Way, request: Request, seen: Seen) -> Sent:
+async def one(server: Server, way: Capability, request: Request, seen: SentStep) -> Sent:
     await asyncio.sleep(request.delay_s)
     began = time.perf_counter()
     seen.flying += 1
@@ -109,7 +109,7 @@ async def one(server: Server, way: Way, request: Request, seen: Seen) -> Sent:
     return Sent(began, time.perf_counter(), said, why, resent)
 
 
-async def watch(server: Server, seen: Seen, done: asyncio.Event) -> None:
+async def watch(server: Server, seen: SentStep, done: asyncio.Event) -> None:
     """Looks at the metrics again and again until it is done."""
     while not done.is_set():
         ours = seen.flying
@@ -133,7 +133,7 @@ async def settled(server: Server, before: Reading, finished: int) -> Reading:
         await asyncio.sleep(POLL_S)
 
 
-def sample(step: Step, slot: int, seen: Seen, strict: bool, outcome: Outcome | None, missing: str) -> Sample:
+def sample(step: Step, slot: int, seen: SentStep, strict: bool, outcome: Outcome | None, missing: str) -> Sample:
     """With the condition that it was under, as far as it was seen.
 
     `strict`: a wave must have run together whole, since its size was asked for; else two of it suffice.

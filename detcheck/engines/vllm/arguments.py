@@ -78,7 +78,7 @@ def engine_arguments(settings: Settings) -> Any:
     return EngineArgs(
         model=settings.model,
         skip_tokenizer_init=True,
-        worker_extension_cls="detcheck.engines.vllm.worker.plugin.Report",
+        worker_extension_cls="detcheck.engines.vllm.worker.plugin.WorkerExtension",
         additional_config={KEY: {"kernels": settings.kernels}},  # part of what a compiled graph is cached under
         **chosen,
     )

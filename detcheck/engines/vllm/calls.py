@@ -21,7 +21,7 @@ class ArgumentForm:
 
 
 @dataclass
-class Call:
+class ModuleTrace:
     """One call of a module, seen from the request's rows. Bytes are hashes, good within this process."""
 
     path: str

@@ -16,8 +16,8 @@ from typing import Any
 from detcheck.engine import Decoded, Row
 from detcheck.engines.vllm import install
 from detcheck.engines.vllm.arguments import Settings
-from detcheck.engines.vllm.calls import Call
-from detcheck.engines.vllm.messages import Answer, Look, Request
+from detcheck.engines.vllm.calls import ModuleTrace
+from detcheck.engines.vllm.messages import Answer, BatchRequest, TraceRequest
 from detcheck.engines.vllm.process import Process
 from detcheck.errors import FailedError, UsageError
 from detcheck.machine import free_memory
@@ -123,16 +123,16 @@ class VllmEngine(Checkpoint):
     ) -> Decoded:
         ends = () if ignore_eos else tuple(sorted(self.ends))
         try:
-            answer: Answer = self._host.ask("serve", Request(tuple(rows), max_tokens, ends, token_budget, cached))
+            answer: Answer = self._host.ask("serve", BatchRequest(tuple(rows), max_tokens, ends, token_budget, cached))
         except FailedError:
             self.close()
             raise
         self._calls += sorted(answer.calls.items())
         self.engine_s = answer.engine_s
-        sizes = tuple(sorted({size for ride in answer.rides.values() for size in ride.batch_sizes}))
-        return Decoded(answer.completions, sizes, answer.rides, answer.steps, answer.missing)
+        sizes = tuple(sorted({size for trace in answer.traces.values() for size in trace.batch_sizes}))
+        return Decoded(answer.completions, sizes, answer.traces, answer.steps, answer.missing)
 
-    def look(self, asked: Look) -> tuple[list[Call], dict[int, Any], Any]:
+    def look(self, asked: TraceRequest) -> tuple[list[ModuleTrace], dict[int, Any], Any]:
         """What every module did with the rows of one request (see `worker/trace.py`), its logits by position, and a row.
 
         Raises FailedError.

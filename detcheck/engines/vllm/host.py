@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from detcheck.counted import VLLM_NEEDS
-from detcheck.engine import Completion, Ride
+from detcheck.engine import Completion, RequestTrace
 from detcheck.engines.vllm.arguments import KEY, BadArgumentError, Settings, engine_arguments
-from detcheck.engines.vllm.messages import Answer, Look, Request
+from detcheck.engines.vllm.messages import Answer, BatchRequest, TraceRequest
 from detcheck.machine import of_gpu
 
 SCHEDULERS = {False: "PlannedScheduler", True: "PlannedAsyncScheduler"}
@@ -95,7 +95,7 @@ class Host:
             },
         }
 
-    def serve(self, request: Request) -> Answer:
+    def serve(self, request: BatchRequest) -> Answer:
         """All rows, until the last has ended."""
         if self._config.cache_config.enable_prefix_caching and not self._engine.reset_prefix_cache():
             raise RuntimeError("vLLM did not empty its prefix cache between two batches")
@@ -103,13 +103,13 @@ class Host:
         if request.cached:
             first = next(row for row in request.rows if row.continuation is None)
             traced = None if request.traced is None else 0  # what it leaves in the cache is part of what is seen
-            warming_s = self._run(Request((first,), 1, (), None, cached=False, traced=traced)).engine_s
+            warming_s = self._run(BatchRequest((first,), 1, (), None, cached=False, traced=traced)).engine_s
         answer = self._run(request)
         answer.engine_s += warming_s
         answer.calls = self._verify(ran=True)
         return answer
 
-    def look(self, asked: Look) -> Any:
+    def look(self, asked: TraceRequest) -> Any:
         """What modules did with the traced request's rows: (their calls, logits, a row that was kept).
 
         Raises CannotLookError.
@@ -133,7 +133,7 @@ class Host:
             raise CannotLookError(next(iter(answer.missing.values())))
         return seen
 
-    def _run(self, request: Request) -> Answer:
+    def _run(self, request: BatchRequest) -> Answer:
         from vllm import SamplingParams
 
         answer, slots = Answer(), {}
@@ -171,13 +171,21 @@ class Host:
         return answer
 
     def _finish(
-        self, answer: Answer, request: Request, slot: int, output: Any, seen: dict[int, tuple[int, int]]
+        self, answer: Answer, request: BatchRequest, slot: int, output: Any, seen: dict[int, tuple[int, int]]
     ) -> None:
-        ride = (output.kv_transfer_params or {}).get(KEY)
-        if ride:
-            seen.update(zip(ride["steps"], zip(ride["requests"], ride["tokens"], strict=True), strict=True))
-            sizes = tuple(sorted(set(ride["requests"])))
-            answer.rides[slot] = Ride(sizes, ride.get("trace", ""), ride["chunks"], ride["cached"], ride["preemptions"])
+        of_request = (output.kv_transfer_params or {}).get(KEY)
+        if of_request:
+            seen.update(
+                zip(of_request["steps"], zip(of_request["requests"], of_request["tokens"], strict=True), strict=True)
+            )
+            sizes = tuple(sorted(set(of_request["requests"])))
+            answer.traces[slot] = RequestTrace(
+                sizes,
+                of_request.get("trace", ""),
+                of_request["chunks"],
+                of_request["cached"],
+                of_request["preemptions"],
+            )
         if request.rows[slot].continuation is not None:
             return
         result = output.outputs[0]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from detcheck.engine import Completion, Ride, Row
+from detcheck.engine import Completion, RequestTrace, Row
 
 
 @dataclass(frozen=True)
-class Request:
+class BatchRequest:
     """A batch to serve."""
 
     rows: tuple[Row, ...]
@@ -26,10 +26,10 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Look:
+class TraceRequest:
     """A batch to serve while modules are looked at; see `worker/trace.py`."""
 
-    request: Request
+    request: BatchRequest
     lone: bool
     test: bool = False
     nudge: str | None = None
@@ -43,7 +43,7 @@ class Answer:
     """What came of it."""
 
     completions: dict[int, Completion] = field(default_factory=dict)
-    rides: dict[int, Ride] = field(default_factory=dict)
+    traces: dict[int, RequestTrace] = field(default_factory=dict)
     steps: tuple[tuple[int, int], ...] = ()
     missing: dict[int, str] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)

@@ -6,16 +6,16 @@ from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.op import replaceable
 from detcheck.probes.bisect.causes import causes
 from detcheck.probes.bisect.collect import LONE
-from detcheck.probes.bisect.facts import Facts, Stage
-from detcheck.probes.bisect.transformers import Batch, Bisection
+from detcheck.probes.bisect.facts import Bisected, Stage
+from detcheck.probes.bisect.transformers import Bisection, FormedBatch
 from detcheck.switch import batch_invariant
 
 
 def stages(
-    facts: Facts,
+    facts: Bisected,
     engine: TransformersEngine,
     prompt: tuple[int, ...],
-    batches: tuple[Batch, ...],
+    batches: tuple[FormedBatch, ...],
     decoded: int,
     trials: int,
 ) -> tuple[Stage, ...]:
@@ -35,7 +35,7 @@ def stages(
         made.append(stage(facts, replaced))
 
 
-def stage(facts: Facts, replaced: list[str]) -> Stage:
+def stage(facts: Bisected, replaced: list[str]) -> Stage:
     found, logits = causes(facts), facts.logits
     first = {name: getattr(found[0].kind.first, name) for name in ("op", "path", "step")} if found else None
     equal = len({bits for hashes in logits.values() for bits in hashes}) == 1 and LONE in logits

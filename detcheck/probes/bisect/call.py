@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detcheck.probes.bisect.rows import SAME, Layout, Part, explanations
-from detcheck.probes.bisect.tensor import Seen
+from detcheck.probes.bisect.tensor import SeenTensor
 
 Key = tuple[Any, ...]
 MOVES = {
@@ -16,7 +16,7 @@ MOVES = {
 
 
 @dataclass(slots=True)
-class Call:
+class TracedCall:
     """One call of an op, or of a module, as a trace keeps it."""
 
     key: Key
@@ -26,9 +26,9 @@ class Call:
     path: str
     step: int
     """which forward pass: 0 is the prefill"""
-    inputs: dict[int, Seen] = field(default_factory=dict)
+    inputs: dict[int, SeenTensor] = field(default_factory=dict)
     """by place among the arguments, flattened"""
-    outputs: dict[int, Seen] = field(default_factory=dict)
+    outputs: dict[int, SeenTensor] = field(default_factory=dict)
     plain: dict[int, str] = field(default_factory=dict)
     """arguments that are no tensors, written out"""
     before: int | None = None
@@ -52,7 +52,7 @@ class Call:
         return self.op.startswith("module ")
 
 
-def of_attention(call: Call, alone: Call, layout: Layout) -> None:
+def of_attention(call: TracedCall, alone: TracedCall, layout: Layout) -> None:
     """query, key, value [batch, heads, length, width] and a mask over lengths. The mask is not there alone; and where it is, keys
     and values may come a head each instead of a group each."""
     (query, key, value, *others), before = call.inputs.values(), list(alone.inputs.values())
@@ -73,7 +73,7 @@ def of_attention(call: Call, alone: Call, layout: Layout) -> None:
             seen.part = Part(tuple(dim if size == whole else SAME for size, whole, dim in sized), layout.slot)
 
 
-def points_into_the_batch(call: Call) -> bool:
+def points_into_the_batch(call: TracedCall) -> bool:
     """Whether it has indices, and numbers of the batch that they may point to: other rows than the prompt's, whatever they say."""
     whole = [s for s in call.inputs.values() if not s.weight]
     indices = any(s.dtype.startswith(("int", "uint")) and s.shape for s in whole)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from detcheck.probes.bisect.facts import Facts, Kind
+from detcheck.probes.bisect.facts import Bisected, Kind
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Cause:
         return " and ".join(word for word, is_so in (("run", self.run), ("batch", self.batch)) if is_so)
 
 
-def causes(facts: Facts) -> list[Cause]:
+def causes(facts: Bisected) -> list[Cause]:
     """In the order in which they ran first. A module only where it is the first: then no op inside explains it."""
     found = sorted(filter(None, map(cause, facts.kinds)), key=lambda each: each.order)
     if found and found[0].kind.module:  # nothing that the dispatcher saw inside it did

@@ -148,7 +148,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Facts:
+class Bisected:
     """Of one prompt."""
 
     batches: tuple[BatchForm, ...]
@@ -170,7 +170,7 @@ class Facts:
     stages: tuple[Stage, ...] = ()
 
 
-def to_json(facts: Facts) -> str:
+def to_json(facts: Bisected) -> str:
     made = asdict(replace(facts, kinds=(), untested=(), stages=()))
     made["kinds"] = [_kind_json(kind) for kind in facts.kinds]
     made["untested"] = [{**reason.to_json(), "calls": n} for reason, n in facts.untested]
@@ -194,7 +194,7 @@ def stage_json(stage: Stage) -> dict[str, Any]:
     return made | {"guilty": made.pop("causes")}
 
 
-def from_json(text: str) -> Facts:
+def from_json(text: str) -> Bisected:
     """Also what version 0.1.0 stored: it had reasons and orders of addition in words."""
     stored = json.loads(text)
     untested = stored["untested"]
@@ -204,7 +204,7 @@ def from_json(text: str) -> Facts:
         reasons = [
             (Reason.from_json({k: v for k, v in each.items() if k != "calls"}), each["calls"]) for each in untested
         ]
-    return Facts(
+    return Bisected(
         tuple(BatchForm(**batch) for batch in stored["batches"]),
         *(stored[name] for name in ("tokens", "decoded", "trials", "repeats")),
         kinds=tuple(map(_kind, stored["kinds"])),

@@ -11,7 +11,7 @@ from detcheck.finding import Finding
 from detcheck.judge.tally import Tally
 from detcheck.probes.bisect.causes import Cause, causes
 from detcheck.probes.bisect.describe import remedy
-from detcheck.probes.bisect.facts import Facts, arms, from_json, site_json, stage_json
+from detcheck.probes.bisect.facts import Bisected, arms, from_json, site_json, stage_json
 from detcheck.probes.bisect.reasons import SENTENCES
 from detcheck.records import Case, Outcome, Step
 from detcheck.summation.describe import words
@@ -60,7 +60,7 @@ def findings(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: M
     return made
 
 
-def note_on(cause: Cause, facts: Facts, first: bool) -> str:
+def note_on(cause: Cause, facts: Bisected, first: bool) -> str:
     lead = "the first difference" if first else "also a cause, on the inputs that it had"
     site = cause.kind.first
     when = "the prefill" if site.step == 0 else f"decode step {site.step}"
@@ -89,7 +89,7 @@ def note_on(cause: Cause, facts: Facts, first: bool) -> str:
     return f"{lead}, in {when}: {' and '.join(said)}{other}"
 
 
-def no_cause(facts: Facts) -> tuple[Verdict, str]:
+def no_cause(facts: Bisected) -> tuple[Verdict, str]:
     """Where no call is a cause."""
     lone, control = facts.logits["alone"], facts.control
     names = [batch.name for batch in facts.batches]
@@ -131,19 +131,19 @@ def no_cause(facts: Facts) -> tuple[Verdict, str]:
     )
 
 
-def not_compared(facts: Facts) -> str:
+def not_compared(facts: Bisected) -> str:
     ways = Counter(facts.only_alone) + Counter(facts.only_in_batches)
     found = [f"{n} calls of {op} have no counterpart" for op, n in ways.most_common(4)]
     found += [f"of {n} calls {why}" for why, n in untested(facts).items()]
     return "; ".join(found) or "all calls were compared"
 
 
-def untested(facts: Facts) -> dict[str, int]:
+def untested(facts: Bisected) -> dict[str, int]:
     """Why calls were not asked again, in words -> how many."""
     return {reason.sentence(SENTENCES): n for reason, n in facts.untested}
 
 
-def sensitivity(facts: Facts) -> dict[str, Any]:
+def sensitivity(facts: Bisected) -> dict[str, Any]:
     """How much was looked at: the report's evidence "bisection"."""
     about = {
         name: getattr(facts, name)
@@ -177,7 +177,7 @@ def in_words(tree: Tree) -> str:
     return f"{words(fold(tree))} ({tree.hash})"
 
 
-def table(facts: Facts, causes_found: Sequence[Cause]) -> list[dict[str, Any]]:
+def table(facts: Bisected, causes_found: Sequence[Cause]) -> list[dict[str, Any]]:
     """A line for every op and module pattern, the causes first."""
     found = {(cause.kind.op, cause.kind.pattern): cause for cause in causes_found}
     lines = []

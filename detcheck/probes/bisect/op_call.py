@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from detcheck.coverage import uncounted
 from detcheck.probes.bisect.arguments import flat, rebuilt
-from detcheck.probes.bisect.call import Call
+from detcheck.probes.bisect.call import TracedCall
 from detcheck.probes.bisect.rows import Part
-from detcheck.probes.bisect.tensor import Seen
+from detcheck.probes.bisect.tensor import SeenTensor
 from detcheck.replay import Untested
 from detcheck.tensors import same_form
 
@@ -31,8 +31,8 @@ RANDOM = "nondeterministic_seeded"  # torch's tag: asking again would draw other
 class OpCall:
     """A call with its arguments in the batch: asked again, with the prompt's rows alone, or with some rows more."""
 
-    call: Call
-    lone: Call
+    call: TracedCall
+    lone: TracedCall
     function: Callable[..., Any]
     leaves: list[Any]
     form: Any
@@ -109,7 +109,7 @@ class OpCall:
                 ends = leaves[place].tolist()
                 leaves[place] = leaves[place].new_tensor([sum(row < end for row in picked) for end in ends])
                 continue
-            before: Seen | None = self.lone.inputs.get(place)
+            before: SeenTensor | None = self.lone.inputs.get(place)
             cut = s.part.take(leaves[place])
             same = before is not None and tuple(cut.shape) == before.shape
             leaves[place] = same_form(cut, *((before.strides, before.offset) if same else ()))

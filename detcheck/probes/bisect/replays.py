@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from detcheck.probes.bisect.arguments import flat
-from detcheck.probes.bisect.call import Call, Key
+from detcheck.probes.bisect.call import Key, TracedCall
 from detcheck.probes.bisect.facts import Site, TensorForm
 from detcheck.probes.bisect.op_call import OpCall
 from detcheck.probes.bisect.orders import orders
@@ -47,8 +47,8 @@ class Replays:
 
     def __call__(
         self,
-        call: Call,
-        alone: Call,
+        call: TracedCall,
+        alone: TracedCall,
         function: Callable[..., Any],
         args: Any,
         kwargs: Any,
@@ -117,11 +117,11 @@ def tensors(leaves: Sequence[Any]) -> list[torch.Tensor]:
     return [leaf for leaf in leaves if hasattr(leaf, "untyped_storage")]
 
 
-def site_of(alone: Call, together: Call) -> Site:
+def site_of(alone: TracedCall, together: TracedCall) -> Site:
     """Where a call stands, and what it takes alone and in the batch."""
     weight = (alone.key[4] or "").split("[")[0]
     return Site(alone.order, alone.op, alone.path, alone.step, weight, forms(alone), forms(together))
 
 
-def forms(call: Call) -> tuple[TensorForm, ...]:
+def forms(call: TracedCall) -> tuple[TensorForm, ...]:
     return tuple(TensorForm(s.shape, s.dtype, tuple(s.strides), s.weight.split("@")[0]) for s in call.inputs.values())

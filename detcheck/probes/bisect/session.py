@@ -19,10 +19,10 @@ from detcheck.harness.engines import open_engine
 from detcheck.harness.model import OpenModel
 from detcheck.outcomes import digest_outcome
 from detcheck.probes.bisect import apply
-from detcheck.probes.bisect.facts import Facts, Followed, to_json
+from detcheck.probes.bisect.facts import Bisected, Followed, to_json
 from detcheck.probes.bisect.from_run import LONGEST
 from detcheck.probes.bisect.options import SIZES, check
-from detcheck.probes.bisect.transformers import Batch, Bisection
+from detcheck.probes.bisect.transformers import Bisection, FormedBatch
 from detcheck.probes.bisect.vllm import VllmBisection, Wave
 from detcheck.records import Condition, Observation, Outcome, Prompt, Schedule, Step, Traffic
 from detcheck.schedules.batches import Plan, compose, conditions
@@ -73,17 +73,17 @@ class Bisect:
         of_batch = self._own.run and self._own.max_tokens == 1 and not step.traffic
         return self._model.batch(step, "batch" if of_batch else "")[0]
 
-    def _batches(self, name: str) -> tuple[Batch, ...]:
+    def _batches(self, name: str) -> tuple[FormedBatch, ...]:
         prompt = self._model.prompts[name].token_ids
         if self._own.run:
             fed = self._own.fed
             formed = self._batch(Step(0, name, self._own.condition, 0, self._own.company))
             rows = [r.prompt + (fed if r.continuation is None else r.continuation[: len(fed)]) for r in formed]
-            return (Batch(self._own.condition, tuple(rows), self._own.company.index(0)),)
+            return (FormedBatch(self._own.condition, tuple(rows), self._own.company.index(0)),)
         made = []
         for plan, rows in self._plans(len(prompt), self._engine.context - 1):
             formed = self._batch(Step(0, name, plan.name, 0, rows))
-            made.append(Batch(plan.name, tuple(row.prompt for row in formed), rows.index(0)))
+            made.append(FormedBatch(plan.name, tuple(row.prompt for row in formed), rows.index(0)))
         return tuple(made)
 
     def _waves(self, name: str) -> tuple[Wave, ...]:
@@ -129,7 +129,7 @@ class Bisect:
         )
         return [seen], made
 
-    def _facts(self, step: Step) -> Facts:
+    def _facts(self, step: Step) -> Bisected:
         repeats, own = max(REPEATS, self._spec.trials), self._own
         if self._engine.schedules_itself:
             lone, *waves = self._waves(step.input)

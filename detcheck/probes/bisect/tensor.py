@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Seen:
+class SeenTensor:
     """A tensor as a call took or gave it; of a batch, the prompt's own part."""
 
     shape: tuple[int, ...]
@@ -52,14 +52,14 @@ def look(
     tensor: torch.Tensor,
     names: Mapping[int, str],
     tokens: int,
-    alone: Seen | None = None,
+    alone: SeenTensor | None = None,
     layout: Layout | None = None,
     known: Part | None = None,
-) -> Seen:
+) -> SeenTensor:
     """`tokens`: columns of this forward pass alone; `alone`: what stood there when the prompt ran alone; `known`: its part."""
     shape, pointer = tuple(tensor.shape), tensor.data_ptr() if tensor.numel() else 0
     dtype = str(tensor.dtype).removeprefix("torch.")
-    seen = Seen(shape, tensor.stride(), dtype, pointer % ALIGNED, None)
+    seen = SeenTensor(shape, tensor.stride(), dtype, pointer % ALIGNED, None)
     seen.weight = names.get(tensor.untyped_storage().data_ptr(), "") if tensor.numel() else ""
     if seen.weight:
         seen.weight += f"@{tensor.storage_offset()}{shape}{seen.strides}"

@@ -20,7 +20,7 @@ from detcheck.kernels.attention.hugging_face import transformers_attention
 from detcheck.models.checkpoint import first_line
 from detcheck.op import NotInvariantError
 from detcheck.probes.bisect.arguments import flat
-from detcheck.probes.bisect.call import Call, Key, of_attention, points_into_the_batch
+from detcheck.probes.bisect.call import Key, TracedCall, of_attention, points_into_the_batch
 from detcheck.probes.bisect.rows import Layout, Part, like_the_others
 from detcheck.probes.bisect.tensor import look, weights
 from detcheck.tensors import out_of_memory, same_form
@@ -41,7 +41,7 @@ class Tracer:
     def __init__(
         self,
         model: torch.nn.Module,
-        alone: Mapping[Key, Call] | None = None,
+        alone: Mapping[Key, TracedCall] | None = None,
         layout: Layout | None = None,
         test: Callable[..., None] | None = None,
         nudge: Key | None = None,
@@ -54,7 +54,7 @@ class Tracer:
         """
         self._model, self._alone, self._layout, self._test, self._nudge = model, alone, layout, test, nudge
         self._names = weights(model)
-        self.calls: dict[Key, Call] = {}
+        self.calls: dict[Key, TracedCall] = {}
         self.unmatched: Counter[str] = Counter()
         """ops that the lone run has no counterpart of -> calls"""
         self._path: list[tuple[str, int]] = [("", 0)]
@@ -107,7 +107,7 @@ class Tracer:
     def _hooks(self, name: str, module: torch.nn.Module) -> list[Any]:
         from torch.utils._pytree import tree_leaves
 
-        open_calls: list[Call] = []
+        open_calls: list[TracedCall] = []
         depths: list[int] = []
 
         def enter(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
@@ -144,11 +144,11 @@ class Tracer:
             return func(*args, **kwargs)
         return self._call(name, func, args, kwargs)
 
-    def _open(self, op: str, weight: str | None) -> Call:
+    def _open(self, op: str, weight: str | None) -> TracedCall:
         place = (self._step, *self._path[-1], op, weight)
         key = (*place, self._seen[place])
         self._seen[place] += 1
-        return Call(key, 0, op, self._path[-1][0], self._step)
+        return TracedCall(key, 0, op, self._path[-1][0], self._step)
 
     def _call(self, op: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         import torch
@@ -191,7 +191,7 @@ class Tracer:
                 self.raised = error, f"{op} in {where} ({source()}) raised {type(error).__name__}: {first_line(error)}"
             raise  # as it is: the model may catch it
 
-    def _look_at(self, call: Call, leaves: list[Any], floats_only: bool = False) -> None:
+    def _look_at(self, call: TracedCall, leaves: list[Any], floats_only: bool = False) -> None:
         """What goes in. Of attention the mask is no part of what must be equal; of a module only floating-point numbers are."""
         import torch
 
@@ -220,7 +220,7 @@ class Tracer:
         if None not in digests and (self._alone is None or alone is not None) and digests:
             call.before = hash((tuple(digests), plain))
 
-    def _agree_on_rows(self, call: Call, alone: Call | None, leaves: list[Any]) -> None:
+    def _agree_on_rows(self, call: TracedCall, alone: TracedCall | None, leaves: list[Any]) -> None:
         """Where the rows of one input were found by their bytes, those beside it are the same ones: the widest decides."""
         picked = [s for s in call.inputs.values() if s.part and s.part.picked]
         if not picked:
@@ -231,7 +231,7 @@ class Tracer:
                 before = alone.inputs.get(place) if alone else None
                 call.inputs[place] = look(leaves[place], self._names, self._tokens, before, self._layout, best.part)
 
-    def _finish(self, call: Call, outputs: list[Any]) -> None:
+    def _finish(self, call: TracedCall, outputs: list[Any]) -> None:
         import torch
 
         alone = None if self._alone is None else self._alone.get(call.key)

@@ -18,9 +18,9 @@ from detcheck.engines.transformers.logits import forward, last_logits
 from detcheck.errors import FailedError, OutOfMemoryError
 from detcheck.models.checkpoint import first_line
 from detcheck.probes.bisect import orders
-from detcheck.probes.bisect.call import Call, Key
+from detcheck.probes.bisect.call import Key, TracedCall
 from detcheck.probes.bisect.collect import LONE, Kinds, evidence, named
-from detcheck.probes.bisect.facts import AGAIN, IN_THE_RUN, BatchForm, Control, Evidence, Facts, Site
+from detcheck.probes.bisect.facts import AGAIN, IN_THE_RUN, BatchForm, Bisected, Control, Evidence, Site
 from detcheck.probes.bisect.replays import Replays, Tested, site_of
 from detcheck.probes.bisect.rows import Layout
 from detcheck.probes.bisect.trace import Tracer
@@ -31,7 +31,7 @@ Tokens = Sequence[int]
 
 
 @dataclass(frozen=True)
-class Batch:
+class FormedBatch:
     """A condition: the rows that are computed together, and which is the prompt."""
 
     name: str
@@ -49,18 +49,18 @@ class Bisection:
 
     engine: TransformersEngine
     prompt: tuple[int, ...]
-    batches: tuple[Batch, ...]
+    batches: tuple[FormedBatch, ...]
     decoded: int
     trials: int
     repeats: int
-    alone: dict[Key, Call] = field(default_factory=dict)
+    alone: dict[Key, TracedCall] = field(default_factory=dict)
     seen: dict[Key, dict[int, dict[str, list[int]]]] = field(default_factory=lambda: defaultdict(dict))
     """call -> what went in -> condition -> what came out, a hash each time"""
     replays: dict[str, Replays] = field(default_factory=dict)
     logits: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     unmatched: Counter[str] = field(default_factory=Counter)
     only_alone: Counter[str] = field(default_factory=Counter)
-    calls: dict[Key, Call] = field(default_factory=dict)
+    calls: dict[Key, TracedCall] = field(default_factory=dict)
     """as they were in a batch"""
 
     def run(self) -> None:
@@ -122,7 +122,7 @@ class Bisection:
             {LONE: named(plain[0]), last.name: named(together[0])},
         )
 
-    def facts(self) -> Facts:
+    def facts(self) -> Bisected:
         """All that judging needs."""
         kinds = Kinds()
         for key, call in self.alone.items():
@@ -134,7 +134,7 @@ class Bisection:
             site = functools.partial(self._site, key, call, tests)
             kinds.add(call.op, call.path, call.module, several or bool(tests), bool(tests), evidence, site)
         untested = sum((replays.untested for replays in self.replays.values()), Counter())
-        return Facts(
+        return Bisected(
             tuple(BatchForm(b.name, b.layout.rows, b.slot, b.layout.padding) for b in self.batches),
             len(self.prompt),
             self.decoded,
@@ -147,11 +147,11 @@ class Bisection:
             {name: tuple(self.logits[name]) for name in (LONE, *(b.name for b in self.batches))},
         )
 
-    def _site(self, key: Key, call: Call, tests: Mapping[str, Tested]) -> Site:
+    def _site(self, key: Key, call: TracedCall, tests: Mapping[str, Tested]) -> Site:
         differing = [test.site for test in tests.values() if test.site.difference]
         return differing[0] if differing else site_of(call, self.calls.get(key, call))
 
-    def _evidence(self, key: Key, call: Call, tests: Mapping[str, Tested]) -> list[Evidence]:
+    def _evidence(self, key: Key, call: TracedCall, tests: Mapping[str, Tested]) -> list[Evidence]:
         """Outputs of the same inputs that are not all the same."""
         found = []
         for name, test in tests.items():

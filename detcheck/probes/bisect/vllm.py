@@ -14,12 +14,22 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from detcheck.engine import Row
-from detcheck.engines.vllm.calls import Call
+from detcheck.engines.vllm.calls import ModuleTrace
 from detcheck.engines.vllm.engine import VllmEngine
-from detcheck.engines.vllm.messages import Look, Request
+from detcheck.engines.vllm.messages import BatchRequest, TraceRequest
 from detcheck.errors import FailedError
 from detcheck.probes.bisect.collect import LONE, Kinds, evidence, named
-from detcheck.probes.bisect.facts import AGAIN, IN_THE_RUN, BatchForm, Control, Evidence, Facts, Site, TensorForm, arms
+from detcheck.probes.bisect.facts import (
+    AGAIN,
+    IN_THE_RUN,
+    BatchForm,
+    Bisected,
+    Control,
+    Evidence,
+    Site,
+    TensorForm,
+    arms,
+)
 from detcheck.reason import Reason
 from detcheck.replay import Difference, apart
 
@@ -40,8 +50,8 @@ class Wave:
     cached: bool = False
 
     @property
-    def request(self) -> Request:
-        return Request(self.rows, self.max_tokens, (), self.token_budget, self.cached, self.slot)
+    def request(self) -> BatchRequest:
+        return BatchRequest(self.rows, self.max_tokens, (), self.token_budget, self.cached, self.slot)
 
 
 @dataclass
@@ -53,13 +63,13 @@ class VllmBisection:
     batches: tuple[Wave, ...]
     trials: int
     repeats: int
-    alone: list[Call] = field(default_factory=list)
+    alone: list[ModuleTrace] = field(default_factory=list)
     """of the first lone run"""
     rows: dict[Place, dict[int, dict[str, list[int]]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     )
     """place -> what went in -> condition -> what came out, a hash each time"""
-    tested: dict[str, list[Call]] = field(default_factory=dict)
+    tested: dict[str, list[ModuleTrace]] = field(default_factory=dict)
     logits: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     last: np.ndarray = field(default_factory=lambda: np.empty(0))
 
@@ -73,7 +83,7 @@ class VllmBisection:
                 if not trial:
                     self.tested[wave.name] = calls
 
-    def _look(self, wave: Wave, lone: bool, test: bool = False) -> tuple[list[Call], np.ndarray]:
+    def _look(self, wave: Wave, lone: bool, test: bool = False) -> tuple[list[ModuleTrace], np.ndarray]:
         calls, logits = self._seen(wave, lone, test)
         self.logits[wave.name].append(named(np.concatenate(logits)))
         for place, (before, after) in by_row(calls).items():
@@ -83,8 +93,8 @@ class VllmBisection:
 
     def _seen(
         self, wave: Wave, lone: bool, test: bool = False, nudge: str | None = None, only_logits: bool = False
-    ) -> tuple[list[Call], list[np.ndarray]]:
-        asked = Look(wave.request, lone, test, nudge, only_logits=only_logits, repeats=self.repeats)
+    ) -> tuple[list[ModuleTrace], list[np.ndarray]]:
+        asked = TraceRequest(wave.request, lone, test, nudge, only_logits=only_logits, repeats=self.repeats)
         calls, logits, _ = self.engine.look(asked)
         made = [logits[at] for at in sorted(logits) if at >= len(self.lone.rows[0].prompt) - 1]  # not those of chunks
         if not made:
@@ -118,7 +128,7 @@ class VllmBisection:
             {name: named(np.concatenate(logits)) for name, logits in untraced.items()},
         )
 
-    def facts(self) -> Facts:
+    def facts(self) -> Bisected:
         """All that judging needs."""
         untested, others, tests = self._tests()
         kinds = Kinds()
@@ -130,7 +140,7 @@ class VllmBisection:
             found = self._evidence(call, places, asked)
             site = functools.partial(self._site, op, call, asked, found)
             kinds.add(op, call.path, not call.inner, compared, bool(asked), [each for each, _ in found], site)
-        return Facts(
+        return Bisected(
             tuple(BatchForm(w.name, len(w.rows), w.slot, 0) for w in self.batches),
             len(self.lone.rows[0].prompt),
             self.lone.max_tokens - 1,
@@ -143,11 +153,11 @@ class VllmBisection:
             {name: tuple(hashes) for name, hashes in self.logits.items()},
         )
 
-    def _tests(self) -> tuple[Counter[Reason], Counter[str], dict[Place, list[tuple[str, Call]]]]:
+    def _tests(self) -> tuple[Counter[Reason], Counter[str], dict[Place, list[tuple[str, ModuleTrace]]]]:
         """(why calls were not asked again, modules without a counterpart, place of a lone call -> (condition, call in it))"""
         untested: Counter[Reason] = Counter()
         others: Counter[str] = Counter()
-        tests: dict[Place, list[tuple[str, Call]]] = defaultdict(list)
+        tests: dict[Place, list[tuple[str, ModuleTrace]]] = defaultdict(list)
         lone = {(c.path, c.visit, at) for c in self.alone for at in c.positions}
         for name, calls in self.tested.items():
             for call in calls:
@@ -161,7 +171,7 @@ class VllmBisection:
         return untested, others, tests
 
     def _evidence(
-        self, call: Call, places: Sequence[Place], asked: Sequence[tuple[str, Call]]
+        self, call: ModuleTrace, places: Sequence[Place], asked: Sequence[tuple[str, ModuleTrace]]
     ) -> list[tuple[Evidence, Place | None]]:
         """Outputs of the same inputs that are not all the same: of both arms, and the first row that shows it in each condition."""
         found: list[tuple[Evidence, Place | None]] = [
@@ -181,7 +191,11 @@ class VllmBisection:
         return found
 
     def _site(
-        self, op: str, call: Call, asked: Sequence[tuple[str, Call]], found: Sequence[tuple[Evidence, Place | None]]
+        self,
+        op: str,
+        call: ModuleTrace,
+        asked: Sequence[tuple[str, ModuleTrace]],
+        found: Sequence[tuple[Evidence, Place | None]],
     ) -> Site:
         """Of a call that is a cause. How far apart its results are is asked with two more runs, where no replay shows it."""
         differing = [seen for _, seen in asked if seen.replayed.differs]
@@ -196,14 +210,14 @@ class VllmBisection:
     def _apart(self, condition: str, place: Place) -> Difference | None:
         """How far a row is from its own in another run: both run again, and the row is kept this time."""
         waves = [self.lone, next((w for w in self.batches if w.name == condition), self.lone)]
-        kept = [self.engine.look(Look(w.request, n == 0, keep=place))[2] for n, w in enumerate(waves)]
+        kept = [self.engine.look(TraceRequest(w.request, n == 0, keep=place))[2] for n, w in enumerate(waves)]
         if None in kept or not (kept[0][0] != kept[1][0]).any():
             return None  # noise, and this time there was none
         (a, dtype), (b, _) = kept
         return apart(a, b, dtype)
 
 
-def by_row(calls: Sequence[Call]) -> dict[Place, tuple[int | None, int | None]]:
+def by_row(calls: Sequence[ModuleTrace]) -> dict[Place, tuple[int | None, int | None]]:
     """(path, visit, position) -> hashes of what went in and came out, the last time where a row was computed again."""
     rows = {}
     for c in calls:
@@ -211,5 +225,5 @@ def by_row(calls: Sequence[Call]) -> dict[Place, tuple[int | None, int | None]]:
     return rows
 
 
-def forms(call: Call) -> tuple[TensorForm, ...]:
+def forms(call: ModuleTrace) -> tuple[TensorForm, ...]:
     return tuple(TensorForm(form.shape, form.dtype, form.strides) for form in call.forms)

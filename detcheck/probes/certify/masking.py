@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from detcheck.probes.certify.taint.control import whole_steps
 from detcheck.probes.certify.taint.lattice import Mark, listed, placed
 from detcheck.probes.certify.taint.reductions import accumulates
-from detcheck.probes.certify.ttir import Block, Op, Value
+from detcheck.probes.certify.ttir import Block, Operation, Value
 from detcheck.reason import Reason
 
 Known = float | bool | tuple | None
@@ -36,7 +36,7 @@ class Objection:
     why: Reason
 
 
-def objection(loop: Op, marks: Mapping[Value, Mark], everything: Sequence[Op]) -> Objection | None:
+def objection(loop: Operation, marks: Mapping[Value, Mark], everything: Sequence[Operation]) -> Objection | None:
     """What is against the rule for a loop over keys; None: it holds."""
     start, end, step = loop.operands[:3]
     makers = {value: op for op in everything for value in op.results}
@@ -73,7 +73,7 @@ def objection(loop: Op, marks: Mapping[Value, Mark], everything: Sequence[Op]) -
     return None
 
 
-def crooked(loop: Op, marks: Mapping[Value, Mark]) -> str:
+def crooked(loop: Operation, marks: Mapping[Value, Mark]) -> str:
     """Arguments, listed, that reach what a row sees in a way that is no plain offset; "" if none does."""
     inside = [op for op in loop.walk() if op.name == "arith.cmpi"]
     loops = {op for op in loop.walk() if op.name == "scf.for"}
@@ -81,7 +81,7 @@ def crooked(loop: Op, marks: Mapping[Value, Mark]) -> str:
     return listed({name for mark in masks if mark.pattern & loops for name in mark.crooked})
 
 
-def outermost(loop: Op, everything: Sequence[Op]) -> Op:
+def outermost(loop: Operation, everything: Sequence[Operation]) -> Operation:
     """The loop over keys that holds it: splits hold blocks of keys."""
     for op in everything:
         if op.name == "scf.for" and accumulates(op) and any(inner is loop for inner in op.walk()):
@@ -92,7 +92,7 @@ def outermost(loop: Op, everything: Sequence[Op]) -> Op:
 class Algebra:
     """What values are where no key is seen: all of them `beyond` a row's own, or all before."""
 
-    def __init__(self, marks: Mapping[Value, Mark], loop: Op, beyond: bool) -> None:
+    def __init__(self, marks: Mapping[Value, Mark], loop: Operation, beyond: bool) -> None:
         self._marks, self._beyond = marks, beyond
         self._loops = {op for op in loop.walk() if op.name == "scf.for"}
         self.known: dict[Value, Known] = {}
@@ -112,7 +112,7 @@ class Algebra:
     def _of(self, value: Value) -> Known:
         return self.known.get(value, ("given", value.name) if value.is_float else None)
 
-    def _op(self, op: Op) -> list[Known]:
+    def _op(self, op: Operation) -> list[Known]:
         inputs = [self._of(v) for v in op.operands]
         if op.name == "arith.cmpi":
             return [self._own_keys(op)]
@@ -147,7 +147,7 @@ class Algebra:
             return [None] * len(op.results)
         return [calculate(op.name, inputs) if op.name in RULES else unknown(op, inputs)]
 
-    def _own_keys(self, op: Op) -> bool | None:
+    def _own_keys(self, op: Operation) -> bool | None:
         """A comparison of a key's place with a row's own: known, since all keys are on one side of it."""
         if not self._marks.get(op.results[0], Mark()).pattern & self._loops:
             return None
@@ -161,7 +161,7 @@ class Algebra:
     def _either(inputs: Sequence[Known]) -> Known:
         return inputs[1] if inputs[1] == inputs[2] else None
 
-    def _reduced(self, op: Op, value: Known) -> Known:
+    def _reduced(self, op: Operation, value: Known) -> Known:
         how = {o.name for region in op.regions for block in region for o in block.ops} - {
             "tt.reduce.return",
             "tt.scan.return",
@@ -174,7 +174,7 @@ class Algebra:
             return 0.0
         return unknown(op, [value])
 
-    def _loop(self, op: Op) -> list[Known]:
+    def _loop(self, op: Operation) -> list[Known]:
         """An inner loop, run as often as it likes: what it starts with, where that is what it yields."""
         counter, *carried = op.regions[0][0].arguments
         state = [self._of(v) for v in op.operands[3:]]
@@ -182,7 +182,7 @@ class Algebra:
         return [a if a == b else None for a, b in zip(state, after, strict=False)]
 
 
-def unknown(op: Op, inputs: Sequence[Known]) -> Known:
+def unknown(op: Operation, inputs: Sequence[Known]) -> Known:
     """A finite number that is only known by how it was made; nothing where that is not sure."""
     if any(v is None or (isinstance(v, float) and not math.isfinite(v)) for v in inputs):
         return None

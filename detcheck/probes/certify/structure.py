@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from detcheck.probes.certify.taint.reductions import accumulates
-from detcheck.probes.certify.ttir import Block, Function, Op, Value
+from detcheck.probes.certify.ttir import Block, Function, Operation, Value
 
 DEPTH = 12  # of an expression of a loop's bound
 
@@ -19,7 +19,7 @@ def skeleton(function: Function) -> tuple[object, ...]:
     return tuple(entry for block in function.blocks for entry in entries(block, makers))
 
 
-def entries(block: Block, makers: dict[Value, Op]) -> list[object]:
+def entries(block: Block, makers: dict[Value, Operation]) -> list[object]:
     found: list[object] = []
     for op in block.ops:
         inner = tuple(e for region in op.regions for b in region for e in entries(b, makers))
@@ -37,7 +37,7 @@ def entries(block: Block, makers: dict[Value, Op]) -> list[object]:
     return found
 
 
-def expression(value: Value, makers: dict[Value, Op], depth: int = DEPTH) -> str:
+def expression(value: Value, makers: dict[Value, Operation], depth: int = DEPTH) -> str:
     op = makers.get(value)
     if op is None or depth == 0:
         return re.sub(r"_\d+$", "", value.name)

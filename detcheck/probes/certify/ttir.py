@@ -35,7 +35,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Place:
+class SourceLine:
     """A line of source."""
 
     file: str = ""
@@ -49,18 +49,18 @@ class Place:
 class Block:
     label: str
     arguments: list[Value] = field(default_factory=list)
-    ops: list[Op] = field(default_factory=list)
+    ops: list[Operation] = field(default_factory=list)
 
 
 @dataclass(eq=False)
-class Op:
+class Operation:
     """One operation. `text` is its line without results, types and place; `targets` are the blocks that it branches to."""
 
     name: str
     text: str
     operands: list[Value]
     results: list[Value]
-    place: Place
+    place: SourceLine
     regions: list[list[Block]] = field(default_factory=list)
     targets: list[str] = field(default_factory=list)
 
@@ -68,7 +68,7 @@ class Op:
         found = re.search(rf"\b{name} = ([-\w.+\"]+)", self.text)
         return found.group(1).strip('"') if found else None
 
-    def walk(self) -> Iterator[Op]:
+    def walk(self) -> Iterator[Operation]:
         yield self
         for region in self.regions:
             for block in region:
@@ -82,7 +82,7 @@ class Function:
     arguments: list[Value]
     blocks: list[Block]
 
-    def walk(self) -> Iterator[Op]:
+    def walk(self) -> Iterator[Operation]:
         for block in self.blocks:
             for op in block.ops:
                 yield from op.walk()
@@ -102,10 +102,10 @@ LOC = re.compile(r" loc\((#\w+|.*)\)$")
 
 def parse(text: str) -> Function:
     """The kernel of a module; functions that were not inlined stand beside it. Raises UnreadableError."""
-    return Reader(text).kernel()
+    return Parser(text).kernel()
 
 
-class Reader:
+class Parser:
     def __init__(self, text: str) -> None:
         self._places = Places(text)
         self._lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
@@ -153,7 +153,7 @@ class Reader:
                 continue
             blocks[-1].ops.append(self._op(line, scope))
 
-    def _op(self, line: str, scope: ChainMap[str, Value]) -> Op:
+    def _op(self, line: str, scope: ChainMap[str, Value]) -> Operation:
         line, place = self._placed(line)
         results, _, rest = line.partition(" = ") if re.match(rf"{NAME}(:\d+)?(, {NAME})* = ", line) else ("", "", line)
         opens = rest.endswith("{")
@@ -181,7 +181,7 @@ class Reader:
             operands = [
                 self._use(word, scope) for word in re.findall(rf"{NAME}(?:#\d+)?", re.sub(r'"[^"]*"', "", rest))
             ]
-        op = Op(name, rest, operands, [], place, targets=re.findall(r"\^\w+", rest))
+        op = Operation(name, rest, operands, [], place, targets=re.findall(r"\^\w+", rest))
         types = result_types(name, rest)
         while opens:
             blocks, closing = self._region(inner, carried)
@@ -201,7 +201,7 @@ class Reader:
             raise UnreadableError(Reason("unknown_name", {"name": name}))
         return scope[name]
 
-    def _define(self, results: str, types: list[str], op: Op, scope: ChainMap[str, Value]) -> None:
+    def _define(self, results: str, types: list[str], op: Operation, scope: ChainMap[str, Value]) -> None:
         for word in filter(None, results.split(", ")):
             name, _, count = word.partition(":")
             names = [f"{name}#{i}" for i in range(int(count))] if count else [name]
@@ -210,9 +210,9 @@ class Reader:
                 scope[each] = Value(each, kind)
                 op.results.append(scope[each])
 
-    def _placed(self, line: str) -> tuple[str, Place]:
+    def _placed(self, line: str) -> tuple[str, SourceLine]:
         found = LOC.search(line)
-        return (line[: found.start()], self._places.of(found.group(1))) if found else (line, Place())
+        return (line[: found.start()], self._places.of(found.group(1))) if found else (line, SourceLine())
 
 
 def result_types(name: str, text: str) -> list[str]:
@@ -253,15 +253,15 @@ class Places:
     def __init__(self, text: str) -> None:
         self._all = dict(re.findall(r"^(#\w+) = loc\((.*)\)$", text, re.M))
 
-    def of(self, text: str, depth: int = 0) -> Place:
+    def of(self, text: str, depth: int = 0) -> SourceLine:
         text = self._all.get(text, text)
         if depth > 50:
-            return Place()
+            return SourceLine()
         if found := re.fullmatch(r'"([^"]+)":(\d+):\d+(?: to .*)?', text):
-            return Place(found.group(1), int(found.group(2)))
+            return SourceLine(found.group(1), int(found.group(2)))
         if found := re.fullmatch(r"callsite\((#\w+) at (#\w+)\)", text):
             inner, outer = (self.of(part, depth + 1) for part in found.groups())
             return outer if "/triton/language/" in inner.file or not inner.file else inner
         if found := re.fullmatch(r'"[^"]*"\((.*)\)', text):  # a name, of what is there
             return self.of(found.group(1), depth + 1)
-        return Place()
+        return SourceLine()

@@ -43,7 +43,7 @@ class NoRoomError(NotASumError):
     """The dtype has too little range to tell."""
 
 
-class Reader:
+class CountReader:
     """Counts of one place of an op, by one pair of masks and one way to read."""
 
     def __init__(
@@ -245,7 +245,7 @@ def read(sums: Sums, place: Place, seed: int, likely: Tree | None = None) -> tup
         narrow = sums.length > 2 ** (sums.precision - 3)
         for how in ("rest", "blocks") if narrow else ("plain",):
             try:
-                reader = Reader(sums, place, unit, huge, how, likely)
+                reader = CountReader(sums, place, unit, huge, how, likely)
                 return reveal(sums.length, reader.ask, seed, len(sums.slots_of(place))), how
             except NotATreeError as error:
                 troubles.append(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from detcheck import samples
-from detcheck.blocks import Block, Text, Totals, Tree, Trees
+from detcheck.blocks import Block, DrawnTree, Text, Totals, Trees
 from detcheck.finding import Finding
 from detcheck.text import visible
 from detcheck.verdict import Verdict
@@ -28,15 +28,15 @@ def describe(finding: Finding) -> tuple[Block, ...]:
     return (*read, Text((advice,))) if advice else read
 
 
-def tree(n: int, order: Mapping[str, object], entries: tuple[object, ...], of: int) -> Tree:
+def tree(n: int, order: Mapping[str, object], entries: tuple[object, ...], of: int) -> DrawnTree:
     shown = list(map(str, order["conditions"]))
     where = f"with {'; '.join(shown[:SHOWN])}" + (f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else "")
     if not order["sure"]:
         why = f": {order['why']}" if of > 1 else ""  # of one alone the note says why
-        return Tree("", f"order {n}: {visible(f'not sure{why}')}", where, ())
+        return DrawnTree("", f"order {n}: {visible(f'not sure{why}')}", where, ())
     checked = order["checked"]
     proof = f"re-added in {order['adds_in']}: {checked['equal']} of {checked['columns']} columns equal"
     if "proved" in order:
         proof += f"; all {order['proved']['pairs']:,} pairs of summands meet where it says"
     title = f"order {n} · {order['tree']} · {shown[0].partition(' (')[0]}"
-    return Tree(title, f"order {n} {order['tree']}: {order['words']}; {proof}".replace("  ", " "), where, entries)
+    return DrawnTree(title, f"order {n} {order['tree']}: {order['words']}; {proof}".replace("  ", " "), where, entries)

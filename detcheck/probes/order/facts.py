@@ -57,7 +57,7 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Call:
+class CallSize:
     """What a step calls the op with."""
 
     rows: int
@@ -68,7 +68,7 @@ class Call:
         return f"rows-{self.rows}-threads-{self.threads}"
 
     @classmethod
-    def parse(cls, text: str) -> Call:
+    def parse(cls, text: str) -> CallSize:
         _, rows, _, threads = text.split("-")
         return cls(int(rows), int(threads))
 

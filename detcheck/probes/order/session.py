@@ -22,7 +22,7 @@ from detcheck.harness.arms import kernel_flags
 from detcheck.harness.batches import threads
 from detcheck.outcomes import digest_outcome
 from detcheck.probes.order import unreadable
-from detcheck.probes.order.facts import Call, Place, Revealed
+from detcheck.probes.order.facts import CallSize, Place, Revealed
 from detcheck.probes.order.forms import WITHOUT_BATCH, sizes
 from detcheck.probes.order.ops import bundled, form_of, theirs
 from detcheck.probes.order.options import SIZES, check, ops
@@ -34,7 +34,7 @@ from detcheck.verdict import Role
 
 
 @dataclass(frozen=True)
-class Arm:
+class OpForm:
     """One op in one form."""
 
     case: Case
@@ -62,7 +62,7 @@ class Order:
         steps = []
         for n, arm in enumerate(self._arms):
             batches = (1,) if arm.form in WITHOUT_BATCH else spec.batch_sizes or SIZES
-            names = [str(Call(m, t)) for m in dict.fromkeys(batches) for t in counts]
+            names = [str(CallSize(m, t)) for m in dict.fromkeys(batches) for t in counts]
             asked = [(name, trial) for name in names for trial in range(spec.trials)]
             steps += [
                 Step(len(steps) + k, arm.case.input, name, trial, (0,), n) for k, (name, trial) in enumerate(asked)
@@ -73,19 +73,19 @@ class Order:
         self.subject = Subject(spec.options.op, self._dtype, self._digests, (), schedule, environment, cases)
         self._revealer = Revealer(self._dtype, spec.seed, spec.options.prove)
 
-    def _arm(self, op: str) -> Arm:
+    def _arm(self, op: str) -> OpForm:
         own, whose = self._spec.options, "user" if ":" in op else str(self._spec.kernels)
         if not (form := form_of(op, own.form)):
-            return Arm(Case("order", op, whose, self._dtype, "unread"), "", (), bundled(op, self._spec.kernels))
+            return OpForm(Case("order", op, whose, self._dtype, "unread"), "", (), bundled(op, self._spec.kernels))
         shape = sizes(form, own.shape)
         case = Case("order", op, whose, self._dtype, "x".join(map(str, shape)))
         if ":" not in op:
-            return Arm(case, form, shape, bundled(op, self._spec.kernels))
+            return OpForm(case, form, shape, bundled(op, self._spec.kernels))
         function, digest = theirs(op, form)
         self._digests |= {"module": digest} if digest else {}
-        return Arm(case, form, shape, function)
+        return OpForm(case, form, shape, function)
 
-    def _sums(self, arm: Arm, rows: int) -> Sums:
+    def _sums(self, arm: OpForm, rows: int) -> Sums:
         import torch
 
         fed = self._spec.options.layout or ""
@@ -100,7 +100,7 @@ class Order:
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
         """One observation for each order within the call."""
         arm = self._arms[step.case or 0]
-        call = Call.parse(step.condition)
+        call = CallSize.parse(step.condition)
         rows, count = call.rows, call.threads
         made: list[Outcome] = []
         observations: list[Observation] = []

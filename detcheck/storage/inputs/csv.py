@@ -15,19 +15,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from detcheck.errors import UsageError
-from detcheck.storage.input import Parsed, Sample, shown
+from detcheck.storage.input import Parsed, StoredAnswer, shown
 
 
 def recognises(keys: Mapping[str, Any]) -> bool:
     return "text" in keys or "tokens" in keys
 
 
-def samples(parsed: Iterable[Parsed]) -> Iterator[Sample]:
+def samples(parsed: Iterable[Parsed]) -> Iterator[StoredAnswer]:
     """Raises UsageError."""
     for row in parsed:
         keys, where = row.keys, row.where
         asked = [keys[name] for name in ("id", "prompt") if name in keys]
-        yield Sample(
+        yield StoredAnswer(
             where,
             asked[0] if len(asked) == 1 else asked or None,
             keys.get("id", ""),

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from detcheck.storage.input import Parsed, Sample, whole
+from detcheck.storage.input import Parsed, StoredAnswer, whole
 
 COLUMNS = ("tokens", "text", "logprobs", "batch_size", "trial", "prompt", "finish_reason", "error")
 
@@ -27,11 +27,11 @@ def recognises(keys: Mapping[str, Any]) -> bool:
     return any(key in keys for key in ("tokens", "text", "error"))
 
 
-def samples(parsed: Iterable[Parsed]) -> Iterator[Sample]:
+def samples(parsed: Iterable[Parsed]) -> Iterator[StoredAnswer]:
     """Raises UsageError."""
     for row in parsed:
         keys, where = row.keys, row.where
-        yield Sample(
+        yield StoredAnswer(
             where,
             keys.get("prompt"),
             tokens=keys.get("tokens"),

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from detcheck.errors import UsageError
-from detcheck.storage.input import Parsed, Sample, said, tool_calls, wanted
+from detcheck.storage.input import Parsed, StoredAnswer, said, tool_calls, wanted
 
 TEXT = (str, type(None))
 
@@ -25,7 +25,7 @@ def recognises(keys: Mapping[str, Any]) -> bool:
     return "benchmarks" in keys
 
 
-def samples(parsed: Iterable[Parsed]) -> Iterator[Sample]:
+def samples(parsed: Iterable[Parsed]) -> Iterator[StoredAnswer]:
     """Raises UsageError."""
     for document in parsed:
         benchmarks = wanted(document.keys.get("benchmarks"), list, "`benchmarks`", document.where)
@@ -41,14 +41,16 @@ def samples(parsed: Iterable[Parsed]) -> Iterator[Sample]:
                     )
 
 
-def sample(request: Mapping[str, Any], failed: bool, trial: int, condition: str, where: str) -> Sample:
+def sample(request: Mapping[str, Any], failed: bool, trial: int, condition: str, where: str) -> StoredAnswer:
     info = wanted(request.get("info") or {}, dict, "`info`", where)
     parts = [wanted(request.get(key), TEXT, f"`{key}`", where) for key in ("output", "reasoning_output")]
     if not failed and "output" not in request:
         raise UsageError(f"{where}: wants `output`, the text that came")
     error = str(request.get("error") or info.get("error") or "errored") if failed else ""
     text = said(*(part or "" for part in parts), calls=tool_calls(request.get("tool_calls"), where))
-    return Sample(where, asked(request, where), text=text, trial=trial, condition=condition, error=error, answered=True)
+    return StoredAnswer(
+        where, asked(request, where), text=text, trial=trial, condition=condition, error=error, answered=True
+    )
 
 
 def asked(request: Mapping[str, Any], where: str) -> object:

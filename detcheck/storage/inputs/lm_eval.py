@@ -21,7 +21,7 @@ from typing import Any
 
 from detcheck.errors import UsageError
 from detcheck.hashes import content_hash
-from detcheck.storage.input import Parsed, Sample, shown, wanted
+from detcheck.storage.input import Parsed, StoredAnswer, shown, wanted
 
 WHOLE = "the whole text"  # the only "choice" of a request whose text is scored by itself
 
@@ -30,7 +30,7 @@ def recognises(keys: Mapping[str, Any]) -> bool:
     return "arguments" in keys and "resps" in keys
 
 
-def samples(parsed: Iterable[Parsed]) -> Iterator[Sample]:
+def samples(parsed: Iterable[Parsed]) -> Iterator[StoredAnswer]:
     """Raises UsageError."""
     filters: dict[str, object] = {}  # request -> the filter that it was met with first
     answered_so: set[str] = set()  # request and answers, met with that filter
@@ -52,7 +52,7 @@ def samples(parsed: Iterable[Parsed]) -> Iterator[Sample]:
         answers = [wanted(answer, list, "an answer in `resps`", where) for answer in answered]
         name = f"doc-{document}:{key[:8]}"
         if not all(answers):
-            yield Sample(where, [document, asked], name, error="no answer in `resps`")
+            yield StoredAnswer(where, [document, asked], name, error="no answer in `resps`")
             continue
         # What follows the prompt: options of generation, or a text to be scored; where nothing does, the prompt itself is scored.
         if not any(len(words) > 1 and isinstance(words[1], dict) for words in asked):
@@ -61,7 +61,7 @@ def samples(parsed: Iterable[Parsed]) -> Iterator[Sample]:
         for place, (words, answer) in enumerate(zip(asked, answers, strict=True)):
             one = name + (f".{place}" if len(asked) > 1 else "")
             for text in answer:
-                yield Sample(
+                yield StoredAnswer(
                     where,
                     [document, place, words],
                     one,
@@ -90,7 +90,7 @@ def number(key: str) -> tuple[int, str]:
 
 def scored(
     asked: Sequence[Sequence[object]], answers: Sequence[Sequence[object]], document: object, name: str, where: str
-) -> Iterator[Sample]:
+) -> Iterator[StoredAnswer]:
     """Log-likelihoods: the choices of one document are one sample."""
     choices = [str(words[1]) if len(words) > 1 else WHOLE for words in asked]
     if len({len(answer) for answer in answers}) > 1:
@@ -100,7 +100,7 @@ def scored(
         spelled = [choice + (" (greedy)" if greedy else "") for choice, (_, greedy) in zip(choices, found, strict=True)]
         numbers = [value for value, _ in found]
         text = "; ".join(f"{word} {value!r}" for word, value in zip(spelled, numbers, strict=True))
-        yield Sample(where, [document, asked], name, spelled, text, numbers, unit="choice")
+        yield StoredAnswer(where, [document, asked], name, spelled, text, numbers, unit="choice")
 
 
 def likelihood(answer: object, where: str) -> tuple[float, bool]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from detcheck.errors import UsageError
-from detcheck.storage.input import Parsed, Sample, listed, said, tool_calls, wanted
+from detcheck.storage.input import Parsed, StoredAnswer, listed, said, tool_calls, wanted
 
 WORDS_OF_A_CHAT = ("reasoning", "reasoning_content", "content", "refusal", "tool_calls")
 
@@ -24,14 +24,14 @@ def recognises(keys: Mapping[str, Any]) -> bool:
     return "custom_id" in keys and ("response" in keys or "error" in keys)
 
 
-def samples(parsed: Iterable[Parsed]) -> Iterator[Sample]:
+def samples(parsed: Iterable[Parsed]) -> Iterator[StoredAnswer]:
     """Raises UsageError."""
     for line in parsed:
         where = line.where
         name = wanted(line.keys.get("custom_id"), str, "`custom_id`", where)
         response = wanted(line.keys.get("response"), (dict, type(None)), "`response`", where) or {}
         if why := trouble(line.keys.get("error"), response):
-            yield Sample(where, name, name, error=why)
+            yield StoredAnswer(where, name, name, error=why)
             continue
         body = wanted(response.get("body"), dict, "`response.body`", where)
         if "choices" not in body:
@@ -40,7 +40,7 @@ def samples(parsed: Iterable[Parsed]) -> Iterator[Sample]:
             )
         choices = wanted(body["choices"], list, "`choices`", where)
         if not choices:
-            yield Sample(where, name, name, error="no choices")
+            yield StoredAnswer(where, name, name, error="no choices")
         for choice in choices:
             yield sample(wanted(choice, dict, "a choice", where), name, where)
 
@@ -57,7 +57,7 @@ def trouble(error: object, response: Mapping[str, Any]) -> str:
     return ": ".join(word for word in ("" if status == 200 else f"HTTP {status}", str(error or "")) if word)
 
 
-def sample(choice: Mapping[str, Any], name: str, where: str) -> Sample:
+def sample(choice: Mapping[str, Any], name: str, where: str) -> StoredAnswer:
     message = wanted(choice.get("message"), (dict, type(None)), "`message`", where)
     text = of_chat(message, where) if message is not None else wanted(choice.get("text"), str, "`text`", where)
     tokens, numbers = spelled(wanted(choice.get("logprobs"), (dict, type(None)), "`logprobs`", where), where)
@@ -65,7 +65,7 @@ def sample(choice: Mapping[str, Any], name: str, where: str) -> Sample:
         # What a tool call or a refusal says is not among the tokens, so it is compared behind them.
         tokens, numbers = [*tokens, text], [*numbers, None]
     reason = choice.get("finish_reason")
-    return Sample(where, name, name, tokens, text, numbers, finish_reason=reason, answered=True)
+    return StoredAnswer(where, name, name, tokens, text, numbers, finish_reason=reason, answered=True)
 
 
 def of_chat(message: Mapping[str, Any], where: str) -> str:

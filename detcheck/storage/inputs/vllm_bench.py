@@ -15,14 +15,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from detcheck.errors import UsageError
-from detcheck.storage.input import Parsed, Sample, wanted
+from detcheck.storage.input import Parsed, StoredAnswer, wanted
 
 
 def recognises(keys: Mapping[str, Any]) -> bool:
     return "generated_texts" in keys or ("completed" in keys and "request_throughput" in keys)
 
 
-def samples(parsed: Iterable[Parsed]) -> Iterator[Sample]:
+def samples(parsed: Iterable[Parsed]) -> Iterator[StoredAnswer]:
     """Raises UsageError."""
     for trial, line in enumerate(parsed):
         where, keys = line.where, line.keys
@@ -35,7 +35,7 @@ def samples(parsed: Iterable[Parsed]) -> Iterator[Sample]:
         for place, (text, error, length) in enumerate(zip(texts, errors, lengths, strict=True)):
             at = f"{where}, request {place}"
             name = f"request-{place}" + ("" if length is None else f":{wanted(length, int, '`input_lens`', at)}-tokens")
-            yield Sample(
+            yield StoredAnswer(
                 at,
                 name,
                 name,

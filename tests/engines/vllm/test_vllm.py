@@ -60,7 +60,7 @@ def test_arrivals_are_counted_in_engine_steps(stock, prompt):
     assert requests == [1] * 3 + [2] * 2 + [3] * (TOKENS - 5) + [2] * 3 + [1] * 2
     length = len(prompt)
     assert [tokens for _, tokens in decoded.steps][:7] == [length, 1, 1, length + 1, 2, length + 2, 3]
-    assert [decoded.rides[slot].batch_sizes for slot in range(3)] == [(1, 2, 3), (2, 3), (1, 2, 3)]
+    assert [decoded.traces[slot].batch_sizes for slot in range(3)] == [(1, 2, 3), (2, 3), (1, 2, 3)]
 
 
 def test_a_late_arrival_need_not_be_waited_for_where_nothing_is_left_to_compute(stock, prompt):
@@ -71,9 +71,9 @@ def test_a_late_arrival_need_not_be_waited_for_where_nothing_is_left_to_compute(
 
 def test_a_token_budget_cuts_prompts_in_chunks_and_is_gone_afterwards(stock, prompt):
     decoded = serve(stock, [Row(prompt)], token_budget=64)
-    assert decoded.rides[0].chunks == -(-len(prompt) // 64)
+    assert decoded.traces[0].chunks == -(-len(prompt) // 64)
     assert max(tokens for _, tokens in decoded.steps) == 64
-    assert serve(stock, [Row(prompt)]).rides[0].chunks == 1
+    assert serve(stock, [Row(prompt)]).traces[0].chunks == 1
 
 
 def test_the_steps_account_for_every_token(stock, prompt):
@@ -84,10 +84,10 @@ def test_the_steps_account_for_every_token(stock, prompt):
 
 
 def test_the_prefix_cache_is_cold_unless_it_was_asked_for(stock, prompt):
-    assert serve(stock, [Row(prompt), Row(prompt)]).rides[1].cached == 0
+    assert serve(stock, [Row(prompt), Row(prompt)]).traces[1].cached == 0
     warm = serve(stock, [Row(prompt)], cached=True)
-    assert warm.rides[0].cached == len(prompt) // 128 * 128 and warm.steps[0] == (1, len(prompt) % 128)
-    assert serve(stock, [Row(prompt)]).rides[0].cached == 0
+    assert warm.traces[0].cached == len(prompt) // 128 * 128 and warm.steps[0] == (1, len(prompt) % 128)
+    assert serve(stock, [Row(prompt)]).traces[0].cached == 0
 
 
 def test_fillers_end_when_they_were_told_to_and_are_no_samples(stock, prompt):
@@ -99,9 +99,9 @@ def test_fillers_end_when_they_were_told_to_and_are_no_samples(stock, prompt):
 def test_the_same_traffic_is_the_same_trace_and_the_same_bits_and_other_traffic_is_not(stock, prompt):
     staggered = [Row(prompt, None, 3 * n) for n in range(16)]
     first, again, alone = serve(stock, staggered), serve(stock, staggered), serve(stock, [Row(prompt)])
-    assert [r.trace for r in first.rides.values()] == [r.trace for r in again.rides.values()]
+    assert [r.trace for r in first.traces.values()] == [r.trace for r in again.traces.values()]
     assert [bits(c) for c in first.completions.values()] == [bits(c) for c in again.completions.values()]
-    assert len({r.trace for r in first.rides.values()}) == 16 and alone.rides[0].trace not in first.rides[0].trace
+    assert len({r.trace for r in first.traces.values()}) == 16 and alone.traces[0].trace not in first.traces[0].trace
     # The fault that all of this is for: stock kernels let the schedule reach the bits.
     assert len({bits(c) for c in first.completions.values()}) > 4
 
@@ -256,8 +256,8 @@ def test_requests_that_are_put_aside_are_counted_and_give_the_same_bits(prompt):
             decoded = engine.complete(rows, 16, ignore_eos=True)
     finally:
         engine.close()
-    times = [decoded.rides[slot].preemptions for slot in range(3)]
-    assert sum(times) > 0 and alone.rides[0].preemptions == 0
+    times = [decoded.traces[slot].preemptions for slot in range(3)]
+    assert sum(times) > 0 and alone.traces[0].preemptions == 0
     assert {bits(c) for c in decoded.completions.values()} == {bits(alone.completions[0])}
     assert decoded.completions.keys() == {0, 1, 2}
 

@@ -85,4 +85,4 @@ def test_what_cannot_be_looked_into_is_said(detcheck, asked, said):
 
 
 def test_workers_are_given_what_looks():
-    assert {"detcheck_report", "detcheck_look", "detcheck_seen"} <= set(dir(plugin.Report))
+    assert {"detcheck_report", "detcheck_look", "detcheck_seen"} <= set(dir(plugin.WorkerExtension))

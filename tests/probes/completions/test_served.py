@@ -2,7 +2,7 @@
 
 from scripted import OTHER, SAME, Scripted
 
-from detcheck.engine import Decoded, Ride
+from detcheck.engine import Decoded, RequestTrace
 from detcheck.judge.conditions import judge
 from detcheck.probes.completions.options import Options
 from detcheck.probes.completions.session import Completions
@@ -15,9 +15,9 @@ class Served(Scripted):
 
     schedules_itself, token_budget, cache_block = True, 8192, 2
 
-    def __init__(self, answer, trace=lambda call: "t", met=lambda rows: rows, rides=True, preemptions=0):
+    def __init__(self, answer, trace=lambda call: "t", met=lambda rows: rows, traced=True, preemptions=0):
         super().__init__(lambda rows, slot, call: SAME)
-        self._by, self._trace, self._met, self._rides, self._preemptions = answer, trace, met, rides, preemptions
+        self._by, self._trace, self._met, self._traced, self._preemptions = answer, trace, met, traced, preemptions
         self._served = -1
 
     def complete(self, rows, max_tokens, ignore_eos, token_budget=None, cached=False):
@@ -25,11 +25,15 @@ class Served(Scripted):
         samples = [slot for slot, row in enumerate(rows) if row.continuation is None]
         met = self._met(len(rows))
         sizes = (1, met) if any(row.arrival for row in rows) and met > 1 else (met,)
-        ride = Ride(sizes, self._trace(self._served), 3 if token_budget else 1, 8 if cached else 0, self._preemptions)
+        trace_of = RequestTrace(
+            sizes, self._trace(self._served), 3 if token_budget else 1, 8 if cached else 0, self._preemptions
+        )
         way = "chunked" if token_budget else "cached" if cached else "staggered" if any(r.arrival for r in rows) else ""
         found = {slot: self._by(way, len(rows), self._served) for slot in samples}
         steps = tuple((size, 9) for size in sizes)
-        return Decoded(found, sizes, dict.fromkeys(samples, ride) if self._rides else {}, steps if self._rides else ())
+        return Decoded(
+            found, sizes, dict.fromkeys(samples, trace_of) if self._traced else {}, steps if self._traced else ()
+        )
 
 
 def judged(engine, conditions=("alone", "wave-4", "staggered-4", "chunked-1", "cached-1"), samples=10):
@@ -71,7 +75,7 @@ def test_batches_that_did_not_form_are_no_pass():
 
 
 def test_without_evidence_of_the_steps_nothing_is_a_pass():
-    finding = judged(Served(lambda way, rows, call: SAME, rides=False))
+    finding = judged(Served(lambda way, rows, call: SAME, traced=False))
     assert finding.verdict is Verdict.INCONCLUSIVE and "could not be seen" in finding.note
 
 

@@ -25,10 +25,10 @@ from detcheck.op import NotInvariantError
 calls: Counter[str] = Counter()
 
 
-class Backend(CPUAttentionBackend):
+class CpuBackend(CPUAttentionBackend):
     @staticmethod
-    def get_impl_cls() -> type[Impl]:
-        return Impl
+    def get_impl_cls() -> type[CpuAttention]:
+        return CpuAttention
 
     @staticmethod
     def get_builder_cls() -> type[Builder]:
@@ -56,7 +56,7 @@ class Builder(CPUAttentionMetadataBuilder):
         )
 
 
-class Impl(CPUAttentionBackendImpl):
+class CpuAttention(CPUAttentionBackendImpl):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         lacks = {

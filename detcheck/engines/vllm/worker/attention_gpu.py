@@ -19,10 +19,10 @@ from detcheck.op import NotInvariantError
 calls: Counter[str] = Counter()
 
 
-class Backend(TritonAttentionBackend):
+class GpuBackend(TritonAttentionBackend):
     @staticmethod
-    def get_impl_cls() -> type[Impl]:
-        return Impl
+    def get_impl_cls() -> type[GpuAttention]:
+        return GpuAttention
 
     @classmethod
     def supports_non_causal(cls) -> bool:
@@ -37,7 +37,7 @@ class Backend(TritonAttentionBackend):
         return False
 
 
-class Impl(TritonAttentionImpl):
+class GpuAttention(TritonAttentionImpl):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         lacks = {

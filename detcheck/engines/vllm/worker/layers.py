@@ -107,7 +107,7 @@ def attention(calls: Counter[str], device: str) -> None:
 
     find("attention", device)
     attention_cpu.calls = calls
-    register_backend(AttentionBackendEnum.CPU_ATTN, f"{attention_cpu.__name__}.{attention_cpu.Backend.__name__}")
+    register_backend(AttentionBackendEnum.CPU_ATTN, f"{attention_cpu.__name__}.{attention_cpu.CpuBackend.__name__}")
 
 
 def attention_gpu(calls: Counter[str], device: str) -> None:
@@ -119,7 +119,7 @@ def attention_gpu(calls: Counter[str], device: str) -> None:
     find("attention", device)
     ours.calls = calls
     for name in BACKENDS_GPU:
-        register_backend(AttentionBackendEnum[name], f"{ours.__name__}.{ours.Backend.__name__}")
+        register_backend(AttentionBackendEnum[name], f"{ours.__name__}.{ours.GpuBackend.__name__}")
 
 
 def norms(calls: Counter[str], device: str) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from detcheck.engines.vllm.calls import Call
-from detcheck.engines.vllm.worker.rows import Own, leaves, mapped, own_rows, plain
+from detcheck.engines.vllm.calls import ModuleTrace
+from detcheck.engines.vllm.worker.rows import RowSpan, leaves, mapped, own_rows, plain
 from detcheck.reason import Reason
 from detcheck.replay import Replayed, Untested, first_size, hashed, replay
 from detcheck.tensors import same_form
@@ -23,11 +23,11 @@ IDEMPOTENT = ("Attention", "MLAAttention")  # asked again they write the same nu
 class ModuleCall:
     """A call and what it was given."""
 
-    call: Call
+    call: ModuleTrace
     module: torch.nn.Module
     given: Any
     """copies of (arguments, options): the call itself may have written into its own"""
-    own: Own
+    own: RowSpan
     stateful: bool
     offsets: Mapping[tuple[str, int, int], int]
     """(path, visit, place) -> bytes from an aligned address, of what went in when the prompt ran alone"""
@@ -53,7 +53,7 @@ class ModuleCall:
         others = self.call.path == SAMPLER or any(not plain(leaf) for leaf in leaves(self.given))
         return Untested.NOT_ROWS if others else None
 
-    def _run(self, given: Any, own: Own) -> list[torch.Tensor]:
+    def _run(self, given: Any, own: RowSpan) -> list[torch.Tensor]:
         arguments, options = given
         return own_rows(self.module(*arguments, **options), own)
 
@@ -71,13 +71,13 @@ class ModuleCall:
             return same_form(part, offset=self.offsets.get((call.path, call.visit, place), 0))
 
         count = own.last - own.first
-        return self._run(mapped(self.given, rows), Own(0, count, own.computed, count, 0, 1))
+        return self._run(mapped(self.given, rows), RowSpan(0, count, own.computed, count, 0, 1))
 
     def _bits_of(self, size: int) -> int:
         """Of the request's rows among as many."""
         own = self.own
         first = min(own.first, own.tokens - size)
-        inside = Own(own.first - first, own.last - first, own.computed, size, 0, 0)
+        inside = RowSpan(own.first - first, own.last - first, own.computed, size, 0, 0)
         window = own.window(first, first + size)
         cut = mapped(self.given, lambda _, t: t if window.part(t) is None else same_form(window.part(t)))
         return hashed(self._run(cut, inside))

@@ -46,7 +46,7 @@ def counted() -> dict[str, int]:
     return dict(calls) | leaf_ops()
 
 
-class Report:
+class WorkerExtension:
     """Mixed into vLLM's worker (`worker_extension_cls`), so that each can be asked what ran in it."""
 
     def detcheck_report(self) -> dict[str, object]:

@@ -14,7 +14,7 @@ DIRECTIONS = 3  # of a position, where it has several: time, height, width
 
 
 @dataclass(frozen=True)
-class Own:
+class RowSpan:
     """Where the request's rows are in a step, and how many rows there are."""
 
     first: int
@@ -51,12 +51,12 @@ class Own:
         across = tensor.ndim == 2 and tensor.shape[1] == self.tokens and not tensor.is_floating_point()
         return across and (tensor.shape[0] != self.tokens or self.tokens == DIRECTIONS)
 
-    def window(self, first: int, last: int) -> Own:
+    def window(self, first: int, last: int) -> RowSpan:
         """Rows first to last - 1, of any request."""
-        return Own(first, last, self.computed, self.tokens, 0, -1)
+        return RowSpan(first, last, self.computed, self.tokens, 0, -1)
 
 
-def own_rows(out: Any, own: Own) -> list[torch.Tensor]:
+def own_rows(out: Any, own: RowSpan) -> list[torch.Tensor]:
     """Copies of the request's rows of all floating-point tensors among these."""
     cuts = [own.cut(t) for t in leaves(out) if isinstance(t, torch.Tensor) and t.is_floating_point()]
     return [same_form(cut) for cut in cuts if cut is not None]
@@ -95,7 +95,7 @@ def plain(leaf: Any) -> bool:
     return leaf is None or isinstance(leaf, (torch.Tensor, torch.nn.Module, bool, int, float, str))
 
 
-def nudge(own: Own, out: Any) -> None:
+def nudge(own: RowSpan, out: Any) -> None:
     """Move the request's last row by one representable number each."""
     first = next(t for t in leaves(out) if isinstance(t, torch.Tensor) and t.is_floating_point())
     row = own.cut(first)[-1]

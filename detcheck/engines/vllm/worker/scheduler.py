@@ -32,7 +32,7 @@ class Planned:
     def _forget(self) -> None:
         self._step = 0
         self._hash = hashlib.sha256()
-        self._rides: dict[str, dict[str, Any]] = {}  # request id -> what is known of it
+        self._seen_of: dict[str, dict[str, Any]] = {}  # request id -> what is known of it
 
     def add_request(self, request: Any) -> None:
         asked = (request.sampling_params.extra_args or {}).get(KEY) if request.sampling_params else None
@@ -57,7 +57,7 @@ class Planned:
             self._step = max(self._step, self._held[0][0])
         while self._held and self._held[0][0] <= self._step:
             _, row, request = self._held.pop(0)
-            self._rides[request.request_id] = {
+            self._seen_of[request.request_id] = {
                 "row": row, "steps": [], "requests": [], "tokens": [], "chunks": 0, "cached": 0, "preemptions": 0,
             }  # fmt: skip
             super().add_request(request)
@@ -70,34 +70,34 @@ class Planned:
 
     def _write_down(self, output: Any) -> None:
         tokens, total = output.num_scheduled_tokens, output.total_num_scheduled_tokens
-        if not total or not self._rides:
+        if not total or not self._seen_of:
             return
         size, parts = len(tokens), []
         for name, count in tokens.items():  # in vLLM's order
-            ride = self._rides.get(name)
+            seen = self._seen_of.get(name)
             request = self.requests.get(name)
-            if ride is None or request is None:
+            if seen is None or request is None:
                 continue
             before = request.num_computed_tokens - count  # the scheduler has counted this step already
-            if not ride["steps"]:
-                ride["cached"] = max(before, 0)
-            ride["steps"].append(self._step)  # not every one: a request that was put aside misses some
-            ride["requests"].append(size)
-            ride["tokens"].append(total)
-            ride["chunks"] += before < request.num_prompt_tokens
-            ride["preemptions"] = request.num_preemptions
-            parts.append((ride["row"], count, before))
+            if not seen["steps"]:
+                seen["cached"] = max(before, 0)
+            seen["steps"].append(self._step)  # not every one: a request that was put aside misses some
+            seen["requests"].append(size)
+            seen["tokens"].append(total)
+            seen["chunks"] += before < request.num_prompt_tokens
+            seen["preemptions"] = request.num_preemptions
+            parts.append((seen["row"], count, before))
         self._hash.update(repr((total, parts)).encode())
         trace = self._hash.hexdigest()[:16]
         for name in tokens:
-            if name in self._rides:
-                self._rides[name]["trace"] = trace
+            if name in self._seen_of:
+                self._seen_of[name]["trace"] = trace
         self._step += 1
 
     def _free_request(self, request: Any, *arguments: Any, **options: Any) -> Any:
         params, *rest = super()._free_request(request, *arguments, **options)
-        ride = self._rides.pop(request.request_id, None)
-        return ((params or {}) | {KEY: ride} if ride else params, *rest)
+        seen = self._seen_of.pop(request.request_id, None)
+        return ((params or {}) | {KEY: seen} if seen else params, *rest)
 
     def finish_requests(self, request_ids: Any, finished_status: Any) -> Any:
         names = {request_ids} if isinstance(request_ids, str) else None if request_ids is None else set(request_ids)

@@ -18,9 +18,9 @@ import torch
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 
 from detcheck.coverage import uncounted
-from detcheck.engines.vllm.calls import ArgumentForm, Call
+from detcheck.engines.vllm.calls import ArgumentForm, ModuleTrace
 from detcheck.engines.vllm.worker.module_call import SAMPLER, ModuleCall, source
-from detcheck.engines.vllm.worker.rows import Own, leaves, mapped, nudge, own_rows
+from detcheck.engines.vllm.worker.rows import RowSpan, leaves, mapped, nudge, own_rows
 from detcheck.engines.vllm.worker.scheduler import KEY
 from detcheck.tensors import ALIGNED, integers, row_digests, same_form
 
@@ -35,7 +35,7 @@ class Trace:
         """`repeats`: calls of each arm. Raises AttributeError where this vLLM names things otherwise."""
         self._runner, self._repeats = runner, repeats
         self._root = runner.get_model()
-        self._own: Own | None = None
+        self._own: RowSpan | None = None
         self._asking = False
         self._inner: set[str] = set()
         self._offsets: dict[tuple[str, int, int], int] = {}
@@ -50,7 +50,7 @@ class Trace:
         self, lone: bool, test: bool, nudge: str | None, keep: tuple[str, int, int] | None, only_logits: bool
     ) -> Iterator[None]:
         """While a batch runs. `nudge`: the module whose last row comes out one ulp off. `keep`: (path, visit, position) of a row."""
-        self.calls: list[Call] = []
+        self.calls: list[ModuleTrace] = []
         self.logits: dict[int, np.ndarray] = {}
         """bit patterns that came out at a position of the request"""
         self.kept: tuple[np.ndarray, str] | None = None
@@ -58,7 +58,7 @@ class Trace:
         self._keep = keep
         self._lone, self._test, self._nudge = lone, test, nudge
         self._visits: Counter[str] = Counter()
-        self._open: list[Call] = []
+        self._open: list[ModuleTrace] = []
         self._chains: dict[str, dict[int, int]] = defaultdict(dict)
         self._done: set[Any] = set()
         self._step, self._own = -1, None
@@ -93,7 +93,7 @@ class Trace:
             if plan.get(TRACED):
                 computed = int(self._runner.input_batch.num_computed_tokens_cpu[index])
                 first, last = int(starts[index]), int(starts[index + 1])
-                self._own = Own(first, last, computed, tokens, index, len(names))
+                self._own = RowSpan(first, last, computed, tokens, index, len(names))
                 self._step += 1
         self._visits.clear()
 
@@ -112,7 +112,7 @@ class Trace:
             visit, self._visits[name] = self._visits[name], self._visits[name] + 1
             with uncounted():
                 rows, digests, forms = self._rows(leaves((args, kwargs)), everything=True)
-                call = Call(name, visit, type(module).__name__, 0, self._step, rows, digests, forms=forms)
+                call = ModuleTrace(name, visit, type(module).__name__, 0, self._step, rows, digests, forms=forms)
                 if name in self._stateful:
                     call.before = self._chained(name, rows, digests)
                 self._open.append(call)
@@ -181,7 +181,7 @@ class Trace:
             found.append(link)
         return found
 
-    def _kept(self, call: Call, args: Any, kwargs: Any) -> Any:
+    def _kept(self, call: ModuleTrace, args: Any, kwargs: Any) -> Any:
         """Copies of what went in, where the call will be asked again: it may write into them."""
         if self._lone:
             for form in call.forms:

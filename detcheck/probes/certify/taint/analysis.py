@@ -13,7 +13,7 @@ unclear, never taken for harmless.
 
 from __future__ import annotations
 
-from detcheck.probes.certify.taint.control import Control
+from detcheck.probes.certify.taint.control import ControlFlow
 from detcheck.probes.certify.taint.memory import Memory
 from detcheck.probes.certify.taint.shapes import Shapes
 from detcheck.probes.certify.taint.walk import Against
@@ -21,5 +21,5 @@ from detcheck.probes.certify.taint.walk import Against
 __all__ = ["Against", "Pass"]
 
 
-class Pass(Shapes, Memory, Control):
+class Pass(Shapes, Memory, ControlFlow):
     """One function, walked through until nothing changes: `run`."""

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from detcheck.probes.certify.taint.lattice import NONE, Mark, listed, union, without
-from detcheck.probes.certify.taint.reductions import Adds, accumulates, adds, resets, sums
-from detcheck.probes.certify.ttir import Op, Value
+from detcheck.probes.certify.taint.reductions import Reductions, accumulates, adds, resets, sums
+from detcheck.probes.certify.ttir import Operation, Value
 from detcheck.reason import Reason
 
 
-class Control(Adds):
+class ControlFlow(Reductions):
     """Methods are named by the ops that they know."""
 
-    def _scf_for(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+    def _scf_for(self, op: Operation, inputs: list[Mark]) -> list[Mark]:
         bounds, inits = inputs[:3], inputs[3:]
         batch = frozenset().union(*(b.batch for b in bounds))
         counter, *carried = op.regions[0][0].arguments or []
@@ -41,7 +41,7 @@ class Control(Adds):
             self._after(m, v, batch, op) for m, v in zip(self._iterate(op, carried, inits), op.results, strict=True)
         ]
 
-    def _after(self, mark: Mark, value: Value, batch: frozenset[str], op: Op) -> Mark:
+    def _after(self, mark: Mark, value: Value, batch: frozenset[str], op: Operation) -> Mark:
         """What a loop leaves behind has been through it as often as the batch says."""
         if not batch or value.is_float:
             return mark
@@ -49,7 +49,7 @@ class Control(Adds):
             self._refuted(Reason("bits_loop_follows", {"batch": listed(batch)}), op)
         return replace(mark, batch=mark.batch | batch).bent()
 
-    def _iterate(self, op: Op, carried: Sequence[Value], inits: Sequence[Mark]) -> list[Mark]:
+    def _iterate(self, op: Operation, carried: Sequence[Value], inits: Sequence[Mark]) -> list[Mark]:
         self._loops.append(op)
         state = [replace(mark, varies=mark.varies | {op}, constant=False) for mark in inits]
         for _ in range(40):
@@ -63,7 +63,7 @@ class Control(Adds):
         self._loops.pop()
         return [without(mark, op) for mark in state]
 
-    def _scf_while(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+    def _scf_while(self, op: Operation, inputs: list[Mark]) -> list[Mark]:
         before, after = op.regions
         for value, mark in zip(before[0].arguments, inputs, strict=False):
             self.marks[value] = replace(mark, varies=mark.varies | {op}, constant=False)
@@ -89,7 +89,7 @@ class Control(Adds):
         left = [without(self._of(v), op) for v in after[0].arguments]
         return [self._after(m, v, condition.batch, op) for m, v in zip(left, op.results, strict=False)]
 
-    def _scf_if(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+    def _scf_if(self, op: Operation, inputs: list[Mark]) -> list[Mark]:
         (chooser,) = inputs
         if any(
             o.name == "tt.store" or adds(o)
@@ -121,7 +121,7 @@ class Control(Adds):
         return made
 
 
-def whole_steps(start: Value, step: Value, makers: Mapping[Value, Op], marks: Mapping[Value, Mark]) -> bool:
+def whole_steps(start: Value, step: Value, makers: Mapping[Value, Operation], marks: Mapping[Value, Mark]) -> bool:
     """Whether a loop that starts later for some starts a whole number of steps later: something of the row's own, plus
     something times the step."""
     mark = marks.get(start, Mark())
@@ -136,7 +136,7 @@ def whole_steps(start: Value, step: Value, makers: Mapping[Value, Op], marks: Ma
     return False
 
 
-def whole_number(op: Op | None) -> int | None:
+def whole_number(op: Operation | None) -> int | None:
     """An integer constant."""
     found = re.match(r"arith\.constant (\d+) : i\d+", op.text) if op is not None else None
     return int(found.group(1)) if found else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 
-from detcheck.probes.certify.ttir import Op
+from detcheck.probes.certify.ttir import Operation
 
 Axis = Hashable  # of a tile: a number; of a loop: its Op
 NONE: frozenset = frozenset()
@@ -84,7 +84,7 @@ def renumbered(mark: Mark, to: Callable[[int], int | None]) -> Mark:
     return replace(mark, **axes)
 
 
-def without(mark: Mark, loop: Op) -> Mark:
+def without(mark: Mark, loop: Operation) -> Mark:
     """Behind the loop its iterations are no axis any more."""
     return replace(mark, varies=mark.varies - {loop}, pattern=mark.pattern - {loop})
 

@@ -6,15 +6,15 @@ import re
 from dataclasses import replace
 
 from detcheck.probes.certify.taint.lattice import ATOMIC, NONE, OF_ROW, Mark, listed, placed, union
-from detcheck.probes.certify.taint.reductions import Adds
-from detcheck.probes.certify.ttir import Op
+from detcheck.probes.certify.taint.reductions import Reductions
+from detcheck.probes.certify.ttir import Operation
 from detcheck.reason import Reason
 
 
-class Memory(Adds):
+class Memory(Reductions):
     """Methods are named by the ops that they know."""
 
-    def _tt_load(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+    def _tt_load(self, op: Operation, inputs: list[Mark]) -> list[Mark]:
         address, *rest = inputs
         mask = rest[0] if rest else Mark()
         self._against_loops(address, Reason("address_follows", {"batch": listed(address.batch)}), op, excusable=False)
@@ -37,7 +37,7 @@ class Memory(Adds):
         made = Mark(declared | why, address.varies | mask.varies, pattern, number, data=floats)
         return [replace(made, rows=address.rows) if floats else made]
 
-    def _tt_store(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+    def _tt_store(self, op: Operation, inputs: list[Mark]) -> list[Mark]:
         address, value, *masks = inputs
         mask = union(masks)
         self._numbers(value, op)
@@ -52,7 +52,7 @@ class Memory(Adds):
         self._written(self._source(op.operands[0]), op)
         return []
 
-    def _written(self, pointer: str, op: Op) -> None:
+    def _written(self, pointer: str, op: Operation) -> None:
         """Two places that write one tensor, where the batch decides which: two ways to an output."""
         places = self.written.setdefault(pointer, {})
         places[op] = frozenset().union(places.get(op, NONE), *self._guards)
@@ -62,7 +62,7 @@ class Memory(Adds):
                 Reason("written_twice", {"pointer": pointer, "places": len(places), "batch": listed(batch)}), op
             )
 
-    def _tt_descriptor_load(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+    def _tt_descriptor_load(self, op: Operation, inputs: list[Mark]) -> list[Mark]:
         tiles, *starts = inputs
         # The hardware compares each place with the tensor's end, as a mask would.
         where = tiles | union(replace(s, varies=s.varies | {axis}).compared() for axis, s in enumerate(starts))
@@ -70,17 +70,19 @@ class Memory(Adds):
         self._switched(where.gate, Reason("load_switched", {"batch": listed(where.gate)}), op)
         rank = op.results[0].rank
         why = where.batch if where.pattern else NONE
-        rows = frozenset(a for a, s in enumerate(starts) if s.batch and not any(isinstance(v, Op) for v in s.varies))
+        rows = frozenset(
+            a for a, s in enumerate(starts) if s.batch and not any(isinstance(v, Operation) for v in s.varies)
+        )
         return [Mark(why, where.varies | frozenset(range(rank)), where.pattern, tiles.number, data=True, rows=rows)]
 
-    def _tt_descriptor_store(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+    def _tt_descriptor_store(self, op: Operation, inputs: list[Mark]) -> list[Mark]:
         for value, mark in zip(op.operands, inputs, strict=True):
             if value.is_float:
                 self._numbers(mark, op)
         self._written(self._source(op.operands[0]), op)
         return []
 
-    def _tt_make_tensor_descriptor(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+    def _tt_make_tensor_descriptor(self, op: Operation, inputs: list[Mark]) -> list[Mark]:
         """Along an axis whose end or stride follows the batch, so does what is loaded: zeros, from another place on."""
         rank = (len(inputs) - 1) // 2
         axes = frozenset(a for a in range(rank) if (inputs[1 + a] | inputs[1 + rank + a]).batch)
@@ -88,7 +90,7 @@ class Memory(Adds):
         number = frozenset({pointer}) if pointer in self.signature.batch else NONE
         return [Mark(union(inputs[1:]).batch, pattern=axes, number=number)]
 
-    def _tt_atomic_rmw(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+    def _tt_atomic_rmw(self, op: Operation, inputs: list[Mark]) -> list[Mark]:
         self.atomics.add(self._source(op.operands[0]))
         if re.search(r"\bexch\b|xchg", op.text):
             return self._tt_atomic_cas(op, inputs)
@@ -97,10 +99,10 @@ class Memory(Adds):
         # A counter hands out numbers in any order: as good as a program's id.
         return [Mark(frozenset({ATOMIC}), union(inputs).varies)] * len(op.results)
 
-    def _tt_descriptor_reduce(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+    def _tt_descriptor_reduce(self, op: Operation, inputs: list[Mark]) -> list[Mark]:
         self._refuted(Reason("atomic_add"), op)
         return []
 
-    def _tt_atomic_cas(self, op: Op, inputs: list[Mark]) -> list[Mark]:
+    def _tt_atomic_cas(self, op: Operation, inputs: list[Mark]) -> list[Mark]:
         self._unclear(Reason("lock"), op)
         return [Mark(frozenset({ATOMIC}), union(inputs).varies)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from detcheck.op import Signature
 from detcheck.probes.certify.taint.lattice import NONE, Mark, placed, union
-from detcheck.probes.certify.ttir import Block, Function, Op, Place, Value
+from detcheck.probes.certify.ttir import Block, Function, Operation, SourceLine, Value
 from detcheck.reason import Reason
 
 
@@ -18,8 +18,8 @@ class Against:
 
     refutes: bool
     why: Reason
-    place: Place
-    rule: Op | None = None
+    place: SourceLine
+    rule: Operation | None = None
     """the loop that attention's rule may excuse"""
 
 
@@ -52,18 +52,18 @@ class Walk:
     """One function, walked through until nothing changes."""
 
     signature: Signature
-    found: dict[tuple[Reason, Place], Against] = field(default_factory=dict)
+    found: dict[tuple[Reason, SourceLine], Against] = field(default_factory=dict)
     marks: dict[Value, Mark] = field(default_factory=dict)
-    makers: dict[Value, Op] = field(default_factory=dict)
-    users: dict[Value, list[Op]] = field(default_factory=dict)
+    makers: dict[Value, Operation] = field(default_factory=dict)
+    users: dict[Value, list[Operation]] = field(default_factory=dict)
     carried_from: dict[Value, Value] = field(default_factory=dict)
     """what a loop carries -> what it starts with"""
-    written: dict[str, dict[Op, frozenset[str]]] = field(default_factory=dict)
+    written: dict[str, dict[Operation, frozenset[str]]] = field(default_factory=dict)
     """pointer -> where it is written -> what of the batch decides whether"""
     atomics: set[str] = field(default_factory=set)
-    loaded: dict[str, Op] = field(default_factory=dict)
+    loaded: dict[str, Operation] = field(default_factory=dict)
     """pointer -> where floats are read from it"""
-    _loops: list[Op] = field(default_factory=list)
+    _loops: list[Operation] = field(default_factory=list)
     _guards: list[frozenset[str]] = field(default_factory=list)
 
     def run(self, function: Function) -> list[Against]:
@@ -107,20 +107,22 @@ class Walk:
     def _of(self, value: Value) -> Mark:
         return self.marks.get(value, Mark())
 
-    def _add(self, refutes: bool, why: Reason, op: Op, rule: Op | None = None) -> None:
+    def _add(self, refutes: bool, why: Reason, op: Operation, rule: Operation | None = None) -> None:
         key = (why, op.place)
         if key not in self.found or refutes:
             self.found[key] = Against(refutes, why, op.place, rule)
 
-    def _refuted(self, why: Reason, op: Op, rule: Op | None = None) -> None:
+    def _refuted(self, why: Reason, op: Operation, rule: Operation | None = None) -> None:
         self._add(True, why, op, rule)
 
-    def _unclear(self, why: Reason, op: Op) -> None:
+    def _unclear(self, why: Reason, op: Operation) -> None:
         self._add(False, why, op)
 
-    def _op(self, op: Op) -> None:
+    def _op(self, op: Operation) -> None:
         inputs = [self._of(v) for v in op.operands]
-        special: Callable[[Op, list[Mark]], list[Mark]] | None = getattr(self, "_" + re.sub(r"\W", "_", op.name), None)
+        special: Callable[[Operation, list[Mark]], list[Mark]] | None = getattr(
+            self, "_" + re.sub(r"\W", "_", op.name), None
+        )
         if special:
             made = special(op, inputs)
         elif op.name in BENDING:
@@ -146,31 +148,31 @@ class Walk:
         for value, mark in zip(op.results, made, strict=False):
             self.marks[value] = mark
 
-    def _side_by_side(self, op: Op, inputs: list[Mark], made: Mark) -> Mark:
+    def _side_by_side(self, op: Operation, inputs: list[Mark], made: Mark) -> Mark:
         """Which axes hold rows of the batch. A loop's counter plus a count goes along what is added, and is none of them."""
-        if op.name == "arith.addi" and not any(isinstance(axis, Op) for axis in made.varies):
+        if op.name == "arith.addi" and not any(isinstance(axis, Operation) for axis in made.varies):
             a, b = inputs
             apart = (b.varies - a.varies if a.batch else NONE) | (a.varies - b.varies if b.batch else NONE)
             return replace(made, summed=made.summed | apart)
         return replace(made, rows=made.rows | made.summed) if op.name == "arith.muli" else made
 
-    def _compared(self, op: Op, made: Mark) -> Mark:
+    def _compared(self, op: Operation, made: Mark) -> Mark:
         """A comparison that varies is a mask, and one with a program's place a guard; of the batch's size alone it is a switch."""
         arguments = frozenset(n for n in made.batch if not placed(n))
         if arguments and not made.varies and not any(map(placed, made.batch)) and not self._only_assumed(op):
             return replace(made, gate=made.gate | arguments)
         return made
 
-    def _only_assumed(self, op: Op) -> bool:
+    def _only_assumed(self, op: Operation) -> bool:
         """What is only stated (tl.assume) chooses nothing."""
         return all(user.name in ("llvm.intr.assume", "tt.assert") for user in self.users.get(op.results[0], ()))
 
-    def _switched(self, gate: frozenset[str], why: Reason, op: Op) -> None:
+    def _switched(self, gate: frozenset[str], why: Reason, op: Operation) -> None:
         if gate:
             self._unclear(why, op)
 
     @staticmethod
-    def _with_numbers(op: Op, inputs: list[Mark]) -> Mark:
+    def _with_numbers(op: Operation, inputs: list[Mark]) -> Mark:
         """A float that is made of an integer, bit by bit, has what the integer has in its number, and the other way round."""
         made = union(inputs)
         if op.name in ("arith.bitcast", "tt.bitcast") and op.operands[0].is_float and not op.results[0].is_float:
