@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+from detcheck.condition_name import kind_of
 from detcheck.outcomes import token_key
 from detcheck.records import Condition, Observation, Outcome, Step
 
@@ -190,7 +191,7 @@ def only_padding(tally: Tally) -> bool:
     for condition, outcomes in tally.conditions.items():
         if condition.fed not in ("", "padding"):
             continue
-        padded = condition.fed == "padding" or condition.name.startswith("ragged")
+        padded = condition.fed == "padding" or kind_of(condition.name) == "ragged"
         alone = condition.batch_size == 1
         found[f"{'padded' if padded else 'plain'} {'alone' if alone else 'batch'}"] |= set(outcomes)
     lone = found["plain alone"]

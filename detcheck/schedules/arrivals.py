@@ -12,10 +12,11 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from detcheck.condition_name import ConditionName, kind_of, named
 from detcheck.engine import Decoded
 from detcheck.errors import UsageError
 from detcheck.records import NotTried, Schedule, Step, Traffic
-from detcheck.schedules.batches import Plan, kind_of, spread
+from detcheck.schedules.batches import Plan, spread
 from detcheck.schedules.wanted import Wanted
 
 # In the order in which they are tried: what provokes most for a few samples first.
@@ -48,9 +49,9 @@ class EngineLimits:
 def check(conditions: tuple[str, ...] | None) -> None:
     """Raises UsageError for names that do not exist."""
     for name in conditions or ():
-        kind, dash, size = name.partition("-")
-        sized = bool(dash) and size.isdigit() and int(size) >= (1 if kind in ("chunked", "cached") else 2)
-        if kind not in KINDS or (dash and (kind == "alone" or not sized)):
+        kind, size = (made := ConditionName.parse(name)).kind, made.size
+        least = 1 if kind in ("chunked", "cached") else 2
+        if kind not in KINDS or (size is not None and (kind == "alone" or size < least)):
             raise UsageError(
                 f"--conditions {name}: no such condition. Use {', '.join(KINDS)}, or one with its number of requests, like wave-8"
             )
@@ -62,9 +63,9 @@ def candidates(conditions: tuple[str, ...] | None, sizes: tuple[int, ...] | None
     if sizes is not None:
         several = [size for size in sorted(set(sizes)) if size > 1]
         names = (["alone"] if 1 in sizes or conditions is None else []) + [
-            f"{kind}-{size}" for size in several for kind in KINDS[1:] if kind not in ("chunked", "cached", "edges")
+            named(kind, size) for size in several for kind in KINDS[1:] if kind not in ("chunked", "cached", "edges")
         ]
-        names += [f"{kind}-{size}" for kind in ("chunked", "cached") for size in (1, *several[:1])] + ["edges-8"]
+        names += [named(kind, size) for kind in ("chunked", "cached") for size in (1, *several[:1])] + ["edges-8"]
     if conditions is None:
         return names
     chosen = [name for name in names if kind_of(name) in conditions or name in conditions]
@@ -96,7 +97,7 @@ def affordable(
     samples, trials, asked = wanted.samples, wanted.trials, wanted.by_name
     rows_left = samples + filler_rows
     for name in names:
-        size = int(name.partition("-")[2] or 1)
+        size = ConditionName.parse(name).size or 1
         mixed = kind_of(name) in ("ragged", "edges")
         plan = Plan(name, size, mixed, trials, neighbours=max(1, size // 2))
         if why := impossible(plan):
@@ -218,8 +219,8 @@ def chosen_slots(plan: Plan, rng: random.Random) -> set[int]:
 
 def neighbours(condition: str) -> str:
     """What the neighbours of a condition are drawn by: those that differ only in how they are fed have the same ones."""
-    kind, _, size = condition.partition("-")
-    return f"wave-{size or 1}" if kind in ("alone", "wave", "chunked", "cached") else condition
+    made = ConditionName.parse(condition)
+    return named("wave", made.size or 1) if made.kind in ("alone", "wave", "chunked", "cached") else condition
 
 
 def fed(condition: str) -> str:

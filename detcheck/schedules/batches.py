@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
+from detcheck.condition_name import kind_of, named
 from detcheck.errors import UsageError
 from detcheck.records import NotTried, Schedule, Step
 from detcheck.schedules.wanted import Wanted
@@ -44,15 +45,10 @@ class Plan:
 def conditions(sizes: tuple[int, ...], ragged: tuple[int, ...], trials: int) -> list[Plan]:
     plans = []
     for size in sorted(set(sizes)):
-        plans.append(Plan("alone" if size == 1 else f"batch-{size}", size, False, trials))
+        plans.append(Plan("alone" if size == 1 else named("batch", size), size, False, trials))
         if size in ragged and size >= 2:
-            plans.append(Plan(f"ragged-{size}", size, True, trials))
+            plans.append(Plan(named("ragged", size), size, True, trials))
     return plans
-
-
-def kind_of(name: str) -> str:
-    """The kind of a condition: its name without its size."""
-    return name.split("-")[0]
 
 
 def fit(wanted: Wanted, max_rows: int, ragged: bool = True) -> tuple[list[Plan], list[NotTried]]:

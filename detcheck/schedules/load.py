@@ -13,10 +13,11 @@ import math
 import random
 from dataclasses import dataclass, replace
 
+from detcheck.condition_name import ConditionName, kind_of, named
 from detcheck.errors import UsageError
 from detcheck.records import Load, NotTried, Schedule, Step
 from detcheck.schedules.arrivals import affordable, check_samples, chosen_slots, refuse_lost, share_out
-from detcheck.schedules.batches import Plan, kind_of
+from detcheck.schedules.batches import Plan
 from detcheck.schedules.wanted import Wanted
 
 # In the order in which they are tried: what provokes most for a few requests first.
@@ -52,9 +53,8 @@ class ServerLimits:
 def check(conditions: tuple[str, ...] | None, rate: float | None) -> None:
     """Raises UsageError for names that do not exist."""
     for name in conditions or ():
-        kind, dash, size = name.partition("-")
-        sized = bool(dash) and size.isdigit() and int(size) >= 2
-        if kind not in KINDS or (dash and (kind in ("alone", "cold", "rate") or not sized)):
+        kind, size = (made := ConditionName.parse(name)).kind, made.size
+        if kind not in KINDS or (size is not None and (kind in ("alone", "cold", "rate") or size < 2)):
             raise UsageError(
                 f"--conditions {name}: there is no such condition of a server. Use {', '.join(KINDS)}, or one with its number of "
                 "requests, like wave-8"
@@ -67,7 +67,7 @@ def candidates(conditions: tuple[str, ...] | None, sizes: tuple[int, ...] | None
     names = list(DEFAULT)
     if sizes is not None:
         names = (["alone"] if 1 in sizes or conditions is None else []) + [
-            f"{kind}-{size}" for size in sorted(set(sizes)) if size > 1 for kind in ("wave", "staggered", "ragged")
+            named(kind, size) for size in sorted(set(sizes)) if size > 1 for kind in ("wave", "staggered", "ragged")
         ]
     if rate is not None:
         names.insert(1, "rate")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from detcheck.condition_name import named
 from detcheck.errors import UsageError
 from detcheck.hashes import content_hash
 from detcheck.outcomes import outcome
@@ -83,7 +84,7 @@ class Collected:
 
     def _condition(self, row: StoredAnswer, side: int) -> str:
         size = row.batch_size
-        name = row.condition or "unseen" if size is None else "alone" if size == 1 else f"batch-{size}"
+        name = row.condition or "unseen" if size is None else "alone" if size == 1 else named("batch", size)
         if not self.sides:
             return name
         return self.sides[side] if name == "unseen" else f"{self.sides[side]} {name}"

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import detcheck
+from detcheck.condition_name import named
 from detcheck.judge.tally import Tally
 from detcheck.outcomes import digest_outcome
-from detcheck.probes.order.facts import CallSize, Checked, Place, Proved, Repeats, Revealed
+from detcheck.probes.order.facts import Checked, Place, Proved, Repeats, Revealed
 from detcheck.probes.order.judge import findings, outputs
 from detcheck.probes.order.reasons import OF_THE_OP, SENTENCES, sentence
 from detcheck.reason import Reason
@@ -78,17 +79,13 @@ def test_a_place_in_words():
     assert many.short() == "rows 0, columns 0, 2, 4, 6, 8, 10, 12, ..., 38"
 
 
-def test_a_call_is_read_back():
-    assert str(CallSize(8, 2)) == "rows-8-threads-2" and CallSize.parse("rows-8-threads-2") == CallSize(8, 2)
-
-
 def judged(*seen):
     """(rows, place, text) of each revealing -> the finding."""
     tally, outcomes = Tally(), {}
     for n, (rows, place, text) in enumerate(seen):
         made = replace(digest_outcome(text.encode()), text=text)
         outcomes[made.id] = made
-        condition = Condition(str(CallSize(rows, 2)), rows, 0, str(place), 2)
+        condition = Condition(named("rows", rows, 2), rows, 0, str(place), 2)
         tally.add(Observation(CASE, condition, n, n, 0, made.id), True, False)
     return findings(CASE, None, tally, outcomes)[0]
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from detcheck.condition_name import kind_of
 from detcheck.engine import Sample
 from detcheck.engines.server.answer import BadAnswerError, ServerAnswer
 from detcheck.engines.server.client import NoAnswerError
@@ -152,7 +153,7 @@ def sample(step: Step, slot: int, seen: SentStep, strict: bool, outcome: Outcome
         if steps and made and max(sizes, default=0) < 2:
             sizes = sizes | {max(1, math.ceil(made / steps))}
         together = max((sizes | {n for _, n, _ in seen.looks}), default=0)
-        wanted = len(step.rows) if strict and step.condition.startswith("wave") else 2
+        wanted = len(step.rows) if strict and kind_of(step.condition) == "wave" else 2
         return replace(unknown, batch_sizes=tuple(sorted(sizes)), as_asked=together >= wanted)
     here = content_hash(step.input.encode())[:12]
     if not visible:

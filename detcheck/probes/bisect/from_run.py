@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from detcheck.bits import as_integers, first_difference
+from detcheck.condition_name import kind_of
 from detcheck.errors import UsageError
 from detcheck.finding import Finding, Run
 from detcheck.records import Observation, Outcome, Prompt, Step, Traffic
@@ -85,7 +86,7 @@ def is_lone(step: Step) -> bool:
 
 def is_decoding(step: Step) -> bool:
     """Whether it is a `decode-N` of `batch`: alone too the prompt's last tokens are fed one by one there."""
-    return step.condition.startswith("decode-")
+    return kind_of(step.condition) == "decode"
 
 
 def chosen(findings: Iterable[Finding]) -> Finding | None:

@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from detcheck.condition_name import kind_of, named
 from detcheck.engine import Engine, Row
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
 from detcheck.harness import prompts
@@ -97,7 +98,7 @@ class Bisect:
             return *waves, Wave(own.condition, tuple(rows), own.company.index(0), tokens, own.token_budget, own.cached)
         for plan, lengths in self._plans(len(prompt), self._engine.context - tokens):
             rows = self._batch(Step(0, name, plan.name, 0, lengths))
-            waves.append(Wave(plan.name.replace("batch-", "wave-"), tuple(rows), lengths.index(0), tokens))
+            waves.append(Wave(as_wave(plan), tuple(rows), lengths.index(0), tokens))
         return tuple(waves)
 
     def _plans(self, length: int, context: int) -> list[tuple[Plan, tuple[int, ...]]]:
@@ -151,6 +152,11 @@ class Bisect:
         followed = Followed(own.condition, len(own.fed), LONGEST) if own.run else None
         facts = replace(facts, control=looked.control(), of_run=followed)
         return replace(facts, stages=apply.stages(facts, *asked)) if own.apply else facts
+
+
+def as_wave(plan: Plan) -> str:
+    """What the plan's batch is called where an engine forms it from requests that are sent at once."""
+    return named("wave", plan.size) if kind_of(plan.name) == "batch" else plan.name
 
 
 def refuse_compiled(model: torch.nn.Module) -> None:

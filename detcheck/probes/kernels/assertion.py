@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detcheck.bits import floats_of, furthest, patterns
+from detcheck.condition_name import ConditionName
 from detcheck.harness.batches import ContractError, form, row_bits, threads
 from detcheck.probes.kernels.arm import TESTED
 from detcheck.probes.kernels.schedule import FED, conditions
@@ -52,13 +53,13 @@ def assert_batch_invariant(
     for tested in range(min(rows, TESTED)):
         alone = None
         for condition, kinds in conditions(sorted({1, *sizes}), 0, plain=False):
-            kind, *numbers = condition.split("-")
+            made = ConditionName.parse(condition)
             there = [tested if k == 0 else k if k < 0 else (tested + 1 + k % (have - 1)) % have for k in kinds]
-            arguments = form(pool, batched, there, FED.get(kind, ""))
+            arguments = form(pool, batched, there, FED.get(made.kind, ""))
             slots = [slot for slot, k in enumerate(kinds) if k == 0]
             first = None
             for trial in range(trials):
-                with torch.no_grad(), threads(int(numbers[0]) if kind == "threads" else None):
+                with torch.no_grad(), threads(made.threads):
                     try:
                         bits, dtype = row_bits(fn(*copied(arguments)), len(kinds))
                     except ContractError as error:
@@ -73,7 +74,7 @@ def assert_batch_invariant(
             wrong = [slot for slot in slots if (bits[slot] != alone).any()]
             if wrong and condition not in differing:
                 differing[condition] = (
-                    f"in {condition} ({MEANING[kind]}) {len(wrong)} of {len(slots)} rows differ from input row {tested} "
+                    f"in {condition} ({MEANING[made.kind]}) {len(wrong)} of {len(slots)} rows differ from input row {tested} "
                     f"alone: {listed(wrong)}. Row {wrong[0]}: {apart(alone, bits[wrong[0]], dtype)}"
                 )
     if differing:

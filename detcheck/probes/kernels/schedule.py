@@ -6,9 +6,11 @@ import os
 import random
 from collections.abc import Sequence
 
+from detcheck.condition_name import named
+
 OTHERS = 16  # rows of the pool beside the one under test; larger batches hold some of them more than once
 LAYOUT_SIZES = (1, 2, 8, 33)
-FED = {"unaligned": "alignment", "strided": "strides"}  # first word of a condition -> `Condition.fed`
+FED = {"unaligned": "alignment", "strided": "strides"}  # kind of a condition -> `Condition.fed`
 SMALL = 17  # thread counts are varied at all sizes up to here, at 33 and at the largest: position and threads meet in small batches
 
 
@@ -16,19 +18,19 @@ def conditions(sizes: Sequence[int], seed: int, plain: bool, on_cpu: bool = True
     """(name, kinds of rows) of every batch to form, small ones first. `plain`: copies and other rows are enough."""
     import torch
 
-    planned = [("alone" if size == 1 else f"rows-{size}", (0,) * size) for size in sizes]
-    planned += [(f"mixed-{size}", among(size, seed, range(1, 1 + OTHERS))) for size in sizes if size > 1]
+    planned = [("alone" if size == 1 else named("rows", size), (0,) * size) for size in sizes]
+    planned += [(named("mixed", size), among(size, seed, range(1, 1 + OTHERS))) for size in sizes if size > 1]
     if sizes[-1] == 1:  # there are no other rows, but accuracy is still of interest
         planned.append(("mixed-1", (0,)))
     if plain:
         return planned
-    planned += [(f"hostile-{size}", among(size, seed, (-1, -2, -3))) for size in sizes if size > 1]
+    planned += [(named("hostile", size), among(size, seed, (-1, -2, -3))) for size in sizes if size > 1]
     here = torch.get_num_threads()
     for count in sorted({1, max(2, os.cpu_count() or 1)} - {here}) if on_cpu else ():
         few = [size for size in sizes if size <= SMALL or size in (33, sizes[-1])]
-        planned += [(f"threads-{count}-rows-{size}", (0,) * size) for size in few]
+        planned += [(named("threads", size, count), (0,) * size) for size in few]
     for kind in FED:
-        planned += [(f"{kind}-{size}", (0,) * size) for size in sizes if size in LAYOUT_SIZES]
+        planned += [(named(kind, size), (0,) * size) for size in sizes if size in LAYOUT_SIZES]
     return planned
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detcheck import lookup
+from detcheck.condition_name import ConditionName
 from detcheck.environment import observe_environment
 from detcheck.errors import FailedError, UsageError
 from detcheck.harness import device as _device
@@ -189,8 +190,8 @@ class KernelsProbe:
 
         arm = self._arms[step.case]
         pool = self._pool_of(arm)
-        kind, *numbers = step.condition.split("-")
-        count = int(numbers[0]) if kind == "threads" else None
+        asked = ConditionName.parse(step.condition)
+        kind, count = asked.kind, asked.threads
         parts, dtype, why, metrics = [], "", "", ()
         started = time.perf_counter()
         with torch.no_grad(), threads(count):

@@ -57,23 +57,6 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class CallSize:
-    """What a step calls the op with."""
-
-    rows: int
-    """in the batch"""
-    threads: int
-
-    def __str__(self) -> str:
-        return f"rows-{self.rows}-threads-{self.threads}"
-
-    @classmethod
-    def parse(cls, text: str) -> CallSize:
-        _, rows, _, threads = text.split("-")
-        return cls(int(rows), int(threads))
-
-
-@dataclass(frozen=True)
 class Checked:
     """Re-adding in software, on columns of data."""
 

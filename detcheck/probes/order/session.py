@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from detcheck import switch
+from detcheck.condition_name import ConditionName, named
 from detcheck.dtypes import full_dtype
 from detcheck.environment import observe_environment
 from detcheck.errors import FailedError
@@ -22,7 +23,7 @@ from detcheck.harness.arms import kernel_flags
 from detcheck.harness.batches import threads
 from detcheck.outcomes import digest_outcome
 from detcheck.probes.order import unreadable
-from detcheck.probes.order.facts import CallSize, Place, Revealed
+from detcheck.probes.order.facts import Place, Revealed
 from detcheck.probes.order.forms import WITHOUT_BATCH, sizes
 from detcheck.probes.order.ops import bundled, form_of, theirs
 from detcheck.probes.order.options import SIZES, check, ops
@@ -62,7 +63,7 @@ class Order:
         steps = []
         for n, arm in enumerate(self._arms):
             batches = (1,) if arm.form in WITHOUT_BATCH else spec.batch_sizes or SIZES
-            names = [str(CallSize(m, t)) for m in dict.fromkeys(batches) for t in counts]
+            names = [named("rows", m, t) for m in dict.fromkeys(batches) for t in counts]
             asked = [(name, trial) for name in names for trial in range(spec.trials)]
             steps += [
                 Step(len(steps) + k, arm.case.input, name, trial, (0,), n) for k, (name, trial) in enumerate(asked)
@@ -100,8 +101,8 @@ class Order:
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
         """One observation for each order within the call."""
         arm = self._arms[step.case or 0]
-        call = CallSize.parse(step.condition)
-        rows, count = call.rows, call.threads
+        call = ConditionName.parse(step.condition)
+        rows, count = call.size, call.threads
         made: list[Outcome] = []
         observations: list[Observation] = []
         started = time.perf_counter()
