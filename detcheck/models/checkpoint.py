@@ -15,13 +15,17 @@ from detcheck.errors import FailedError, UsageError
 from detcheck.models import amplifier
 from detcheck.models.complete import refuse_other_kinds
 from detcheck.models.folder import digests, resolve
+from detcheck.models.sentence import Pooling, longest, pooling
+from detcheck.models.task import Task, chosen, is_encoder
 
 
 class Checkpoint:
     """What an engine knows of a model before it brings up the weights."""
 
-    def __init__(self, model: str | None, dtype: str | None, trust_remote_code: bool) -> None:
-        """Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
+    def __init__(
+        self, model: str | None, dtype: str | None, trust_remote_code: bool, task: str = Task.GENERATE
+    ) -> None:
+        """`task`: what it is to give. Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
         self.name = amplifier.NAME if model is None else model
         self._dtype = full_dtype(dtype) or ("float32" if model is None else None)
         try:
@@ -36,9 +40,14 @@ class Checkpoint:
         self.digests: Mapping[str, str] = digests(self.folder, code=trust_remote_code)
         with quiet_transformers():
             self._config, self._tokenizer = self._read()
-        refuse_other_kinds(self.name, self._config)
+        self.task = chosen(task, self._config, self.folder)
+        refuse_other_kinds(self.name, self._config, self.task)
         text = self._config.get_text_config()
         self.context: int = getattr(text, "max_position_embeddings", None) or 2**31
+        if self.task is not Task.GENERATE:  # what users of embedders and classifiers cut their texts to
+            cut = longest(self.folder) if self.task is Task.EMBED else self.context
+            self.context = min(self.context, self._tokenizer.model_max_length, cut)
+        self.pooling = self._pooling() if self.task is Task.EMBED else None
 
     def _read(self) -> tuple[Any, Any]:
         from transformers import AutoConfig, AutoTokenizer
@@ -48,8 +57,24 @@ class Checkpoint:
             return config, AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self._trust)
         except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
             raise UsageError(
-                f"cannot read config or tokenizer of {self.name}: {first_line(error)}. It must be a causal language model's folder"
+                f"cannot read config or tokenizer of {self.name}: {first_line(error)}. It must be the folder of a language model"
             ) from None
+
+    def _pooling(self) -> Pooling:
+        """How the folder's files say that an embedding is made, or else of the token that has seen the whole text."""
+        encoder = is_encoder(self._config)
+        mode, kind = ("cls", "an encoder's first token") if encoder else ("lasttoken", "a decoder's last token")
+        return pooling(self.folder) or Pooling((mode,), (), f"{kind}, since there is no modules.json")
+
+    @property
+    def padding_side(self) -> str:
+        return self._tokenizer.padding_side
+
+    @functools.cached_property
+    def pad(self) -> int:
+        """Id of the token that rows are filled up with: the tokenizer's, else the config's, else one that ends a text."""
+        named = (self._tokenizer.pad_token_id, getattr(self._config.get_text_config(), "pad_token_id", None))
+        return next((one for one in named if one is not None), min(self.ends, default=0))
 
     @functools.cached_property
     def ends(self) -> frozenset[int]:

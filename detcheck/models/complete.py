@@ -10,36 +10,80 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from detcheck.errors import UsageError
+from detcheck.models.task import COMPLETES, Task, architecture, gives
 
 SHOWN = 3  # names in a message
 DERIVED = (
     "rotary_emb.inv_freq",
     ".attn.bias",
     ".attn.masked_bias",
+    "embeddings.position_ids",
 )  # buffers of older checkpoints, computed again in each process
+UNREAD = ("pooler.",)  # computed behind the hidden states that an embedding is made of, and read by nobody here
+WANTED = {
+    Task.GENERATE: "a causal language model",
+    Task.EMBED: "a model",
+    Task.SCORE: "a sequence classifier, reward model or reranker",
+}
 
 
-def refuse_other_kinds(name: str, config: Any) -> None:
-    """Raises UsageError for what the config says is no causal language model, before the weights are read."""
-    made = ", ".join(getattr(config, "architectures", None) or ()) or "a model that names no architecture"
-    if getattr(config, "is_encoder_decoder", False):
+def refuse_other_kinds(name: str, config: Any, task: Task = Task.GENERATE) -> None:
+    """Raises UsageError for what the config says cannot give what is asked for, before the weights are read."""
+    made = architecture(config) or "a model that names no architecture"
+    two_parts = getattr(config, "is_encoder_decoder", False)
+    anything = "detcheck.assert_batch_invariant takes any function of tensors, a whole model too"
+    if task is Task.EMBED and two_parts and not has_encoder_alone(config):
+        raise UsageError(
+            f"--model {name} is {made}, an encoder with a decoder, and transformers has no class for its encoder alone. {anything}"
+        )
+    if task is Task.SCORE and two_parts:
+        raise UsageError(
+            f"--model {name} is {made}, an encoder with a decoder, whose score is read at an end token that rows made of fillers do not have. {anything}"
+        )
+    if task is not Task.GENERATE:
+        return
+    if two_parts:
+        encoder = f" {instead(Task.EMBED)} asks for its encoder's embedding;" if has_encoder_alone(config) else ""
         raise UsageError(
             f"--model {name} is {made}, an encoder with a decoder: transformers would run its decoder alone. "
-            "Give a causal language model; detcheck.assert_batch_invariant takes any function of tensors, a whole model too"
+            f"Give a causal language model;{encoder} {anything}"
         )
     if made.endswith("ForMaskedLM"):
         raise UsageError(
-            f"--model {name} is {made}: each of its tokens looks at all others, so it completes nothing. Give a causal language model"
+            f"--model {name} is {made}: each of its tokens looks at all others, so it completes nothing. Give a causal language model; "
+            f"{instead(Task.EMBED)} asks it for an embedding"
         )
 
 
-def complete(name: str, config: Any, loaded: str, report: Mapping[str, Collection[Any]]) -> str:
+def instead(task: Task) -> str:
+    return f"`detcheck batch --task {task}`"
+
+
+def ask_instead(config: Any, task: Task) -> str:
+    """What to ask such a model for, where that is something else; to be put behind a sentence."""
+    made, better = architecture(config), gives(config)
+    if better is Task.GENERATE and made and not made.endswith(COMPLETES):
+        better = Task.EMBED  # another head, on hidden states all the same
+    return f"; {instead(better)} asks this one for what it has" if better is not task else ""
+
+
+def has_encoder_alone(config: Any) -> bool:
+    """Whether transformers has a class for the encoder of such an encoder with a decoder."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
+
+    return MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.get(config.model_type, "").endswith("EncoderModel")
+
+
+def complete(
+    name: str, config: Any, loaded: str, report: Mapping[str, Collection[Any]], task: Task = Task.GENERATE
+) -> str:
     """What of the checkpoint was not used, in words; "" where all was. `report`: transformers' loading report, `loaded`: the class.
 
     Raises UsageError where tensors that the class needs are missing or of another shape: then they are random numbers.
     """
-    made = ", ".join(getattr(config, "architectures", None) or ())
-    lacking = {str(key) for key in report.get("missing_keys", ())}
+    made = architecture(config)
+    unread = UNREAD if task is Task.EMBED else ()
+    lacking = {str(key) for key in report.get("missing_keys", ()) if not str(key).startswith(unread)}
     other = {str(key[0] if isinstance(key, tuple) else key) for key in report.get("mismatched_keys", ())}
     unused = {str(key) for key in report.get("unexpected_keys", ()) if not str(key).endswith(DERIVED)}
     if lacking or other:
@@ -50,7 +94,7 @@ def complete(name: str, config: Any, loaded: str, report: Mapping[str, Collectio
         kind = f" The folder holds a {made}." if made and made != loaded else ""
         raise UsageError(
             f"--model {name} does not hold all tensors of {loaded}: {', '.join(what)}, so it would run with random numbers in their place."
-            f"{kind} Give the folder of a causal language model with all its weights"
+            f"{kind} Give the folder of {WANTED[task]} with all its weights{ask_instead(config, task)}"
         )
     return f"{len(unused)} ({some(unused)})" if unused else ""
 

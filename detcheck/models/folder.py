@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from detcheck.errors import FailedError, UsageError
-from detcheck.hashes import files_hash
+from detcheck.hashes import content_hash, files_hash
+from detcheck.models import sentence
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
@@ -67,7 +68,7 @@ def download(model: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model, allow_patterns=[*WEIGHTS, *TOKENIZER, "*.py"]))
+        return Path(snapshot_download(model, allow_patterns=[*WEIGHTS, *TOKENIZER, *sentence.FILES, "*.py"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise FailedError(
@@ -76,7 +77,13 @@ def download(model: str) -> Path:
 
 
 def digests(folder: Path, code: bool) -> dict[str, str]:
-    """SHA-256 content hashes of the weights (config included, and Python files where they are run) and of the tokenizer."""
+    """SHA-256 content hashes of the weights (config included, Python files where they are run, and what sentence-transformers does behind them)
+    and of the tokenizer."""
     weights = {path for pattern in (*WEIGHTS, *(["*.py"] if code else [])) for path in folder.glob(pattern)}
     tokenizer = {path for pattern in TOKENIZER for path in folder.glob(pattern)}
-    return {"model": files_hash(weights), "tokenizer": files_hash(tokenizer)}
+    behind = sorted({path for pattern in sentence.FILES for path in folder.glob(pattern)})
+    model = files_hash(weights)
+    if behind:  # in folders, where names repeat
+        named = [f"{files_hash([path])}  {path.relative_to(folder).as_posix()}" for path in behind]
+        model = content_hash(model.encode(), *map(str.encode, named))
+    return {"model": model, "tokenizer": files_hash(tokenizer)}

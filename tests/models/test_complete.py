@@ -11,6 +11,7 @@ from models import llama_like
 from transformers import AutoTokenizer
 
 from detcheck.models import amplifier
+from detcheck.models.folder import digests
 
 SMALL = {"vocab_size": amplifier.VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
 HEADS = SMALL | {"num_attention_heads": 4, "max_position_embeddings": 256}
@@ -37,6 +38,10 @@ def without(folder, *names, **instead):
     tensors = st.load_file(path)
     st.save_file({k: v for k, v in tensors.items() if k not in names} | instead, path, metadata={"format": "pt"})
     return folder
+
+
+def distilbert():
+    return transformers.DistilBertConfig(vocab_size=amplifier.VOCABULARY, dim=64, hidden_dim=96, n_layers=2, n_heads=4)
 
 
 def t5():
@@ -70,14 +75,17 @@ def adapted(folder):
 
 
 WRONG = {  # name -> (makes the folder, exit code, what is said)
-    "an encoder": (lambda f: saved(transformers.BertModel(bert()), f), 2, ["cls.predictions", "holds a BertModel", "random numbers"]),
-    "a classifier": (lambda f: saved(transformers.BertForSequenceClassification(bert()), f), 2, ["BertForSequenceClassification"]),
+    "an encoder": (lambda f: saved(transformers.BertModel(bert()), f), 2, ["cls.predictions", "holds a BertModel", "random numbers", "batch --task embed"]),
+    "a classifier": (lambda f: saved(transformers.BertForSequenceClassification(bert()), f), 2, ["BertForSequenceClassification", "batch --task score"]),
     "a reward model": (
         lambda f: saved(transformers.LlamaForSequenceClassification(llama(num_labels=1)), f),
-        2, ["1 is missing (lm_head.weight)", "1 is in it and not used (score.weight)"],
+        2, ["1 is missing (lm_head.weight)", "1 is in it and not used (score.weight)", "batch --task score"],
     ),
-    "a masked language model": (lambda f: saved(transformers.BertForMaskedLM(bert()), f), 2, ["looks at all others"]),
-    "an encoder with a decoder": (lambda f: saved(t5(), f), 2, ["an encoder with a decoder"]),
+    "a masked language model": (lambda f: saved(transformers.BertForMaskedLM(bert()), f), 2, ["looks at all others", "batch --task embed"]),
+    "an encoder with a decoder": (lambda f: saved(t5(), f), 2, ["an encoder with a decoder", "batch --task embed"]),
+    "an encoder of a kind that never completes": (
+        lambda f: saved(transformers.DistilBertModel(distilbert()), f), 2, ["no class of that kind that completes a text", "batch --task embed"],
+    ),
     "one tensor left out": (lambda f: without(llama_like(f), "model.norm.weight"), 2, ["model.norm.weight"]),
     "a torn file": (lambda f: torn(llama_like(f)), 4, ["cannot load"]),
     "a shard that is not there": (without_a_shard, 4, ["cannot load"]),
@@ -90,10 +98,47 @@ WRONG = {  # name -> (makes the folder, exit code, what is said)
 @pytest.mark.parametrize("kind", WRONG)
 def test_what_is_not_the_model_is_never_run(detcheck, tmp_path, kind, command):
     make, code, said = WRONG[kind]
-    result = detcheck(command, "--model", make(tmp_path / "model"), "--prompt", "a b c", "-q")
+    task = ["--task", "generate"] if command == "batch" else []  # what it can be asked instead: tests/probes/batch
+    result = detcheck(command, *task, "--model", make(tmp_path / "model"), "--prompt", "a b c", "-q")
     words = " ".join(result.err.split())
     assert result.code == code and "Traceback" not in result.err, result.err
     assert all(each in words for each in said), words
+
+
+LACKING = {  # name -> (makes the folder, what is missing): whatever it is asked for
+    "an encoder": (lambda f: saved(transformers.BertModel(bert()), f), "encoder.layer.0.output.dense.weight"),
+    "a classifier": (lambda f: saved(transformers.BertForSequenceClassification(bert()), f), "classifier.weight"),
+    "a reward model": (
+        lambda f: saved(transformers.LlamaForSequenceClassification(llama(num_labels=1)), f),
+        "score.weight",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LACKING)
+def test_an_embedding_or_a_score_is_of_no_random_numbers(detcheck, tmp_path, kind):
+    make, name = LACKING[kind]
+    result = detcheck("batch", "--model", without(make(tmp_path / "model"), name), "--prompt", "a b c", "-q")
+    words = " ".join(result.err.split())
+    assert result.code == 2 and f"1 is missing ({name})" in words and "random numbers" in words, words
+
+
+def test_what_is_done_behind_the_weights_is_part_of_the_model(tmp_path):
+    folder, found = llama_like(tmp_path), []
+    for mode in (None, "mean", "lasttoken", "mean"):
+        if mode:
+            (folder / "1_Pooling").mkdir(exist_ok=True)
+            (folder / "1_Pooling/config.json").write_text(json.dumps({"pooling_mode": mode}))
+        found.append(digests(folder, code=False)["model"])
+    assert found[1] == found[3] and len(set(found)) == 3
+
+
+def test_a_pooler_that_is_not_there_is_not_read(detcheck, tmp_path):
+    """An embedding is made of hidden states; what BERT computes behind them nobody reads."""
+    folder = saved(transformers.BertModel(bert()), tmp_path / "model")
+    without(folder, "pooler.dense.weight", "pooler.dense.bias")
+    asked = ["--prompt", "a b c", "--batch-sizes", "1,2", "--kernels", "batch-invariant", "-q"]
+    assert detcheck("batch", "--model", folder, *asked).code == 0
 
 
 def tied(folder):

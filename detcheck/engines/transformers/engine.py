@@ -20,10 +20,11 @@ import numpy as np
 from detcheck.counted import by_ours, by_stock
 from detcheck.coverage import uncounted
 from detcheck.engine import Completion, Decoded, Row
+from detcheck.engines.transformers.load import load, places
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
 from detcheck.machine import free_memory
 from detcheck.models.checkpoint import Checkpoint, first_line, quiet_transformers
-from detcheck.models.complete import complete
+from detcheck.models.task import Task
 from detcheck.op import NotInvariantError
 from detcheck.spec import Kernels
 from detcheck.switch import batch_invariant
@@ -46,9 +47,10 @@ class TransformersEngine(Checkpoint):
         device: str = "auto",
         attn: str | None = None,
         trust_remote_code: bool = False,
+        task: str = Task.GENERATE,
     ) -> None:
-        """Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
-        super().__init__(model, dtype, trust_remote_code)
+        """`task`: what it is to give. Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
+        super().__init__(model, dtype, trust_remote_code, task)
         import torch
 
         self._model: Any = None
@@ -72,7 +74,10 @@ class TransformersEngine(Checkpoint):
 
     @property
     def flags(self) -> dict[str, str]:
-        return {"attention": self.attention} | ({"tensors not used": self._unused} if self._unused else {})
+        made = {"attention": self.attention} | ({"tensors not used": self._unused} if self._unused else {})
+        if self.task is not Task.GENERATE:
+            made |= {"task": str(self.task), "padding": f"{self.padding_side}, token {self.pad}"}
+        return made | ({"pooling": str(self.pooling)} if self.pooling else {})
 
     @property
     def threads(self) -> int:
@@ -84,24 +89,15 @@ class TransformersEngine(Checkpoint):
         if self._model is not None:
             return
         import torch
-        from transformers import AutoModelForCausalLM
 
-        try:
-            with quiet_transformers():
-                model, report = AutoModelForCausalLM.from_pretrained(
-                    self.folder,
-                    output_loading_info=True,
-                    dtype=getattr(torch, self._dtype) if self._dtype else "auto",
-                    attn_implementation=self._attn,
-                    trust_remote_code=self._trust,
-                    use_safetensors=True,
-                )
-            self._unused = complete(self.name, self._config, type(model).__name__, report)
-            self._model = model.to(self.device).eval()
-        except UsageError:
-            raise
-        except Exception as error:
-            raise FailedError(f"cannot load {self.name}: {first_line(error)}") from error
+        dtype = getattr(torch, self._dtype) if self._dtype else "auto"
+        how = {"dtype": dtype, "attn_implementation": self._attn, "trust_remote_code": self._trust}
+        self._model, self._unused = load(self, self._config, self.device, **how)
+        if self.task is not Task.GENERATE:
+            self.context = min(self.context, places(self._model))
+            text = self._model.config.get_text_config()
+            if getattr(text, "pad_token_id", None) is None:  # a classifier of decoder kind finds the last token by it
+                text.pad_token_id = self.pad
         accepted = inspect.signature(self._model.forward).parameters
         self._accepts_positions = "position_ids" in accepted
         self._cache_name = (

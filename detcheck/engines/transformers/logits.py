@@ -5,7 +5,7 @@ As in decoding, rows of unequal length are padded on the left, and a hook counts
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +33,13 @@ def last_logits(
     `padding`: pad tokens in front of the longest.
     Raises OutOfMemoryError if the batch does not fit.
     """
+    return bits_of(engine, len(prompts), lambda: forward(engine, prompts, decoded, padding)[list(slots)])
+
+
+def bits_of(
+    engine: TransformersEngine, rows: int, run: Callable[[], torch.Tensor]
+) -> tuple[np.ndarray, str, tuple[int, ...]]:
+    """(bit patterns of the rows that `run` gives, their dtype, rows seen per forward pass). Raises OutOfMemoryError if `rows` do not fit."""
     import torch
 
     seen: set[int] = set()
@@ -41,14 +48,14 @@ def last_logits(
     )
     try:
         with torch.inference_mode(), quiet_transformers():
-            logits = forward(engine, prompts, decoded, padding)[list(slots)].cpu().contiguous()
+            made = run().cpu().contiguous()
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        raise OutOfMemoryError(f"out of memory with {len(prompts)} rows: {first_line(error)}") from None
+        raise OutOfMemoryError(f"out of memory with {rows} rows: {first_line(error)}") from None
     finally:
         hook.remove()
-    return integers(logits).reshape(logits.shape).numpy(), str(logits.dtype).removeprefix("torch."), tuple(sorted(seen))
+    return integers(made).reshape(made.shape).numpy(), str(made.dtype).removeprefix("torch."), tuple(sorted(seen))
 
 
 def forward(

@@ -1,7 +1,7 @@
-"""One prompt's last logits, alone and in batches of every size: does a row depend on the co-batched requests, or on how it was fed?
+"""What a model gives for one prompt, alone and in batches of every size: does a row depend on the co-batched requests, or on how it was fed?
 
-A completion shows a difference only where it flips a token; logits show every bit. The same prompt is also fed as a shorter
-prefill and its last tokens one by one (conditions `decode-N`), as an engine does that generates.
+A completion shows a difference only where it flips a token; logits, embeddings and scores show every bit. For a model that generates the same
+prompt is also fed as a shorter prefill and its last tokens one by one (conditions `decode-N`), as an engine does then.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import random
 import time
 
-from detcheck.engine import Engine
+from detcheck.engines.transformers import engine as transformers
+from detcheck.engines.transformers.given import given
 from detcheck.engines.transformers.logits import last_logits
-from detcheck.errors import OutOfMemoryError
+from detcheck.errors import OutOfMemoryError, UsageError
 from detcheck.harness import prompts
-from detcheck.harness.engines import open_engine
 from detcheck.harness.model import OpenModel
 from detcheck.hashes import content_hash
+from detcheck.models.task import Task
 from detcheck.outcomes import row_outcome
 from detcheck.probes.batch.options import DECODED, check
 from detcheck.records import Condition, NotTried, Observation, Outcome, Schedule, Step
@@ -31,11 +32,17 @@ ROWS = 64  # the largest batch of the default schedule: a forward pass of 257 pr
 class Batch:
     """The probe, opened: a model, its prompts, and a schedule. `observe` runs one step of it."""
 
-    def __init__(self, spec: Spec, engine: Engine | None = None, planned: Schedule | None = None) -> None:
+    def __init__(
+        self, spec: Spec, engine: transformers.TransformersEngine | None = None, planned: Schedule | None = None
+    ) -> None:
         """`planned`: the schedule of a run that is resumed. Raises UsageError before the weights are loaded, FailedError if they cannot be."""
         check(spec)
         questions = prompts.asked(spec)
-        self._model = OpenModel(spec, engine or open_engine(spec), spec.options.max_tokens)
+        own = spec.options
+        engine = engine or transformers.TransformersEngine(
+            spec.model, spec.dtype, spec.device, own.attn, own.trust_remote_code, own.task
+        )
+        self._model = OpenModel(spec, engine, own.max_tokens)
         self._engine = self._model.engine
         self.subject = self._model.open(questions, self._plan, planned)
 
@@ -44,6 +51,10 @@ class Batch:
 
     def _plan(self, lengths: dict[str, int]) -> Schedule:
         spec, longest = self._model.spec, max(lengths.values())
+        if longest >= self._engine.context:  # known in full only with the weights
+            raise UsageError(
+                f"a prompt has {longest} tokens, and {self._engine.name} holds {self._engine.context - 1}. Shorten it"
+            )
         room = min(self._engine.context - 1, 2 * longest)
         most, asked = self._model.most_rows(room), spec.batch_sizes
         sizes = asked or tuple(size for size in THRESHOLDS if size <= min(most, ROWS))
@@ -65,7 +76,9 @@ class Batch:
             widths = {max(rows) for condition, rows in batches if condition.startswith("ragged")} | edges(length)
             padded = {f"padded-{w}": w - length for w in sorted(widths) if length < w < self._engine.context}
             batches += [(condition, (0,)) for condition in padded]
-            if length > DECODED:
+            if self._engine.task is not Task.GENERATE:
+                not_tried.append(NotTried("decode", f"--task {self._engine.task} takes a prompt in one piece"))
+            elif length > DECODED:
                 named = {"alone" if size == 1 else f"batch-{size}": size for size in DECODE_SIZES}
                 decode = [(f"decode-{named[name]}", rows) for name, rows in batches if name in named]
                 batches += decode
@@ -81,7 +94,7 @@ class Batch:
         return Schedule(tuple(steps), tuple(dict.fromkeys(not_tried)), most)
 
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
-        """Form the step's batch, run it once, and record the logits of every sample in it."""
+        """Form the step's batch, run it once, and record what came of every sample in it."""
         rows, composition = self._model.batch(step, "batch")  # the same fillers however many there are
         case, _ = self.subject.cases[step.case]
         decoding = step.condition.startswith("decode")
@@ -91,8 +104,11 @@ class Batch:
         calls: list[tuple[str, int]] = []
         try:
             with self._engine.running(case.kernels) as calls:
-                bits, dtype, seen = last_logits(
-                    self._engine, [row.prompt for row in rows], slots, DECODED if decoding else 0, step.padding
+                asked = [row.prompt for row in rows]
+                bits, dtype, seen = (
+                    last_logits(self._engine, asked, slots, DECODED if decoding else 0, step.padding)
+                    if self._engine.task is Task.GENERATE
+                    else given(self._engine, asked, slots, step.padding)
                 )
             made = [row_outcome(row, dtype) for row in bits]
         except OutOfMemoryError as error:

@@ -1,0 +1,56 @@
+"""Brings up a checkpoint's weights as what is asked of it, with nothing made up in the place of what is not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detcheck.errors import FailedError, UsageError
+from detcheck.models.checkpoint import Checkpoint, first_line, quiet_transformers
+from detcheck.models.complete import WANTED, ask_instead, complete, has_encoder_alone
+from detcheck.models.task import Task, architecture
+
+DOES = {Task.GENERATE: "completes a text", Task.EMBED: "gives hidden states", Task.SCORE: "scores a text"}
+
+
+def load(checkpoint: Checkpoint, config: Any, device: str, **how: Any) -> tuple[Any, str]:
+    """(the model on the device, which of the checkpoint's tensors it does not use). Raises UsageError where tensors are missing, FailedError where it fails."""
+    task, kind = checkpoint.task, auto_class(checkpoint.task, config)
+    if type(config) not in kind._model_mapping and kind.__name__ not in (getattr(config, "auto_map", None) or {}):
+        raise UsageError(
+            f"--model {checkpoint.name} is {architecture(config) or config.model_type}, and transformers has no class of that kind that "
+            f"{DOES[task]}. Give the folder of {WANTED[task]}{ask_instead(config, task)}"
+        )
+    try:
+        with quiet_transformers():
+            model, report = kind.from_pretrained(
+                checkpoint.folder, output_loading_info=True, use_safetensors=True, **how
+            )
+        unused = complete(checkpoint.name, config, type(model).__name__, report, task)
+        return model.to(device).eval(), unused
+    except UsageError:
+        raise
+    except Exception as error:
+        raise FailedError(f"cannot load {checkpoint.name}: {first_line(error)}") from error
+
+
+def auto_class(task: Task, config: Any) -> Any:
+    """The class of transformers that makes a model which gives what is asked for."""
+    import transformers
+
+    made, own = architecture(config), getattr(config, "auto_map", None) or {}
+    if task is Task.GENERATE:
+        return transformers.AutoModelForCausalLM
+    if task is Task.EMBED:
+        return transformers.AutoModelForTextEncoding if has_encoder_alone(config) else transformers.AutoModel
+    if made.endswith("ForTokenClassification"):
+        return transformers.AutoModelForTokenClassification
+    if made.endswith("RewardModel") and "AutoModelForSequenceClassification" not in own:
+        return transformers.AutoModel  # a class of the checkpoint's own
+    return transformers.AutoModelForSequenceClassification
+
+
+def places(model: Any) -> int:
+    """Tokens that a table of positions has room for where it begins behind the pad token, as RoBERTa's does; else beyond all contexts."""
+    tables = [m for name, m in model.named_modules() if name.endswith(("position_embeddings", "embed_positions"))]
+    offsets = [(len(m.weight), m.padding_idx) for m in tables if getattr(m, "padding_idx", None) is not None]
+    return min((rows - pad - 1 for rows, pad in offsets), default=2**31)
