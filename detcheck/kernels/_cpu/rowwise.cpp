@@ -93,7 +93,7 @@ template <int DT, typename F> static inline void each(char* out, const char* a, 
     for (int64_t j = 0; j < n - i; j++) store_one<DT>(out, i + j, r[j]);
 }
 
-enum What : int64_t { SOFTMAX = 0, LOG_SOFTMAX = 1, MEAN = 2, RMSNORM = 3, SILU = 4, GELU = 5, GELU_TANH = 6, SILU_MUL = 7, GELU_MUL = 8, GELU_TANH_MUL = 9, SUM = 10, CUMSUM = 11 };
+enum What : int64_t { SOFTMAX = 0, LOG_SOFTMAX = 1, MEAN = 2, RMSNORM = 3, SILU = 4, GELU = 5, GELU_TANH = 6, SILU_MUL = 7, GELU_MUL = 8, GELU_TANH_MUL = 9, SUM = 10, CUMSUM = 11, SIGMOID = 12, SOFTPLUS = 13 };
 
 static inline v8 silu(v8 x) { return x / (splat(1.f) + exp(-x)); }
 
@@ -110,6 +110,17 @@ static inline v8 gelu_tanh(v8 x) {
         r[j] = float(0.5 * d * (1.0 + std::tanh(0.79788456080286535588 * (d + 0.044715 * d * d * d))));
     }
     return r;
+}
+
+static inline v8 sigmoid(v8 x) { return splat(1.f) / (splat(1.f) + exp(-x)); }
+
+// max(x, 0) + log(1 + e) with e = exp(-|x|): log(1 + e) = 2 atanh(s), s = e / (2 + e) <= 1/3, whose series has a term of 1/17 s**17 at last.
+static inline v8 softplus(v8 x, float threshold) {
+    const v8 zero = splat(0.f), e = exp(x < zero ? x : -x), s = e / (splat(2.f) + e), s2 = s * s;
+    v8 p = splat(1.f / 17);
+    for (int k = 15; k > 0; k -= 2) p = fma(p, s2, splat(1.f / float(k)));
+    const v8 y = (x > zero ? x : zero) + splat(2.f) * s * p;
+    return x > splat(threshold) || x != x ? x : y;
 }
 
 // To the dtype and back, as torch rounds between two ops.
@@ -147,6 +158,8 @@ template <int DT> static void row(int64_t what, char* out, const char* a, const 
             each<DT>(out, a, b, n, [&](v8 x, v8 w) { return b ? (x * scale) * w : x * scale; });
             break;
         }
+        case SIGMOID: each<DT>(out, a, nullptr, n, [](v8 x, v8) { return sigmoid(x); }); break;
+        case SOFTPLUS: each<DT>(out, a, nullptr, n, [&](v8 x, v8) { return softplus(x, float(eps)); }); break;
         case SILU: each<DT>(out, a, nullptr, n, [](v8 x, v8) { return silu(x); }); break;
         case GELU: each<DT>(out, a, nullptr, n, [](v8 x, v8) { return gelu(x); }); break;
         case GELU_TANH: each<DT>(out, a, nullptr, n, [](v8 x, v8) { return gelu_tanh(x); }); break;
@@ -167,7 +180,7 @@ template <int DT> static void rows(int64_t what, char* out, int64_t out_width, c
     });
 }
 
-// a[M, n] of rows a_stride elements apart, out[M, out_width] dense, of dtype; b: a second operand [M, n] of rows b_stride apart, or
+// a[M, n] of rows a_stride elements apart, out[M, out_width] dense, of dtype; eps: of a norm, or softplus' threshold; b: a second operand [M, n] of rows b_stride apart, or
 // with a stride of 0 a weight [n] for all rows, or null.
 extern "C" void detcheck_rowwise(int64_t what, int64_t dtype, char* out, int64_t out_width, const char* a, int64_t a_stride, const char* b, int64_t b_stride, int64_t M, int64_t n, double eps, int64_t threads) {
     if (dtype == F32) rows<F32>(what, out, out_width, a, a_stride, b, b_stride, M, n, eps, threads);

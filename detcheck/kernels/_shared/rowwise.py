@@ -28,6 +28,8 @@ OPS = (
     "gelu_tanh_mul",
     "sum",
     "cumsum",
+    "sigmoid",
+    "softplus",
 )
 
 
