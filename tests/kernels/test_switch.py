@@ -51,10 +51,13 @@ CALLS = {
     "aten::mean.dim": lambda x: x.mean(-1, keepdim=True),
     "aten::sum.dim_IntList": lambda x: x.sum(0, keepdim=True),
     "aten::sum.IntList_out": lambda x: torch.sum(x, 1, keepdim=True, out=torch.empty(0)),
+    "aten::convolution": lambda x: torch.nn.functional.conv1d(x[None], x[:, None, :4], groups=9)[0],
     "aten::cumsum": lambda x: x.cumsum(0),
     "aten::cumsum_": lambda x: x.clone().cumsum_(1),
     "aten::native_layer_norm": lambda x: layer_norm(x, x.shape, x, 2 * x),
     "aten::native_group_norm": lambda x: group_norm(x.view(3, 6, 12), 2, x[0, :6], x[1, :6]),
+    "aten::sigmoid": torch.sigmoid,
+    "aten::softplus": lambda x: torch.nn.functional.softplus(30 * x, beta=0.7),
     "aten::silu_": lambda x: torch.nn.functional.silu(x.clone(), inplace=True),
     "aten::silu": torch.nn.functional.silu,
     "aten::gelu": torch.nn.functional.gelu,
@@ -88,13 +91,76 @@ def test_integers_are_torchs_and_not_counted_unless_they_become_floats():
     n = torch.arange(12).view(3, 4)
 
     def results():
-        return n.sum(), n.bool().sum(0), n.cumsum(1), n @ n.t(), n.sum(-1, dtype=torch.float32)
+        floats = n.sum(-1, dtype=torch.float32)
+        return n.sum(), n.bool().sum(0), n.cumsum(1), n @ n.t(), floats, floats.cumsum(0, dtype=torch.int32)
 
     stock = results()
     with detcheck.batch_invariant() as coverage:
         ours = results()
     assert all(map(torch.equal, ours, stock))
     assert coverage.overridden == {"aten::sum.dim_IntList": 1} and not coverage.uncovered
+
+
+def test_every_convolution_is_ours_but_the_transposed():
+    """Depthwise by its own kernel; others, of steps, groups, dilations, two and three dimensions, as products."""
+    from torch.nn.functional import conv1d, conv2d, conv3d, conv_transpose1d
+
+    def normal(*size):
+        return torch.randn(size, generator=torch.Generator().manual_seed(0))
+
+    x, y, z = normal(3, 6, 13), normal(3, 6, 9, 11), normal(3, 4, 5, 6, 7)
+
+    def results(rows=slice(None)):
+        return [
+            conv1d(x[rows], normal(6, 1, 4), normal(6), padding=3, groups=6),
+            conv1d(x[rows].transpose(1, 2).contiguous().transpose(1, 2), normal(6, 1, 4), normal(6), groups=6),
+            conv1d(x[rows, :, :4], normal(6, 1, 4), groups=6),
+            conv1d(x[rows], normal(6, 1, 3), groups=6, padding=7),
+            conv1d(x[rows], normal(8, 6, 3), normal(8), stride=2, padding=1),
+            conv1d(x[rows], normal(9, 2, 3), normal(9), groups=3, dilation=2, padding="same"),
+            conv2d(y[rows], normal(8, 6, 3, 2), normal(8), stride=(2, 1), padding=(1, 0), dilation=(1, 2)),
+            conv2d(y[rows], normal(6, 1, 3, 3), groups=6, padding=1),
+            conv3d(z[rows], normal(3, 4, 2, 3, 3), normal(3), stride=(2, 3, 1)),
+        ]
+
+    stock = results()
+    with detcheck.batch_invariant() as coverage:
+        ours = results()
+        alone = results(slice(1, 2))
+        assert conv2d(y[:0], normal(8, 6, 3, 2)).shape == (0, 8, 7, 10)
+        with pytest.raises(NotInvariantError, match="a transposed convolution has no batch-invariant kernel"):
+            conv_transpose1d(x, normal(6, 2, 3))
+        with pytest.raises(ValueError, match="no smaller than its filters"):
+            conv1d(x, normal(6, 1, 14), groups=6)
+    assert set(coverage.overridden) == {"aten::convolution"} and not coverage.uncovered
+    for a, b, one in zip(ours, stock, alone, strict=True):
+        torch.testing.assert_close(a, b)
+        assert bits_equal(a[1:2], one)
+
+
+@pytest.mark.parametrize("upper", [False, True])
+@pytest.mark.parametrize("left", [False, True])
+def test_triangular_systems_of_all_kinds(upper, left):
+    a = torch.randn(2, 1, 7, 7, generator=torch.Generator().manual_seed(0)) + 4 * torch.eye(7)
+    b = torch.randn(3, 7, 7, generator=torch.Generator().manual_seed(1))
+    for unit in (False, True):
+        matrix = a / 8 if unit else a
+        stock = torch.linalg.solve_triangular(matrix, b, upper=upper, left=left, unitriangular=unit)
+        with detcheck.batch_invariant() as coverage:
+            ours = torch.linalg.solve_triangular(matrix, b, upper=upper, left=left, unitriangular=unit)
+        assert coverage.overridden == {"aten::linalg_solve_triangular": 1}
+        torch.testing.assert_close(ours, stock)
+
+
+def test_a_depthwise_convolution_does_not_see_zeros_in_front_and_carries_on_token_by_token():
+    from detcheck.kernels.conv1d import conv1d, depthwise, make
+
+    x, weight, bias = make("6x13x4", 3, torch.float32, 0)
+    whole = conv1d(x, weight, bias)
+    zeros = torch.zeros(3, 6, 5)
+    assert bits_equal(conv1d(torch.cat([zeros, x, zeros], -1), weight, bias)[..., 5:18], whole)
+    for token in range(4, 13):
+        assert bits_equal(depthwise(x[..., token - 3 : token + 1], weight, bias, 0, 1), whole[..., token : token + 1])
 
 
 @pytest.mark.parametrize("parameters", [torch.float32, torch.bfloat16])

@@ -73,6 +73,28 @@ def only_later(op: Op, arguments: Tensors) -> bool:
     return same(after[..., :place], before[..., :place]) and bool((after != before)[..., place:].all())
 
 
+def only_near(op: Op, arguments: Tensors) -> bool:
+    """Another number in one place changes the results of its own channel from there on, as many as its filter has taps."""
+    x, weight, bias = arguments
+    place, before = x.shape[-1] // 2, op(x, weight, bias)
+    changed = x.clone()
+    changed[:, 1, place] = changed[:, 1, place] * 2 + 64
+    moved = (op(changed, weight, bias) != before).any(0)
+    expected = moved.new_zeros(moved.shape)
+    expected[1, place : place + weight.shape[1]] = True
+    return bool((moved == expected).all())
+
+
+def follows(op: Op, arguments: Tensors) -> bool:
+    """Another number in one row of the right side changes the results of later rows, in its own column alone."""
+    a, b = arguments
+    row, before = b.shape[1] // 2, op(a, b)
+    changed = b.clone()
+    changed[:, row, 1] = changed[:, row, 1] * 2 + 64
+    moved = op(a, changed) != before
+    return bool(moved[:, row:, 1].all()) and int(moved.sum()) == moved[:, row:, 1].numel()
+
+
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     """To the bit: -0.0 is not 0.0."""
     import torch
@@ -112,4 +134,14 @@ PARTIAL_SUMS = Unreadable(
     "each of its results is a sum of another length, and masks ask about one sum at a time",
     "another number in one place changes the results from there on, and none before",
     only_later,
+)
+NEIGHBOURS = Unreadable(
+    "each of its results is a sum of a few neighbours in one channel, and masks ask about sums that share their summands",
+    "another number in one place changes the results of its own channel from there on, as many as the filter has taps",
+    only_near,
+)
+FOLLOWS = Unreadable(
+    "what it adds are products with its own results, and those cannot be chosen as masks are",
+    "another number in one row changes the results of that row and of all later ones, in its own column alone",
+    follows,
 )
