@@ -281,14 +281,14 @@ calls = Counter()
 for part in layers.PARTS_GPU:
     part(calls, "cuda")
 for name in layers.BACKENDS_GPU:
-    assert AttentionBackendEnum[name].get_class() is attention_gpu.Backend, name
+    assert AttentionBackendEnum[name].get_class() is attention_gpu.GpuBackend, name
 x, w = torch.randn(3, 8), torch.randn(5, 8)
 assert torch.allclose(linear.dispatch_unquantized_gemm("auto")(None, x, w, None), x @ w.t(), atol=1e-5)
 assert RMSNorm.forward_cuda is RMSNorm.forward_native
 
 for options in ({"alibi_slopes": [1.0] * 8}, {"kv_cache_dtype": "fp8"}, {"chunk_lookback": 2}):
     try:
-        attention_gpu.Impl(8, 64, 0.125, 4, **({"alibi_slopes": None, "sliding_window": None, "kv_cache_dtype": "auto"} | options))
+        attention_gpu.GpuAttention(8, 64, 0.125, 4, **({"alibi_slopes": None, "sliding_window": None, "kv_cache_dtype": "auto"} | options))
         raise SystemExit(f"not refused: {options}")
     except NotInvariantError:
         pass
@@ -299,7 +299,7 @@ batch = SimpleNamespace(
     seq_lens=integers(20, 18), max_query_len=3, max_seq_len=20,
 )
 for window in (None, 7):
-    impl = attention_gpu.Impl(8, 64, 0.125, 4, None, window, "auto")
+    impl = attention_gpu.GpuAttention(8, 64, 0.125, 4, None, window, "auto")
     impl.forward(None, q, None, None, cache, batch, out)
     keys, values = (t.transpose(0, 1).flatten(1, 2)[None, :, :18] for t in cache[[3, 4]].split(64, dim=-1))
     high = integers(16, 17, 18)[None]
