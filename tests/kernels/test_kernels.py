@@ -7,6 +7,7 @@ import torch
 
 from detcheck import lookup
 from detcheck.kernels._cpu.fallback import bits_equal
+from detcheck.op import Unreadable
 
 OPS = [op for name in lookup.names("kernels") if (op := lookup.find("kernels", name).OP).batch_invariant]
 CASES = [(op, shape, dtype) for op in OPS for shape in op.shapes for dtype in ("float32", "bfloat16", "float16")]
@@ -113,6 +114,27 @@ def test_a_sum_does_not_see_zeros_behind_it_nor_how_its_numbers_lie(n, dtype):
         assert bits_equal(sum_of(torch.cat([tokens, zeros], 1), [1]), alone), more
         padded = cumsum(torch.cat([zeros, tokens, zeros], 1).transpose(1, 2))[..., more : more + n]
         assert bits_equal(padded, cumsum(tokens.transpose(1, 2)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("op", [op for op in OPS if isinstance(op.order, Unreadable)], ids=lambda op: op.name)
+def test_why_an_order_cannot_be_read_shows_on_stock_and_on_ours(op, dtype):
+    for function in (op.stock, op.batch_invariant):
+        for rows in (1, 3):
+            assert op.order.holds(function, made(op, op.shapes[0], dtype, rows)), rows
+
+
+def test_reasons_that_do_not_hold_do_not_show():
+    wrong = {
+        "layer_norm": lambda x, w, b: (x - x.mean(-1, keepdim=True)) * w,
+        "cumsum": lambda x: x.flip(-1).cumsum(-1),
+        "conv1d": lambda x, w, b: x * 2,
+        "solve_triangular": lambda a, b: b * 2,
+        "sigmoid": lambda x: x.softmax(-1),
+    }
+    for op in OPS:
+        if op.name in wrong:
+            assert not op.order.holds(wrong[op.name], made(op, op.shapes[0], "float32", 2)), op.name
 
 
 def test_a_layer_norm_whose_order_follows_the_rows_is_caught(detcheck, tmp_path):
