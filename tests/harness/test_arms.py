@@ -100,13 +100,18 @@ def test_batch_with_ours(detcheck, reacting):
     }
 
 
-def test_what_runs_without_a_kernel_of_ours_is_in_the_note(tmp_path, detcheck):
-    """A model with layer norms and convolutions-by-matmul: GPT-2."""
+def test_what_runs_without_a_kernel_of_ours_is_in_the_note(tmp_path, detcheck, monkeypatch):
+    """GPT-2 with layer norms that are written out by a variance."""
     import transformers
     from transformers import AutoTokenizer
 
     from detcheck.models import amplifier
 
+    def written_out(self, x):
+        variance = x.var(-1, keepdim=True, unbiased=False)
+        return (x - x.mean(-1, keepdim=True)) * (variance + self.eps).rsqrt() * self.weight + self.bias
+
+    monkeypatch.setattr(torch.nn.LayerNorm, "forward", written_out)
     torch.manual_seed(0)
     shape = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128, "vocab_size": amplifier.VOCABULARY}
     transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, bos_token_id=0, eos_token_id=0)).save_pretrained(
@@ -129,7 +134,7 @@ def test_what_runs_without_a_kernel_of_ours_is_in_the_note(tmp_path, detcheck):
     ]
     (finding,) = json.loads(detcheck("completions", *arguments).out)["findings"]
     assert finding["verdict"] == "identical"
-    assert "ran without a kernel of ours: aten::native_layer_norm" in finding["note"]
+    assert "ran without a kernel of ours: aten::var.correction" in finding["note"]
 
 
 def test_a_model_that_our_kernels_do_not_reach_has_failed(amplifier, monkeypatch):
