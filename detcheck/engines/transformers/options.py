@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from detcheck import switch
 from detcheck.engine import EngineType
+from detcheck.models.task import Task
 from detcheck.schedules.batches import fit
 from detcheck.schedules.wanted import Wanted
 
@@ -27,8 +28,8 @@ def check_schedule(spec: Spec) -> None:
 def open_engine(spec: Spec) -> Engine:
     from detcheck.engines.transformers.engine import TransformersEngine
 
-    own = spec.options
-    return TransformersEngine(spec.model, spec.dtype, spec.device, own.attn, own.trust_remote_code)
+    own, place = spec.options, (spec.model, spec.dtype, spec.device)
+    return TransformersEngine(*place, own.attn, own.trust_remote_code, getattr(own, "task", Task.GENERATE))
 
 
 ENGINE = EngineType("transformers", "add --engine transformers", lambda spec: 1, check, check_schedule, open_engine)

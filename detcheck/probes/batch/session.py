@@ -9,11 +9,13 @@ from __future__ import annotations
 import random
 import time
 
-from detcheck.engines.transformers import engine as transformers
+from detcheck.condition_name import kind_of, named
+from detcheck.engine import Engine
 from detcheck.engines.transformers.given import given
 from detcheck.engines.transformers.logits import last_logits
 from detcheck.errors import OutOfMemoryError, UsageError
 from detcheck.harness import prompts
+from detcheck.harness.engines import open_engine
 from detcheck.harness.model import OpenModel
 from detcheck.hashes import content_hash
 from detcheck.models.task import Task
@@ -32,17 +34,11 @@ ROWS = 64  # the largest batch of the default schedule: a forward pass of 257 pr
 class Batch:
     """The probe, opened: a model, its prompts, and a schedule. `observe` runs one step of it."""
 
-    def __init__(
-        self, spec: Spec, engine: transformers.TransformersEngine | None = None, planned: Schedule | None = None
-    ) -> None:
+    def __init__(self, spec: Spec, engine: Engine | None = None, planned: Schedule | None = None) -> None:
         """`planned`: the schedule of a run that is resumed. Raises UsageError before the weights are loaded, FailedError if they cannot be."""
         check(spec)
         questions = prompts.asked(spec)
-        own = spec.options
-        engine = engine or transformers.TransformersEngine(
-            spec.model, spec.dtype, spec.device, own.attn, own.trust_remote_code, own.task
-        )
-        self._model = OpenModel(spec, engine, own.max_tokens)
+        self._model = OpenModel(spec, engine or open_engine(spec), spec.options.max_tokens)
         self._engine = self._model.engine
         self.subject = self._model.open(questions, self._plan, planned)
 
@@ -60,7 +56,7 @@ class Batch:
         sizes = asked or tuple(size for size in THRESHOLDS if size <= min(most, ROWS))
         not_tried = [
             NotTried(
-                f"batch-{size}",
+                named("batch", size),
                 f"memory is estimated to hold {most} rows" if size > most else "ask with --batch-sizes",
             )
             for size in (() if asked else THRESHOLDS)
@@ -73,14 +69,14 @@ class Batch:
             for plan in plans((1, *sizes), ragged if room > length else (), spec.trials):
                 plan.samples = min(SAMPLES, plan.room)
                 batches.append((plan.name, compose(plan, length, room, random.Random(f"{spec.seed}/{plan.name}"))))
-            widths = {max(rows) for condition, rows in batches if condition.startswith("ragged")} | edges(length)
-            padded = {f"padded-{w}": w - length for w in sorted(widths) if length < w < self._engine.context}
+            widths = {max(rows) for condition, rows in batches if kind_of(condition) == "ragged"} | edges(length)
+            padded = {named("padded", w): w - length for w in sorted(widths) if length < w < self._engine.context}
             batches += [(condition, (0,)) for condition in padded]
             if self._engine.task is not Task.GENERATE:
                 not_tried.append(NotTried("decode", f"--task {self._engine.task} takes a prompt in one piece"))
             elif length > DECODED:
-                named = {"alone" if size == 1 else f"batch-{size}": size for size in DECODE_SIZES}
-                decode = [(f"decode-{named[name]}", rows) for name, rows in batches if name in named]
+                sizes_of = {"alone" if size == 1 else named("batch", size): size for size in DECODE_SIZES}
+                decode = [(named("decode", sizes_of[name]), rows) for name, rows in batches if name in sizes_of]
                 batches += decode
             else:
                 not_tried.append(
@@ -97,7 +93,7 @@ class Batch:
         """Form the step's batch, run it once, and record what came of every sample in it."""
         rows, composition = self._model.batch(step, "batch")  # the same fillers however many there are
         case, _ = self.subject.cases[step.case]
-        decoding = step.condition.startswith("decode")
+        decoding = kind_of(step.condition) == "decode"
         slots = [slot for slot, length in enumerate(step.rows) if length == 0]
         started = time.perf_counter()
         made, seen, why = [], (), ""
