@@ -245,7 +245,8 @@ def test_layers_behind_the_pooling_are_applied(tmp_path):
 
 @pytest.mark.parametrize("pooling", [MEAN, {"pooling_mode": "lasttoken"}])
 def test_an_embedding_is_that_of_sentence_transformers(tmp_path, pooling):
-    library = pytest.importorskip("sentence_transformers")
+    import sentence_transformers as library
+
     folder = sentence(bert(tmp_path / "model"), pooling, NORMALIZE)
     theirs = library.SentenceTransformer(str(folder), device="cpu").encode([PROMPT, OTHER])
     assert np.array_equal(bits(folder, [PROMPT, OTHER], [0, 1]), theirs)
