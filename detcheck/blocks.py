@@ -133,8 +133,8 @@ class Report:
     """what there is a finding each of: "cases" or "prompts" """
     tally: str
     """how many of each verdict"""
-    servers: tuple[tuple[str, str], ...]
-    """(server, what it was found to do)"""
+    asked: tuple[tuple[str, str], ...]
+    """(who was asked, what it was found to do)"""
 
     @property
     def sections(self) -> tuple[Section, ...]:

@@ -25,6 +25,8 @@ MEANING = {
 }
 
 
+OF_A_MODEL = ("task", "pooling", "padding", "tensors not used")  # flags that say what ran, not how
+
 ROLES = {Role.GATES: "", Role.CONTROL: " (control)", Role.REACTS: " (control)", Role.PLANTED: " (planted control)"}
 
 
@@ -55,7 +57,7 @@ def described(run: Run) -> Report:
         controls=tuple(s for s in sections if s.finding.role is not Role.GATES),
         judged="cases" if run.subject and run.subject.cases else "prompts",
         tally=tally_line(run),
-        servers=servers(run.subject.environment) if run.subject and not run.subject.environment.threads else (),
+        asked=asked(run.subject.environment) if run.subject else (),
     )
 
 
@@ -100,8 +102,11 @@ def tally_line(run: Run) -> str:
     return ", ".join(f"{n} {v}" for v, n in counts.items() if n)
 
 
-def servers(environment: Environment) -> tuple[tuple[str, str], ...]:
-    """What each server is, and what it was found to do."""
+def asked(environment: Environment) -> tuple[tuple[str, str], ...]:
+    """What each server is, and what it was found to do; of a model that runs here, what was made of its folder."""
+    if environment.threads:
+        said = [f"{name}: {environment.flags[name]}" for name in OF_A_MODEL if name in environment.flags]
+        return (("model", visible("; ".join(said))),) if said else ()
     found: dict[str, list[str]] = {}
     for name, said in environment.flags.items():
         server, _, what = name.partition(".")

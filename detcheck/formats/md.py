@@ -45,9 +45,10 @@ def render(report: Report) -> str:
     if run.subject:
         env = run.subject.environment
         packages = ", ".join(f"{name} {version}" for name, version in env.packages.items())
-        rows = dict(report.servers)
+        rows = dict(report.asked)
         if env.threads:
-            rows = {"device": env.device, "processor": f"{env.processor}, {env.threads} threads", "packages": packages}
+            here = {"device": env.device, "processor": f"{env.processor}, {env.threads} threads", "packages": packages}
+            rows = here | rows
         rows |= {f"{name} SHA-256": digest for name, digest in run.subject.digests.items()}
         parts += ["| | |", "|---|---|", *(f"| {name} | {inert(value)} |" for name, value in rows.items()), ""]
     return "\n".join(parts)

@@ -75,8 +75,8 @@ def whole(report: Report) -> RenderableType:
         if env.threads:
             where = f"on {visible(env.device)}, {env.processor}, {env.threads} threads; {packages}"
             digests = ", ".join(f"{name} {digest[:12]}" for name, digest in run.subject.digests.items())
-            parts += [Text(where, style="dim"), Text(digests, style="dim")]
-        parts += [Text(f"{server}: {what}", style="dim") for server, what in report.servers]
+            parts += [Text(line, style="dim") for line in (where, digests) if line]
+        parts += [Text(f"{server}: {what}", style="dim") for server, what in report.asked]
     parts.append(Text(f"reproduce: {visible(run.spec.command())}", style="dim"))
     if run.path:
         parts.append(Text(f"run: {visible(str(run.path))}", style="dim"))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import safetensors.torch as st
@@ -197,6 +198,10 @@ def test_tensors_that_nobody_uses_are_told(detcheck, tmp_path):
         "completions", "--model", folder, "--prompt", "a b c", "-n", "4", "--max-tokens", "4", "--format", "json", "-q"
     )
     assert json.loads(result.out)["environment"]["flags"]["tensors not used"] == "1 (model.extra.weight)"
+    (run,) = Path("runs").iterdir()
+    for format in ("terminal", "md"):
+        shown = detcheck("report", run, "--format", format).out
+        assert "tensors not used" in shown
 
 
 @pytest.mark.parametrize(
