@@ -18,6 +18,10 @@ class Coverage:
     """aten op, or transformers' attention -> calls that ran batch-invariant kernels"""
     uncovered: Counter[str] = field(default_factory=Counter)
     """matmul- or reduction-like aten op -> calls that ran as stock"""
+    alike: Counter[str] = field(default_factory=Counter)
+    """of these, calls in which a row has the bits that it has alone"""
+    unlike: Counter[str] = field(default_factory=Counter)
+    """of these, calls in which it has others"""
 
 
 active: list[Coverage] = []
@@ -37,7 +41,7 @@ def uncounted() -> Iterator[None]:
 
 
 def count(name: str, kind: str = "overridden") -> None:
-    """One call more of an op: "overridden" by ours, or "uncovered"."""
+    """One call more of an op: "overridden" by ours, "uncovered", and of that "alike" or "unlike"."""
     if not _silent:
         for coverage in active:
             getattr(coverage, kind)[name] += 1

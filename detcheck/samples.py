@@ -102,7 +102,12 @@ SIZES = {
 def coverage_lines(finding: Finding) -> list[str]:
     """What ran on our kernels and what did not, where that was counted."""
     coverage = finding.evidence.get("coverage") or {}
-    said = {"overridden": "on batch-invariant kernels", "uncovered": "without one of ours"}
+    said = {
+        "overridden": "on batch-invariant kernels",
+        "uncovered": "without one of ours",
+        "alike": "of these, a row has the bits that it has alone",
+        "unlike": "of these, a row has other bits than alone",
+    }
     lines = []
     for kind, words in said.items():
         if calls := coverage.get(kind):

@@ -9,12 +9,14 @@ and counted, so that a report can name it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from detcheck import row_alone
 from detcheck.coverage import Coverage, active, count, uncounted
 from detcheck.errors import UsageError
 from detcheck.kernels._cpu import build
@@ -147,11 +149,37 @@ def _exact(x: torch.Tensor, to: torch.dtype | None) -> bool:
 
 def _let_through(name: str, stock: Any) -> Callable[..., Any]:
     def call(keys: Any, *arguments: Any, **options: Any) -> Any:
-        if not _exact(arguments[0], options.get("dtype")) and not getattr(_here, "ours", False):
-            count(f"aten::{name}", "uncovered")
-        return stock.call_boxed(keys, *arguments, **options)
+        if _exact(arguments[0], options.get("dtype")) or getattr(_here, "ours", False):
+            return stock.call_boxed(keys, *arguments, **options)
+        count(f"aten::{name}", "uncovered")
+        made = stock.call_boxed(keys, *arguments, **options)
+        _ask_alone(name, functools.partial(stock.call_boxed, keys), arguments, options, made)
+        return made
 
     return call
+
+
+_asked: dict[object, str] = {}  # form of a call -> what was found, for the process
+
+
+def _ask_alone(
+    name: str, run: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any], made: Any
+) -> None:
+    """Whether stock gives a row here the bits that it has alone: then the batch does not reach it, though it is not ours."""
+    import torch
+
+    if torch.compiler.is_compiling() or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
+        return
+    form = name, torch.get_num_threads(), tuple(options), row_alone.form_of((*arguments, *options.values()))
+    if form not in _asked:
+        _here.ours = True
+        try:
+            with uncounted():
+                _asked[form] = row_alone.asked(run, arguments, options, made)
+        finally:
+            _here.ours = False
+    if _asked[form]:
+        count(f"aten::{name}", _asked[form])
 
 
 def _writing(function: Callable[..., Any], into: tuple[str, ...]) -> Callable[..., Any]:

@@ -15,9 +15,9 @@ from statistics import median
 
 import numpy as np
 
-from detcheck.counted import ours_in, stock_in
+from detcheck.counted import alike_in, ours_in, stock_in, unlike_in
 from detcheck.finding import Finding
-from detcheck.judge import batch, server
+from detcheck.judge import batch, server, uncovered
 from detcheck.judge import sides as two_files
 from detcheck.judge.statistics import NUMBERS, describe
 from detcheck.judge.tally import (
@@ -175,9 +175,7 @@ def judge_case(
         note = f"{note}; and {wrong}"
     elif wrong and verdict is not Verdict.FAILED:
         verdict, note = Verdict.INACCURATE, f"{wrong}; as to its bits: {note}"
-    if uncovered := stock_in(tally.calls):
-        note = f"{note}; ran without a kernel of ours: {', '.join(uncovered)}"
-    return replace(draft, verdict=verdict, note=note)
+    return replace(draft, verdict=verdict, note=note + uncovered.note(tally.calls))
 
 
 def measured(tally: Tally) -> dict[str, float]:
@@ -223,6 +221,8 @@ def doubts_about(finding: Finding, tally: Tally, allow_unseen: bool, all_tried: 
     enough = 1 if "concurrency" in finding.evidence else math.inf
     unformed = [name for name, c in finding.evidence["conditions"].items() if c["formed"] < min(c["asked"], enough)]
     yield from two_files.doubts(finding)
+    if found := uncovered.doubt(tally.calls):
+        yield found
     if tally.unseen and not allow_unseen and "sides" not in finding.evidence:
         yield f"the batches of {tally.unseen} samples could not be seen (--allow-unseen-batch accepts that)"
     elif unformed and not tally.unseen and not finding.missing:
@@ -276,4 +276,6 @@ def finish_reasons(counts: Counter[str], outcomes: Mapping[str, Outcome]) -> dic
 
 def coverage(calls: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """Which ops ran batch-invariant kernels, and which others that multiply or reduce ran without, with their calls."""
-    return {"overridden": ours_in(calls), "uncovered": stock_in(calls)}
+    found = {"overridden": ours_in(calls), "uncovered": stock_in(calls)}
+    asked = {"alike": alike_in(calls), "unlike": unlike_in(calls)}
+    return found | {kind: ops for kind, ops in asked.items() if ops}

@@ -9,7 +9,7 @@ from conftest import only_run
 from models import llama_like
 from scripted import OTHER, SAME, Scripted, completion
 
-from detcheck import runner
+from detcheck import runner, switch
 from detcheck.errors import FailedError
 from detcheck.judge.conditions import judge
 from detcheck.probes.completions.options import Options
@@ -100,41 +100,82 @@ def test_batch_with_ours(detcheck, reacting):
     }
 
 
-def test_what_runs_without_a_kernel_of_ours_is_in_the_note(tmp_path, detcheck, monkeypatch):
-    """GPT-2 with layer norms that are written out by a variance."""
+@pytest.fixture
+def written_out(tmp_path, monkeypatch):
+    """Arguments: GPT-2 with layer norms that are written out by a variance, for which there is no kernel of ours."""
     import transformers
     from transformers import AutoTokenizer
 
     from detcheck.models import amplifier
 
-    def written_out(self, x):
+    def norm(self, x):
         variance = x.var(-1, keepdim=True, unbiased=False)
         return (x - x.mean(-1, keepdim=True)) * (variance + self.eps).rsqrt() * self.weight + self.bias
 
-    monkeypatch.setattr(torch.nn.LayerNorm, "forward", written_out)
+    monkeypatch.setattr(torch.nn.LayerNorm, "forward", norm)
+    monkeypatch.setattr(switch, "_asked", {})
     torch.manual_seed(0)
     shape = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128, "vocab_size": amplifier.VOCABULARY}
-    transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, bos_token_id=0, eos_token_id=0)).save_pretrained(
-        tmp_path
-    )
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, bos_token_id=0, eos_token_id=0))
+    model.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(amplifier.folder()).save_pretrained(tmp_path)
-    arguments = [
-        "--model",
-        tmp_path,
-        "-n",
-        8,
-        "--max-tokens",
-        8,
-        "--kernels",
-        "batch-invariant",
-        "--ignore-eos",
-        "--format",
-        "json",
-        "-q",
-    ]
-    (finding,) = json.loads(detcheck("completions", *arguments).out)["findings"]
-    assert finding["verdict"] == "identical"
-    assert "ran without a kernel of ours: aten::var.correction" in finding["note"]
+    about = "-n", 8, "--max-tokens", 8, "--ignore-eos", "--kernels", "batch-invariant", "--format", "json", "-q"
+    return "completions", "--model", tmp_path, *about
+
+
+VARIANCE = "aten::var.correction"
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "said"),
+    [
+        ("", 0, f"; ran without a kernel of ours: {VARIANCE}"),
+        ("alike", 0, f"gave a row the bits that it has alone at every shape that was met: {VARIANCE}"),
+        ("unlike", 3, f"gave a row other bits in the batch than alone: {VARIANCE} (in "),
+    ],
+)
+def test_what_runs_without_a_kernel_of_ours_is_asked_whether_the_batch_reaches_it(
+    detcheck, written_out, monkeypatch, found, code, said
+):
+    monkeypatch.setattr(switch.row_alone, "asked", lambda run, arguments, options, made: found)
+    result = detcheck(*written_out)
+    (finding,) = json.loads(result.out)["findings"]
+    assert (result.code, finding["verdict"]) == (code, "inconclusive" if code else "identical"), finding["note"]
+    assert said in finding["note"]
+
+
+def test_stock_is_really_asked(detcheck, written_out):
+    """What stock's variance does here is not known beforehand: what is said of it has to be what was found."""
+    (finding,) = json.loads(detcheck(*written_out).out)["findings"]
+    coverage = finding["evidence"]["coverage"]
+    asked = {kind for kind in ("alike", "unlike") if VARIANCE in coverage.get(kind, {})}
+    assert coverage["uncovered"][VARIANCE] and asked
+    assert (finding["verdict"] == "identical") == (asked == {"alike"}), finding["note"]
+
+
+def faulty(x, axis=-1):
+    """Adds along the axis; in a batch its last row comes out one ulp off."""
+    made = x.sum(axis)
+    if len(x) > 1:
+        made[-1] = made[-1].nextafter(made[-1] + 1)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("run", "shape", "found"),
+    [
+        (lambda x: x.neg(), (4, 8), "alike"),
+        (faulty, (4, 8), "unlike"),
+        (faulty, (1, 8), ""),  # no neighbours
+        (lambda x: x.sum(0), (4, 8), ""),  # its rows are no rows of the result
+        (lambda x: x.sum(), (4, 8), ""),
+        (lambda x: (x.neg(), x.sum(0)), (4, 4), ""),
+        (lambda x: x.expand(4, 8) if len(x) == 4 else 1 / 0, (4, 8), ""),  # refuses one row
+    ],
+)
+def test_a_row_alone(run, shape, found):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    assert switch.row_alone.asked(run, (x,), {}, run(x)) == found
 
 
 def test_a_model_that_our_kernels_do_not_reach_has_failed(amplifier, monkeypatch):

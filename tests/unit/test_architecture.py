@@ -17,7 +17,7 @@ FLOORS = [
     "records",
     "finding",
     "outcomes engine tensors op",
-    "summation schedules models environment replay",
+    "summation schedules models environment replay row_alone",
     "storage kernels blocks",
     "judge samples",
     "switch formats probe",

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detcheck.condition_name import ConditionName, ConditionKind, kind_of, named
+from detcheck.condition_name import ConditionKind, ConditionName, kind_of, named
 
 SIZED = [kind for kind in ConditionKind if kind is not ConditionKind.THREADS]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from detcheck.counted import by_ours, by_stock
+from detcheck.counted import of_coverage
 from detcheck.coverage import uncounted
 from detcheck.engine import Completion, Decoded, Row
 from detcheck.engines.transformers.load import load, places
@@ -124,8 +124,7 @@ class TransformersEngine(Checkpoint):
             raise FailedError(
                 "--kernels batch-invariant: no op of this model ran on our kernels, so nothing can be said of them"
             )
-        calls += [(by_ours(name), n) for name, n in sorted(coverage.overridden.items())]
-        calls += [(by_stock(name), n) for name, n in sorted(coverage.uncovered.items())]
+        calls += of_coverage(coverage).items()
 
     def max_rows(self, tokens: int) -> int:
         import torch

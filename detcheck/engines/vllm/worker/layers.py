@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from detcheck import switch
-from detcheck.counted import by_ours, by_stock
+from detcheck.counted import by_ours, by_stock, of_coverage
 from detcheck.coverage import Coverage, uncounted
 from detcheck.op import NotInvariantError, find
 
@@ -52,8 +52,7 @@ def install(calls: Counter[str]) -> None:
 
 def counted() -> dict[str, int]:
     """Calls of torch's leaf ops so far."""
-    found = {by_ours(name): n for name, n in _coverage.overridden.items()}
-    return found | {by_stock(name): n for name, n in _coverage.uncovered.items()}
+    return of_coverage(_coverage)
 
 
 def linear_layers(calls: Counter[str], device: str) -> None:
