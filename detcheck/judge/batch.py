@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detcheck.finding import Finding
-from detcheck.judge.tally import Tally, only_padding
+from detcheck.judge.tally import Tally, only_padding, only_ragged
 from detcheck.verdict import Verdict
 
 
@@ -37,7 +37,8 @@ def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
 def by_padding(finding: Finding, tally: Tally) -> str:
     """Of padding, where the prompt was also asked for alone with as much of it."""
     if "padding" not in finding.evidence["varies_with"]:
-        return ""
+        asks = "; only batches of unequal lengths differ, where rows are padded: detcheck batch asks whether padding alone does it"
+        return asks if only_ragged(tally) else ""
     said = "; the prompt alone, padded as in the batch, has other bits already"
     if only_padding(tally):
         said += ", and batches without padding have those of the prompt alone"

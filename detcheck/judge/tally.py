@@ -187,15 +187,33 @@ def varies_with(tally: Tally) -> list[str]:
 
 def only_padding(tally: Tally) -> bool:
     """Whether the prompt alone has other bits once it is padded, and batches without padding change nothing."""
+    found = by_place(tally)
+    lone = found["plain alone"]
+    return len(lone) == 1 and bool(found["padded alone"] - lone) and found["plain batch"] == lone
+
+
+def only_ragged(tally: Tally) -> bool:
+    """Whether batches of equal lengths change nothing and those of unequal ones do, and the prompt was not padded alone."""
+    found = by_place(tally)
+    lone = found["plain alone"]
+    return (
+        len(lone) == 1
+        and not found["padded alone"]
+        and found["plain batch"] == lone
+        and bool(found["padded batch"] - lone)
+    )
+
+
+def by_place(tally: Tally) -> dict[str, set[str]]:
+    """Outcomes of the prompt, plain or padded, alone or in a batch: "plain alone" -> ... Engines that form their batches do not pad."""
     found: dict[str, set[str]] = defaultdict(set)
     for condition, outcomes in tally.conditions.items():
-        if condition.fed not in ("", "padding"):
+        if condition.fed not in ("", "padding") or condition.trace or condition.batch_size is None:
             continue
         padded = condition.fed == "padding" or kind_of(condition.name) == "ragged"
         alone = condition.batch_size == 1
         found[f"{'padded' if padded else 'plain'} {'alone' if alone else 'batch'}"] |= set(outcomes)
-    lone = found["plain alone"]
-    return len(lone) == 1 and bool(found["padded alone"] - lone) and found["plain batch"] == lone
+    return found
 
 
 def by_size(tally: Tally) -> dict[str, dict[str, float]]:

@@ -121,3 +121,24 @@ def test_without_repeats_run_and_batch_cannot_be_told_apart():
     finding, _ = observe(Scripted(big), trials=1)
     assert finding.verdict is Verdict.DIVERGENT
     assert "not repeated" in finding.note
+
+
+class Padded(Scripted):
+    """Other bits where somebody in the batch is longer than the prompt, or where there is company at all."""
+
+    def __init__(self, always):
+        super().__init__(None)
+        self._always = always
+
+    def complete(self, rows, max_tokens, ignore_eos):
+        lengths = [len(row.prompt) for row in rows]
+        self._answer = lambda n, slot, call: OTHER if max(lengths) > lengths[slot] or (self._always and n > 1) else SAME
+        return super().complete(rows, max_tokens, ignore_eos)
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_where_only_rows_that_are_padded_differ_it_is_said_who_tells_padding_from_kernels(always):
+    finding, observations = observe(Padded(always), samples=40)
+    assert any(o.condition.name.startswith("ragged") for o in observations)
+    assert finding.verdict is Verdict.BATCH_VARIANT
+    assert ("detcheck batch asks whether padding alone does it" in finding.note) == (not always), finding.note
