@@ -25,7 +25,7 @@ MEANING = {
 }
 
 
-OF_A_MODEL = ("task", "pooling", "padding", "tensors not used")  # flags that say what ran, not how
+OF_A_MODEL = ("task", "pooling", "padding", "tensors not used", "seam")  # flags that say what ran, not how
 
 ROLES = {Role.GATES: "", Role.CONTROL: " (control)", Role.REACTS: " (control)", Role.PLANTED: " (planted control)"}
 

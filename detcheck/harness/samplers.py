@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from detcheck.engine import Completion, Decoded, Engine, Question, Ran, Sample, Sampler
+from detcheck.engine import Completion, Decoded, Engine, Question, Ran, Row, Sample, Sampler
 from detcheck.errors import OutOfMemoryError
 from detcheck.harness import engines
 from detcheck.harness.model import OpenModel
@@ -43,12 +43,10 @@ class Local:
     def run(self, step: Step) -> Ran:
         rows, composition = self._model.batch(step)
         case, _ = self.subject.cases[step.case]
-        traffic = step.traffic
-        how = {"token_budget": traffic.token_budget, "cached": traffic.cached} if traffic else {}
         decoded, calls, why = Decoded({}, ()), [], "the engine returned no completion"
         try:
             with self.engine.running(case.kernels) as calls:
-                decoded = self.engine.complete(rows, self.wanted.max_tokens, self._ignore_eos, **how)
+                decoded = self.complete(step, rows)
         except OutOfMemoryError as error:
             why = str(error)
         samples = []
@@ -58,6 +56,12 @@ class Local:
             missing = "" if found else decoded.missing.get(slot, why)
             samples.append(self.sample(step, slot, composition, decoded, found, missing))
         return Ran(tuple(samples), tuple(calls), decoded.steps)
+
+    def complete(self, step: Step, rows: Sequence[Row]) -> Decoded:
+        """Have the engine run the step's rows. Raises OutOfMemoryError, FailedError."""
+        traffic = step.traffic
+        how = {"token_budget": traffic.token_budget, "cached": traffic.cached} if traffic else {}
+        return self.engine.complete(rows, self.wanted.max_tokens, self._ignore_eos, **how)
 
     def _outcome(self, completion: Completion) -> Outcome:
         return outcome(

@@ -1,0 +1,46 @@
+"""What reports say of given tokens that were scored. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from detcheck import samples
+from detcheck.blocks import Block, Facts, Text, Totals
+from detcheck.finding import Finding
+
+WIDTH = (
+    "Rows are filled up behind their tokens, where a causal model does not look: not what is in the padding, but the width of the batch leads to "
+    "another order of addition. Score with batch-invariant kernels, or rows of equal length."
+)
+OF_MADE_TOKENS = ("the divergence is latent: ", "the tokens are equal, ")  # of given ones that tells nothing
+
+
+def describe(finding: Finding) -> tuple[Block, ...]:
+    """As of samples, with the log-likelihood, and whether the given tokens are the greedy ones."""
+    blocks: list[Block] = []
+    for block in samples.describe(finding):
+        if isinstance(block, Facts):
+            kept = tuple(line for line in block.lines if not line.startswith(OF_MADE_TOKENS))
+            block = replace(block, lines=kept)
+        elif isinstance(block, Text):
+            block = replace(block, lines=tuple(WIDTH if line == samples.PADDING else line for line in block.lines))
+        blocks.append(block)
+        if isinstance(block, Totals) and (lines := scored(finding)):
+            blocks.append(Facts(lines))
+    return tuple(blocks)
+
+
+def scored(finding: Finding) -> tuple[str, ...]:
+    """A fact a line."""
+    lines = []
+    if "loglikelihood" in finding.metrics:
+        which = " (median)" if finding.distinct_bits > 1 else ""
+        count = "1 given token" if finding.common_prefix == 1 else f"{finding.common_prefix} given tokens"
+        lines.append(f"log-likelihood of the {count}: {finding.metrics['loglikelihood']:.9g} nats{which}")
+    reasons = finding.evidence.get("finish_reasons") or {}
+    greedy = reasons.get("greedy", 0)
+    if greedy and len(reasons) > 1:
+        lines.append(f"in {greedy} of {finding.samples} samples each given token is the greedy one, in the others not")
+    elif reasons:
+        lines.append("each is the greedy token" if greedy else "not each of them is the greedy token")
+    return tuple(lines)
