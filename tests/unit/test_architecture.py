@@ -1,6 +1,7 @@
 """The rules of the house, read from the source: imports go downward, heavy ones wait, pure files stay pure, modules stay small."""
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,11 @@ def floor(name):
     return found[0]
 
 
+@functools.cache
+def parsed(path):
+    return ast.parse(path.read_text())
+
+
 def imports(tree):
     """(module, whether at the top of the file) of every import; those for type checkers alone are passed over."""
     for_types = {
@@ -99,7 +105,7 @@ def imports(tree):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_go_downward_and_heavy_ones_wait(path):
     who, where = part(path), str(path.relative_to(ROOT).parent)
-    for module, at_top in imports(ast.parse(path.read_text())):
+    for module, at_top in imports(parsed(path)):
         first, *rest = module.split(".")
         if first == "detcheck" and rest and rest[0] not in ("__version__", who):
             below = floor(rest[0]) < floor(who) or (who, rest[0]) in SAME_FLOOR
@@ -122,7 +128,7 @@ def test_modules_are_small_and_have_public_names(path):
 
 
 def test_the_rules_are_read_from_real_sources():
-    found = {m for path in SOURCES for m, _ in imports(ast.parse(path.read_text()))}
+    found = {m for path in SOURCES for m, _ in imports(parsed(path))}
     assert {"torch", "detcheck.judge.conditions", "detcheck.records", "transformers"} <= found
     assert {part(path) for path in SOURCES} == {name for names in FLOORS for name in names.split()}
 
@@ -131,7 +137,7 @@ def test_no_class_name_has_two_meanings():
     """`Options` is the same part of every probe's slice; a class inside a function is nobody else's."""
     found = {}
     for path in SOURCES:
-        for node in ast.parse(path.read_text()).body:
+        for node in parsed(path).body:
             if isinstance(node, ast.ClassDef) and node.name != "Options":
                 found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
     assert not {name: places for name, places in found.items() if len(places) > 1}

@@ -101,11 +101,6 @@ def test_the_smallest_size_with_other_bits():
     assert first_size(1, 8, lambda rows: rows >= 5, False) == 5
     assert first_size(1, 8, lambda rows: True, False) == 1
 
-    def picky(rows):
-        raise RuntimeError("not that size")
-
-    assert first_size(1, 8, picky, False) is None
-
 
 def test_hashes_are_numbered():
     found = evidence(3, "batch-2", IN_THE_RUN, [77, 77], [5, 77, 6])

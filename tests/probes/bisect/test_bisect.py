@@ -24,6 +24,7 @@ from detcheck.probes.bisect.judge import in_words
 from detcheck.probes.bisect.options import Options
 from detcheck.probes.bisect.rows import Dim, Layout, Part, explanations, like_the_others, matching, part
 from detcheck.probes.bisect.session import Bisect
+from detcheck.replay import first_size
 from detcheck.spec import Kernels, Spec
 from detcheck.verdict import Verdict
 
@@ -238,6 +239,15 @@ def test_an_op_that_refuses_sizes_between_is_guilty_all_the_same(llama, monkeypa
     monkeypatch.setattr(mlp, "forward", lambda x: captured(plain(x)))
     (found,) = bisected(llama, [], trials=2, sizes=(2, 8))
     assert (found.case.subject, found.evidence["culprit"]["starts_at"]) == ("planted::captured", None)
+
+
+def test_a_size_that_is_refused_leaves_it_open_where_the_difference_starts():
+    def picky(rows):
+        if rows not in (1, 8):
+            raise RuntimeError("not that size")
+        return rows
+
+    assert first_size(1, 8, picky, 1) is None
 
 
 def test_an_exception_names_the_op(llama, monkeypatch):
