@@ -124,7 +124,7 @@ class Completion:
     """float32[n], nats between the token and the runner-up"""
     runners_up: tuple[int, ...]
     finish_reason: str
-    """"stop" or "length" """
+    """"stop" or "length"; "" of tokens that were given, not made"""
 
 
 @dataclass(frozen=True)

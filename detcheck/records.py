@@ -145,7 +145,7 @@ class Outcome:
     logprobs: np.ndarray | None = None
     """float32[n] (float64[n] from a file): log-probability of each token, in nats"""
     finish_reason: str | None = None
-    """"stop" or "length" """
+    """"stop" or "length"; of tokens that were given "greedy" or "not greedy" """
     margins: np.ndarray | None = None
     """float32[n]: how far the runner-up was behind, in nats. Not hashed"""
     runners_up: np.ndarray | None = None

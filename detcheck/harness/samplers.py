@@ -112,12 +112,15 @@ class Requests(Local):
     """The engine forms its batches itself, from requests that arrive."""
 
     def plan(self, lengths: dict[str, int]) -> Schedule:
-        engine, longest, most_tokens = self.engine, max(lengths.values()), self.wanted.max_tokens
+        return arrivals.schedule(lengths, self.wanted, self.limits(max(lengths.values())))
+
+    def limits(self, longest: int) -> arrivals.EngineLimits:
+        """`longest`: tokens of the longest prompt."""
+        engine, most_tokens = self.engine, self.wanted.max_tokens
         room = self._model.longest(longest) - most_tokens
-        limits = arrivals.EngineLimits(
+        return arrivals.EngineLimits(
             engine.max_rows(longest + most_tokens), engine.token_budget, engine.cache_block, room
         )
-        return arrivals.schedule(lengths, self.wanted, limits)
 
     def sample(
         self, step: Step, slot: int, composition: str, decoded: Decoded, found: Outcome | None, missing: str

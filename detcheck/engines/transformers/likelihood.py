@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import torch
 
 FILLED_UP = 0  # id of the token behind shorter rows, as in the harness: nothing that is read has seen it
-GREEDY, NOT_GREEDY = "greedy", "not greedy"  # `Completion.finish_reason` of given tokens
 
 
 def likelihood(
@@ -33,22 +32,16 @@ def likelihood(
     Raises OutOfMemoryError if the batch does not fit.
     """
     bits, _, seen = bits_of(engine, len(rows), lambda: measured(engine, rows, slots, given, padding))
-    found = bits.view(np.float32)  # [samples, 3, given]
-    return Decoded({slot: scored(rows[slot][-given:], *found[n]) for n, slot in enumerate(slots)}, seen)
-
-
-def scored(tokens: Sequence[int], logprobs: np.ndarray, margins: np.ndarray, runners_up: np.ndarray) -> Completion:
-    """`margins[n]`: by how many nats a token leads the best other one; below 0 where another one is likelier. Of equals the lower id leads."""
-    others = runners_up.astype(np.int64)
-    greedy = (margins > 0) | ((margins == 0) & (np.asarray(tokens) < others))
-    reason = GREEDY if greedy.all() else NOT_GREEDY
-    return Completion(tuple(tokens), logprobs, margins, tuple(others.tolist()), reason)
+    made = {}
+    for slot, (logprobs, margins, others) in zip(slots, bits.view(np.float32), strict=True):
+        made[slot] = Completion(tuple(rows[slot][-given:]), logprobs, margins, tuple(map(int, others)), "")
+    return Decoded(made, seen)
 
 
 def measured(
     engine: TransformersEngine, rows: Sequence[Sequence[int]], slots: Sequence[int], given: int, padding: int
 ) -> torch.Tensor:
-    """float32[samples, 3, given]: log-probabilities, margins, ids of the best other tokens."""
+    """float32[samples, 3, given]: log-probabilities, margins (below 0 where another token is likelier), ids of the best other tokens."""
     import torch
 
     fed = [list(row[:-1] or row) for row in rows]

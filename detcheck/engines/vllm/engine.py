@@ -122,8 +122,15 @@ class VllmEngine(Checkpoint):
         cached: bool = False,
     ) -> Decoded:
         ends = () if ignore_eos else tuple(sorted(self.ends))
+        return self._serve(BatchRequest(tuple(rows), max_tokens, ends, token_budget, cached))
+
+    def score(self, rows: Sequence[Row], given: int, token_budget: int | None = None) -> Decoded:
+        """As `complete`, for the last `given` tokens of each sample's prompt: vLLM never takes their log-probabilities from the prefix cache."""
+        return self._serve(BatchRequest(tuple(rows), 1, (), token_budget, cached=False, given=given))
+
+    def _serve(self, request: BatchRequest) -> Decoded:
         try:
-            answer: Answer = self._host.ask("serve", BatchRequest(tuple(rows), max_tokens, ends, token_budget, cached))
+            answer: Answer = self._host.ask("serve", request)
         except FailedError:
             self.close()
             raise

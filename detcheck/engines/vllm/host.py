@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import fields
 from multiprocessing.connection import Connection
 from typing import Any
@@ -154,7 +155,8 @@ class Host:
                 ignore_eos=True,  # vLLM knows no end token of its own here: what ends a sample is said in stop_token_ids
                 stop_token_ids=[] if filler else list(request.ends),
                 detokenize=False,
-                logprobs=None if filler else 2,
+                logprobs=None if filler or request.given else 2,
+                prompt_logprobs=2 if request.given and not filler else None,
                 skip_reading_prefix_cache=not request.cached,
                 extra_args={KEY: plan},
             )
@@ -191,10 +193,14 @@ class Host:
         result = output.outputs[0]
         if result.finish_reason not in ("stop", "length"):
             answer.missing[slot] = f"vLLM ended it with finish reason {result.finish_reason!r}"
-        elif len(result.logprobs or ()) != len(result.token_ids):
+            return
+        tokens, entries, reason = tuple(result.token_ids), result.logprobs or (), result.finish_reason
+        if given := request.given:
+            tokens, entries, reason = request.rows[slot].prompt[-given:], (output.prompt_logprobs or ())[-given:], ""
+        if len(entries) != len(tokens) or not all(entries):
             answer.missing[slot] = "vLLM returned no log-probability for some of its tokens"
         else:
-            answer.completions[slot] = completion(result)
+            answer.completions[slot] = completion(tokens, entries, reason)
 
     def _reports(self) -> list[dict[str, Any]]:
         try:
@@ -233,17 +239,16 @@ class Host:
             self._engine.engine_core.shutdown()
 
 
-def completion(result: Any) -> Completion:
-    """vLLM's CompletionOutput with the two best log-probabilities of each position."""
-    tokens = tuple(result.token_ids)
-    own = [entry[token].logprob for token, entry in zip(tokens, result.logprobs, strict=True)]
+def completion(tokens: tuple[int, ...], entries: Sequence[Any], reason: str) -> Completion:
+    """`entries`: of each position vLLM's log-probabilities of the token and of the two best, by token id."""
+    own = [entry[token].logprob for token, entry in zip(tokens, entries, strict=True)]
     others = [
         max(((e.logprob, -t) for t, e in entry.items() if t != token), default=(float("nan"), -token))
-        for token, entry in zip(tokens, result.logprobs, strict=True)
+        for token, entry in zip(tokens, entries, strict=True)
     ]
     logprobs = np.asarray(own, np.float32)
     margins = logprobs - np.asarray([logprob for logprob, _ in others], np.float32)
-    return Completion(tokens, logprobs, margins, tuple(-t for _, t in others), result.finish_reason)
+    return Completion(tokens, logprobs, margins, tuple(-t for _, t in others), reason)
 
 
 def die_with_parent() -> None:

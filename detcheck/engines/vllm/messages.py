@@ -23,6 +23,8 @@ class BatchRequest:
     cached: bool
     traced: int | None = None
     """the row whose request is looked at, module by module"""
+    given: int = 0
+    """tokens at the end of a sample's prompt whose log-probabilities are asked for; 0: those of the tokens that it makes"""
 
 
 @dataclass(frozen=True)

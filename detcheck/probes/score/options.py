@@ -31,6 +31,17 @@ class Options:
     trust_remote_code: bool = knob(
         False, help="Run Python code that comes with the model.", panel=MODEL, engines=("transformers", "vllm")
     )
+    engine: str = knob(
+        "auto", help="auto, transformers or vllm. auto: vLLM where a GPU is.", panel=MODEL, metavar="NAME"
+    )
+    engine_arg: tuple[str, ...] = knob(
+        (),
+        help="For vLLM, like max_num_seqs=64. May be given again.",
+        panel=MODEL,
+        metavar="KEY=VALUE",
+        repeated=True,
+        engines=("vllm",),
+    )
     baseline: str | None = knob(
         None, help="A run, or the baseline.json of one, that this one must be equal to.", panel=VERDICT, metavar="RUN"
     )

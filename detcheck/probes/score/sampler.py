@@ -5,22 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from detcheck.condition_name import kind_of, named
-from detcheck.engine import Decoded, Engine, Ran, Row, Sample
+from detcheck.engine import Completion, Decoded, Engine, Ran, Row, Sample
 from detcheck.engines.transformers.likelihood import likelihood
 from detcheck.harness.engines import open_engine
-from detcheck.harness.samplers import Batches, Local
+from detcheck.harness.samplers import Batches, Local, Requests
 from detcheck.hashes import content_hash
 from detcheck.probes.batch.session import edges
 from detcheck.probes.score.pairs import PairedModel
-from detcheck.records import Outcome, Schedule, Step
-from detcheck.schedules import batches
+from detcheck.records import NotTried, Outcome, Schedule, Step
+from detcheck.schedules import arrivals, batches
 from detcheck.spec import Spec
+
+OVER = "a request is over with its prompt, before anybody joins or leaves"
+NOT_OF_PROMPTS = {  # conditions that vLLM does not have where prompts are scored -> why
+    "staggered": OVER,
+    "ragged": OVER,
+    "cached": "vLLM computes a prompt whole where its log-probabilities are asked for, whatever the prefix cache holds",
+}
 
 
 def scorer(spec: Spec, engine: Engine | None = None) -> Local:
     """`engine`: one that is open. Raises UsageError or FailedError where it cannot be."""
-    return ScoredBatches(spec, engine or open_engine(spec))
+    engine = engine or open_engine(spec)
+    return (ScoredRequests if engine.schedules_itself else ScoredBatches)(spec, engine)
+
+
+def greedy(scored: Completion) -> bool:
+    """Whether each token leads all others. Of equals the lower id leads."""
+    equal = (scored.margins == 0) & (np.asarray(scored.tokens) < np.asarray(scored.runners_up))
+    return bool(((scored.margins > 0) | equal).all())
 
 
 class Scoring(Local):
@@ -35,13 +51,15 @@ class Scoring(Local):
         found = ran.samples[0].outcome
         return replace(ran, metrics=(("loglikelihood", float(found.logprobs.sum(dtype="float64"))),)) if found else ran
 
+    def _outcome(self, completion: Completion) -> Outcome:
+        return super()._outcome(replace(completion, finish_reason="greedy" if greedy(completion) else "not greedy"))
+
 
 class ScoredBatches(Scoring, Batches):
     """The probe forms the batch."""
 
     def plan(self, lengths: dict[str, int]) -> Schedule:
-        longest = max(lengths.values())
-        room = min(self.engine.context, 2 * longest)
+        room = min(self.engine.context, 2 * max(lengths.values()))
         planned = batches.schedule(lengths, self.wanted, self.engine.max_rows(room, logits=room), room)
         steps = list(planned.steps)
         for name, length in lengths.items():
@@ -70,3 +88,18 @@ class ScoredBatches(Scoring, Batches):
             return made
         known = content_hash(f"{composition} padding {step.padding}".encode())[:12]
         return replace(made, condition=replace(made.condition, composition=known, fed="padding"))
+
+
+class ScoredRequests(Scoring, Requests):
+    """The engine forms its batches, from requests that are over with their prompts."""
+
+    def plan(self, lengths: dict[str, int]) -> Schedule:
+        planned = super().plan(lengths)
+        left_out = tuple(NotTried(n.what, NOT_OF_PROMPTS.get(kind_of(n.what), n.reason)) for n in planned.not_tried)
+        return replace(planned, not_tried=left_out)
+
+    def limits(self, longest: int) -> arrivals.EngineLimits:
+        return replace(super().limits(longest), cache_block=0)
+
+    def complete(self, step: Step, rows: Sequence[Row]) -> Decoded:
+        return self.engine.score(rows, self._model.given[step.input], step.traffic.token_budget)

@@ -10,13 +10,14 @@ from models import llama_like
 from planted import gpt2_like
 
 from detcheck import runner
-from detcheck.engine import Decoded, Row
+from detcheck.engine import Completion, Decoded, Row
 from detcheck.engines.transformers import engine as engines
 from detcheck.engines.transformers.engine import TransformersEngine
-from detcheck.engines.transformers.likelihood import likelihood, scored
+from detcheck.engines.transformers.likelihood import likelihood
 from detcheck.probes.score import sampler, session
 from detcheck.probes.score.options import Options
 from detcheck.probes.score.pairs import Pair
+from detcheck.probes.score.sampler import greedy
 from detcheck.probes.score.session import Score
 from detcheck.report import render
 from detcheck.spec import Spec
@@ -57,7 +58,7 @@ def scripted(monkeypatch, answer):
             ulp, greedy = told if isinstance(told, tuple) else (told, True)
             logprobs = (np.full(given, -1.0, np.float32).view(np.uint32) + np.uint32(ulp)).view(np.float32)
             margins = np.full(given, 0.5 if greedy else -0.5, np.float32)
-            found[slot] = scored(rows[slot][-given:], logprobs, margins, np.zeros(given, np.float32))
+            found[slot] = Completion(tuple(rows[slot][-given:]), logprobs, margins, (0,) * given, "")
         return Decoded(found, (len(rows),))
 
     monkeypatch.setattr(sampler, "likelihood", made)
@@ -131,14 +132,14 @@ def test_agrees_with_transformers(made, tmp_path):
     (completion,) = engine.complete([Row(context)], 8, True).completions.values()
     for given in (completion.tokens, other):
         row = context + tuple(given)
-        expected, greedy = direct(engine._model, context, given)
+        expected, leads = direct(engine._model, context, given)
         for rows in ([row], [row, row + row[:9], row[:7]]):
             found = likelihood(engine, rows, [0], len(given)).completions[0]
             assert found.tokens == tuple(given) and found.logprobs.dtype == np.float32
             assert np.allclose(found.logprobs, expected, atol=1e-4)
-            assert ((found.margins > 0) == greedy).all()
-        assert found.finish_reason == ("greedy" if greedy.all() else "not greedy")
-    assert not greedy.all()
+            assert ((found.margins > 0) == leads).all()
+        assert greedy(found) == leads.all()
+    assert not leads.all()
     by_likelihood = likelihood(engine, [context + completion.tokens], [0], 8).completions[0]
     assert np.allclose(by_likelihood.margins, completion.margins, atol=1e-3)
     assert by_likelihood.runners_up == completion.runners_up
@@ -146,8 +147,7 @@ def test_agrees_with_transformers(made, tmp_path):
 
 def test_of_equal_logits_the_lower_id_is_the_greedy_one():
     tie = np.zeros(1, np.float32)
-    assert scored((5,), tie, tie, np.asarray([7], np.float32)).finish_reason == "greedy"
-    assert scored((7,), tie, tie, np.asarray([5], np.float32)).finish_reason == "not greedy"
+    assert greedy(Completion((5,), tie, tie, (7,), "")) and not greedy(Completion((7,), tie, tie, (5,), ""))
 
 
 def test_a_sound_model_passes_on_ours_and_gives_what_transformers_gives(detcheck, tmp_path, llama):
