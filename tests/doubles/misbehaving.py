@@ -26,6 +26,8 @@ def good(prompt, count=8, flip=False):
 
 def completion(server, body, number, **changes):
     """A whole, right answer. `changes` go into it."""
+    if server.scores and body.get("echo"):
+        return echoed(server, body, number, **changes)
     asked_ids = isinstance(body.get("prompt"), list)
     prompt = body.get("prompt") or body.get("messages")
     text_prompt = " ".join(map(str, prompt)) if asked_ids else str(prompt)
@@ -49,6 +51,28 @@ def completion(server, body, number, **changes):
     choice |= changes.pop("choice", {})
     made = {"id": f"cmpl-{number}", "model": server.model, "choices": [choice]}
     return made | {"usage": {"prompt_tokens": 4, "completion_tokens": len(tokens)}} | changes
+
+
+def echoed(server, body, number, ulp=0, leads=True):
+    """The prompt and a token behind it, with log-probabilities: of letters. `ulp`: by how much they are off."""
+    prompt, made = body["prompt"], [5] * body["max_tokens"]
+    tokens = [*(prompt if isinstance(prompt, list) else ids_of(prompt)), *made]
+    numbers = [float(np.float32(-0.1 * (t % 8 + 1))) for t in tokens]
+    if ulp:
+        numbers = [float(np.nextafter(np.float32(v), np.float32(0))) for v in numbers]
+    if (digits := server.round_to) is not None:
+        numbers = [round(v + 0.0123456, digits) for v in numbers]
+    names = [f"token_id:{t}" if server.ids else chr(t) for t in tokens]
+    tops = [None, *({n: v, "token_id:3": v - 1 if leads else v + 0.01} for n, v in zip(names, numbers, strict=True))]
+    found = {"tokens": names, "token_logprobs": [None, *numbers[1:]], "top_logprobs": [None, *tops[2:]]}
+    choice = {
+        "index": 0,
+        "text": "echo",
+        "finish_reason": "length",
+        "logprobs": found if body.get("logprobs") else None,
+    }
+    usage = {"prompt_tokens": len(tokens) - len(made), "completion_tokens": len(made)}
+    return {"id": f"cmpl-{number}", "model": server.model, "choices": [choice], "usage": usage}
 
 
 def ids_of(text):
@@ -79,6 +103,7 @@ class Server(ThreadingHTTPServer):
         gauge=lambda running: running,
         counts=True,
         version="0.0",
+        scores=False,
     ):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer, self.metrics, self.ids, self.logprobs, self.model = answer, metrics, ids, logprobs, model
@@ -86,6 +111,7 @@ class Server(ThreadingHTTPServer):
         self.lock, self.running, self.number, self.finished, self.made = threading.Lock(), 0, 0, 0, 0
         self.requests, self.headers_seen, self.models, self.steps = [], [], (), 0.0
         self.gauge, self.counts, self.version = gauge, counts, version
+        self.scores = scores  # whether an echo has the prompt's log-probabilities
         self.scheme = "https" if tls else "http"
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -155,8 +181,9 @@ class Handler(BaseHTTPRequestHandler):
             number = server.number
             server.requests.append(body)
         try:
-            time.sleep(server.takes_s if body["max_tokens"] > 4 else 0)
-            if server.answer is None or body["max_tokens"] <= 4:
+            scored = server.scores and body.get("echo")
+            time.sleep(server.takes_s if body["max_tokens"] > 4 or scored else 0)
+            if server.answer is None or (body["max_tokens"] <= 4 and not scored):
                 made = completion(server, body, number)
             else:
                 made = server.answer(self, body, number, server.running)

@@ -36,6 +36,8 @@ WORDS = (
 class ServerSampler:
     """Servers, the prompts that they are asked, and a schedule of loads."""
 
+    server_type = Server
+
     def __init__(self, spec: Spec) -> None:
         self._spec, self._own = spec, spec.options
         self._loop = asyncio.Runner()
@@ -69,13 +71,13 @@ class ServerSampler:
         budget = Budget(own.max_requests)
         for url in own.base_url:
             client = Client(url, Secrets.read(own.header, url.credentials), own.timeout, own.ca_bundle)
-            self._servers.append(Server(client, spec.model, budget))
+            self._servers.append(self.server_type(client, spec.model, budget))
             self._before.append(EarlierAnswers())
         await asyncio.gather(*(server.look() for server in self._servers))
         names = list(dict.fromkeys(server.name for server in self._servers))
         if len(names) > 1:
             raise UsageError(f"--model: the servers have {', '.join(names)}. Say which model to ask all of them for")
-        asked = [PromptInput(text=q.text, messages=q.messages) for q in questions]
+        asked = self.inputs(questions)
         # What a server can do is found out with other prompts: the first answer to each of these is a sample.
         others = [one.stand_in() for one in asked]
         self._ways = [await self._ways_of(server, others) for server in self._servers]
@@ -94,6 +96,10 @@ class ServerSampler:
         schedule = planned or self._plan(prompts, lone_s, budget)
         environment = observe_client("a server", self._flags())
         self.subject = Subject(names[0], "", {}, prompts, schedule, environment, tuple(cases))
+
+    def inputs(self, questions: Sequence[Question]) -> list[PromptInput]:
+        """What is sent for each of them."""
+        return [PromptInput(text=q.text, messages=q.messages) for q in questions]
 
     async def _ways_of(self, server: Server, asked: Sequence[PromptInput]) -> dict[str, Capability]:
         """How each kind of prompt is asked for at a server: {"completions": ..., "chat": ...}, those that are needed."""

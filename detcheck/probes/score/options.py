@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
 
 from detcheck.errors import UsageError
-from detcheck.options import MODEL, PROMPTS, SCHEDULE, VERDICT, knob
+from detcheck.options import PROMPTS, SCHEDULE, knob
+from detcheck.probes.completions.options import Options as CompletionOptions
 from detcheck.probes.completions.options import check as check_sampling
 from detcheck.spec import Spec
 from detcheck.verdict import FailOn
+
+OF_COMPLETIONS = {one.name: one for one in fields(CompletionOptions)}
+
+
+def of_completions(name: str) -> Any:
+    """The same option as there."""
+    return field(default=OF_COMPLETIONS[name].default, metadata=OF_COMPLETIONS[name].metadata)
 
 
 @dataclass(frozen=True)
@@ -25,29 +33,23 @@ class Options:
         None, help="What is scored behind it; a space between belongs to it.", panel=PROMPTS
     )
     prompt_file: str | None = knob(None, help="A .jsonl with `prompt` and `continuation`.", panel=PROMPTS)
-    attn: str | None = knob(
-        None, help="Attention: sdpa, eager ... Default: the model's own.", panel=MODEL, engines=("transformers",)
-    )
-    trust_remote_code: bool = knob(
-        False, help="Run Python code that comes with the model.", panel=MODEL, engines=("transformers", "vllm")
-    )
-    engine: str = knob(
-        "auto", help="auto, transformers or vllm. auto: vLLM where a GPU is.", panel=MODEL, metavar="NAME"
-    )
-    engine_arg: tuple[str, ...] = knob(
-        (),
-        help="For vLLM, like max_num_seqs=64. May be given again.",
-        panel=MODEL,
-        metavar="KEY=VALUE",
-        repeated=True,
-        engines=("vllm",),
-    )
-    baseline: str | None = knob(
-        None, help="A run, or the baseline.json of one, that this one must be equal to.", panel=VERDICT, metavar="RUN"
-    )
+    attn: str | None = of_completions("attn")
+    trust_remote_code: bool = of_completions("trust_remote_code")
+    engine: str = of_completions("engine")
+    engine_arg: tuple[str, ...] = of_completions("engine_arg")
+    base_url: tuple[str, ...] = of_completions("base_url")
+    header: tuple[str, ...] = of_completions("header")
+    ca_bundle: str | None = of_completions("ca_bundle")
+    timeout: float = of_completions("timeout")
+    max_concurrency: int = of_completions("max_concurrency")
+    max_requests: int | None = of_completions("max_requests")
+    load_rate: float | None = of_completions("load_rate")
+    allow_unseen_batch: bool = of_completions("allow_unseen_batch")
+    baseline: str | None = of_completions("baseline")
 
     max_tokens: ClassVar[int] = 1  # what fillers are given beyond their prompt
-    ignore_eos: ClassVar[bool] = True
+    ignore_eos: ClassVar[bool] = False
+    chat: ClassVar[bool] = False
     conditions: ClassVar[tuple[str, ...] | None] = None
     SHARED: ClassVar[dict[str, dict[str, str]]] = {
         "model": {},
@@ -60,6 +62,8 @@ class Options:
         "fail_on": {},
         "fail_fast": {},
     }
+
+    __post_init__ = CompletionOptions.__post_init__
 
 
 def check(spec: Spec) -> None:

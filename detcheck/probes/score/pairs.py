@@ -16,6 +16,14 @@ from detcheck.hashes import content_hash
 from detcheck.records import Prompt, Schedule, Subject
 from detcheck.spec import Spec
 
+MERGED = (
+    "prompt {index}: with the continuation behind it the context's last tokens are others than alone; the last {given} of all tokens are scored, as "
+    "lm-evaluation-harness does"
+)
+NO_TOKEN = (
+    "prompt {index} ({context!a}): the continuation {continuation!a} adds no token to the {before} of the context. Give a longer one, or begin it "
+    "with a space"
+)
 WANTED = 'wants {"prompt": "...", "continuation": "..."}, neither of them empty'
 
 
@@ -29,6 +37,10 @@ class Pair(Question):
         """(context, continuation): spaces at the end of the context belong to what is scored, since tokens begin with theirs."""
         context = self.text.rstrip()
         return context, self.text[len(context) :] + self.continuation
+
+    @property
+    def shown(self) -> str:
+        return self.text + self.continuation
 
 
 def pairs(spec: Spec) -> list[Pair]:
@@ -59,6 +71,10 @@ def read(line: str, where: str) -> Pair:
             raise UsageError(f"{where}: found {line[:60]!a}; {WANTED}")
 
 
+def no_token(index: int, context: str, continuation: str, before: int) -> str:
+    return NO_TOKEN.format(index=index, context=context[:40], continuation=continuation[:40], before=before)
+
+
 class PairedModel(OpenModel):
     """A model that is open, with its pairs as tokens. `given`: how many of them, at the end, are to be scored, by the prompt's name."""
 
@@ -85,10 +101,7 @@ class PairedModel(OpenModel):
         if not before:
             raise UsageError(f"{where} has no tokens, so the continuation would follow nothing. Give it a text")
         if given < 1:
-            raise UsageError(
-                f"{where}: the continuation {continuation[:40]!a} adds no token to the {len(before)} of the context. Give a longer one, or "
-                "begin it with a space"
-            )
+            raise UsageError(no_token(index, context, continuation, len(before)))
         # Of transformers the last token is not fed; vLLM is fed all of them, and makes one more.
         needed = len(ids) + (1 if self.engine.schedules_itself else -1)
         if needed > self.engine.context:
@@ -97,11 +110,8 @@ class PairedModel(OpenModel):
                 f"{self.engine.context}. Shorten the context"
             )
         if ids[: len(before)] != before:
-            self._seams.append(
-                f"prompt {index}: with the continuation behind it the context's last tokens are others than alone; the last {given} of all tokens "
-                "are scored, as lm-evaluation-harness does"
-            )
+            self._seams.append(MERGED.format(index=index, given=given))
         digest = content_hash(np.asarray(ids, "<i8").tobytes(), np.asarray([given], "<i8").tobytes())
         name = f"{index}:{digest[:8]}"
         self.given[name] = given
-        return Prompt(name, context + continuation, tuple(ids))
+        return Prompt(name, question.shown, tuple(ids))

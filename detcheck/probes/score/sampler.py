@@ -1,19 +1,18 @@
-"""Who scores: a model that runs here, in the batches that completions are made in."""
+"""Who scores: servers, or a model that runs here, in the batches that completions are made in."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from detcheck.condition_name import kind_of, named
-from detcheck.engine import Completion, Decoded, Engine, Ran, Row, Sample
+from detcheck.engine import Decoded, Engine, Ran, Row, Sample, Sampler
 from detcheck.engines.transformers.likelihood import likelihood
-from detcheck.harness.engines import open_engine
+from detcheck.harness import engines
 from detcheck.harness.samplers import Batches, Local, Requests
 from detcheck.hashes import content_hash
 from detcheck.probes.batch.session import edges
+from detcheck.probes.score.greedy import scored
 from detcheck.probes.score.pairs import PairedModel
 from detcheck.records import NotTried, Outcome, Schedule, Step
 from detcheck.schedules import arrivals, batches
@@ -27,16 +26,15 @@ NOT_OF_PROMPTS = {  # conditions that vLLM does not have where prompts are score
 }
 
 
-def scorer(spec: Spec, engine: Engine | None = None) -> Local:
+def scorer(spec: Spec, engine: Engine | None = None) -> Sampler:
     """`engine`: one that is open. Raises UsageError or FailedError where it cannot be."""
-    engine = engine or open_engine(spec)
+    kind = engines.kind(spec)
+    if engine is None and kind.sampler:
+        from detcheck.probes.score.servers import ScoringServers
+
+        return ScoringServers(spec)
+    engine = engine or kind.open(spec)
     return (ScoredRequests if engine.schedules_itself else ScoredBatches)(spec, engine)
-
-
-def greedy(scored: Completion) -> bool:
-    """Whether each token leads all others. Of equals the lower id leads."""
-    equal = (scored.margins == 0) & (np.asarray(scored.tokens) < np.asarray(scored.runners_up))
-    return bool(((scored.margins > 0) | equal).all())
 
 
 class Scoring(Local):
@@ -47,12 +45,7 @@ class Scoring(Local):
         self._model = PairedModel(spec, engine, self.wanted.max_tokens)
 
     def run(self, step: Step) -> Ran:
-        ran = super().run(step)
-        found = ran.samples[0].outcome
-        return replace(ran, metrics=(("loglikelihood", float(found.logprobs.sum(dtype="float64"))),)) if found else ran
-
-    def _outcome(self, completion: Completion) -> Outcome:
-        return super()._outcome(replace(completion, finish_reason="greedy" if greedy(completion) else "not greedy"))
+        return scored(super().run(step))
 
 
 class ScoredBatches(Scoring, Batches):

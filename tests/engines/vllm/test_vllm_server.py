@@ -83,7 +83,7 @@ def vllm_server(kernels, log):
 def test_stock_reacts_to_load_and_our_plugin_does_not(detcheck, tmp_path, reacting):
     from detcheck.models.amplifier import PROMPT
 
-    reports = {}
+    reports, scores = {}, {}
     for kernels in ("stock", "batch-invariant"):
         with vllm_server(kernels, tmp_path / f"{kernels}.log") as url:
             result = detcheck(
@@ -98,6 +98,8 @@ def test_stock_reacts_to_load_and_our_plugin_does_not(detcheck, tmp_path, reacti
                 "--trials",
                 "3",
             )
+            given = ("--prompt", PROMPT, "--continuation", " and his drums", "-n", "16", "--format", "json", "-q")
+            scores[kernels] = json.loads(detcheck("score", "--base-url", url, *given).out)["findings"][0]
         assert result.out, result.err
         reports[kernels] = json.loads(result.out)
         (finding,) = reports[kernels]["findings"]
@@ -111,3 +113,6 @@ def test_stock_reacts_to_load_and_our_plugin_does_not(detcheck, tmp_path, reacti
     assert (reports["batch-invariant"]["exit_code"], ours["verdict"]) == (0, "identical"), ours["note"]
     assert ours["evidence"]["coverage"]["overridden"]["vllm::attention"] > 0
     assert reports["batch-invariant"]["environment"]["flags"]["server.plugin"]
+    assert {k: found["evidence"]["compared"] for k, found in scores.items()} == dict.fromkeys(scores, "bits")
+    assert (scores["stock"]["distinct_bits"] > 1, scores["batch-invariant"]["distinct_bits"]) == (True, 1)
+    assert {k: (found["distinct"], found["missing"]) for k, found in scores.items()} == dict.fromkeys(scores, (1, 0))

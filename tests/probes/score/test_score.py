@@ -14,10 +14,11 @@ from detcheck.engine import Completion, Decoded, Row
 from detcheck.engines.transformers import engine as engines
 from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.engines.transformers.likelihood import likelihood
+from detcheck.outcomes import outcome
 from detcheck.probes.score import sampler, session
+from detcheck.probes.score.greedy import greedy
 from detcheck.probes.score.options import Options
 from detcheck.probes.score.pairs import Pair
-from detcheck.probes.score.sampler import greedy
 from detcheck.probes.score.session import Score
 from detcheck.report import render
 from detcheck.spec import Spec
@@ -124,6 +125,11 @@ def direct(model, context, continuation):
     return own.numpy(), (logits.argmax(-1) == torch.tensor(continuation)).numpy()
 
 
+def stored(made):
+    numbers = {"logprobs": made.logprobs, "margins": made.margins, "runners_up": np.asarray(made.runners_up)}
+    return outcome(np.asarray(made.tokens), **numbers)
+
+
 @pytest.mark.parametrize("made", [llama_like, gpt2_like])
 def test_agrees_with_transformers(made, tmp_path):
     engine = TransformersEngine(str(made(tmp_path)))
@@ -138,7 +144,7 @@ def test_agrees_with_transformers(made, tmp_path):
             assert found.tokens == tuple(given) and found.logprobs.dtype == np.float32
             assert np.allclose(found.logprobs, expected, atol=1e-4)
             assert ((found.margins > 0) == leads).all()
-        assert greedy(found) == leads.all()
+        assert greedy(stored(found)) == leads.all()
     assert not leads.all()
     by_likelihood = likelihood(engine, [context + completion.tokens], [0], 8).completions[0]
     assert np.allclose(by_likelihood.margins, completion.margins, atol=1e-3)
@@ -147,7 +153,8 @@ def test_agrees_with_transformers(made, tmp_path):
 
 def test_of_equal_logits_the_lower_id_is_the_greedy_one():
     tie = np.zeros(1, np.float32)
-    assert greedy(Completion((5,), tie, tie, (7,), "")) and not greedy(Completion((7,), tie, tie, (5,), ""))
+    assert greedy(stored(Completion((5,), tie, tie, (7,), "")))
+    assert not greedy(stored(Completion((7,), tie, tie, (5,), "")))
 
 
 def test_a_sound_model_passes_on_ours_and_gives_what_transformers_gives(detcheck, tmp_path, llama):
