@@ -259,7 +259,7 @@ def test_a_root_cause_is_quoted_from_what_vllm_printed():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--engine", "vlm"), "--engine vlm: use auto, transformers, vllm"),
+        (("--engine", "vlm"), "--engine vlm: use auto, server, transformers, vllm"),
         (("--engine", "transformers", "--engine-arg", "max_num_seqs=4"), "--engine-arg is for vLLM"),
         (("--engine", "vllm", "--attn", "eager"), "--attn is for transformers"),
         (("--engine", "vllm", "--conditions", "waves"), "no such condition"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from detcheck.kernels._cpu import build
+from detcheck.op import every
 from detcheck.summation import arithmetic
 from detcheck.summation.describe import outline, spelled, words
 from detcheck.summation.fold import fold
@@ -256,12 +257,16 @@ def test_all_of_ours_add_in_one_order_or_say_why_not(detcheck):
     for op, expected in {
         "matmul": "8 lanes strided, then added pairwise, halves first",
         "mean": "16 lanes strided, then added",
+        "sum": "16 lanes strided, then added",
         "attention": "sequential",
     }.items():
         (order,) = found[op]["evidence"]["orders"]
         assert (found[op]["verdict"], found[op]["distinct"], order["sure"]) == ("identical", 1, True)
         assert order["words"].startswith(expected)
-    assert len(found) == 8 and result.code == 3
+    ours = {op.name for op in every() if op.batch_invariant and op.order}
+    assert set(found) == ours and result.code == 3
+    for op in ours - {"matmul", "mean", "sum", "attention"}:  # each says why not
+        assert all(order["why"] for order in found[op]["evidence"]["orders"]), op
 
 
 def test_our_order_of_bfloat16_is_named_and_readded(detcheck):
