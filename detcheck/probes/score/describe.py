@@ -7,10 +7,15 @@ from dataclasses import replace
 from detcheck import samples
 from detcheck.blocks import Block, Facts, Text, Totals
 from detcheck.finding import Finding
+from detcheck.spec import Kernels
 
 WIDTH = (
     "Rows are filled up behind their tokens, where a causal model does not look: not what is in the padding, but the width of the batch leads to "
     "another order of addition. Score with batch-invariant kernels, or rows of equal length."
+)
+OURS_WIDTH = (  # on our kernels
+    "Rows are filled up behind their tokens, and the model adds over the whole width, padding included, as attention does that it writes out itself. "
+    "Score rows of equal length, or one at a time."
 )
 OF_MADE_TOKENS = ("the divergence is latent: ", "the tokens are equal, ")  # of given ones that tells nothing
 
@@ -23,7 +28,8 @@ def describe(finding: Finding) -> tuple[Block, ...]:
             kept = tuple(line for line in block.lines if not line.startswith(OF_MADE_TOKENS))
             block = replace(block, lines=kept)
         elif isinstance(block, Text):
-            block = replace(block, lines=tuple(WIDTH if line == samples.PADDING else line for line in block.lines))
+            advice = OURS_WIDTH if finding.case.kernels == Kernels.BATCH_INVARIANT else WIDTH
+            block = replace(block, lines=tuple(advice if line == samples.PADDING else line for line in block.lines))
         blocks.append(block)
         if isinstance(block, Totals) and (lines := scored(finding)):
             blocks.append(Facts(lines))

@@ -176,7 +176,7 @@ def test_a_sound_model_passes_on_ours_and_gives_what_transformers_gives(detcheck
     ("strikes", "varies_with"),
     [(lambda rows, width: rows >= 4, ["batch"]), (lambda rows, width: width % 32 == 1, ["padding"])],
 )
-def test_a_planted_fault_is_caught(detcheck, monkeypatch, llama, strikes, varies_with):
+def test_a_planted_fault_is_caught(detcheck, tmp_path, monkeypatch, llama, strikes, varies_with):
     """One layer's output is an ulp off in some batches, or at some widths."""
     load = engines.TransformersEngine.load
 
@@ -193,6 +193,8 @@ def test_a_planted_fault_is_caught(detcheck, monkeypatch, llama, strikes, varies
     (finding,) = json.loads(result.out)["findings"]
     assert (result.code, finding["verdict"]) == (1, "batch-variant"), finding["note"]
     assert finding["evidence"]["varies_with"] == varies_with and finding["distinct"] == 1
+    shown = " ".join(detcheck("report", only_run(tmp_path / "runs")).out.split())
+    assert ("adds over the whole width, padding included" in shown) == (varies_with == ["padding"])
 
 
 def test_a_file_of_pairs(detcheck, write, llama):
