@@ -113,7 +113,9 @@ class Checkpoint:
 
     def ordinary_tokens(self) -> np.ndarray:
         size = min(len(self._tokenizer), self._config.get_text_config().vocab_size)
-        special = list(set(self._tokenizer.all_special_ids) | self.ends)
+        known = self._config.to_dict().items()  # an image's place in the text is no ordinary token
+        places = {n for name, n in known if name.endswith(("_token_id", "_token_index")) and isinstance(n, int)}
+        special = list(set(self._tokenizer.all_special_ids) | self.ends | places)
         return np.setdiff1d(np.arange(size, dtype=np.int64), np.asarray(special, dtype=np.int64))
 
 

@@ -12,6 +12,7 @@ from models import llama_like
 from transformers import AutoTokenizer
 
 from detcheck.models import amplifier
+from detcheck.models.checkpoint import Checkpoint
 from detcheck.models.folder import digests
 
 SMALL = {"vocab_size": amplifier.VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
@@ -161,8 +162,25 @@ def with_an_old_buffer(folder):
     return without(llama_like(folder), **{"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)})
 
 
+def seeing(folder):
+    """A model that sees images too: a text alone is asked of it."""
+    vision = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.LlavaConfig(
+        text_config=llama(),
+        vision_config=transformers.CLIPVisionConfig(**vision, image_size=28, patch_size=14),
+        image_token_index=amplifier.VOCABULARY - 1,
+    )
+    return saved(transformers.LlavaForConditionalGeneration(config), folder)
+
+
+def test_the_place_of_an_image_is_no_ordinary_token(tmp_path):
+    found = Checkpoint(str(seeing(tmp_path / "model")), None, False).ordinary_tokens()
+    assert amplifier.VOCABULARY - 1 not in found and amplifier.VOCABULARY - 2 in found
+
+
 SOUND = {
     "plain": llama_like,
+    "LLaVA": seeing,
     "tied": tied,
     "sharded": sharded,
     "GPT-2": gpt2,

@@ -39,7 +39,8 @@ def auto_class(task: Task, config: Any) -> Any:
 
     made, own = architecture(config), getattr(config, "auto_map", None) or {}
     if task is Task.GENERATE:
-        return transformers.AutoModelForCausalLM
+        text, sees = transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText
+        return sees if type(config) not in text._model_mapping and type(config) in sees._model_mapping else text
     if task is Task.EMBED:
         return transformers.AutoModelForTextEncoding if has_encoder_alone(config) else transformers.AutoModel
     if made.endswith("ForTokenClassification"):

@@ -1,0 +1,120 @@
+"""Kinds of models, made small and at random, each asked by `detcheck batch` (or refused in words): stock, ours, and what ran without one of ours.
+
+    python benchmarks/kinds.py            a Markdown table: docs/engines/transformers.md has one of these
+    python benchmarks/kinds.py bert mamba
+
+Whether stock reacts depends on the processor; whether ours does should not.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import transformers as tf
+from transformers import AutoTokenizer
+
+from detcheck import runner
+from detcheck.errors import FailedError, UsageError
+from detcheck.finding import Run
+from detcheck.models import amplifier
+from detcheck.probes.batch.options import Options
+from detcheck.spec import Kernels, Spec
+
+V = amplifier.VOCABULARY
+SMALL = {
+    "vocab_size": V, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 1024, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": 0, "initializer_range": 0.2,
+}  # fmt: skip
+GROUPED = SMALL | {"num_key_value_heads": 2, "tie_word_embeddings": False}
+ROBERTA = SMALL | {"max_position_embeddings": 1026, "pad_token_id": 1}
+STATES = {
+    "head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 32, "linear_value_head_dim": 32,
+    "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64,
+    "layer_types": ["linear_attention", "full_attention"],
+}  # fmt: skip
+T5 = {"vocab_size": V, "d_model": 128, "d_kv": 32, "d_ff": 256, "num_layers": 2, "num_heads": 4, "pad_token_id": 0,
+      "eos_token_id": 0, "decoder_start_token_id": 0}  # fmt: skip
+KINDS = {
+    "Llama": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(**GROUPED)),
+    "Mistral, sliding window": lambda: tf.MistralForCausalLM(tf.MistralConfig(**GROUPED, sliding_window=16)),
+    "Gemma 3": lambda: tf.Gemma3ForCausalLM(
+        tf.Gemma3TextConfig(**SMALL | {"num_hidden_layers": 6}, num_key_value_heads=2, head_dim=32, sliding_window=16)
+    ),
+    "Mixtral": lambda: tf.MixtralForCausalLM(
+        tf.MixtralConfig(**GROUPED, num_local_experts=4, num_experts_per_tok=2)
+    ),
+    "GPT-2": lambda: tf.GPT2LMHeadModel(
+        tf.GPT2Config(n_embd=128, n_layer=2, n_head=4, n_positions=1024, vocab_size=V, bos_token_id=0, eos_token_id=0)
+    ),
+    "BLOOM (ALiBi)": lambda: tf.BloomForCausalLM(
+        tf.BloomConfig(vocab_size=V, hidden_size=128, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0, pad_token_id=0)
+    ),
+    "Mamba": lambda: tf.MambaForCausalLM(
+        tf.MambaConfig(vocab_size=V, hidden_size=128, state_size=16, num_hidden_layers=2, pad_token_id=0, bos_token_id=0,
+                       eos_token_id=0, initializer_range=0.2)
+    ),
+    "Qwen3-Next (hybrid)": lambda: tf.Qwen3NextForCausalLM(tf.Qwen3NextConfig(**GROUPED, **STATES)),
+    "Qwen3 embedder": lambda: tf.Qwen3Model(tf.Qwen3Config(**GROUPED, head_dim=32)),
+    "BERT": lambda: tf.BertModel(tf.BertConfig(**SMALL)),
+    "BERT classifier": lambda: tf.BertForSequenceClassification(tf.BertConfig(**SMALL, num_labels=3)),
+    "XLM-RoBERTa reranker": lambda: tf.XLMRobertaForSequenceClassification(tf.XLMRobertaConfig(**ROBERTA, num_labels=1)),
+    "Llama reward model": lambda: tf.LlamaForSequenceClassification(tf.LlamaConfig(**GROUPED, num_labels=1)),
+    "T5": lambda: tf.T5ForConditionalGeneration(tf.T5Config(**T5)),
+    "LLaVA": lambda: tf.LlavaForConditionalGeneration(
+        tf.LlavaConfig(
+            text_config=tf.LlamaConfig(**GROUPED),
+            vision_config=tf.CLIPVisionConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+                                              num_attention_heads=2, image_size=28, patch_size=14),
+            image_token_index=V - 1,
+        )
+    ),
+}  # fmt: skip
+PROMPT = "jeda tona jiko mela suno pita"
+
+
+def ask(folder: Path, kernels: Kernels) -> Run | str:
+    """A run, or why there is none."""
+    spec = Spec("batch", Options(prompt=PROMPT), model=str(folder), kernels=kernels, batch_sizes=(1, 2, 3, 8))
+    try:
+        return runner.run(spec, folder.with_name("runs"))
+    except (UsageError, FailedError) as error:
+        return f"refused: {error}".replace(str(folder), "FOLDER")
+
+
+def line(kind: str) -> tuple[str, ...]:
+    with tempfile.TemporaryDirectory() as place:
+        torch.manual_seed(0)
+        folder = Path(place) / "model"
+        KINDS[kind]().eval().save_pretrained(folder)
+        AutoTokenizer.from_pretrained(amplifier.folder()).save_pretrained(folder)
+        stock, ours = ask(folder, Kernels.STOCK), ask(folder, Kernels.BATCH_INVARIANT)
+    if isinstance(stock, str):
+        return kind, "", stock, "", ""
+    task = stock.subject.environment.flags.get("task", "generate")
+    return kind, task, verdict(stock), verdict(ours), "" if isinstance(ours, str) else uncovered(ours)
+
+
+def verdict(run: Run | str) -> str:
+    if isinstance(run, str):
+        return run
+    varies = run.findings[0].evidence.get("varies_with") or ()
+    return f"{run.verdict}{' by ' + ', '.join(varies) if varies else ''}"
+
+
+def uncovered(run: Run) -> str:
+    found = run.findings[0].evidence["coverage"]
+    alike = found.get("alike", {})
+    return ", ".join(f"{op}{' (each row as alone)' if op in alike else ''}" for op in found["uncovered"]) or "nothing"
+
+
+def main() -> None:
+    print("| model | task | stock | ours | ran without one of ours |\n|---|---|---|---|---|")
+    for kind in sys.argv[1:] or KINDS:
+        print(f"| {' | '.join(line(kind))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
