@@ -40,10 +40,16 @@ OF_TWO = (  # unequal, where the answers of two systems are compared
 )
 
 
-def describe(finding: Finding) -> tuple[Block, ...]:
-    """All of it, in the order in which it is read."""
+def describe(
+    finding: Finding, *, given: bool = False, padding: str = PADDING, first: tuple[str, ...] = ()
+) -> tuple[Block, ...]:
+    """All of it, in the order in which it is read.
+
+    `given`: the tokens were not made by the model, so that equal ones tell nothing. `padding`: the advice where padding is the cause.
+    `first`: facts of the probe's own, before the others.
+    """
     blocks: list[Block] = [Totals(totals(finding))] if finding.samples else []
-    if lines := figures(finding):
+    if lines := (*first, *figures(finding, given)):
         blocks.append(Facts(tuple(lines)))
     title, histogram = which_histogram(finding)
     if histogram:
@@ -58,7 +64,7 @@ def describe(finding: Finding) -> tuple[Block, ...]:
         blocks.append(Table("Batch sizes", table(sizes), names_first=False, notes=notes))
     if conditions:
         blocks.append(Table("Conditions", table(conditions), notes=() if sizes else notes, on_pages=bool(sizes)))
-    said = tuple(line for line in (*coverage_lines(finding), likely_cause(finding), advice(finding)) if line)
+    said = tuple(line for line in (*coverage_lines(finding), likely_cause(finding), advice(finding, padding)) if line)
     return (*blocks, Text(said)) if said else tuple(blocks)
 
 
@@ -71,7 +77,7 @@ def totals(finding: Finding) -> str:
     return f"Total samples: {finding.samples}, Unique samples: {finding.distinct}"
 
 
-def advice(finding: Finding) -> str:
+def advice(finding: Finding, padding: str = PADDING) -> str:
     """What to do; "" where there is nothing to do."""
     if "sides" in finding.evidence and finding.verdict in (Verdict.RUN_VARIANT, Verdict.DIVERGENT):
         return OF_TWO
@@ -80,7 +86,7 @@ def advice(finding: Finding) -> str:
     if finding.evidence.get("first_variant_condition") == "cold":
         return COLD
     if finding.verdict is Verdict.BATCH_VARIANT and finding.evidence.get("varies_with") == ["padding"]:
-        return PADDING
+        return padding
     if finding.verdict is Verdict.BATCH_VARIANT and (finding.evidence.get("coverage") or {}).get("overridden"):
         return OURS_DIFFER
     return ADVICE.get(finding.verdict, "")
@@ -119,7 +125,7 @@ def percent(rate: float) -> str:
     return f"{100 * rate:.3g}%"
 
 
-def figures(finding: Finding) -> list[str]:
+def figures(finding: Finding, given: bool = False) -> list[str]:
     """What differs and how often, a fact a line."""
     if not finding.samples:
         return []
@@ -133,7 +139,9 @@ def figures(finding: Finding) -> list[str]:
         lines.append(
             f"with {with_them}: {finding.distinct_bits} distinct, equal up to {unit_of(finding)} {finding.common_prefix_bits}"
         )
-    if finding.latent and numbers_differ(finding):
+    if given:
+        pass  # that the tokens are equal is no finding
+    elif finding.latent and numbers_differ(finding):
         which = "log-probabilities" if compared == "digits" else "log-probability bits"
         lines.append(f"the divergence is latent: {unit} are equal, {which} are not")
     elif finding.latent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from detcheck.errors import OutOfMemoryError
 from detcheck.harness import engines
 from detcheck.harness.model import OpenModel
 from detcheck.outcomes import outcome
-from detcheck.records import Condition, Outcome, Schedule, Step, Subject
+from detcheck.records import Condition, Observation, Outcome, Schedule, Step, Subject
 from detcheck.schedules import arrivals, batches
 from detcheck.schedules.wanted import Wanted
 from detcheck.spec import Spec
@@ -24,6 +25,46 @@ def sampler(spec: Spec, engine: Engine | None = None) -> Sampler:
         return kind.sampler(spec)
     engine = engine or kind.open(spec)
     return (Requests if engine.schedules_itself else Batches)(spec, engine)
+
+
+class Sampled:
+    """A session of a probe whose samples a `Sampler` makes."""
+
+    def __init__(self, asked: Sampler, questions: Sequence[Question], planned: Schedule | None) -> None:
+        """`planned`: the schedule of a run that is resumed. Raises UsageError, FailedError where it cannot be opened."""
+        self._sampler = asked
+        self.subject = asked.open(questions, planned)
+
+    def close(self) -> None:
+        self._sampler.close()
+
+    def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
+        """Run the step, and record every sample in it. A sample that did not come is recorded as missing."""
+        case, _ = self.subject.cases[step.case]
+        started = time.perf_counter()
+        ran = self._sampler.run(step)
+        wall_s = time.perf_counter() - started
+        observations = []
+        for n, sample in enumerate(ran.samples):
+            found = sample.outcome.id if sample.outcome else None
+            first = {} if n else {"calls": ran.calls, "steps": ran.steps, "metrics": ran.metrics}
+            observations.append(
+                Observation(
+                    case,
+                    sample.condition,
+                    step.trial,
+                    step.index,
+                    n,
+                    found,
+                    sample.batch_sizes,
+                    wall_s=wall_s,
+                    missing=sample.missing,
+                    as_asked=sample.as_asked,
+                    preemptions=sample.preemptions,
+                    **first,
+                )
+            )
+        return observations, list({s.outcome.id: s.outcome for s in ran.samples if s.outcome}.values())
 
 
 class Local:

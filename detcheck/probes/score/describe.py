@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from detcheck import samples
-from detcheck.blocks import Block, Facts, Text, Totals
+from detcheck.blocks import Block
 from detcheck.finding import Finding
 from detcheck.spec import Kernels
 
@@ -17,23 +15,12 @@ OURS_WIDTH = (  # on our kernels
     "Rows are filled up behind their tokens, and the model adds over the whole width, padding included, as attention does that it writes out itself. "
     "Score rows of equal length, or one at a time."
 )
-OF_MADE_TOKENS = ("the divergence is latent: ", "the tokens are equal, ")  # of given ones that tells nothing
 
 
 def describe(finding: Finding) -> tuple[Block, ...]:
     """As of samples, with the log-likelihood, and whether the given tokens are the greedy ones."""
-    blocks: list[Block] = []
-    for block in samples.describe(finding):
-        if isinstance(block, Facts):
-            kept = tuple(line for line in block.lines if not line.startswith(OF_MADE_TOKENS))
-            block = replace(block, lines=kept)
-        elif isinstance(block, Text):
-            advice = OURS_WIDTH if finding.case.kernels == Kernels.BATCH_INVARIANT else WIDTH
-            block = replace(block, lines=tuple(advice if line == samples.PADDING else line for line in block.lines))
-        blocks.append(block)
-        if isinstance(block, Totals) and (lines := scored(finding)):
-            blocks.append(Facts(lines))
-    return tuple(blocks)
+    padding = OURS_WIDTH if finding.case.kernels == Kernels.BATCH_INVARIANT else WIDTH
+    return samples.describe(finding, given=True, padding=padding, first=scored(finding) if finding.samples else ())
 
 
 def scored(finding: Finding) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ What evaluation harnesses compare models by. A completion shows a difference onl
 from __future__ import annotations
 
 from detcheck.engine import Engine
-from detcheck.probes.completions.session import Completions
+from detcheck.harness.samplers import Sampled
 from detcheck.probes.score.options import check
 from detcheck.probes.score.pairs import pairs
 from detcheck.probes.score.sampler import scorer
@@ -14,15 +14,14 @@ from detcheck.records import Schedule
 from detcheck.spec import Spec
 
 
-class Score(Completions):
-    """The probe, opened. It observes as completions are observed; a sample's tokens are the given ones."""
+class Score(Sampled):
+    """The probe, opened. A sample's tokens are the given ones."""
 
     def __init__(self, spec: Spec, engine: Engine | None = None, planned: Schedule | None = None) -> None:
         """`engine`: one that is open already. `planned`: the schedule of a run that is resumed. Raises UsageError, FailedError."""
         check(spec)
         asked = pairs(spec)
-        self._sampler = scorer(spec, engine)
-        self.subject = self._sampler.open(asked, planned)
+        super().__init__(scorer(spec, engine), asked, planned)
 
 
 open_session = Score
