@@ -25,7 +25,15 @@ MEANING = {
 }
 
 
-OF_A_MODEL = ("task", "pooling", "padding", "tensors not used", "seam")  # flags that say what ran, not how
+OF_A_MODEL = (
+    "task",
+    "pooling",
+    "padding",
+    "tensors not used",
+    "adapter",
+    "adapter effect",
+    "seam",
+)  # flags that say what ran, not how
 
 ROLES = {Role.GATES: "", Role.CONTROL: " (control)", Role.REACTS: " (control)", Role.PLANTED: " (planted control)"}
 

@@ -54,6 +54,8 @@ def obstacles(a: Baseline, b: Baseline) -> Iterator[str]:
     for name, digest in a.digests.items():
         if name in b.digests and b.digests[name] != digest:
             yield f"the {name} is another: SHA-256 {digest[:12]} and {b.digests[name][:12]}"
+    if a.digests and b.digests and ("adapter" in a.digests) != ("adapter" in b.digests):
+        yield f"only the {'first' if 'adapter' in a.digests else 'second'} has an adapter"
     subjects = [list(dict.fromkeys(known.case.subject for known in run.cases)) for run in (a, b)]
     if subjects[0] != subjects[1] and not (a.digests and b.digests) and all(subjects):
         yield f"the subject was {', '.join(subjects[0])} and is {', '.join(subjects[1])}"

@@ -41,14 +41,19 @@ def resolve(model: str) -> Path:
 
 def check(model: str, folder: Path) -> None:
     """Raises UsageError unless the folder holds a config and safetensors weights."""
+    if (folder / "adapter_config.json").is_file():
+        alone = not (folder / "config.json").is_file()
+        cure = (
+            "Give the folder of its model, and this one with --adapter"
+            if alone
+            else "Put it into a folder of its own and name that with --adapter, or merge it into its model (merge_and_unload() and save_pretrained() of peft)"
+        )
+        raise UsageError(
+            f"--model {model}: {folder} holds a peft adapter (adapter_config.json), which would not be applied. {cure}"
+        )
     if not (folder / "config.json").is_file():
         raise UsageError(
             f"--model {model}: there is no config.json in {folder}. Give the folder of a Hugging Face model"
-        )
-    if (folder / "adapter_config.json").is_file():
-        raise UsageError(
-            f"--model {model}: {folder} holds a peft adapter (adapter_config.json), which would not be applied. Merge it into its model "
-            "(merge_and_unload() and save_pretrained() of peft), and give that folder"
         )
     if not any(folder.glob("*.safetensors")):
         found = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))

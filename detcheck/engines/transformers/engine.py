@@ -20,9 +20,11 @@ import numpy as np
 from detcheck.counted import of_coverage
 from detcheck.coverage import uncounted
 from detcheck.engine import Completion, Decoded, Row
+from detcheck.engines.transformers import adapter
 from detcheck.engines.transformers.load import load, places
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
 from detcheck.machine import free_memory
+from detcheck.models.adapter import Adapter
 from detcheck.models.checkpoint import Checkpoint, first_line, quiet_transformers
 from detcheck.models.task import Task
 from detcheck.op import NotInvariantError
@@ -48,10 +50,16 @@ class TransformersEngine(Checkpoint):
         attn: str | None = None,
         trust_remote_code: bool = False,
         task: str = Task.GENERATE,
+        adapted: Adapter | None = None,
     ) -> None:
-        """`task`: what it is to give. Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
+        """`task`: what it is to give; `adapted`: what is put onto it. Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
         super().__init__(model, dtype, trust_remote_code, task)
         import torch
+
+        self._adapter, self._adapted = adapted, {}
+        if adapted:
+            adapter.require_peft()
+            self.digests = {**self.digests, "adapter": adapted.digest}
 
         self._model: Any = None
         self._attn, self._unused = attn, ""
@@ -74,7 +82,9 @@ class TransformersEngine(Checkpoint):
 
     @property
     def flags(self) -> dict[str, str]:
-        made = {"attention": self.attention} | ({"tensors not used": self._unused} if self._unused else {})
+        made = (
+            {"attention": self.attention} | ({"tensors not used": self._unused} if self._unused else {}) | self._adapted
+        )
         if self.task is not Task.GENERATE:
             made |= {"task": str(self.task), "padding": f"{self.padding_side}, token {self.pad}"}
         return made | ({"pooling": str(self.pooling)} if self.pooling else {})
@@ -93,6 +103,9 @@ class TransformersEngine(Checkpoint):
         dtype = getattr(torch, self._dtype) if self._dtype else "auto"
         how = {"dtype": dtype, "attn_implementation": self._attn, "trust_remote_code": self._trust}
         self._model, self._unused = load(self, self._config, self.device, **how)
+        if self._adapter:
+            ordinary = self.ordinary_tokens()[-adapter.TOKENS :].tolist()
+            self._model, self._adapted = adapter.put_on(self._model, self._adapter, self.name, self.device, ordinary)
         if self.task is not Task.GENERATE:
             self.context = min(self.context, places(self._model))
             text = self._model.config.get_text_config()

@@ -22,6 +22,16 @@ class Options:
     chat: bool = knob(False, help="Put prompts through the tokenizer's chat template.", panel=PROMPTS)
     attn: str | None = knob(None, help="Attention: sdpa, eager ... Default: the model's own.", panel=MODEL)
     trust_remote_code: bool = knob(False, help="Run Python code that comes with the model.", panel=MODEL)
+    adapter: str | None = knob(
+        None,
+        help="A LoRA adapter to put on, as peft saves it.",
+        panel=MODEL,
+        metavar="FOLDER",
+        engines=("transformers",),
+    )
+    merge_adapter: bool = knob(
+        False, help="Merge the adapter into the weights.", panel=MODEL, engines=("transformers",)
+    )
     task: Task = knob(
         Task.AUTO, help="generate, embed or score. auto: by the model's files.", panel=MODEL, metavar="NAME"
     )

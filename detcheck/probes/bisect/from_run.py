@@ -23,7 +23,7 @@ class Differing:
     prompt: Prompt
     """as the run asked it"""
     weights: str
-    """digest of the model's weights"""
+    """as `weights_of` names them"""
     kernels: Kernels
     condition: str
     rows: tuple[int, ...]
@@ -73,9 +73,14 @@ def first_divergence(run: Run, observations: Iterable[Observation], outcomes: Ma
         fed = () if run.spec.probe == "batch" else tuple(int(t) for t in lone.tokens[: parting(lone, other)][:LONGEST])
         arm = Kernels(finding.case.kernels)
         prompt = next(p for p in run.subject.inputs if p.name == finding.case.input)
-        weights = run.subject.digests.get("model", "")
+        weights = weights_of(run.subject.digests)
         return Differing(prompt, weights, arm, step.condition, step.rows, fed, is_decoding(step), step.traffic)
     raise UsageError(f"in {where} no batch differs from the prompt alone; bisect compares these two. Ask with --model")
+
+
+def weights_of(digests: Mapping[str, str]) -> str:
+    """Digest of the model's weights, and of its adapter's where it has one; "" where they are not known."""
+    return "+".join(digests[name] for name in ("model", "adapter") if name in digests)
 
 
 def is_lone(step: Step) -> bool:

@@ -36,6 +36,16 @@ class Options:
         None, help="Attention: sdpa, eager ... Default: the model's own.", panel=MODEL, engines=("transformers",)
     )
     trust_remote_code: bool = knob(False, help="Run Python code that comes with the model.", panel=MODEL)
+    adapter: str | None = knob(
+        None,
+        help="A LoRA adapter to put on, as peft saves it.",
+        panel=MODEL,
+        metavar="FOLDER",
+        engines=("transformers",),
+    )
+    merge_adapter: bool = knob(
+        False, help="Merge the adapter into the weights.", panel=MODEL, engines=("transformers",)
+    )
     engine: str = knob("transformers", help="transformers, or vllm: there modules are looked at, not ops.", panel=MODEL)
     engine_arg: tuple[str, ...] = knob(
         (),
@@ -53,7 +63,7 @@ class Options:
     tokens: tuple[int, ...] = ()
     """of a run: that prompt's"""
     weights: str = ""
-    """of a run: digest of the model's"""
+    """of a run: digest of the model's, and of its adapter's"""
     condition: str | None = None
     """of a run: the batch that differs"""
     company: tuple[int, ...] = ()
@@ -73,7 +83,7 @@ class Options:
 
     FROM_RUN: ClassVar[tuple[str, ...]] = (
         "model", "kernels", "dtype", "device", "seed", "batch_sizes", "prompt", "prompt_file", "chat", "attn", "trust_remote_code",
-        "engine", "engine_arg", "decode", "name", "tokens", "weights", "condition", "company", "fed", "max_tokens", "arrivals", "new_tokens", "token_budget",
+        "adapter", "merge_adapter", "engine", "engine_arg", "decode", "name", "tokens", "weights", "condition", "company", "fed", "max_tokens", "arrivals", "new_tokens", "token_budget",
         "cached",
     )  # fmt: skip
     SHARED: ClassVar[dict[str, dict[str, str]]] = {
@@ -104,7 +114,9 @@ def completed(spec: Spec, named: Set[str], stored: Stored) -> Spec:
 def of_run(path: str, spec: Spec, asked: Spec, found: Differing) -> Spec:
     """The question that a run leaves open: its own model, prompt and batch."""
     theirs, same = asked.options, {"decode": FED_ONE_BY_ONE if found.decoding else len(found.fed)}
-    same |= {name: getattr(theirs, name) for name in ("attn", "trust_remote_code", "max_tokens")}
+    same |= {
+        name: getattr(theirs, name) for name in ("attn", "trust_remote_code", "adapter", "merge_adapter", "max_tokens")
+    }
     place = {
         "prompt": found.prompt.text,
         "name": found.prompt.name,

@@ -21,7 +21,7 @@ from detcheck.harness.model import OpenModel
 from detcheck.outcomes import digest_outcome
 from detcheck.probes.bisect import apply
 from detcheck.probes.bisect.facts import Bisected, Followed, to_json
-from detcheck.probes.bisect.from_run import LONGEST
+from detcheck.probes.bisect.from_run import LONGEST, weights_of
 from detcheck.probes.bisect.options import SIZES, check
 from detcheck.probes.bisect.transformers import Bisection, FormedBatch
 from detcheck.probes.bisect.vllm import VllmBisection, Wave
@@ -50,7 +50,7 @@ class Bisect:
         # A run's prompt is asked as it was, whatever has become of its file, and of a template that tells the date.
         known = Prompt(own.name, questions[0].shown, own.tokens) if own.tokens else None
         self.subject = self._model.open(questions, self._plan, planned, known)
-        now = engine.digests.get("model", "")
+        now = weights_of(engine.digests)
         if own.weights not in ("", now):
             engine.close()
             raise UsageError(

@@ -33,6 +33,16 @@ class Options:
     trust_remote_code: bool = knob(
         False, help="Run Python code that comes with the model.", panel=MODEL, engines=("transformers", "vllm")
     )
+    adapter: str | None = knob(
+        None,
+        help="A LoRA adapter to put on, as peft saves it.",
+        panel=MODEL,
+        metavar="FOLDER",
+        engines=("transformers",),
+    )
+    merge_adapter: bool = knob(
+        False, help="Merge the adapter into the weights.", panel=MODEL, engines=("transformers",)
+    )
     engine: str = knob(
         "auto", help="auto, transformers or vllm. auto: vLLM where a GPU is.", panel=MODEL, metavar="NAME"
     )
