@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 
+import peft
 import pytest
 import torch
 from adapters import WEIGHTS, lora, with_tensors
@@ -20,8 +21,6 @@ from detcheck.probes.batch.options import Options
 from detcheck.probes.batch.session import Batch
 from detcheck.spec import Kernels, Spec
 from detcheck.verdict import Verdict
-
-peft = pytest.importorskip("peft")
 
 IDS = torch.tensor([[5, 9, 200, 31, 77]])
 SMALL = ("--prompt", "a b c", "--format", "json", "-q")
