@@ -19,7 +19,7 @@ CHEAP := tests/harness/test_arms.py tests/models/test_amplifier.py tests/probes/
 TESTS ?= tests
 # A worker for each core, at most four; threads that wait leave their core to the other worker's.
 WORKERS ?= logical
-PYTEST := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+PYTEST := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # CUDA builds of torch 2.10 and 2.11 bring the first, 2.12 and 2.13 nearly the second; the tests' own is newer than both.
 TRITONS := 3.6.0 3.7.1

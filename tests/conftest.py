@@ -19,24 +19,25 @@ settings.load_profile("detcheck")
 
 Result = namedtuple("Result", "code out err")
 
-# Where several workers share the tests (make test), these files begin, since they take the longest; a file stays with one worker, for its
-# fixtures. The first group talks to vLLM, which takes all cores, and looks for other vLLM processes: one worker runs it.
-WITH_VLLM = ("engines/vllm/", "probes/completions/test_served.py")
-LONG = ("gpu/test_gpu_proof.py", "cli/", "probes/", "harness/", "kernels/")
+# Where several workers share the tests (make test), a file stays with one worker, for its fixtures, and those that take the longest begin.
+LONG = (
+    "engines/vllm/test_vllm.py",
+    "engines/vllm/test_vllm_failures.py",
+    "engines/vllm/",
+    "gpu/test_gpu_proof.py",
+    "cli/",
+    "probes/",
+    "harness/",
+    "kernels/",
+)
 
 
-def pytest_collection_modifyitems(config, items):
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-
-    def group(item):
+def pytest_collection_modifyitems(items):
+    def rank(item):
         path = item.path.relative_to(Path(__file__).parent).as_posix()
-        return "vllm" if path.startswith(WITH_VLLM) else path
+        return next((n for n, start in enumerate(LONG) if path.startswith(start)), len(LONG))
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    order = ("vllm", *LONG)
-    items.sort(key=lambda item: next((n for n, start in enumerate(order) if group(item).startswith(start)), len(order)))
+    items.sort(key=rank)
 
 
 class Bytes(io.TextIOWrapper):
