@@ -79,8 +79,10 @@ def from_json(line: str, where: str) -> Question:
         value = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON ({error}); {wants}") from None
+    if isinstance(value, dict) and isinstance(value.get("body"), dict):  # a request line of OpenAI's batches
+        value = value["body"]
     match value:
-        case {"prompt": str(text)} if text.strip():
+        case {"prompt": str(text)} | {"text": str(text)} | {"question": str(text)} if text.strip():
             return Question(text=text)
         case {"messages": [*messages]} if messages and all(is_message(m) for m in messages):
             return Question(messages=tuple({"role": m["role"], "content": m["content"]} for m in messages))

@@ -167,6 +167,8 @@ def test_bytes_that_are_not_text_are_refused(tmp_path):
         ("p.jsonl", '{"prompt": "a"}\nnope', "line 2: not JSON"),
         ("p.jsonl", '{"prompt": ""}', "line 1: found"),
         ("p.jsonl", '{"messages": [{"role": "user"}]}', "wants"),
+        ("p.jsonl", '{"body": {"body": {"prompt": "a"}}}', "wants"),
+        ("p.jsonl", '{"body": []}', "wants"),
     ],
 )
 def test_prompt_files_are_refused_in_words(tmp_path, name, content, says):
@@ -186,3 +188,6 @@ def test_prompt_files_are_read(tmp_path):
         '\ufeff{"prompt": "o\u2028ne"}\n{"messages": [{"role": "user", "content": "two"}]}\n'
     )
     assert [q.shown for q in read_prompts(tmp_path / "p.jsonl")] == ["o\u2028ne", "user: two"]
+    others = '{"question": "a"}\n{"text": "b"}\n{"custom_id": "1", "body": {"messages": [{"role": "user", "content": "c"}]}}\n'
+    (tmp_path / "q.jsonl").write_text(others + '{"body": {"model": "m", "prompt": "d"}}\n')
+    assert [q.shown for q in read_prompts(tmp_path / "q.jsonl")] == ["a", "b", "user: c", "d"]
