@@ -33,6 +33,11 @@ OURS_DIFFER = (
     "Bits differ on our kernels too: an op that has none of ours (they are named above) or something else in the model depends on the batch. "
     "detcheck bisect --kernels batch-invariant names it."
 )
+OURS_EVERYWHERE = (  # every op that multiplies or adds ran on ours
+    "Bits differ although every op that multiplies or adds ran on our kernels: the model itself looks at its neighbours, its padding or how a "
+    "prompt is cut. detcheck bisect --kernels batch-invariant names the first module; detcheck batch tells padding from the rest."
+)
+CHUNK = "Fed in pieces, the prompt goes another way through this model than in one go: feed it in pieces of one size everywhere."
 PADDING = "Batch requests of equal length, or serve them without padding (as vLLM does): here no kernel changes bits, padding does."
 OF_TWO = (  # unequal, where the answers of two systems are compared
     "Ask each system by itself first: one that does not repeat itself cannot equal another. Then compare what stands around it: versions, "
@@ -85,10 +90,13 @@ def advice(finding: Finding, padding: str = PADDING) -> str:
         return NOT_OURS
     if finding.evidence.get("first_variant_condition") == "cold":
         return COLD
-    if finding.verdict is Verdict.BATCH_VARIANT and finding.evidence.get("varies_with") == ["padding"]:
-        return padding
-    if finding.verdict is Verdict.BATCH_VARIANT and (finding.evidence.get("coverage") or {}).get("overridden"):
-        return OURS_DIFFER
+    coverage = finding.evidence.get("coverage") or {}
+    if finding.verdict is Verdict.BATCH_VARIANT:
+        varies = set(finding.evidence.get("varies_with") or ())
+        if varies == {"padding"} or (varies == {"chunk", "padding"} and coverage.get("overridden")):
+            return f"{padding} {CHUNK}" if "chunk" in varies else padding
+        if coverage.get("overridden"):
+            return OURS_DIFFER if coverage.get("uncovered") else OURS_EVERYWHERE
     return ADVICE.get(finding.verdict, "")
 
 
@@ -144,10 +152,8 @@ def figures(finding: Finding, given: bool = False) -> list[str]:
     elif finding.latent and numbers_differ(finding):
         which = "log-probabilities" if compared == "digits" else "log-probability bits"
         lines.append(f"the divergence is latent: {unit} are equal, {which} are not")
-    elif finding.latent:
-        ends = ", ".join(
-            f"{visible(reason)} {count}" for reason, count in finding.evidence.get("finish_reasons", {}).items()
-        )
+    elif finding.latent and (reasons := finding.evidence.get("finish_reasons")):
+        ends = ", ".join(f"{visible(reason)} {count}" for reason, count in reasons.items())
         lines.append(f"the {unit} are equal, the reasons to finish are not: {ends}")
     if numbers:
         lines += measured(finding)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from detcheck.errors import UsageError
-from detcheck.models.task import COMPLETES, Task, architecture, gives
+from detcheck.models.task import COMPLETES, Task, architecture, gives, is_encoder
 
 SHOWN = 3  # names in a message
 DERIVED = (
@@ -48,11 +48,21 @@ def refuse_other_kinds(name: str, config: Any, task: Task = Task.GENERATE) -> No
             f"--model {name} is {made}, an encoder with a decoder: transformers would run its decoder alone. "
             f"Give a causal language model;{encoder} {anything}"
         )
-    if made.endswith("ForMaskedLM"):
+    if made.endswith("ForMaskedLM") or (made.endswith(("LMHeadModel", "ForCausalLM")) and looks_both_ways(config)):
         raise UsageError(
             f"--model {name} is {made}: each of its tokens looks at all others, so it completes nothing. Give a causal language model; "
             f"{instead(Task.EMBED)} asks it for an embedding"
         )
+
+
+def looks_both_ways(config: Any) -> bool:
+    """Whether each token looks at those behind it too, whatever head the model has."""
+    return is_encoder(config) and not own_class(config)
+
+
+def own_class(config: Any) -> bool:
+    """Whether the folder's own code says what completes a text."""
+    return "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
 
 
 def instead(task: Task) -> str:
@@ -95,6 +105,12 @@ def complete(
         raise UsageError(
             f"--model {name} does not hold all tensors of {loaded}: {', '.join(what)}, so it would run with random numbers in their place."
             f"{kind} Give the folder of {WANTED[task]} with all its weights{ask_instead(config, task)}"
+        )
+    if task is Task.GENERATE and gives(config) is not Task.GENERATE and not own_class(config):
+        left = f", without {some(unused)}" if unused else ""  # with tied weights a head is there that nobody trained
+        raise UsageError(
+            f"--model {name} holds a {made}, which completes nothing: it would run as {loaded}{left}, with its embeddings as the head of a "
+            f"language model. Give the folder of {WANTED[task]}{ask_instead(config, task)}"
         )
     return f"{len(unused)} ({some(unused)})" if unused else ""
 

@@ -62,7 +62,7 @@ def candidates(conditions: tuple[str, ...] | None, sizes: tuple[int, ...] | None
     names = list(DEFAULT)
     if sizes is not None:
         several = [size for size in sorted(set(sizes)) if size > 1]
-        names = (["alone"] if 1 in sizes or conditions is None else []) + [
+        names = (["alone"] if 1 in sizes or conditions is None or "alone" in conditions else []) + [
             named(kind, size) for size in several for kind in KINDS[1:] if kind not in ("chunked", "cached", "edges")
         ]
         names += [named(kind, size) for kind in ("chunked", "cached") for size in (1, *several[:1])] + ["edges-8"]
@@ -117,7 +117,8 @@ def refuse_lost(plans: Sequence[Plan], not_tried: Sequence[NotTried], wanted: Wa
     for name in wanted.conditions or ():
         if not any(name in (plan.name, kind_of(plan.name)) for plan in plans):
             why = [left_out for left_out in not_tried if name in (left_out.what, kind_of(left_out.what))]
-            raise UsageError(f"--conditions: cannot have {why[0]}")
+            lost = why[0] if why else f"{name} with --batch-sizes {','.join(map(str, wanted.sizes or ()))}"
+            raise UsageError(f"--conditions: cannot have {lost}")
     if wanted.sizes is not None and (
         lost := [str(left_out) for left_out in not_tried if kind_of(left_out.what) == "wave"]
     ):

@@ -66,7 +66,7 @@ def check(conditions: tuple[str, ...] | None, rate: float | None) -> None:
 def candidates(conditions: tuple[str, ...] | None, sizes: tuple[int, ...] | None, rate: float | None) -> list[str]:
     names = list(DEFAULT)
     if sizes is not None:
-        names = (["alone"] if 1 in sizes or conditions is None else []) + [
+        names = (["alone"] if 1 in sizes or conditions is None or "alone" in conditions else []) + [
             named(kind, size) for size in sorted(set(sizes)) if size > 1 for kind in ("wave", "staggered", "ragged")
         ]
     if rate is not None:
@@ -117,6 +117,10 @@ def schedule(inputs: dict[str, int], wanted: Wanted, limits: ServerLimits) -> Sc
     share_out(plans, warm)
     if not cold and not wanted.by_name:
         not_tried.append(NotTried("cold", f"{samples} samples are used up"))
+    elif not cold and wanted.conditions is None:
+        not_tried.append(
+            NotTried("cold", "left out with --batch-sizes: --conditions cold,wave asks for the first answer too")
+        )
     made = Schedule(tuple(steps(inputs, plans, warm, limits, cold)), tuple(not_tried))
     sent = sum(len(step.rows) for step in made.steps)
     if limits.requests is not None and sent > limits.requests:

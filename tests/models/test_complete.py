@@ -83,6 +83,14 @@ WRONG = {  # name -> (makes the folder, exit code, what is said)
         lambda f: saved(transformers.LlamaForSequenceClassification(llama(num_labels=1)), f),
         2, ["1 is missing (lm_head.weight)", "1 is in it and not used (score.weight)", "batch --task score"],
     ),
+    "a reward model whose weights are tied": (  # so that a language model's head is there, which nobody trained
+        lambda f: saved(transformers.LlamaForSequenceClassification(llama(num_labels=1, tie_word_embeddings=True)), f),
+        2, ["holds a LlamaForSequenceClassification", "without score.weight", "batch --task score"],
+    ),
+    "an embedder whose weights are tied": (
+        lambda f: saved(transformers.LlamaModel(llama(tie_word_embeddings=True)), f), 2, ["holds a LlamaModel", "batch --task embed"],
+    ),
+    "an encoder with a head": (lambda f: saved(transformers.BertLMHeadModel(bert()), f), 2, ["looks at all others", "batch --task embed"]),
     "a masked language model": (lambda f: saved(transformers.BertForMaskedLM(bert()), f), 2, ["looks at all others", "batch --task embed"]),
     "an encoder with a decoder": (lambda f: saved(t5(), f), 2, ["an encoder with a decoder", "batch --task embed"]),
     "an encoder of a kind that never completes": (
@@ -178,8 +186,19 @@ def test_the_place_of_an_image_is_no_ordinary_token(tmp_path):
     assert amplifier.VOCABULARY - 1 not in found and amplifier.VOCABULARY - 2 in found
 
 
+def with_an_end_beyond_its_words(folder):
+    """As a GPT-2 with fewer words whose config kept the end token of the larger one."""
+    gpt2(folder)
+    for name in ("config.json", "generation_config.json"):
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": 50256}))
+    return folder
+
+
 SOUND = {
     "plain": llama_like,
+    "an end token that is none of its words": with_an_end_beyond_its_words,
+    "BERT as a decoder": lambda f: saved(transformers.BertLMHeadModel(bert(is_decoder=True, pad_token_id=0)), f),
     "LLaVA": seeing,
     "tied": tied,
     "sharded": sharded,

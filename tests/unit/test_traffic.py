@@ -159,3 +159,24 @@ def trace(sizes=(1,), chunks=1, cached=0):
 def test_a_condition_came_about_only_where_the_steps_show_it(condition, size, traces, steps, came):
     decoded = Decoded({}, (), dict(enumerate(traces)), tuple(steps))
     assert came_about(condition, size, 0, decoded) is came
+
+
+def test_a_lone_request_that_is_asked_for_is_planned_whatever_the_sizes():
+    from detcheck.schedules import load
+
+    wanted = Wanted(12, 8, 2, ("alone", "wave"), (8,))
+    for made in (
+        schedule({"0:aa": 20}, wanted, ROOMY),
+        load.schedule({"0:aa": 20}, wanted, load.ServerLimits(64, None, None, 1.0)),
+    ):
+        assert {step.condition for step in made.steps} == {"alone", "wave-8"}
+
+
+def test_sizes_that_leave_out_the_first_answer_of_a_server_say_so():
+    from detcheck.schedules import load
+
+    limits = load.ServerLimits(64, None, None, 1.0)
+    made = load.schedule({"0:aa": 20}, Wanted(12, 8, 2, None, (8,)), limits)
+    assert [n.what for n in made.not_tried] == ["cold"] and not any(s.condition == "cold" for s in made.steps)
+    asked = load.schedule({"0:aa": 20}, Wanted(12, 8, 2, ("cold", "wave"), (8,)), limits)
+    assert any(s.condition == "cold" for s in asked.steps) and not asked.not_tried

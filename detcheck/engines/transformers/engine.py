@@ -200,9 +200,9 @@ class TransformersEngine(Checkpoint):
         import torch
 
         width = max(len(row.prompt) for row in rows)
-        filling = (
-            min(ends) if ends else 0
-        )  # what is fed under the mask and after a sample has ended; its rows are never read
+        size = self._config.get_text_config().vocab_size  # a config may name an end token that the model does not have
+        # What is fed under the mask and after a sample has ended; its rows are never read.
+        filling = min((end for end in ends if 0 <= end < size), default=0)
         padded = [[filling] * (width - len(row.prompt)) + list(row.prompt) for row in rows]
         unpadded = [[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows]
         step_ids = torch.tensor(padded, device=self.device)  # [B, width], then [B, 1]

@@ -127,8 +127,16 @@ def no_cause(facts: Bisected) -> tuple[Verdict, str]:
     gain = f"a row of {control.op} moved by one ulp changes {control.changed} of {control.elements} logits"
     return Verdict.IDENTICAL, (
         f"no cause was found: {tested} calls gave the same bits again and alone, and so did the logits, in {', '.join(names)}; "
-        f"{facts.tokens} rows of the prompt were compared, and {gain}"
+        f"{facts.tokens} rows of the prompt were compared, {at_widths(facts)}and {gain}"
     )
+
+
+def at_widths(facts: Bisected) -> str:
+    """A fault may be at one width alone: which were met, where the batches are padded."""
+    widths = sorted({facts.tokens + batch.padding for batch in facts.batches})
+    if widths == [facts.tokens]:
+        return ""
+    return f"at {' and '.join(map(str, widths))} tokens in a row (detcheck batch asks about other widths), "
 
 
 def not_compared(facts: Bisected) -> str:
