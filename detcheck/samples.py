@@ -39,6 +39,10 @@ OURS_EVERYWHERE = (  # every op that multiplies or adds ran on ours
 )
 CHUNK = "Fed in pieces, the prompt goes another way through this model than in one go: feed it in pieces of one size everywhere."
 PADDING = "Batch requests of equal length, or serve them without padding (as vLLM does): here no kernel changes bits, padding does."
+OF_RUNS = (  # divergent, where two runs are compared
+    "Look at what changed around it (versions, kernels, dtype, machine), and change one thing at a time. Where the batch decides it, "
+    "detcheck bisect RUN names the op."
+)
 OF_TWO = (  # unequal, where the answers of two systems are compared
     "Ask each system by itself first: one that does not repeat itself cannot equal another. Then compare what stands around it: versions, "
     "kernels, dtype, chat template."
@@ -86,6 +90,8 @@ def advice(finding: Finding, padding: str = PADDING) -> str:
     """What to do; "" where there is nothing to do."""
     if "sides" in finding.evidence and finding.verdict in (Verdict.RUN_VARIANT, Verdict.DIVERGENT):
         return OF_TWO
+    if finding.verdict is Verdict.DIVERGENT and finding.samples and "batches" not in finding.evidence:
+        return OF_RUNS
     if finding.verdict is Verdict.RUN_VARIANT and not finding.case.dtype and not of_numbers(finding):
         return NOT_OURS
     if finding.evidence.get("first_variant_condition") == "cold":
