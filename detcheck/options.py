@@ -7,7 +7,7 @@ repeats a run are all made from the fields.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import Field, dataclass, field
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 # Headings of the help, in the order in which they stand there.
@@ -43,6 +43,12 @@ def knob(default: Any, *flags: str, **said: Any) -> Any:
 def knob_of(one: Field[Any]) -> Knob | None:
     """None: a field that no option sets."""
     return one.metadata.get("knob")
+
+
+def same(options: type, name: str) -> Any:
+    """The option of that name in another probe's options: what is said of it is said there alone."""
+    there = next(one for one in fields(options) if one.name == name)
+    return field(default=there.default, metadata=there.metadata)
 
 
 def flag(name: str) -> str:

@@ -18,7 +18,7 @@ ALIKE, UNLIKE = "alike", "unlike"
 
 
 def form_of(arguments: Any) -> tuple[object, ...]:
-    """Calls of one form need be asked once: shapes, strides and dtypes of tensors, anything else as it is written."""
+    """What calls of one form have in common: shapes, strides and dtypes of tensors, anything else as it is written."""
     return tuple((tuple(a.shape), a.stride(), a.dtype) if hasattr(a, "untyped_storage") else repr(a) for a in arguments)
 
 

@@ -9,11 +9,13 @@ from detcheck.counted import alike_in, stock_in, unlike_in
 
 def note(calls: Mapping[str, int]) -> str:
     """What is added to a finding's note; "" where there is none."""
-    checked = set(alike_in(calls)) - set(unlike_in(calls))
-    unknown = [op for op in stock_in(calls) if op not in checked]
+    stock, unlike = stock_in(calls), unlike_in(calls)
+    checked = {op: n for op, n in alike_in(calls).items() if op not in unlike}
+    unknown = [op for op in stock if op not in checked]
     said = f"; ran without a kernel of ours: {', '.join(unknown)}" if unknown else ""
-    if checked:
-        said += f"; stock, and gave a row the bits that it has alone at every shape that was met: {', '.join(sorted(checked))}"
+    if checked:  # a call of one row, and one that cannot be cut to a row, is not asked
+        counts = ", ".join(f"{op} ({n} of {stock[op]} calls)" for op, n in checked.items())
+        said += f"; stock, and at the shapes where that could be asked, in a few calls each, a row had the bits that it has alone: {counts}"
     return said
 
 

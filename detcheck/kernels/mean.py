@@ -5,6 +5,7 @@ Batch-invariant because a row is summed by itself, in an order that its length d
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from detcheck.kernels._shared.rowwise import make_rows, reduced, rowwise
@@ -27,12 +28,6 @@ def reference(x: torch.Tensor) -> torch.Tensor:
     return stock(x.double())
 
 
-def mean_of(
-    x: torch.Tensor, dim: list[int] | None, keepdim: bool = False, *, dtype: torch.dtype | None = None
-) -> torch.Tensor:
-    return reduced(mean, x if dtype is None else x.to(dtype), dim, keepdim)
-
-
 TRITON = ("detcheck.kernels._triton.rowwise:mean_kernel",)
 OP = Op(
     "mean",
@@ -44,5 +39,5 @@ OP = Op(
     devices=("cpu", "cuda"),
     triton=TRITON,
     order="sum",
-    aten={"mean.dim": mean_of},
+    aten={"mean.dim": functools.partial(reduced, mean)},
 )

@@ -173,3 +173,9 @@ def compose(plan: Plan, length: int, longest: int, rng: random.Random) -> tuple[
             shorter = rng.randint(max(1, length // 2), max(1, length - 1))
             rows[slot] = longer if order % 2 == 0 else shorter
     return tuple(rows)
+
+
+def edges(length: int) -> set[int]:
+    """Widths at and beside the next multiples of 32 and of 128, where kernels take another number of whole tiles."""
+    multiples = (-(-(length + 2) // tile) * tile for tile in (32, 128))
+    return {width for multiple in multiples for width in (multiple - 1, multiple, multiple + 1)}

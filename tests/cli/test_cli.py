@@ -55,6 +55,8 @@ def test_json_alone_on_stdout_and_the_format_never_changes_the_code(diverging, d
         (["completions", "--dtype", "int4"], "--dtype int4"),
         (["completions", "--kernels", "engine"], "no batch-invariant mode of its own"),
         (["completions", "--kernels", "fast"], "fast"),
+        (["bisect", "--engine", "server"], "asked from outside"),
+        (["completions", "--engine", "server"], "with --base-url"),
         (["completions", "--batch-sizes", "1,x"], "1,x"),
         (["completions", "--batch-sizes", "0"], "from 1 up"),
         (["completions", "-n", "4", "--batch-sizes", "1,2,4,8"], "need at least"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections import Counter
 
 import pytest
 import torch
@@ -130,7 +131,7 @@ VARIANCE = "aten::var.correction"
     ("found", "code", "said"),
     [
         ("", 0, f"; ran without a kernel of ours: {VARIANCE}"),
-        ("alike", 0, f"gave a row the bits that it has alone at every shape that was met: {VARIANCE}"),
+        ("alike", 0, f"a row had the bits that it has alone: {VARIANCE} ("),
         ("unlike", 3, f"gave a row other bits in the batch than alone: {VARIANCE} (in "),
     ],
 )
@@ -151,6 +152,18 @@ def test_stock_is_really_asked(detcheck, written_out):
     asked = {kind for kind in ("alike", "unlike") if VARIANCE in coverage.get(kind, {})}
     assert coverage["uncovered"][VARIANCE] and asked
     assert (finding["verdict"] == "identical") == (asked == {"alike"}), finding["note"]
+
+
+def test_luck_in_the_first_call_of_a_form_does_not_clear_the_others(detcheck, written_out, monkeypatch):
+    times = Counter()
+
+    def asked(run, arguments, options, made):
+        times[form := switch.row_alone.form_of(arguments)] += 1
+        return "unlike" if times[form] == 2 else "alike"
+
+    monkeypatch.setattr(switch.row_alone, "asked", asked)
+    result = detcheck(*written_out)
+    assert result.code == 3 and json.loads(result.out)["findings"][0]["evidence"]["coverage"]["unlike"], result.err
 
 
 def faulty(x, axis=-1):

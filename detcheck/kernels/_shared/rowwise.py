@@ -79,9 +79,15 @@ def rowwise(
 
 
 def reduced(
-    op: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, dim: Sequence[int] | None, keepdim: bool
+    op: Callable[[torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+    dim: Sequence[int] | None,
+    keepdim: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """A row op that leaves one number, over any dimensions (None, or none: all), as aten has it."""
+    """A row op that leaves one number, over any dimensions (None, or none: all), as aten has it; of x in another dtype."""
+    x = x if dtype is None else x.to(dtype)
     if x.ndim == 0:
         return op(x.view(1)).view(())
     dims = sorted(d % x.ndim for d in dim) if dim else list(range(x.ndim))

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from detcheck.errors import UsageError
 from detcheck.models.task import Task
-from detcheck.options import MODEL, PROMPTS, knob
+from detcheck.options import MODEL, PROMPTS, knob, same
+from detcheck.probes.completions.options import Options as CompletionOptions
 from detcheck.spec import Spec
 
 DECODED = 4  # tokens fed one by one in `decode`: the first step after a prefill and some behind it
@@ -18,20 +19,12 @@ class Options:
     """What a model gives for one prompt (last logits, embedding or score), alone and in batches of every size: is it always the same row?"""
 
     prompt: str | None = knob(None, help="Default: that of completions.", panel=PROMPTS)
-    prompt_file: str | None = knob(None, help="One a line, or .jsonl with `prompt` or `messages`.", panel=PROMPTS)
-    chat: bool = knob(False, help="Put prompts through the tokenizer's chat template.", panel=PROMPTS)
-    attn: str | None = knob(None, help="Attention: sdpa, eager ... Default: the model's own.", panel=MODEL)
-    trust_remote_code: bool = knob(False, help="Run Python code that comes with the model.", panel=MODEL)
-    adapter: str | None = knob(
-        None,
-        help="A LoRA adapter to put on, as peft saves it.",
-        panel=MODEL,
-        metavar="FOLDER",
-        engines=("transformers",),
-    )
-    merge_adapter: bool = knob(
-        False, help="Merge the adapter into the weights.", panel=MODEL, engines=("transformers",)
-    )
+    prompt_file: str | None = same(CompletionOptions, "prompt_file")
+    chat: bool = same(CompletionOptions, "chat")
+    attn: str | None = same(CompletionOptions, "attn")
+    trust_remote_code: bool = same(CompletionOptions, "trust_remote_code")
+    adapter: str | None = same(CompletionOptions, "adapter")
+    merge_adapter: bool = same(CompletionOptions, "merge_adapter")
     task: Task = knob(
         Task.AUTO, help="generate, embed or score. auto: by the model's files.", panel=MODEL, metavar="NAME"
     )

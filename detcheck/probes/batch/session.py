@@ -22,7 +22,7 @@ from detcheck.models.task import Task
 from detcheck.outcomes import row_outcome
 from detcheck.probes.batch.options import DECODED, check
 from detcheck.records import Condition, NotTried, Observation, Outcome, Schedule, Step
-from detcheck.schedules.batches import RAGGED, THRESHOLDS, compose
+from detcheck.schedules.batches import RAGGED, THRESHOLDS, compose, edges
 from detcheck.schedules.batches import conditions as plans
 from detcheck.spec import Spec
 
@@ -123,12 +123,6 @@ class Batch:
                 Observation(*place, name, seen, wall_s=wall_s, missing=why, calls=() if sample else tuple(calls))
             )
         return observations, list({o.id: o for o in made}.values())
-
-
-def edges(length: int) -> set[int]:
-    """Widths at and beside the next multiples of 32 and of 128, where kernels take another number of whole tiles."""
-    multiples = (-(-(length + 2) // tile) * tile for tile in (32, 128))
-    return {width for multiple in multiples for width in (multiple - 1, multiple, multiple + 1)}
 
 
 open_session = Batch

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from detcheck.errors import UsageError
-from detcheck.harness.engines import chosen
-from detcheck.options import MODEL, PROMPTS, flag, knob
+from detcheck.harness.engines import chosen, kind
+from detcheck.options import MODEL, PROMPTS, flag, knob, same
 from detcheck.probes.batch.options import DECODED as FED_ONE_BY_ONE
+from detcheck.probes.batch.options import Options as BatchOptions
+from detcheck.probes.completions.options import Options as CompletionOptions
 from detcheck.spec import Kernels, Spec
 
 if TYPE_CHECKING:
@@ -29,32 +31,15 @@ class Options:
 
     run: str | None = knob(None, help="A run of completions or batch that found a difference.", argument=True)
     """folder; it gives what else is asked"""
-    prompt: str | None = knob(None, help="Default: that of completions.", panel=PROMPTS)
-    prompt_file: str | None = knob(None, help="One a line, or .jsonl with `prompt` or `messages`.", panel=PROMPTS)
-    chat: bool = knob(False, help="Put prompts through the tokenizer's chat template.", panel=PROMPTS)
-    attn: str | None = knob(
-        None, help="Attention: sdpa, eager ... Default: the model's own.", panel=MODEL, engines=("transformers",)
-    )
-    trust_remote_code: bool = knob(False, help="Run Python code that comes with the model.", panel=MODEL)
-    adapter: str | None = knob(
-        None,
-        help="A LoRA adapter to put on, as peft saves it.",
-        panel=MODEL,
-        metavar="FOLDER",
-        engines=("transformers",),
-    )
-    merge_adapter: bool = knob(
-        False, help="Merge the adapter into the weights.", panel=MODEL, engines=("transformers",)
-    )
+    prompt: str | None = same(BatchOptions, "prompt")
+    prompt_file: str | None = same(CompletionOptions, "prompt_file")
+    chat: bool = same(CompletionOptions, "chat")
+    attn: str | None = same(CompletionOptions, "attn")
+    trust_remote_code: bool = same(CompletionOptions, "trust_remote_code")
+    adapter: str | None = same(CompletionOptions, "adapter")
+    merge_adapter: bool = same(CompletionOptions, "merge_adapter")
     engine: str = knob("transformers", help="transformers, or vllm: there modules are looked at, not ops.", panel=MODEL)
-    engine_arg: tuple[str, ...] = knob(
-        (),
-        help="For vLLM, like max_num_seqs=64. May be given again.",
-        panel=MODEL,
-        metavar="KEY=VALUE",
-        repeated=True,
-        engines=("vllm",),
-    )
+    engine_arg: tuple[str, ...] = same(CompletionOptions, "engine_arg")
     decode: int = knob(DECODED, help="Last tokens that are fed one by one.", panel=PROMPTS)
     apply: bool = knob(False, help="Then replace each cause by a kernel of ours, one kind at a time.", panel=MODEL)
 
@@ -137,6 +122,11 @@ def check(spec: Spec) -> None:
     from detcheck.harness import model
 
     own: Options = spec.options
+    if kind(spec).open is None:
+        raise UsageError(
+            f"--engine {own.engine}: bisect looks into a model that runs here, and {kind(spec).title} are asked from outside. "
+            "Use transformers or vllm"
+        )
     for argument in own.engine_arg:
         if (known := argument.replace("-", "_").replace(" ", "").lower()) in REFUSED or known.startswith(SEVERAL):
             raise UsageError(

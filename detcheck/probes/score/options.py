@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from detcheck.errors import UsageError
-from detcheck.options import PROMPTS, SCHEDULE, knob
+from detcheck.options import PROMPTS, SCHEDULE, knob, same
 from detcheck.probes.completions.options import Options as CompletionOptions
 from detcheck.probes.completions.options import check as check_sampling
 from detcheck.spec import Spec
 from detcheck.verdict import FailOn
-
-OF_COMPLETIONS = {one.name: one for one in fields(CompletionOptions)}
-
-
-def of_completions(name: str) -> Any:
-    """The same option as there."""
-    return field(default=OF_COMPLETIONS[name].default, metadata=OF_COMPLETIONS[name].metadata)
 
 
 @dataclass(frozen=True)
@@ -33,35 +26,25 @@ class Options:
         None, help="What is scored behind it; a space between belongs to it.", panel=PROMPTS
     )
     prompt_file: str | None = knob(None, help="A .jsonl with `prompt` and `continuation`.", panel=PROMPTS)
-    attn: str | None = of_completions("attn")
-    trust_remote_code: bool = of_completions("trust_remote_code")
-    engine: str = of_completions("engine")
-    engine_arg: tuple[str, ...] = of_completions("engine_arg")
-    base_url: tuple[str, ...] = of_completions("base_url")
-    header: tuple[str, ...] = of_completions("header")
-    ca_bundle: str | None = of_completions("ca_bundle")
-    timeout: float = of_completions("timeout")
-    max_concurrency: int = of_completions("max_concurrency")
-    max_requests: int | None = of_completions("max_requests")
-    load_rate: float | None = of_completions("load_rate")
-    allow_unseen_batch: bool = of_completions("allow_unseen_batch")
-    baseline: str | None = of_completions("baseline")
+    attn: str | None = same(CompletionOptions, "attn")
+    trust_remote_code: bool = same(CompletionOptions, "trust_remote_code")
+    engine: str = same(CompletionOptions, "engine")
+    engine_arg: tuple[str, ...] = same(CompletionOptions, "engine_arg")
+    base_url: tuple[str, ...] = same(CompletionOptions, "base_url")
+    header: tuple[str, ...] = same(CompletionOptions, "header")
+    ca_bundle: str | None = same(CompletionOptions, "ca_bundle")
+    timeout: float = same(CompletionOptions, "timeout")
+    max_concurrency: int = same(CompletionOptions, "max_concurrency")
+    max_requests: int | None = same(CompletionOptions, "max_requests")
+    load_rate: float | None = same(CompletionOptions, "load_rate")
+    allow_unseen_batch: bool = same(CompletionOptions, "allow_unseen_batch")
+    baseline: str | None = same(CompletionOptions, "baseline")
 
     max_tokens: ClassVar[int] = 1  # what fillers are given beyond their prompt
     ignore_eos: ClassVar[bool] = False
     chat: ClassVar[bool] = False
     conditions: ClassVar[tuple[str, ...] | None] = None
-    SHARED: ClassVar[dict[str, dict[str, str]]] = {
-        "model": {},
-        "kernels": {},
-        "dtype": {},
-        "device": {},
-        "batch_sizes": {"help": "Like 1,8,64. Default: the thresholds that the samples pay for."},
-        "trials": {"help": "Repeats of every condition, at least."},
-        "seed": {},
-        "fail_on": {},
-        "fail_fast": {},
-    }
+    SHARED: ClassVar[dict[str, dict[str, str]]] = CompletionOptions.SHARED
 
     __post_init__ = CompletionOptions.__post_init__
 

@@ -11,7 +11,6 @@ from detcheck.engines.transformers.likelihood import likelihood
 from detcheck.harness import engines
 from detcheck.harness.samplers import Batches, Local, Requests
 from detcheck.hashes import content_hash
-from detcheck.probes.batch.session import edges
 from detcheck.probes.score.greedy import scored
 from detcheck.probes.score.pairs import PairedModel
 from detcheck.records import NotTried, Outcome, Schedule, Step
@@ -66,7 +65,7 @@ class ScoredBatches(Scoring, Batches):
     def _widths(self, planned: Schedule, name: str, length: int) -> list[int]:
         """Of rows alone that are padded: as in each ragged batch, and around the next multiples of 32 and 128."""
         ragged = {max(s.rows) - 1 for s in planned.steps if s.input == name and kind_of(s.condition) == "ragged"}
-        return sorted(width for width in ragged | edges(length) if length < width <= self.engine.context)
+        return sorted(width for width in ragged | batches.edges(length) if length < width <= self.engine.context)
 
     def complete(self, step: Step, rows: Sequence[Row]) -> Decoded:
         slots = [slot for slot, length in enumerate(step.rows) if length == 0]
