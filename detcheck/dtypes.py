@@ -10,7 +10,13 @@ SHORT_DTYPES = {
     "fp16": "float16",
     "half": "float16",
 }
-DTYPES = ("float32", "bfloat16", "float16", "float64")
+EPSILON = {
+    "float32": 2.0**-23,
+    "bfloat16": 2.0**-7,
+    "float16": 2.0**-10,
+    "float64": 2.0**-52,
+}  # from 1 to the next number
+DTYPES = tuple(EPSILON)
 
 
 def full_dtype(name: str | None) -> str | None:

@@ -209,10 +209,11 @@ class Engine(Protocol):
         ignore_eos: bool,
         token_budget: int | None = None,
         cached: bool = False,
+        padding: int = 0,
     ) -> Decoded:
         """Run exactly these rows, greedily, until every sample has ended or has max_tokens.
 
-        As one batch; or, where the engine schedules itself, as requests, at most `token_budget` tokens in an engine step (None:
-        its own limit), the prompt in the prefix cache before if `cached`. Raises OutOfMemoryError if the batch does not fit,
-        FailedError if the engine died.
+        As one batch, with `padding` pad tokens in front of the longest; or, where the engine schedules itself, as requests, at most
+        `token_budget` tokens in an engine step (None: its own limit), the prompt in the prefix cache before if `cached`.
+        Raises OutOfMemoryError if the batch does not fit, FailedError if the engine died.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from detcheck.blocks import Block, Facts, Forks, Histogram, Mode, Table, Text, Totals
 from detcheck.finding import Finding
@@ -49,6 +49,21 @@ OF_TWO = (  # unequal, where the answers of two systems are compared
 )
 
 
+BEYOND = {  # what moves more than half of a number's digits -> where it may come from
+    "neighbours": "What a neighbour holds moves more than half of the digits. {rounding}Otherwise look at masks, at cache slots, at scales that are "
+    "taken over the whole tensor (dynamic quantisation), and at an expert's capacity.",
+    "padding": "Padding moves more than half of the digits. {rounding}Otherwise look at the attention mask, at the positions of padded rows, and at "
+    "layers that mix tokens (convolutions, states).",
+    "unequal lengths": "Padding among other rows moves more than half of the digits. {rounding}Otherwise look at the attention mask and at the "
+    "positions of padded rows.",
+    "batches": "Other rows of the same length move more than half of the digits. {rounding}Otherwise the result is wrong in one of the two: "
+    "detcheck kernels --op asks a kernel against float64.",
+}
+ROUNDING = (
+    "Rounding does that only in a model that amplifies it: detcheck bisect shows where it begins, and how small. "
+)
+
+
 def describe(
     finding: Finding, *, given: bool = False, padding: str = PADDING, first: tuple[str, ...] = ()
 ) -> tuple[Block, ...]:
@@ -73,7 +88,8 @@ def describe(
         blocks.append(Table("Batch sizes", table(sizes), names_first=False, notes=notes))
     if conditions:
         blocks.append(Table("Conditions", table(conditions), notes=() if sizes else notes, on_pages=bool(sizes)))
-    said = tuple(line for line in (*coverage_lines(finding), likely_cause(finding), advice(finding, padding)) if line)
+    cause = (likely_cause(finding), beyond_rounding(finding), advice(finding, padding))
+    said = tuple(line for line in (*coverage_lines(finding), *cause) if line)
     return (*blocks, Text(said)) if said else tuple(blocks)
 
 
@@ -167,6 +183,8 @@ def figures(finding: Finding, given: bool = False) -> list[str]:
         # Of numbers that were written down nobody knows the width that they were computed in: an ulp means nothing there.
         ulp = f" ({finding.metrics['max_ulp']:.0f} ulp)" if "max_ulp" in finding.metrics else ""
         lines.append(f"log-probabilities of shared {unit} are up to {finding.metrics['max_abs']:.3g} nats{ulp} apart")
+    if len(far := finding.evidence.get("apart") or {}) > 1:
+        lines.append(how_far(far, finding.evidence["largest"], numbers))
     if requests := finding.evidence.get("concurrency"):
         again = finding.evidence.get("resent")
         lines.append(
@@ -188,6 +206,21 @@ def figures(finding: Finding, given: bool = False) -> list[str]:
         rates = f"{percent(low)} to {percent(high)}"
         lines.append(f"of batches under this schedule {rates} hold a sample that leaves the mode (95%, {n} batches)")
     return lines
+
+
+WAYS = {
+    "batches": "in batches of equal lengths",
+    "padding": "where it is padded alone",
+    "unequal lengths": "in batches of unequal lengths",
+    "neighbours": "by what its neighbours hold",
+}
+
+
+def how_far(found: Mapping[str, float], largest: float, numbers: bool) -> str:
+    """By what was done to the row."""
+    said = [f"{f'up to {far:.3g}' if far else 'not at all'} {WAYS[way]}" for way, far in found.items()]
+    of = f"; its largest number is {largest:.3g}" if numbers else ""
+    return f"from the row alone: {', '.join(said)}{of}"
 
 
 def of_numbers(finding: Finding) -> bool:
@@ -262,6 +295,12 @@ def likely_cause(finding: Finding) -> str:
     return f"Bits first differ in {visible(str(first))}" + (
         f"; they depend on: {', '.join(varies)}." if varies else "."
     )
+
+
+def beyond_rounding(finding: Finding) -> str:
+    """What to look at where a difference is larger than another order of the same sums makes it: at the most telling way."""
+    ways = finding.evidence.get("beyond_rounding") or ()
+    return next((said.format(rounding=ROUNDING) for way, said in BEYOND.items() if way in ways), "")
 
 
 def not_tried(finding: Finding) -> list[str]:

@@ -11,10 +11,12 @@ from detcheck.engine import Completion, Decoded, Engine, Question, Ran, Row, Sam
 from detcheck.errors import OutOfMemoryError
 from detcheck.harness import engines
 from detcheck.harness.model import OpenModel
+from detcheck.hashes import content_hash
 from detcheck.outcomes import outcome
 from detcheck.records import Condition, Observation, Outcome, Schedule, Step, Subject
 from detcheck.schedules import arrivals, batches
 from detcheck.schedules.wanted import Wanted
+from detcheck.schedules.widths import edges
 from detcheck.spec import Spec
 
 
@@ -100,9 +102,7 @@ class Local:
 
     def complete(self, step: Step, rows: Sequence[Row]) -> Decoded:
         """Have the engine run the step's rows. Raises OutOfMemoryError, FailedError."""
-        traffic = step.traffic
-        how = {"token_budget": traffic.token_budget, "cached": traffic.cached} if traffic else {}
-        return self.engine.complete(rows, self.wanted.max_tokens, self._ignore_eos, **how)
+        raise NotImplementedError
 
     def _outcome(self, completion: Completion) -> Outcome:
         return outcome(
@@ -134,8 +134,12 @@ class Batches(Local):
 
     def plan(self, lengths: dict[str, int]) -> Schedule:
         longest, most_tokens = max(lengths.values()), self.wanted.max_tokens
-        room = min(self.engine.context - most_tokens, 2 * longest)
-        return batches.schedule(lengths, self.wanted, self.engine.max_rows(room + most_tokens), room)
+        widest = self.engine.context - most_tokens
+        room = min(widest, max(2 * longest, edges(longest)[0]))
+        return batches.schedule(lengths, self.wanted, self.engine.max_rows(room + most_tokens), room, widest)
+
+    def complete(self, step: Step, rows: Sequence[Row]) -> Decoded:
+        return self.engine.complete(rows, self.wanted.max_tokens, self._ignore_eos, padding=step.padding)
 
     def sample(
         self, step: Step, slot: int, composition: str, decoded: Decoded, found: Outcome | None, missing: str
@@ -144,8 +148,11 @@ class Batches(Local):
         known = decoded.batch_sizes == (
             size,
         )  # else it was not formed as asked, or not seen: which batch it was is not known
+        if step.padding:  # all that the row is padded with is of its composition
+            composition = content_hash(f"{composition} padding {step.padding}".encode())[:12]
         place = (size, slot, composition) if known else (None, None)
-        condition = Condition(step.condition, *place, threads=self.threads)
+        fed = "padding" if known and step.padding else ""
+        condition = Condition(step.condition, *place, threads=self.threads, fed=fed)
         return Sample(condition, found, missing, decoded.batch_sizes)
 
 
@@ -154,6 +161,11 @@ class Requests(Local):
 
     def plan(self, lengths: dict[str, int]) -> Schedule:
         return arrivals.schedule(lengths, self.wanted, self.limits(max(lengths.values())))
+
+    def complete(self, step: Step, rows: Sequence[Row]) -> Decoded:
+        traffic = step.traffic
+        how = {"token_budget": traffic.token_budget, "cached": traffic.cached} if traffic else {}
+        return self.engine.complete(rows, self.wanted.max_tokens, self._ignore_eos, **how)
 
     def limits(self, longest: int) -> arrivals.EngineLimits:
         """`longest`: tokens of the longest prompt."""

@@ -37,8 +37,14 @@ def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
 def by_padding(finding: Finding, tally: Tally) -> str:
     """Of padding, where the prompt was also asked for alone with as much of it."""
     if "padding" not in finding.evidence["varies_with"]:
-        asks = "; only batches of unequal lengths differ, where rows are padded: detcheck batch asks whether padding alone does it"
-        return asks if only_ragged(tally) else ""
+        if not only_ragged(tally):
+            return ""
+        asked = any(c.fed == "padding" for c in tally.conditions)
+        return "; only batches of unequal lengths differ, where rows are padded: " + (
+            "the prompt alone, padded, has the bits that it has without, so rows and padding do it together"
+            if asked
+            else "detcheck batch asks whether padding alone does it"
+        )
     said = "; the prompt alone, padded as in the batch, has other bits already"
     if only_padding(tally):
         said += ", and batches without padding have those of the prompt alone"

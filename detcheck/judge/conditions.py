@@ -19,6 +19,7 @@ from detcheck.counted import alike_in, ours_in, stock_in, unlike_in
 from detcheck.finding import Finding
 from detcheck.judge import batch, server, uncovered
 from detcheck.judge import sides as two_files
+from detcheck.judge.apart import apart
 from detcheck.judge.statistics import NUMBERS, describe
 from detcheck.judge.tally import (
     Tally,
@@ -136,6 +137,8 @@ def judge_case(
     }
     if server.of_server(steps):
         evidence |= {"concurrency": tally.in_flight, "resent": tally.resent}
+    if len(counts) > 1 and not sides:
+        evidence |= apart(tally, outcomes, case.dtype)
     if sides:
         evidence |= two_files.seen(tally, sides)
     if tally.metrics or (evidence["unit"] == "element" and len(evidence["batch_sizes"]) > 1):

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from detcheck.condition_name import kind_of
+from detcheck.condition_name import ConditionKind, kind_of
 from detcheck.outcomes import token_key
 from detcheck.records import Condition, Observation, Outcome, Step
 
@@ -161,13 +161,14 @@ def settled(tally: Tally) -> list[dict[Condition, str]]:
 
 
 def varies_with(tally: Tally) -> list[str]:
-    """What alone, with the rest held equal, goes with other bits: batch, slot, threads. From conditions that repeat themselves."""
+    """What alone, with the rest held equal, goes with other bits: batch, slot, neighbours. From conditions that repeat themselves."""
     aspects = set()
     for steady in settled(tally):
         for aspect, held in ASPECTS.items():
             groups: dict[object, set[str]] = defaultdict(set)
             for condition, outcome in steady.items():
-                groups[held(condition)].add(outcome)
+                if (group := held(condition)) is not None:
+                    groups[group].add(outcome)
             if any(len(outcomes) > 1 for outcomes in groups.values()):
                 aspects.add(aspect)
         usual = {place(c): outcome for c, outcome in steady.items() if not c.fed}
@@ -179,7 +180,7 @@ def varies_with(tally: Tally) -> list[str]:
             elif condition.fed and usual.get(place(condition), outcome) != outcome:
                 aspects.add(condition.fed)
     if only_padding(tally):
-        aspects -= {"batch", "slot"}
+        aspects -= {"batch", "slot", "neighbours"}
     if not aspects and batch_arm(tally):
         aspects.add("batch or slot")  # they never changed one at a time
     return sorted(aspects)
@@ -193,12 +194,12 @@ def only_padding(tally: Tally) -> bool:
 
 
 def only_ragged(tally: Tally) -> bool:
-    """Whether batches of equal lengths change nothing and those of unequal ones do, and the prompt was not padded alone."""
+    """Whether batches of equal lengths change nothing, nor does padding where it was asked for alone, and batches of unequal lengths do."""
     found = by_place(tally)
     lone = found["plain alone"]
     return (
         len(lone) == 1
-        and not found["padded alone"]
+        and found["padded alone"] <= lone
         and found["plain batch"] == lone
         and bool(found["padded batch"] - lone)
     )
@@ -239,9 +240,26 @@ def place(c: Condition) -> tuple[object, ...]:
     return c.batch_size, c.slot, c.composition, c.threads
 
 
-# aspect -> what is held equal while it changes
+OTHERS_BESIDE = (
+    ConditionKind.MIXED,
+    ConditionKind.HOSTILE,
+)  # as many rows of the same length, with other numbers in them
+
+
+def place_in_batch(c: Condition) -> tuple[object, ...] | None:
+    """Where the row is, whatever its neighbours hold; None where these are of other lengths, or it is padded."""
+    unlike = kind_of(c.name) == ConditionKind.RAGGED or c.fed == "padding"
+    return None if unlike else (c.batch_size, c.slot, c.threads, c.fed)
+
+
+def plain(c: Condition) -> bool:
+    return c.fed != "padding" and kind_of(c.name) not in OTHERS_BESIDE
+
+
+# aspect -> what is held equal while it changes; None: the condition is about something else
 ASPECTS = {
-    "batch": lambda c: (c.slot, c.threads, c.fed),
+    "batch": lambda c: (c.slot, c.threads, c.fed) if plain(c) else None,
+    "neighbours": place_in_batch,
     "slot": lambda c: (c.batch_size, c.composition, c.threads, c.fed),
     "threads": lambda c: (c.batch_size, c.composition, c.slot, c.fed),
 }

@@ -9,12 +9,14 @@ for, the more of the rows are samples.
 from __future__ import annotations
 
 import random
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from detcheck.condition_name import kind_of, named
 from detcheck.errors import UsageError
 from detcheck.records import NotTried, Schedule, Step
 from detcheck.schedules.wanted import Wanted
+from detcheck.schedules.widths import EDGES, edges
 
 THRESHOLDS = (1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 127, 128, 129, 255, 256, 257)
 RAGGED = (4, 8, 16, 32, 64, 128)  # sizes tried also with neighbours of other lengths; small ones suffice for padding
@@ -35,6 +37,8 @@ class Plan:
     """samples in each of its batches"""
     neighbours: int = 2
     """rows of a ragged batch that are fillers, at least: one at either end"""
+    edge: int | None = None
+    """to which of the prompt's `edges` it is padded, where there is room; None: to none"""
 
     @property
     def room(self) -> int:
@@ -51,23 +55,40 @@ def conditions(sizes: tuple[int, ...], ragged: tuple[int, ...], trials: int) -> 
     return plans
 
 
-def fit(wanted: Wanted, max_rows: int, ragged: bool = True) -> tuple[list[Plan], list[NotTried]]:
+def with_edges(plans: Sequence[Plan], trials: int) -> list[Plan]:
+    """Each ragged batch as wide as one of the edges, and behind it the prompt alone, padded as much; edges that are left come last."""
+    found, left = [], list(range(EDGES))
+    for plan in plans:
+        found.append(plan)
+        if plan.ragged and left:
+            plan.edge = left.pop(0)
+            found.append(Plan("padded", 1, False, trials, edge=plan.edge))
+    return found + [Plan("padded", 1, False, trials, edge=edge) for edge in left]
+
+
+def fit(
+    wanted: Wanted, max_rows: int, ragged: bool = True, padded: Collection[int] | None = range(EDGES)
+) -> tuple[list[Plan], list[NotTried]]:
     """Conditions with trials and samples so that the samples come out exactly, and what was left out.
 
-    `ragged`: whether the context has room for neighbours longer
-    than the prompt. Raises UsageError where sizes were asked for by name and cannot be had.
+    `ragged`: whether the context has room for neighbours longer than the prompt; `padded`: to which edges the prompt may be padded
+    alone, None: it is not to be. Raises UsageError where sizes were asked for by name and cannot be had.
     """
     samples, trials, sizes, chosen = wanted.samples, wanted.trials, wanted.sizes, wanted.conditions
     asked = sizes is not None
-    candidates = conditions(sizes, sizes, trials) if sizes else conditions(THRESHOLDS, RAGGED, trials)
+    candidates = conditions(sizes or THRESHOLDS, sizes or RAGGED, trials)
+    if padded is not None:
+        candidates = with_edges(candidates, trials)
     if chosen is not None:
         known = {plan.name for plan in candidates} | {kind_of(plan.name) for plan in candidates}
         if unknown := [name for name in chosen if name not in known]:
             raise UsageError(
-                f"--conditions {unknown[0]}: there is no such condition with --engine transformers. Use alone, batch, ragged, or one "
-                "with its size, like batch-8 (other sizes with --batch-sizes)"
+                f"--conditions {unknown[0]}: there is no such condition with --engine transformers. Use alone, batch, ragged, padded, "
+                "or one with its size, like batch-8 (other sizes with --batch-sizes)"
             )
         candidates = [plan for plan in candidates if plan.name in chosen or kind_of(plan.name) in chosen]
+    elif asked:
+        candidates = [plan for plan in candidates if plan.name != "padded"]
     plans: list[Plan] = []
     not_tried: list[NotTried] = []
     no_room: list[NotTried] = []
@@ -75,6 +96,8 @@ def fit(wanted: Wanted, max_rows: int, ragged: bool = True) -> tuple[list[Plan],
     for plan in candidates:
         if plan.ragged and not ragged:
             no_room.append(NotTried(plan.name, "the context has no room for neighbours longer than the prompt"))
+        elif plan.name == "padded" and plan.edge not in (padded or ()):
+            no_room.append(NotTried(plan.name, "the context has no room for a wider row"))
         elif plan.size > max_rows:
             not_tried.append(NotTried(plan.name, f"memory is estimated to hold {max_rows} rows"))
         elif not asked and (len(plans) + 1) * trials > samples:
@@ -134,33 +157,40 @@ def spread(plans: list[Plan], left: int) -> None:
             left -= share * trials
 
 
-def schedule(inputs: dict[str, int], wanted: Wanted, max_rows: int, longest: int) -> Schedule:
-    """The steps for each input (name -> its length in tokens). `longest` is the most tokens a filler's prompt may have.
+def schedule(
+    inputs: dict[str, int], wanted: Wanted, max_rows: int, longest: int, widest: int | None = None
+) -> Schedule:
+    """The steps for each input (name -> its length in tokens).
 
-    A function of its arguments alone; `max_rows`, the engine's estimate of what memory holds, is stored with it.
+    `longest`: the most tokens that a filler's prompt may have; `widest`: that a prompt may be padded to where it is alone, None: it
+    is not to be. A function of its arguments alone; `max_rows`, the engine's estimate of what memory holds, is stored with it.
     """
     ragged = all(longest > length for length in inputs.values())
-    plans, not_tried = fit(wanted, max_rows, ragged)
+    room = None if widest is None else [n for n in range(EDGES) if all(edges(i)[n] <= widest for i in inputs.values())]
+    plans, not_tried = fit(wanted, max_rows, ragged, room)
     steps: list[Step] = []
     for name, length in inputs.items():
         first, late = [], []
         for plan in plans:
-            rows = compose(plan, length, longest, random.Random(f"{wanted.seed}/{plan.name}"))
+            width = 0 if plan.edge is None else edges(length)[plan.edge]
+            padded = width - length if plan.name == "padded" else 0
+            condition = named(plan.name, width) if padded else plan.name
+            rows = compose(plan, length, longest, random.Random(f"{wanted.seed}/{plan.name}"), width)
             for trial in range(plan.trials):
-                (late if trial >= wanted.trials else first).append((plan.name, trial, rows))
+                (late if trial >= wanted.trials else first).append((condition, trial, rows, padded))
         # Repeats beyond the asked ones come at the end, so that a drift over the run would show in them.
         steps += [
-            Step(len(steps) + i, name, condition, trial, rows)
-            for i, (condition, trial, rows) in enumerate(first + late)
+            Step(len(steps) + i, name, condition, trial, rows, padding=padded)
+            for i, (condition, trial, rows, padded) in enumerate(first + late)
         ]
-    return Schedule(tuple(steps), tuple(not_tried), max_rows)
+    return Schedule(tuple(steps), tuple(dict.fromkeys(not_tried)), max_rows)
 
 
-def compose(plan: Plan, length: int, longest: int, rng: random.Random) -> tuple[int, ...]:
+def compose(plan: Plan, length: int, longest: int, rng: random.Random, width: int = 0) -> tuple[int, ...]:
     """The rows of a batch: 0 for a sample, else a filler's length in tokens.
 
     Samples stand first, last and in between. In a ragged batch a longer filler comes before and a shorter one after them
-    (where lengths allow), so that the samples are padded and others too.
+    (where lengths allow), so that the samples are padded and others too; `width`: how long the longest is, where there is room.
     """
     inner = range(1, plan.size - 1) if plan.ragged and plan.size > 2 else range(plan.size)
     ends = [inner[0], inner[-1]] if plan.samples > 1 else [rng.choice(inner)]
@@ -172,10 +202,7 @@ def compose(plan: Plan, length: int, longest: int, rng: random.Random) -> tuple[
             longer = min(longest, length + rng.randint(1, max(1, length // 2)))
             shorter = rng.randint(max(1, length // 2), max(1, length - 1))
             rows[slot] = longer if order % 2 == 0 else shorter
+        if length < width <= longest:
+            rows[0] = width
+            rows = [min(row, width) for row in rows]
     return tuple(rows)
-
-
-def edges(length: int) -> set[int]:
-    """Widths at and beside the next multiples of 32 and of 128, where kernels take another number of whole tiles."""
-    multiples = (-(-(length + 2) // tile) * tile for tile in (32, 128))
-    return {width for multiple in multiples for width in (multiple - 1, multiple, multiple + 1)}

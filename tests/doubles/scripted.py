@@ -60,7 +60,7 @@ class Scripted:
     def max_rows(self, tokens):
         return self._memory
 
-    def complete(self, rows, max_tokens, ignore_eos):
+    def complete(self, rows, max_tokens, ignore_eos, padding=0):
         self._calls += 1
         samples = [slot for slot, row in enumerate(rows) if row.continuation is None]
         answers = {slot: self._answer(len(rows), slot, self._calls) for slot in samples}
@@ -70,9 +70,9 @@ class Scripted:
         return Decoded({slot: a for slot, a in answers.items() if a is not None}, sizes)
 
 
-def observe(engine, samples=24, **spec):
+def observe(engine, samples=24, conditions=None, **spec):
     """Run the probe on a scripted engine and judge it: the finding, and all observations."""
-    asked = Spec("completions", Options(samples=samples, prompt="ask me", max_tokens=4), **spec)
+    asked = Spec("completions", Options(samples=samples, prompt="ask me", max_tokens=4, conditions=conditions), **spec)
     probe = Completions(asked, copy.copy(engine))
     observations, outcomes = [], {}
     for step in probe.subject.schedule.steps:

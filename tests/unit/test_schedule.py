@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from detcheck.errors import UsageError
 from detcheck.schedules.batches import THRESHOLDS, schedule
 from detcheck.schedules.wanted import Wanted
+from detcheck.schedules.widths import edges, swept
 
 
-def make(samples, trials=2, sizes=None, seed=0, max_rows=1000, length=40, longest=80):
-    return schedule({"0:aa": length}, Wanted(samples, 4, trials, None, sizes, seed), max_rows, longest)
+def make(samples, trials=2, sizes=None, seed=0, max_rows=1000, length=40, longest=80, widest=1000, conditions=None):
+    return schedule({"0:aa": length}, Wanted(samples, 4, trials, conditions, sizes, seed), max_rows, longest, widest)
 
 
 @given(st.integers(2, 3000), st.integers(1, 3), st.integers(1, 300))
@@ -46,7 +47,7 @@ def test_24_samples_meet_several_sizes_and_1000_meet_all():
 
 def test_1000_samples_cost_about_as_many_batches_as_there_are_thresholds():
     steps = make(1000).steps
-    assert len(steps) <= 60
+    assert len(steps) <= 66
     assert sum(len(s.rows) for s in steps) <= 4 * 1000
 
 
@@ -57,7 +58,7 @@ def test_what_is_left_out_is_named_with_its_reason():
 
 
 def test_small_sizes_first_and_repeats_follow_each_other():
-    steps = make(24).steps
+    steps = [s for s in make(24).steps if not s.padding]
     assert [len(s.rows) for s in steps] == sorted(len(s.rows) for s in steps)
     assert [s.trial for s in steps[:4]] == [0, 1, 0, 1]
 
@@ -98,3 +99,41 @@ def test_where_no_longer_neighbour_fits_nothing_is_called_ragged():
 def test_sizes_beyond_memory_are_refused_where_they_were_asked_for():
     with pytest.raises(UsageError, match="memory is estimated to hold 8 rows"):
         make(100, sizes=(1, 64), max_rows=8)
+
+
+def widths(found):
+    """Condition -> how wide its rows are, where they are padded."""
+    return {
+        s.condition: max(s.padding + 40, *s.rows) for s in found.steps if s.padding or s.condition.startswith("ragged")
+    }
+
+
+def test_ragged_batches_and_the_prompt_alone_are_as_wide_as_the_edges():
+    found = widths(make(100))
+    assert {f"padded-{w}": w for w in edges(40)}.items() <= found.items() and edges(40) == (65, 64, 63, 129, 128, 127)
+    assert [found[f"ragged-{n}"] for n in (4, 8, 16)] == [65, 64, 63]
+    assert {f"padded-{w}" for w in (65, 64, 63)} <= {s.condition for s in make(40).steps}  # each soon behind its batch
+    assert not {s.condition for s in make(100, widest=None).steps} & set(found) - {"ragged-4", "ragged-8", "ragged-16"}
+
+
+@given(st.integers(1, 5000))
+def test_edges_lie_behind_the_prompt_and_are_six(length):
+    assert len(set(edges(length))) == 6 and length < min(edges(length)) and max(edges(length)) <= length + 258
+    swept_widths = swept(length, [length + 7, length, 9000], length + 200)
+    assert {width % 32 for width in swept_widths} == set(range(32)) and length < min(swept_widths)
+    assert swept_widths == sorted(set(swept_widths)) and swept_widths[-1] <= length + 200
+
+
+def test_where_the_context_is_full_widths_that_do_not_fit_are_named():
+    found = make(100, widest=64)
+    assert {name for name in widths(found) if name.startswith("padded")} == {"padded-64", "padded-63"}
+    assert "padded: the context has no room for a wider row" in map(str, found.not_tried)
+    assert "padded" not in {left_out.what for left_out in make(100).not_tried}
+
+
+def test_prompts_of_other_lengths_have_their_own_widths():
+    lengths = {"0:aa": 40, "1:bb": 70}
+    steps = schedule(lengths, Wanted(100, 4, 2, None, None, 0), 1000, 140, 1000).steps
+    for name, length in lengths.items():
+        assert {s.padding + length for s in steps if s.input == name and s.padding} == set(edges(length))
+        assert sum(s.samples for s in steps if s.input == name) == 100

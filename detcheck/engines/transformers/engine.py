@@ -162,6 +162,7 @@ class TransformersEngine(Checkpoint):
         ignore_eos: bool,
         token_budget: int | None = None,
         cached: bool = False,
+        padding: int = 0,
     ) -> Decoded:
         import torch
 
@@ -171,7 +172,7 @@ class TransformersEngine(Checkpoint):
         )
         try:
             with torch.inference_mode(), quiet_transformers():
-                completions = self._decode(rows, max_tokens, frozenset() if ignore_eos else self._ends)
+                completions = self._decode(rows, max_tokens, frozenset() if ignore_eos else self._ends, padding)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -196,10 +197,12 @@ class TransformersEngine(Checkpoint):
         cache = getattr(out, self._cache_name, None)
         return out.logits, cache
 
-    def _decode(self, rows: Sequence[Row], max_tokens: int, ends: frozenset[int]) -> dict[int, Completion]:
+    def _decode(
+        self, rows: Sequence[Row], max_tokens: int, ends: frozenset[int], padding: int
+    ) -> dict[int, Completion]:
         import torch
 
-        width = max(len(row.prompt) for row in rows)
+        width = max(len(row.prompt) for row in rows) + padding
         size = self._config.get_text_config().vocab_size  # a config may name an end token that the model does not have
         # What is fed under the mask and after a sample has ended; its rows are never read.
         filling = min((end for end in ends if 0 <= end < size), default=0)

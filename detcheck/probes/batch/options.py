@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from detcheck.condition_name import kind_of
 from detcheck.errors import UsageError
 from detcheck.models.task import Task
 from detcheck.options import MODEL, PROMPTS, knob, same
@@ -50,3 +51,8 @@ def check(spec: Spec) -> None:
     if spec.options.task not in tuple(Task):
         raise UsageError(f"--task {spec.options.task}: use {', '.join(Task)}")
     model.check(spec)
+
+
+def fillers(condition: str) -> str:
+    """What neighbours are seeded by: they are the same however many there are, but where a row is asked for among others."""
+    return "mixed" if kind_of(condition) == "mixed" else "batch"

@@ -20,14 +20,16 @@ from detcheck.harness.model import OpenModel
 from detcheck.hashes import content_hash
 from detcheck.models.task import Task
 from detcheck.outcomes import row_outcome
-from detcheck.probes.batch.options import DECODED, check
+from detcheck.probes.batch.options import DECODED, check, fillers
 from detcheck.records import Condition, NotTried, Observation, Outcome, Schedule, Step
-from detcheck.schedules.batches import RAGGED, THRESHOLDS, compose, edges
+from detcheck.schedules.batches import RAGGED, THRESHOLDS, compose
 from detcheck.schedules.batches import conditions as plans
+from detcheck.schedules.widths import swept
 from detcheck.spec import Spec
 
 SAMPLES = 3  # rows of a batch that are the prompt: at both ends and in between
 DECODE_SIZES = (1, 2, 8)
+MIXED_SIZES = (2, 8, 32)  # asked again with other tokens in the neighbours: does what they hold reach the row?
 ROWS = 64  # the largest batch of the default schedule: a forward pass of 257 prompts takes minutes on a CPU
 
 
@@ -69,9 +71,14 @@ class Batch:
             for plan in plans((1, *sizes), ragged if room > length else (), spec.trials):
                 plan.samples = min(SAMPLES, plan.room)
                 batches.append((plan.name, compose(plan, length, room, random.Random(f"{spec.seed}/{plan.name}"))))
-            widths = {max(rows) for condition, rows in batches if kind_of(condition) == "ragged"} | edges(length)
-            padded = {named("padded", w): w - length for w in sorted(widths) if length < w < self._engine.context}
+            ragged_widths = [max(rows) for condition, rows in batches if kind_of(condition) == "ragged"]
+            widths = swept(length, ragged_widths, self._engine.context - 1)
+            padded = {named("padded", width): width - length for width in widths}
             batches += [(condition, (0,)) for condition in padded]
+            formed = dict(batches)
+            batches += [
+                (named("mixed", size), formed[same]) for size in MIXED_SIZES if (same := named("batch", size)) in formed
+            ]
             if self._engine.task is not Task.GENERATE:
                 not_tried.append(NotTried("decode", f"--task {self._engine.task} takes a prompt in one piece"))
             elif length > DECODED:
@@ -91,7 +98,7 @@ class Batch:
 
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
         """Form the step's batch, run it once, and record what came of every sample in it."""
-        rows, composition = self._model.batch(step, "batch")  # the same fillers however many there are
+        rows, composition = self._model.batch(step, fillers(step.condition))
         case, _ = self.subject.cases[step.case]
         decoding = kind_of(step.condition) == "decode"
         slots = [slot for slot, length in enumerate(step.rows) if length == 0]

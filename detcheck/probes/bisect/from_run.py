@@ -34,6 +34,8 @@ class Differing:
     """whether both fed the last tokens of the prompt one by one"""
     traffic: Traffic | None = None
     """how the rows reached an engine that forms its batches itself"""
+    padding: int = 0
+    """pad tokens before the prompt, where it is padded alone"""
 
 
 def first_divergence(run: Run, observations: Iterable[Observation], outcomes: Mapping[str, Outcome]) -> Differing:
@@ -74,7 +76,8 @@ def first_divergence(run: Run, observations: Iterable[Observation], outcomes: Ma
         arm = Kernels(finding.case.kernels)
         prompt = next(p for p in run.subject.inputs if p.name == finding.case.input)
         weights = weights_of(run.subject.digests)
-        return Differing(prompt, weights, arm, step.condition, step.rows, fed, is_decoding(step), step.traffic)
+        how = is_decoding(step), step.traffic, step.padding
+        return Differing(prompt, weights, arm, step.condition, step.rows, fed, *how)
     raise UsageError(f"in {where} no batch differs from the prompt alone; bisect compares these two. Ask with --model")
 
 
@@ -84,9 +87,9 @@ def weights_of(digests: Mapping[str, str]) -> str:
 
 
 def is_lone(step: Step) -> bool:
-    """Whether the prompt is computed alone, and in one piece."""
+    """Whether the prompt is computed alone, in one piece, and with nothing before it."""
     cut = step.traffic is not None and (step.traffic.token_budget is not None or step.traffic.cached)
-    return len(step.rows) == 1 and not cut
+    return len(step.rows) == 1 and not cut and not step.padding
 
 
 def is_decoding(step: Step) -> bool:

@@ -55,6 +55,8 @@ class Options:
     """of a run: that batch's rows"""
     fed: tuple[int, ...] = ()
     """of a run: tokens that came before the first that differs; they are fed one by one"""
+    padding: int = 0
+    """of a run: pad tokens before the prompt, where it is padded alone"""
     max_tokens: int = 1
     """of a run: what its fillers were given beyond their prompt"""
     arrivals: tuple[int, ...] = ()
@@ -68,8 +70,8 @@ class Options:
 
     FROM_RUN: ClassVar[tuple[str, ...]] = (
         "model", "kernels", "dtype", "device", "seed", "batch_sizes", "prompt", "prompt_file", "chat", "attn", "trust_remote_code",
-        "adapter", "merge_adapter", "engine", "engine_arg", "decode", "name", "tokens", "weights", "condition", "company", "fed", "max_tokens", "arrivals", "new_tokens", "token_budget",
-        "cached",
+        "adapter", "merge_adapter", "engine", "engine_arg", "decode", "name", "tokens", "weights", "condition", "company", "fed",
+        "padding", "max_tokens", "arrivals", "new_tokens", "token_budget", "cached",
     )  # fmt: skip
     SHARED: ClassVar[dict[str, dict[str, str]]] = {
         "model": {},
@@ -108,7 +110,7 @@ def of_run(path: str, spec: Spec, asked: Spec, found: Differing) -> Spec:
         "tokens": found.prompt.token_ids,
         "weights": found.weights,
     }
-    place |= {"condition": found.condition, "company": found.rows, "fed": found.fed}
+    place |= {"condition": found.condition, "company": found.rows, "fed": found.fed, "padding": found.padding}
     if traffic := found.traffic:
         place |= {"engine": "vllm", "engine_arg": theirs.engine_arg}
         place |= {name: getattr(traffic, name) for name in ("arrivals", "new_tokens", "token_budget", "cached")}

@@ -19,6 +19,7 @@ from detcheck.harness import prompts
 from detcheck.harness.engines import open_engine
 from detcheck.harness.model import OpenModel
 from detcheck.outcomes import digest_outcome
+from detcheck.probes.batch.options import fillers
 from detcheck.probes.bisect import apply
 from detcheck.probes.bisect.facts import Bisected, Followed, to_json
 from detcheck.probes.bisect.from_run import LONGEST, weights_of
@@ -27,6 +28,7 @@ from detcheck.probes.bisect.transformers import Bisection, FormedBatch
 from detcheck.probes.bisect.vllm import VllmBisection, Wave
 from detcheck.records import Condition, Observation, Outcome, Prompt, Schedule, Step, Traffic
 from detcheck.schedules.batches import Plan, compose, conditions
+from detcheck.schedules.widths import edges
 from detcheck.spec import Spec
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ class Bisect:
     def _batch(self, step: Step) -> list[Row]:
         """With the fillers that the run's own probe has: `batch` takes the same ones however many there are."""
         of_batch = self._own.run and self._own.max_tokens == 1 and not step.traffic
-        return self._model.batch(step, "batch" if of_batch else "")[0]
+        return self._model.batch(step, fillers(step.condition) if of_batch else "")[0]
 
     def _batches(self, name: str) -> tuple[FormedBatch, ...]:
         prompt = self._model.prompts[name].token_ids
@@ -80,7 +82,7 @@ class Bisect:
             fed = self._own.fed
             formed = self._batch(Step(0, name, self._own.condition, 0, self._own.company))
             rows = [r.prompt + (fed if r.continuation is None else r.continuation[: len(fed)]) for r in formed]
-            return (FormedBatch(self._own.condition, tuple(rows), self._own.company.index(0)),)
+            return (FormedBatch(self._own.condition, tuple(rows), self._own.company.index(0), self._own.padding),)
         made = []
         for plan, rows in self._plans(len(prompt), self._engine.context - 1):
             formed = self._batch(Step(0, name, plan.name, 0, rows))
@@ -104,10 +106,13 @@ class Bisect:
     def _plans(self, length: int, context: int) -> list[tuple[Plan, tuple[int, ...]]]:
         """Conditions and the lengths of their rows (0: the prompt)."""
         sizes = tuple(size for size in self._spec.batch_sizes or SIZES if size > 1)
-        room = min(context, 2 * length)
+        width = edges(length)[0]
+        room = min(context, max(2 * length, width))
         ragged = (max(sizes),) if room > length > 1 else ()
         made = conditions(sizes, ragged, 1)
-        return [(plan, compose(plan, length, room, random.Random(f"{self._spec.seed}/{plan.name}"))) for plan in made]
+        return [
+            (plan, compose(plan, length, room, random.Random(f"{self._spec.seed}/{plan.name}"), width)) for plan in made
+        ]
 
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
         """Trace, test, and write down what was seen."""

@@ -37,10 +37,13 @@ class FormedBatch:
     name: str
     rows: tuple[tuple[int, ...], ...]
     slot: int
+    padding: int = 0
+    """columns before the longest"""
 
     @property
     def layout(self) -> Layout:
-        return Layout(len(self.rows), self.slot, max(map(len, self.rows)) - len(self.rows[self.slot]))
+        width = max(map(len, self.rows)) + self.padding
+        return Layout(len(self.rows), self.slot, width - len(self.rows[self.slot]))
 
 
 @dataclass
@@ -66,7 +69,7 @@ class Bisection:
     def run(self) -> None:
         for trial in range(self.trials):
             tracer = Tracer(self.engine._model, self.alone or None)
-            self._forward(tracer, LONE, (self.prompt,), 0)
+            self._forward(tracer, FormedBatch(LONE, (self.prompt,), 0))
             if not trial:
                 self.alone = tracer.calls
             self._note(tracer, LONE)
@@ -75,7 +78,7 @@ class Bisection:
                 layout = replace(batch.layout, tokens=len(self.prompt) - self.decoded)
                 replays = None if trial else Replays(layout, self.repeats)
                 tracer = Tracer(self.engine._model, self.alone, layout, replays)
-                self._forward(tracer, batch.name, batch.rows, batch.slot)
+                self._forward(tracer, batch)
                 self._note(tracer, batch.name)
                 if replays:
                     self.replays[batch.name] = replays
@@ -84,8 +87,8 @@ class Bisection:
                     self.only_alone |= Counter(c.op for k, c in self.alone.items() if c.after and k not in tracer.calls)
         orders.data.cache_clear()  # as large as a product's weight
 
-    def _forward(self, tracer: Tracer, name: str, rows: Sequence[Tokens], slot: int) -> None:
-        self.logits[name].append(named(traced(self.engine, tracer, rows, slot, self.decoded)))
+    def _forward(self, tracer: Tracer, batch: FormedBatch) -> None:
+        self.logits[batch.name].append(named(traced(self.engine, tracer, batch, self.decoded)))
 
     def _note(self, tracer: Tracer, name: str) -> None:
         for key, call in tracer.calls.items():
@@ -103,14 +106,14 @@ class Bisection:
         key = weighed[0]
         plain, dtype, _ = last_logits(self.engine, [self.prompt], [0], self.decoded)
         tracer = Tracer(self.engine._model, self.alone, None, nudge=key)
-        moved = traced(self.engine, tracer, [self.prompt], 0, self.decoded)
+        moved = traced(self.engine, tracer, FormedBatch(LONE, (self.prompt,), 0), self.decoded)
         differing = [
             (c.order, k)
             for k, c in tracer.calls.items()
             if c.before is not None and c.before == self.alone[k].before and c.after != self.alone[k].after
         ]
         last = self.batches[-1]
-        together, _, _ = last_logits(self.engine, last.rows, [last.slot], self.decoded)
+        together, _, _ = last_logits(self.engine, last.rows, [last.slot], self.decoded, last.padding)
         change = apart(plain[0], moved, dtype)
         return Control(
             key[3],
@@ -167,17 +170,19 @@ class Bisection:
         return found
 
 
-def traced(engine: TransformersEngine, tracer: Tracer, rows: Sequence[Tokens], slot: int, decoded: int) -> np.ndarray:
-    """The bit patterns of the logits of that row. Raises OutOfMemoryError, FailedError where an op raised."""
+def traced(engine: TransformersEngine, tracer: Tracer, batch: FormedBatch, decoded: int) -> np.ndarray:
+    """The bit patterns of the logits of the prompt's row. Raises OutOfMemoryError, FailedError where an op raised."""
     import torch
 
     try:
         with tracer.running(), torch.no_grad():
-            logits = forward(engine, rows, decoded)[slot]
+            logits = forward(engine, batch.rows, decoded, batch.padding)[batch.slot]
     except Exception as error:  # the model's code may raise anything
         if not out_of_memory(error):
             if tracer.raised and tracer.raised[0] is error:
                 raise FailedError(tracer.raised[1]) from error
             raise
-        raise OutOfMemoryError(f"out of memory with {len(rows)} rows under the trace: {first_line(error)}") from None
+        raise OutOfMemoryError(
+            f"out of memory with {len(batch.rows)} rows under the trace: {first_line(error)}"
+        ) from None
     return integers(logits).numpy()

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from detcheck.condition_name import kind_of, named
-from detcheck.engine import Decoded, Engine, Ran, Row, Sample, Sampler
+from detcheck.engine import Decoded, Engine, Ran, Row, Sampler
 from detcheck.engines.transformers.likelihood import likelihood
 from detcheck.harness import engines
 from detcheck.harness.samplers import Batches, Local, Requests
-from detcheck.hashes import content_hash
 from detcheck.probes.score.greedy import scored
 from detcheck.probes.score.pairs import PairedModel
-from detcheck.records import NotTried, Outcome, Schedule, Step
+from detcheck.records import NotTried, Schedule, Step
 from detcheck.schedules import arrivals, batches
+from detcheck.schedules.widths import swept
 from detcheck.spec import Spec
 
 OVER = "a request is over with its prompt, before anybody joins or leaves"
@@ -63,23 +63,14 @@ class ScoredBatches(Scoring, Batches):
         return replace(planned, steps=tuple(steps))
 
     def _widths(self, planned: Schedule, name: str, length: int) -> list[int]:
-        """Of rows alone that are padded: as in each ragged batch, and around the next multiples of 32 and 128."""
-        ragged = {max(s.rows) - 1 for s in planned.steps if s.input == name and kind_of(s.condition) == "ragged"}
-        return sorted(width for width in ragged | batches.edges(length) if length < width <= self.engine.context)
+        """Of rows alone that are padded: as in each ragged batch, and what is swept."""
+        ragged = [max(s.rows) - 1 for s in planned.steps if s.input == name and kind_of(s.condition) == "ragged"]
+        return swept(length, ragged, self.engine.context)
 
     def complete(self, step: Step, rows: Sequence[Row]) -> Decoded:
         slots = [slot for slot, length in enumerate(step.rows) if length == 0]
         given = self._model.given[step.input]
         return likelihood(self.engine, [row.prompt for row in rows], slots, given, step.padding)
-
-    def sample(
-        self, step: Step, slot: int, composition: str, decoded: Decoded, found: Outcome | None, missing: str
-    ) -> Sample:
-        made = super().sample(step, slot, composition, decoded, found, missing)
-        if not step.padding or made.condition.batch_size is None:
-            return made
-        known = content_hash(f"{composition} padding {step.padding}".encode())[:12]
-        return replace(made, condition=replace(made.condition, composition=known, fed="padding"))
 
 
 class ScoredRequests(Scoring, Requests):

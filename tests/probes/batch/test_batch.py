@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from conftest import only_run
 from models import llama_like
 
 from detcheck import runner
+from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.engines.transformers.logits import last_logits
 from detcheck.probes.batch import session as batch
 from detcheck.probes.batch.options import Options
@@ -75,7 +77,7 @@ def test_verdicts(tmp_path, monkeypatch, loaded, answer, verdict, varies_with):
     (found,) = ran.findings
     assert (found.verdict, found.evidence["varies_with"]) == (verdict, varies_with), found.note
     assert {name for name in found.evidence["conditions"] if not name.startswith("padded")} == {
-        "alone", "batch-2", "ragged-2", "batch-4", "ragged-4", "decode-1", "decode-2",
+        "alone", "batch-2", "ragged-2", "batch-4", "ragged-4", "mixed-2", "decode-1", "decode-2",
     }  # fmt: skip
     assert found.distinct == 1 or found.metrics["max_ulp"] == 1.0
 
@@ -175,3 +177,65 @@ def test_from_the_command_line(detcheck, tmp_path, loaded, monkeypatch):
 def test_usage_errors(detcheck, arguments, says):
     result = detcheck("batch", *arguments)
     assert result.code == 2 and says in " ".join(result.err.split()) and "Traceback" not in result.err
+
+
+def rounding(x):
+    """The last digits follow the number of rows."""
+    return x.nextafter(torch.tensor(float("inf"))) if len(x) > 1 else x
+
+
+FAULTS = {  # hook of an MLP's output -> what it varies with, ways that rounding does not explain, what is said
+    "rounding": (rounding, {"batch"}, [], ""),
+    "another row's numbers": (
+        lambda x: x + 0.1 * x.mean(0),
+        {"batch", "neighbours"},
+        ["neighbours"],
+        "What a neighbour holds",
+    ),
+    "one scale for the whole tensor": (
+        lambda x: (x / x.abs().max() * 127).round() / 127 * x.abs().max(),
+        {"batch", "neighbours", "padding"},
+        ["neighbours"],
+        "dynamic quantisation",
+    ),
+    "pad tokens": (lambda x: x + 0.1 * x.mean(1, keepdim=True), {"padding"}, ["padding"], "look at the attention mask"),
+    "another result from four rows on": (
+        lambda x: x * 1.5 if len(x) >= 4 else x,
+        {"batch"},
+        ["batches"],
+        "is wrong in one",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_rounding_padding_and_neighbours_are_told_apart(detcheck, tmp_path, monkeypatch, name):
+    fault, varies_with, beyond, said = FAULTS[name]
+    llama_like(tmp_path / "llama")
+    load = TransformersEngine.load
+
+    def planted(engine, *given):
+        load(engine, *given)
+        engine._model.model.layers[0].mlp.register_forward_hook(lambda module, inputs, out: fault(out))
+
+    monkeypatch.setattr(TransformersEngine, "load", planted)
+    asked = "--model", tmp_path / "llama", "--prompt", PROMPT, "--batch-sizes", "1,2,8", "--kernels", "batch-invariant"
+    result = detcheck("batch", *asked, "--format", "json", "-q")
+    (finding,) = json.loads(result.out)["findings"]
+    evidence = finding["evidence"]
+    assert result.code == 1 and varies_with <= set(evidence["varies_with"]), (finding["note"], evidence["varies_with"])
+    assert ("neighbours" in evidence["varies_with"]) == ("neighbours" in varies_with)
+    assert set(beyond) <= set(evidence["beyond_rounding"]) and bool(beyond) == bool(evidence["beyond_rounding"]), (
+        evidence["apart"]
+    )
+    shown = " ".join(detcheck("report", only_run(tmp_path / "runs")).out.split())
+    assert said in shown and "from the row alone: " in shown
+
+
+def test_every_width_of_a_tile_is_asked_for(tmp_path, loaded, monkeypatch):
+    def five(rows, slot, decoded, pads):
+        return OTHER if pads and (LENGTH + pads) % 32 == 5 else SAME
+
+    scripted(monkeypatch, five)
+    (found,) = run(tmp_path, batch_sizes=(2,)).findings
+    assert (found.verdict, found.evidence["varies_with"]) == (Verdict.BATCH_VARIANT, ["padding"]), found.note

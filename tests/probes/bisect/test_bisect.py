@@ -496,6 +496,34 @@ def test_of_a_run_the_prompt_that_differed_is_followed_as_it_was(detcheck, tmp_p
     )
 
 
+@pytest.mark.parametrize("probe", ["completions", "batch"])
+def test_a_fault_at_one_width_alone_is_followed(detcheck, tmp_path, monkeypatch, llama, probe):
+    """Of a run whose batches are all equal: only the prompt alone differs, where it is padded to that width."""
+    from detcheck.probes.batch import session as batch
+    from detcheck.probes.completions import session as completions
+
+    monkeypatch.setattr(
+        completions, "open_session", lambda spec, planned=None: completions.Completions(spec, llama, planned)
+    )
+    monkeypatch.setattr(batch, "open_session", lambda spec, planned=None: batch.Batch(spec, llama, planned))
+    monkeypatch.setattr(bisect, "open_session", lambda spec, planned=None: Bisect(spec, llama, planned))
+    mlp = llama._model.get_submodule(MLP)
+    plain = mlp.forward
+    monkeypatch.setattr(mlp, "forward", lambda x: plain(x) * (1.01 if len(x) == 1 and x.shape[1] == 65 else 1.0))
+    width = len(llama.encode(PROMPT))
+    how = (
+        ["-n", 8, "--max-tokens", 3, "--conditions", "alone,padded"] if probe == "completions" else ["--batch-sizes", 2]
+    )
+    result = detcheck(probe, "--prompt", f"{PROMPT} " * (40 // width), *how, "--kernels", "batch-invariant", "-q")
+    folder = only_run(tmp_path / "runs")
+    assert result.code == 1 and "padded-65" in detcheck("report", folder).out, result.err
+    found = json.loads(detcheck("bisect", folder, "--format", "json", "-q", "--output-dir", "found").out)["findings"][0]
+    assert found["case"]["input"] == MLP
+    assert [(b["name"], b["rows"], b["padding"] > 0) for b in found["evidence"]["bisection"]["batches"]] == [
+        ("padded-65", 1, True)
+    ]
+
+
 @pytest.mark.parametrize("prompt", ["jeda", "jeda tona", "jeda tona jiko"])
 @pytest.mark.parametrize("op", [ATTENTION, "aten::silu"])
 def test_the_guilty_are_named_in_prompts_of_few_tokens(llama, prompt, op):

@@ -86,7 +86,7 @@ def test_ends_alone_may_differ():
     ended = completion([5, 6, 7, 8], finish_reason="stop")
     finding, _ = observe(Scripted(lambda rows, slot, call: ended if rows > 2 else SAME))
     assert (finding.verdict, finding.distinct, finding.distinct_bits) == (Verdict.BATCH_VARIANT, 1, 2)
-    assert any("reasons to finish are not: length 6, stop 18" in line for line in figures(finding))
+    assert any("reasons to finish are not: length 10, stop 14" in line for line in figures(finding))
 
 
 def test_dropped_samples_are_counted_and_named():
@@ -124,21 +124,51 @@ def test_without_repeats_run_and_batch_cannot_be_told_apart():
 
 
 class Padded(Scripted):
-    """Other bits where somebody in the batch is longer than the prompt, or where there is company at all."""
+    """Other bits by rows, pad tokens in front of the sample, and the width of the batch."""
 
-    def __init__(self, always):
+    def __init__(self, strikes):
         super().__init__(None)
-        self._always = always
+        self._strikes = strikes
 
-    def complete(self, rows, max_tokens, ignore_eos):
+    def complete(self, rows, max_tokens, ignore_eos, padding=0):
         lengths = [len(row.prompt) for row in rows]
-        self._answer = lambda n, slot, call: OTHER if max(lengths) > lengths[slot] or (self._always and n > 1) else SAME
-        return super().complete(rows, max_tokens, ignore_eos)
+        width = max(lengths) + padding
+        self._answer = lambda n, slot, call: OTHER if self._strikes(n, width - lengths[slot], width) else SAME
+        return super().complete(rows, max_tokens, ignore_eos, padding)
 
 
-@pytest.mark.parametrize("always", [False, True])
-def test_where_only_rows_that_are_padded_differ_it_is_said_who_tells_padding_from_kernels(always):
-    finding, observations = observe(Padded(always), samples=40)
-    assert any(o.condition.name.startswith("ragged") for o in observations)
+ALONE_TOO = "the prompt alone, padded as in the batch, has other bits already, and batches without padding have those"
+
+
+@pytest.mark.parametrize(
+    ("strikes", "varies_with", "said"),
+    [
+        (lambda rows, pads, width: pads, ["padding"], ALONE_TOO),
+        (lambda rows, pads, width: width % 32 == 1, ["padding"], ALONE_TOO),
+        (lambda rows, pads, width: width == 128, ["padding"], ALONE_TOO),
+        (lambda rows, pads, width: pads and rows > 1, ["batch"], "so rows and padding do it together"),
+        (lambda rows, pads, width: pads or rows > 1, ["batch", "padding"], "padded as in the batch, has other bits"),
+        (lambda rows, pads, width: rows > 1, ["batch"], "the bits depend on batch"),
+    ],
+)
+def test_padding_is_told_from_the_batch(strikes, varies_with, said):
+    finding, observations = observe(Padded(strikes), samples=100)
+    assert len(observations) == 100 and {o.condition.name for o in observations} >= {
+        "ragged-4",
+        "padded-33",
+        "padded-128",
+    }
     assert finding.verdict is Verdict.BATCH_VARIANT
-    assert ("detcheck batch asks whether padding alone does it" in finding.note) == (not always), finding.note
+    assert finding.evidence["varies_with"] == varies_with and said in finding.note, finding.note
+
+
+def test_widths_are_asked_for_by_name_where_sizes_are():
+    def fault(rows, pads, width):
+        return width == 33
+
+    finding, _ = observe(Padded(fault), samples=16, batch_sizes=(1, 2, 3))
+    assert finding.evidence["first_variant_condition"] == "ragged-2"  # as wide
+    finding, _ = observe(Padded(fault), samples=16, batch_sizes=(1,))
+    assert finding.verdict is Verdict.IDENTICAL and set(finding.evidence["conditions"]) == {"alone"}
+    finding, _ = observe(Padded(fault), samples=16, batch_sizes=(1,), conditions=("alone", "padded"))
+    assert finding.evidence["first_variant_condition"] == "padded-33" and finding.evidence["varies_with"] == ["padding"]
