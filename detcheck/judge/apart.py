@@ -86,7 +86,7 @@ def scale(outcome: Outcome) -> float:
 
 
 def beyond_rounding(found: Mapping[str, float], largest: float, dtype: str) -> list[str]:
-    """Ways that cost more than half of a number's digits, and far more than a batch of equal lengths does."""
+    """Ways that cost more than half of a number's digits; of padding, far more than a batch of equal lengths does."""
     least = largest * sqrt(EPSILON.get(dtype, 1.0))
-    usual = found.get("batches", 0.0)
-    return [way for way, far in found.items() if far > least and (way == "batches" or far > MORE * usual)]
+    usual = MORE * found.get("batches", 0.0)
+    return [way for way, far in found.items() if far > least and (way in ("batches", "neighbours") or far > usual)]

@@ -99,7 +99,9 @@ def part(alone: Sequence[int], together: Sequence[int], layout: Layout) -> Part 
         return None
     options = [explanations(a, b, layout) for a, b in zip(alone, together, strict=True)]
     ways = [dims for dims in itertools.product(*options) if sum(dim.block > 0 for dim in dims) <= 1]
-    if len(ways) > 1:  # then it is the batch before the padded one, as every model has them
+    if layout.rows == 1:  # all of them are the same part; one that holds the batch can be cut
+        ways = sorted(ways, key=lambda dims: not holding(dims))[:1]
+    elif len(ways) > 1:  # then it is the batch before the padded one, as every model has them
         ways = [dims for dims in ways if holding(dims) and padded(dims) and min(holding(dims)) < min(padded(dims))]
     return Part(ways[0], layout.slot) if len(ways) == 1 else None
 

@@ -194,7 +194,7 @@ FAULTS = {  # hook of an MLP's output -> what it varies with, ways that rounding
     ),
     "one scale for the whole tensor": (
         lambda x: (x / x.abs().max() * 127).round() / 127 * x.abs().max(),
-        {"batch", "neighbours", "padding"},
+        {"batch", "neighbours"},
         ["neighbours"],
         "dynamic quantisation",
     ),
