@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from detcheck.bits import as_integers, patterns
 from detcheck.hashes import content_hash
 from detcheck.records import Outcome
+
+
+@dataclass(frozen=True, eq=False)
+class Earlier:
+    """The positions of a prompt before its last. See `records.Outcome`."""
+
+    hashes: np.ndarray
+    apart: np.ndarray
 
 
 def outcome(
@@ -24,6 +33,7 @@ def outcome(
     words: tuple[str, ...] | None = None,
     unit: str = "token",
     dtype: str = "",
+    earlier: Earlier | None = None,
 ) -> Outcome:
     """The outcome of tokens[n] (int64, or `words`) and logprobs[n] (float32 or float64, bits count). See `records.Outcome`."""
     payload = json.dumps(words).encode() if words is not None else tokens.astype("<i8").tobytes()
@@ -35,6 +45,7 @@ def outcome(
         b"none" if logprobs is None else logprobs.dtype.str[1:].encode(),
         bits,
         (finish_reason or "").encode("utf-8", "surrogatepass"),
+        *([] if earlier is None else [earlier.hashes.astype("<i8").tobytes()]),
     )
     return Outcome(
         name,
@@ -47,12 +58,17 @@ def outcome(
         words,
         unit,
         dtype,
+        None if earlier is None else earlier.hashes,
+        None if earlier is None else earlier.apart,
     )
 
 
-def row_outcome(bits: np.ndarray, dtype: str) -> Outcome:
-    """The outcome of a tensor's row: the bit patterns of its elements, as integers of any width, and torch's name of their dtype."""
-    return outcome(patterns(bits), unit="element", dtype=dtype)
+def row_outcome(bits: np.ndarray, dtype: str, earlier: Earlier | None = None) -> Outcome:
+    """The outcome of a tensor's row: the bit patterns of its elements, as integers of any width, and torch's name of their dtype.
+
+    `earlier`: of a row of logits, what those before it were.
+    """
+    return outcome(patterns(bits), unit="element", dtype=dtype, earlier=earlier)
 
 
 def digest_outcome(*parts: bytes) -> Outcome:
@@ -62,5 +78,7 @@ def digest_outcome(*parts: bytes) -> Outcome:
 
 
 def token_key(outcome: Outcome) -> object:
-    """Equal for equal token sequences, and only for them."""
+    """Equal for equal token sequences, and only for them; of logits, for equal ones at every position."""
+    if outcome.positions is not None:
+        return outcome.tokens.tobytes(), outcome.positions.tobytes()
     return outcome.words if outcome.words is not None else outcome.tokens.tobytes()

@@ -107,6 +107,8 @@ class Step:
     """of a server: the rows are requests, sent at these times"""
     padding: int = 0
     """pad tokens in front of the sample, where it is alone and padded as in a batch with longer ones"""
+    every_position: bool = False
+    """of logits: whether those at each position of the prompt are observed, not at its last alone"""
 
     @property
     def samples(self) -> int:
@@ -158,6 +160,10 @@ class Outcome:
     """what an index counts: "token", "character" where text is all there is, "choice" of a question's answers, "element" of a tensor, "word" of a digest"""
     dtype: str = ""
     """of a tensor's elements, torch's name; `tokens` are their bit patterns then"""
+    positions: np.ndarray | None = None
+    """int64[n]: of logits at a prompt's last position, hashes of those at each position before it"""
+    apart: np.ndarray | None = None
+    """float32[2, n]: how far each of these is from the prompt alone, in ulp and absolute; NaN where one is no number. Not hashed"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,7 +163,7 @@ def figures(finding: Finding, given: bool = False) -> list[str]:
     unit, numbers = unit_of(finding) + "s", of_numbers(finding)
     lines = [f"the most common came {finding.mode_count} times"]
     if finding.evidence.get("unit") != "word":
-        lines[0] += f"; the first {finding.common_prefix} {unit} are common to all"
+        lines[0] += f"; the first {finding.common_prefix} {unit}{of_the_last(finding)} are common to all"
     if compared in ("bits", "digits") and not numbers:
         with_them = "log-probability bits" if compared == "bits" else "log-probabilities as they were printed"
         lines.append(
@@ -228,6 +228,11 @@ def of_numbers(finding: Finding) -> bool:
     return finding.evidence.get("unit") in ("element", "word")
 
 
+def of_the_last(finding: Finding) -> str:
+    """Where elements are logits of a prompt whose other positions were observed too."""
+    return " of the last position" if finding.evidence.get("positions") else ""
+
+
 def unit_of(finding: Finding) -> str:
     """What an index counts."""
     unit = str(finding.evidence.get("unit", ""))
@@ -238,8 +243,9 @@ def measured(finding: Finding) -> list[str]:
     """What an op's probe measured, a fact a line."""
     found, lines = finding.metrics, []
     if "max_abs" in found:
-        lines.append(f"elements are up to {found['max_abs']:.3g} ({found['max_ulp']:.0f} ulp) apart")
-    elif finding.distinct_bits > 1 and finding.evidence["unit"] == "element":
+        where = of_the_last(finding)
+        lines.append(f"elements{where} are up to {found['max_abs']:.3g} ({found['max_ulp']:.0f} ulp) apart")
+    elif finding.histogram and finding.evidence["unit"] == "element":
         lines.append("where elements differ, one of them is not a number or infinite")
     if "error" in found:
         stock = f"; stock's is {found['error_stock']:.3g}" if "error_stock" in found else ""

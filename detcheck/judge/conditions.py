@@ -17,7 +17,7 @@ import numpy as np
 
 from detcheck.counted import alike_in, ours_in, stock_in, unlike_in
 from detcheck.finding import Finding
-from detcheck.judge import batch, server, uncovered
+from detcheck.judge import batch, positions, server, uncovered
 from detcheck.judge import sides as two_files
 from detcheck.judge.apart import apart
 from detcheck.judge.statistics import NUMBERS, describe
@@ -135,6 +135,8 @@ def judge_case(
         "unit": unit(outcomes[o] for o in counts),
         "finish_reasons": finish_reasons(counts, outcomes),
     }
+    if seen := positions.positions([outcomes[o] for o in counts]):
+        evidence["positions"] = seen
     if server.of_server(steps):
         evidence |= {"concurrency": tally.in_flight, "resent": tally.resent}
     if len(counts) > 1 and not sides:
@@ -156,6 +158,7 @@ def judge_case(
             else batch.why_they_differ
         )
         verdict, note = why(draft, tally)
+        note += positions.note(evidence)
     elif counts and not tally.unreadable <= set(counts):
         verdict = Verdict.DIVERGENT
         note = "some samples had other bits, which cannot be read any more: their part of the run is torn"
@@ -208,6 +211,8 @@ def batches_met(evidence: Mapping[str, object]) -> str:
 
 def what_is_equal(evidence: Mapping[str, object]) -> str:
     what = LEVELS[str(evidence["compared"])]
+    if seen := evidence.get("positions"):
+        what = f"{what} at all {seen['of']} positions"
     return what.replace("tokens", "choices") if evidence["unit"] == "choice" else what
 
 

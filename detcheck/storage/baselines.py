@@ -28,7 +28,7 @@ from detcheck.verdict import Role
 FILE = "baseline.json"  # in a run's folder
 VERSION = 1
 ASKED = ("max_tokens", "ignore_eos", "chat")  # knobs that must be equal where both have them
-NUMBERS = ("element", "word")  # units without an order that a prefix would follow
+NUMBERS = ("element", "word", "position")  # units without an order that a prefix would follow
 HEX = 8  # characters of a prefix's hash
 
 
@@ -42,7 +42,7 @@ class Known:
     compared: str
     """the level at which outcomes were compared: bits, digits, tokens or text"""
     unit: str
-    """what an outcome is made of: token (ids), spelled token, character, element, word"""
+    """what an outcome is made of: token (ids), spelled token, character, element, word, position (of logits, all of a prompt's)"""
     outcomes: Mapping[str, int]
     """hash of an outcome -> samples"""
     tokens: Mapping[str, str]
@@ -125,6 +125,8 @@ def named(condition: Condition) -> str:
 
 
 def unit_of(outcome: Outcome) -> str:
+    if outcome.positions is not None:
+        return "position"
     return "spelled token" if outcome.words is not None else outcome.unit
 
 

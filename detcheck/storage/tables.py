@@ -10,7 +10,7 @@ import numpy as np
 
 from detcheck.bits import as_integers
 from detcheck.files import write_file
-from detcheck.outcomes import outcome
+from detcheck.outcomes import Earlier, outcome
 from detcheck.records import Case, Condition, Observation, Outcome
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def schema(kind: str) -> pyarrow.Schema:
         columns |= {"runners_up": pa.list_(pa.int64()), "finish_reason": pa.string(), "text": pa.string()}
         columns |= {"unit": pa.string(), "dtype": pa.string()}
         columns |= {"words": pa.list_(pa.string()), "logprob_dtype": pa.string()}
+        columns |= {"positions": pa.list_(pa.int64()), "position_apart_bits": bits}
     return pa.schema(list(columns.items()))
 
 
@@ -90,6 +91,8 @@ def outcome_row(o: Outcome) -> dict[str, object]:
         "text": o.text.encode("utf-8", "replace").decode("utf-8"),
         "unit": o.unit,
         "dtype": o.dtype,
+        "positions": o.positions,
+        "position_apart_bits": None if o.apart is None else as_integers(o.apart).reshape(-1),
     }
 
 
@@ -100,6 +103,8 @@ def read_outcome(row: Mapping[str, object]) -> Outcome:
         kind = np.dtype(dtype)
         return None if bits is None else np.asarray(bits, f"u{kind.itemsize}").view(kind)
 
+    places, apart = row.get("positions"), floats(row.get("position_apart_bits"))
+    earlier = None if places is None else Earlier(np.asarray(places, np.int64), apart.reshape(2, -1))
     return outcome(
         np.asarray(row["tokens"], np.int64),
         logprobs=floats(row["logprob_bits"], row.get("logprob_dtype") or "float32"),
@@ -110,4 +115,5 @@ def read_outcome(row: Mapping[str, object]) -> Outcome:
         words=None if row.get("words") is None else tuple(row["words"]),
         unit=row.get("unit") or "token",
         dtype=row.get("dtype") or "",
+        earlier=earlier,
     )

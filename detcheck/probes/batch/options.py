@@ -17,7 +17,7 @@ DECODED = 4  # tokens fed one by one in `decode`: the first step after a prefill
 
 @dataclass(frozen=True)
 class Options:
-    """What a model gives for one prompt (last logits, embedding or score), alone and in batches of every size: is it always the same row?"""
+    """What a model gives for one prompt (logits, embedding or score), alone and in batches of every size: is it always the same row?"""
 
     prompt: str | None = knob(None, help="Default: that of completions.", panel=PROMPTS)
     prompt_file: str | None = same(CompletionOptions, "prompt_file")

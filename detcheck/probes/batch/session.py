@@ -1,6 +1,7 @@
 """What a model gives for one prompt, alone and in batches of every size: does a row depend on the co-batched requests, or on how it was fed?
 
-A completion shows a difference only where it flips a token; logits, embeddings and scores show every bit. For a model that generates the same
+A completion shows a difference only where it flips a token; logits, embeddings and scores show every bit. Of a model that generates, the logits
+at every position of the prompt count: those behind its last token as generation asks for them, those before as a scorer does. The same
 prompt is also fed as a shorter prefill and its last tokens one by one (conditions `decode-N`), as an engine does then.
 """
 
@@ -13,13 +14,14 @@ from detcheck.condition_name import kind_of, named
 from detcheck.engine import Engine
 from detcheck.engines.transformers.given import given
 from detcheck.engines.transformers.logits import last_logits
+from detcheck.engines.transformers.positions import Lone, earlier_logits, gives_all, lone_logits
 from detcheck.errors import OutOfMemoryError, UsageError
 from detcheck.harness import prompts
 from detcheck.harness.engines import open_engine
 from detcheck.harness.model import OpenModel
 from detcheck.hashes import content_hash
 from detcheck.models.task import Task
-from detcheck.outcomes import row_outcome
+from detcheck.outcomes import Earlier, row_outcome
 from detcheck.probes.batch.options import DECODED, check, fillers
 from detcheck.records import Condition, NotTried, Observation, Outcome, Schedule, Step
 from detcheck.schedules.batches import RAGGED, THRESHOLDS, compose
@@ -30,6 +32,7 @@ from detcheck.spec import Spec
 SAMPLES = 3  # rows of a batch that are the prompt: at both ends and in between
 DECODE_SIZES = (1, 2, 8)
 MIXED_SIZES = (2, 8, 32)  # asked again with other tokens in the neighbours: does what they hold reach the row?
+BEFORE = "positions before the last"
 ROWS = 64  # the largest batch of the default schedule: a forward pass of 257 prompts takes minutes on a CPU
 
 
@@ -42,6 +45,7 @@ class Batch:
         questions = prompts.asked(spec)
         self._model = OpenModel(spec, engine or open_engine(spec), spec.options.max_tokens)
         self._engine = self._model.engine
+        self._lone: tuple[int, Lone] | None = None  # of the case that is being observed
         self.subject = self._model.open(questions, self._plan, planned)
 
     def close(self) -> None:
@@ -64,6 +68,8 @@ class Batch:
             for size in (() if asked else THRESHOLDS)
             if size not in sizes
         ]
+        missing = self._missing_positions(max(sizes, default=1), room)
+        not_tried += missing
         ragged = sizes if asked else RAGGED
         steps: list[Step] = []
         for name, length in lengths.items():
@@ -90,11 +96,26 @@ class Batch:
                     NotTried("decode", f"a prompt of {length} tokens is too short to feed {DECODED} of them one by one")
                 )
             for condition, rows in batches:
+                every = self._engine.task is Task.GENERATE and length > 1 and not missing
                 steps += [
-                    Step(len(steps) + trial, name, condition, trial, rows, padding=padded.get(condition, 0))
-                    for trial in range(spec.trials)
+                    Step(
+                        len(steps) + t, name, condition, t, rows, padding=padded.get(condition, 0), every_position=every
+                    )
+                    for t in range(spec.trials)
                 ]
         return Schedule(tuple(steps), tuple(dict.fromkeys(not_tried)), most)
+
+    def _missing_positions(self, rows: int, room: int) -> list[NotTried]:
+        """Why the logits before a prompt's last position are not observed; [] where they are, in every condition."""
+        if self._engine.task is not Task.GENERATE:
+            return []
+        most = self._engine.max_rows(room, logits=room)
+        if rows > most:
+            why = f"memory is estimated to hold the logits of {most} whole rows; ask for fewer with --batch-sizes"
+            return [NotTried(BEFORE, why)]
+        return (
+            [] if gives_all(self._engine) else [NotTried(BEFORE, "the model gives the logits of its last token alone")]
+        )
 
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
         """Form the step's batch, run it once, and record what came of every sample in it."""
@@ -104,16 +125,22 @@ class Batch:
         slots = [slot for slot, length in enumerate(step.rows) if length == 0]
         started = time.perf_counter()
         made, seen, why = [], (), ""
+        decoded = DECODED if decoding else 0
         calls: list[tuple[str, int]] = []
+        earlier: list[Earlier | None] = [None] * len(slots)
         try:
+            lone = self._alone(step) if step.every_position else None
             with self._engine.running(case.kernels) as calls:
                 asked = [row.prompt for row in rows]
                 bits, dtype, seen = (
-                    last_logits(self._engine, asked, slots, DECODED if decoding else 0, step.padding)
+                    last_logits(self._engine, asked, slots, decoded, step.padding)
                     if self._engine.task is Task.GENERATE
                     else given(self._engine, asked, slots, step.padding)
                 )
-            made = [row_outcome(row, dtype) for row in bits]
+                if lone:
+                    earlier, also = earlier_logits(self._engine, asked, slots, lone, decoded, step.padding)
+                    seen = tuple(sorted({*seen, *also}))
+            made = [row_outcome(row, dtype, before) for row, before in zip(bits, earlier, strict=True)]
         except OutOfMemoryError as error:
             why = str(error)
         wall_s = time.perf_counter() - started
@@ -130,6 +157,14 @@ class Batch:
                 Observation(*place, name, seen, wall_s=wall_s, missing=why, calls=() if sample else tuple(calls))
             )
         return observations, list({o.id: o for o in made}.values())
+
+    def _alone(self, step: Step) -> Lone:
+        """What the case's prompt gives alone: computed once before its first step, and again where a run is resumed."""
+        if not self._lone or self._lone[0] != step.case:
+            case, _ = self.subject.cases[step.case]
+            with self._engine.running(case.kernels):
+                self._lone = step.case, lone_logits(self._engine, self._model.prompts[step.input].token_ids)
+        return self._lone[1]
 
 
 open_session = Batch

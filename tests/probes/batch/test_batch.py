@@ -11,6 +11,8 @@ from models import llama_like
 from detcheck import runner
 from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.engines.transformers.logits import last_logits
+from detcheck.engines.transformers.positions import earlier_logits, lone_logits
+from detcheck.outcomes import Earlier
 from detcheck.probes.batch import session as batch
 from detcheck.probes.batch.options import Options
 from detcheck.probes.batch.session import Batch
@@ -34,7 +36,7 @@ def run(tmp_path, on_progress=None, **spec):
 
 
 def scripted(monkeypatch, answer):
-    """Logits by answer(rows, slot, decoded), or of them and how many tokens pad each row, the same for every call."""
+    """Those before the last position are always equal. Logits by answer(rows, slot, decoded), or of them and how many tokens pad each row, the same for every call."""
 
     def logits(engine, prompts, slots, decoded=0, padding=0):
         width = max(map(len, prompts)) + padding
@@ -44,7 +46,11 @@ def scripted(monkeypatch, answer):
         rows = [answer(len(prompts), slot, decoded) for slot in slots]
         return np.asarray(rows, np.float32).view(np.int32), "float32", (len(prompts),)
 
+    def before(engine, prompts, slots, *how):
+        return [Earlier(np.arange(LENGTH - 1), np.zeros((2, LENGTH - 1), np.float32)) for _ in slots], (len(prompts),)
+
     monkeypatch.setattr(batch, "last_logits", logits)
+    monkeypatch.setattr(batch, "earlier_logits", before)
 
 
 LENGTH = 24  # of the prompt, in the amplifier's tokens
@@ -127,7 +133,6 @@ def test_what_the_default_leaves_out_is_said(tmp_path, loaded, monkeypatch):
 @pytest.mark.parametrize("counts_padding", [True, False])
 def test_positions_that_count_padding_are_told_from_kernels(detcheck, tmp_path, monkeypatch, counts_padding):
     """A real model on kernels of ours. Without position ids it numbers its tokens itself, pad tokens included."""
-    from detcheck.engines.transformers.engine import TransformersEngine
 
     class Counting(TransformersEngine):
         def load(self, *given):
@@ -146,6 +151,105 @@ def test_positions_that_count_padding_are_told_from_kernels(detcheck, tmp_path, 
     assert "padding reaches the arithmetic itself" in finding["note"]
     shown = detcheck("report", only_run(tmp_path / "runs"))
     assert "here no kernel changes bits, padding does" in " ".join(shown.out.split())
+
+
+OURS = ["--prompt", PROMPT, "--batch-sizes", "1,2,4", "--kernels", "batch-invariant", "--format", "json", "-q"]
+
+
+def planted(monkeypatch, fault):
+    """Logits of every forward pass become others by `fault(them)`."""
+    plain = TransformersEngine.forward
+
+    def forward(self, *given, **how):
+        logits, cache = plain(self, *given, **how)
+        return fault(logits.clone()), cache
+
+    monkeypatch.setattr(TransformersEngine, "forward", forward)
+
+
+def at_the_first(logits):
+    if len(logits) > 2 and logits.shape[1] > 1:
+        logits[:, 0] *= 1.001
+    return logits
+
+
+def in_the_middle(logits):
+    if len(logits) > 2 and logits.shape[1] > 1:
+        logits[:, 5:7] += 0.25
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("fault", "differing", "first"), [(None, 0, None), (at_the_first, 1, 0), (in_the_middle, 2, 5)]
+)
+def test_a_difference_at_any_position_is_one(detcheck, tmp_path, monkeypatch, fault, differing, first):
+    """In batches of more than two; what is behind the last token stays as it is, so that no completion shows it."""
+    if fault:
+        planted(monkeypatch, fault)
+    result = detcheck("batch", "--model", llama_like(tmp_path / "model"), *OURS)
+    (finding,) = json.loads(result.out)["findings"]
+    seen = finding["evidence"]["positions"]
+    assert (seen["of"], seen["differing"], seen["first"], seen["last_differs"]) == (LENGTH, differing, first, False)
+    shown = " ".join(detcheck("report", only_run(tmp_path / "runs")).out.split())
+    if not fault:
+        assert (result.code, finding["verdict"]) == (0, "identical"), finding["note"]
+        assert "the same bits at all 24 positions" in finding["note"] and "equal at all 24 positions" in shown
+        return
+    assert (result.code, finding["verdict"]) == (1, "batch-variant"), finding["note"]
+    assert f"logits differ at {differing} of the prompt's 24 positions" in finding["note"]
+    assert "those behind the last token are equal" in finding["note"]
+    assert fault is at_the_first or seen["max_abs"] == pytest.approx(0.25, rel=1e-3)
+    assert f"({seen['max_ulp']:.0f} ulp) from those of the prompt alone" in shown and finding["metrics"] == {}
+
+
+@pytest.mark.parametrize(("decoded", "padding", "other"), [(0, 0, 0), (0, 3, 0), (3, 0, 0), (0, 0, 9), (4, 2, -9)])
+def test_positions_are_the_prompts_own_whatever_pads_it(amplifier, decoded, padding, other):
+    """Against logits that the model gives without our reading, and without a cache."""
+    import torch
+
+    ids = amplifier.encode(PROMPT)
+    beside = (ids + ids)[: len(ids) + other]
+    lone = lone_logits(amplifier, ids)
+    (read, again), seen = earlier_logits(amplifier, [ids, beside, ids], [0, 2], lone, decoded, padding)
+    assert seen == (3,) and np.array_equal(read.hashes, again.hashes) and len(read.hashes) == len(ids) - 1
+    width = max(len(ids), len(beside)) + padding
+    rows = [[0] * (width - len(row)) + list(row) for row in (ids, beside, ids)]
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in (ids, beside, ids)])
+    with torch.inference_mode():
+        made = amplifier._model(
+            input_ids=torch.tensor(rows), attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0)
+        ).logits[0, -len(ids) : -1]
+    apart = np.abs(made.numpy().astype(float) - lone.bits.view(np.float32)).max(1)
+    if not decoded:  # fed as it was read, so to the bit
+        assert np.allclose(read.apart[1], apart, rtol=1e-6, atol=0)
+    assert all(
+        (hash == known) == (far == 0) for hash, known, far in zip(read.hashes, lone.hashes, read.apart[1], strict=True)
+    )
+
+
+def test_alone_again_is_no_distance_from_itself(amplifier):
+    ids = amplifier.encode(PROMPT)
+    lone = lone_logits(amplifier, ids)
+    ((read,), _) = earlier_logits(amplifier, [ids], [0], lone)
+    assert not read.apart.any() and tuple(read.hashes) == lone.hashes and len(set(lone.hashes)) == len(ids) - 1
+
+
+@pytest.mark.parametrize("why", ["memory", "model"])
+def test_where_the_last_position_alone_can_be_had_it_is_said(tmp_path, monkeypatch, loaded, why):
+    if why == "memory":
+        monkeypatch.setattr(TransformersEngine, "max_rows", lambda self, tokens, logits=1: 100 if logits == 1 else 3)
+    else:
+        planted(monkeypatch, lambda logits: logits[:, -1:])
+    scripted(monkeypatch, lambda rows, slot, decoded: SAME)
+    (found,) = run(tmp_path).findings
+    said = {
+        "memory": "estimated to hold the logits of 3 whole rows",
+        "model": "gives the logits of its last token alone",
+    }[why]
+    assert found.verdict is Verdict.IDENTICAL and "positions" not in found.evidence
+    assert [said in str(line) for line in found.evidence["not_tried"] if line.what == "positions before the last"] == [
+        True
+    ]
 
 
 def test_from_the_command_line(detcheck, tmp_path, loaded, monkeypatch):
