@@ -103,7 +103,7 @@ class ScoringServer(Server):
         if self.served and said.model and said.model != self.served:
             raise BadAnswerError(f"it was answered by the model {said.model!r}, and before by {self.served!r}")
         text = (
-            said.text if said.tokens is None else asked.continuation
+            said.text if said.tokens is None else asked.continuation or asked.text
         )  # tokens that are named by their ids spell nothing
         return replace(said, text=text, resent=answer.resent)
 

@@ -23,7 +23,7 @@ class Options:
     """per arm too"""
     prompt: str | None = knob(None, help="The context.", panel=PROMPTS)
     continuation: str | None = knob(
-        None, help="What is scored behind it; a space between belongs to it.", panel=PROMPTS
+        None, help="What is scored behind it, with the space between; empty: the prompt itself.", panel=PROMPTS
     )
     prompt_file: str | None = knob(None, help="A .jsonl with `prompt` and `continuation`.", panel=PROMPTS)
     attn: str | None = same(CompletionOptions, "attn")
@@ -54,11 +54,11 @@ def check(spec: Spec) -> None:
     own: Options = spec.options
     check_sampling(spec)
     if own.prompt_file is None and (own.prompt is None or own.continuation is None):
-        raise UsageError("score needs --prompt and --continuation, or --prompt-file with both on each line")
+        raise UsageError(
+            "score needs --prompt and --continuation, or --prompt-file with both on each line; an empty continuation asks for the prompt itself"
+        )
     if own.prompt_file is not None and own.continuation is not None:
         raise UsageError("give --continuation or --prompt-file, not both")
-    if own.continuation == "":
-        raise UsageError("--continuation is empty. Give the text that is to be scored")
     if spec.fail_on is FailOn.TOKENS:
         raise UsageError(
             "--fail-on tokens: the tokens are given, so they are always the same. Use any (the default) or never"

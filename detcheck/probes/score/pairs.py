@@ -24,18 +24,22 @@ NO_TOKEN = (
     "prompt {index} ({context!a}): the continuation {continuation!a} adds no token to the {before} of the context. Give a longer one, or begin it "
     "with a space"
 )
-WANTED = 'wants {"prompt": "...", "continuation": "..."}, neither of them empty'
+LONE_TOKEN = (
+    "prompt {index} ({text!a}) has 1 token. An empty continuation asks for the prompt's own tokens from the second on: give a longer prompt, or a "
+    "continuation"
+)
+WANTED = 'wants {"prompt": "...", "continuation": "..."}; an empty continuation asks for the prompt itself'
 
 
 @dataclass(frozen=True)
 class Pair(Question):
-    """`text` is the context."""
+    """`text` is the context; with an empty continuation what is scored itself, from its second token on."""
 
     continuation: str = ""
 
     def cut(self) -> tuple[str, str]:
         """(context, continuation): spaces at the end of the context belong to what is scored, since tokens begin with theirs."""
-        context = self.text.rstrip()
+        context = self.text.rstrip() if self.continuation else self.text
         return context, self.text[len(context) :] + self.continuation
 
     @property
@@ -65,7 +69,7 @@ def read(line: str, where: str) -> Pair:
     except (json.JSONDecodeError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON ({error}); {WANTED}") from None
     match value:
-        case {"prompt": str(text), "continuation": str(continuation)} if text.strip() and continuation:
+        case {"prompt": str(text), "continuation": str(continuation)} if text.strip():
             return Pair(text, continuation=continuation)
         case _:
             raise UsageError(f"{where}: found {line[:60]!a}; {WANTED}")
@@ -95,11 +99,14 @@ class PairedModel(OpenModel):
     def _tokenize(self, index: int, question: Pair) -> Prompt:
         """Raises UsageError where nothing is left to be scored, or it does not fit."""
         context, continuation = question.cut()
-        before, ids = self.engine.encode(context), self.engine.encode(context + continuation)
+        ids = self.engine.encode(context + continuation)
+        before = self.engine.encode(context) if continuation else ids[:1]
         given = len(ids) - len(before)
         where = f"prompt {index} ({context[:40]!a})"
         if not before:
             raise UsageError(f"{where} has no tokens, so the continuation would follow nothing. Give it a text")
+        if given < 1 and not continuation:
+            raise UsageError(LONE_TOKEN.format(index=index, text=context[:40]))
         if given < 1:
             raise UsageError(no_token(index, context, continuation, len(before)))
         # Of transformers the last token is not fed; vLLM is fed all of them, and makes one more.

@@ -14,7 +14,7 @@ from detcheck.engines.server.sampler import ServerSampler
 from detcheck.errors import FailedError, UsageError
 from detcheck.hashes import content_hash
 from detcheck.probes.score.greedy import scored
-from detcheck.probes.score.pairs import MERGED, Pair, no_token
+from detcheck.probes.score.pairs import LONE_TOKEN, MERGED, Pair, no_token
 from detcheck.records import Step
 from detcheck.spec import Spec
 
@@ -41,11 +41,14 @@ class ScoringServers(ServerSampler):
         """Cut where the context alone ends. Raises UsageError where nothing is left to be scored."""
         index, self._counted = self._counted, self._counted + 1
         one, server = await super()._with_tokens(one), self._servers[0]
-        before = await server.tokenize(one.before)
+        before = await server.tokenize(one.before) if one.continuation else one.tokens[:1]
         try:
-            context = len(before) or await server.count(self._way(0, one), one.before)
+            first = len(before) if one.continuation else 1
+            context = first or await server.count(self._way(0, one), one.before)
         except (NoAnswerError, BadAnswerError) as error:
             raise FailedError(f"{server.url} does not say how many tokens the context has: {error}") from None
+        if one.tokens and len(one.tokens) <= context and not one.continuation:
+            raise UsageError(LONE_TOKEN.format(index=index, text=one.before[:40]))
         if one.tokens and len(one.tokens) <= context:
             raise UsageError(no_token(index, one.before, one.continuation, context))
         if one.tokens and before and one.tokens[:context] != before:

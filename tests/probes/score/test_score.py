@@ -206,6 +206,41 @@ def test_a_file_of_pairs(detcheck, write, llama):
     assert {f["mode_text"] for f in report["findings"]} == {" blue", " green"}
 
 
+@pytest.mark.parametrize("faulty", [False, True])
+def test_an_empty_continuation_asks_for_the_prompts_own_tokens(detcheck, tmp_path, monkeypatch, llama, faulty):
+    """From the second on, as `prompt_logprobs` does. The fault is in the first logits of larger batches: a continuation would not show it."""
+    load = engines.TransformersEngine.load
+
+    def planted(engine, *given):
+        load(engine, *given)
+
+        def strike(module, inputs, out):
+            if len(out) > 2:
+                out[:, 0] *= torch.arange(out.shape[-1]) % 2 + 1
+            return out
+
+        engine._model.lm_head.register_forward_hook(strike)
+
+    if faulty:
+        monkeypatch.setattr(engines.TransformersEngine, "load", planted)
+    result = detcheck(
+        "score", "--model", llama, "--prompt", PROMPT, "--continuation", "", *OURS, "--format", "json", "-q"
+    )
+    (finding,) = json.loads(result.out)["findings"]
+    if faulty:
+        assert (result.code, finding["verdict"], finding["common_prefix_bits"]) == (1, "batch-variant", 0), finding[
+            "note"
+        ]
+        return
+    assert (result.code, finding["verdict"]) == (0, "identical"), finding["note"]
+    engine = TransformersEngine(llama)
+    engine.load()
+    ids = engine.encode(PROMPT)
+    expected, _ = direct(engine._model, ids[:1], ids[1:])
+    (outcome,) = RunFolder(only_run(tmp_path / "runs")).outcomes().values()
+    assert tuple(outcome.tokens) == ids[1:] and np.allclose(outcome.logprobs, expected, atol=1e-4)
+
+
 class Merging(TransformersEngine):
     """Its tokens are letters; what stands in `merged` is one token."""
 
@@ -251,7 +286,10 @@ def test_the_seam_is_in_the_report(detcheck, monkeypatch, tmp_path):
         ([], "score needs --prompt and --continuation"),
         (["--prompt", "a"], "score needs --prompt and --continuation"),
         (["--prompt", " ", "--continuation", "b"], "--prompt is empty"),
-        (["--prompt", "a", "--continuation", ""], "--continuation is empty"),
+        (
+            ["--prompt", "a", "--continuation", ""],
+            "has 1 token. An empty continuation asks for the prompt's own tokens",
+        ),
         (["--prompt", "a", "--continuation", "b", "--prompt-file", "c"], "not both"),
         (["--prompt-file", "nowhere.jsonl"], "no such file"),
         (["--prompt", "a", "--continuation", "b", "--fail-on", "tokens"], "the tokens are given"),
@@ -271,9 +309,9 @@ def test_usage_errors(detcheck, arguments, says):
         (["", " "], "there is nothing in it"),
         (["The sky is blue"], "line 1: not JSON"),
         ([{"prompt": "a", "continuation": "b"}, {"prompt": "a"}], "line 2: found"),
-        ([{"prompt": "", "continuation": "b"}], "neither of them empty"),
-        ([{"prompt": "a", "continuation": ""}], "neither of them empty"),
-        ([{"prompt": "a", "continuation": 7}], "neither of them empty"),
+        ([{"prompt": "", "continuation": "b"}], "an empty continuation asks for the prompt itself"),
+        ([{"prompt": "a", "continuation": ""}], "prompt 0 ('a') has 1 token"),
+        ([{"prompt": "a", "continuation": 7}], 'wants {"prompt": "...", "continuation": "..."}'),
     ],
 )
 def test_files_that_are_refused(detcheck, write, lines, says):

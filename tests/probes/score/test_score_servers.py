@@ -81,6 +81,18 @@ def test_a_run_is_read_again(ask, detcheck, tmp_path):
     assert "scores: echo, logprobs 2, max_tokens 1" in " ".join(shown.out.split())
 
 
+@pytest.mark.parametrize("how", [{}, {"ids": False}], ids=str)
+def test_an_empty_continuation_asks_for_the_prompts_own_tokens(detcheck, tmp_path, how):
+    own = ("--prompt", "The sky ", "--continuation", "", "-n", "16", "-q")
+    with serving(metrics=True, scores=True, **how) as server:
+        result = detcheck("score", "--base-url", server.url, *own)
+        (outcome,) = RunFolder(only_run(tmp_path / "runs")).outcomes().values()
+        short = detcheck("score", "--base-url", server.url, "--prompt", "a", "--continuation", "", "-q")
+    assert result.code == 0 and len(outcome.tokens) == len("he sky "), result.err
+    said = (4, "no log-probabilities of the continuation") if how else (2, "has 1 token")
+    assert short.code == said[0] and said[1] in " ".join(short.err.split())
+
+
 def test_a_continuation_without_tokens_is_refused(detcheck, monkeypatch):
     monkeypatch.setattr("misbehaving.ids_of", lambda text: [ord(c) for c in text if c != "b"])
     with serving(metrics=True, scores=True) as server:
