@@ -37,6 +37,9 @@ STATES = {
 }  # fmt: skip
 T5 = {"vocab_size": V, "d_model": 128, "d_kv": 32, "d_ff": 256, "num_layers": 2, "num_heads": 4, "pad_token_id": 0,
       "eos_token_id": 0, "decoder_start_token_id": 0}  # fmt: skip
+BART = {"vocab_size": V, "d_model": 128, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 256, "decoder_ffn_dim": 256, "max_position_embeddings": 1024, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0,
+        "decoder_start_token_id": 0, "forced_eos_token_id": None, "init_std": 0.2}  # fmt: skip
 KINDS = {
     "Llama": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(**GROUPED)),
     "Mistral, sliding window": lambda: tf.MistralForCausalLM(tf.MistralConfig(**GROUPED, sliding_window=16)),
@@ -63,6 +66,7 @@ KINDS = {
     "XLM-RoBERTa reranker": lambda: tf.XLMRobertaForSequenceClassification(tf.XLMRobertaConfig(**ROBERTA, num_labels=1)),
     "Llama reward model": lambda: tf.LlamaForSequenceClassification(tf.LlamaConfig(**GROUPED, num_labels=1)),
     "T5": lambda: tf.T5ForConditionalGeneration(tf.T5Config(**T5)),
+    "BART": lambda: tf.BartForConditionalGeneration(tf.BartConfig(**BART)),
     "LLaVA": lambda: tf.LlavaForConditionalGeneration(
         tf.LlavaConfig(
             text_config=tf.LlamaConfig(**GROUPED),

@@ -29,6 +29,7 @@ OF_A_MODEL = (
     "task",
     "pooling",
     "padding",
+    "logits",
     "tensors not used",
     "adapter",
     "adapter effect",

@@ -16,16 +16,14 @@ from detcheck.models import amplifier
 from detcheck.models.complete import refuse_other_kinds
 from detcheck.models.folder import digests, resolve
 from detcheck.models.sentence import Pooling, longest, pooling
-from detcheck.models.task import Task, chosen, is_encoder
+from detcheck.models.task import Task, chosen, in_two_parts, is_encoder
 
 
 class Checkpoint:
     """What an engine knows of a model before it brings up the weights."""
 
-    def __init__(
-        self, model: str | None, dtype: str | None, trust_remote_code: bool, task: str = Task.GENERATE
-    ) -> None:
-        """`task`: what it is to give. Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
+    def __init__(self, model: str | None, dtype: str | None, trust_remote_code: bool, task: str | None = None) -> None:
+        """`task`: what it is to give in one pass; None: completions. Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
         self.name = amplifier.NAME if model is None else model
         self._dtype = full_dtype(dtype) or ("float32" if model is None else None)
         try:
@@ -40,11 +38,12 @@ class Checkpoint:
         self.digests: Mapping[str, str] = digests(self.folder, code=trust_remote_code)
         with quiet_transformers():
             self._config, self._tokenizer = self._read()
-        self.task = chosen(task, self._config, self.folder)
-        refuse_other_kinds(self.name, self._config, self.task)
+        self.task = chosen(task or Task.GENERATE, self._config, self.folder)
+        refuse_other_kinds(self.name, self._config, self.task, once=task is not None)
+        self.causal = self.task is Task.GENERATE and not in_two_parts(self._config)
         text = self._config.get_text_config()
         self.context: int = getattr(text, "max_position_embeddings", None) or 2**31
-        if self.task is not Task.GENERATE:  # what users of embedders and classifiers cut their texts to
+        if not self.causal:  # what users of embedders and classifiers cut their texts to
             cut = longest(self.folder) if self.task is Task.EMBED else self.context
             self.context = min(self.context, self._tokenizer.model_max_length, cut)
         self.pooling = self._pooling() if self.task is Task.EMBED else None

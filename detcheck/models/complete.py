@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from detcheck.errors import UsageError
-from detcheck.models.task import COMPLETES, Task, architecture, gives, is_encoder
+from detcheck.models.task import COMPLETES, Task, architecture, gives, in_two_parts, is_encoder
 
 SHOWN = 3  # names in a message
 DERIVED = (
@@ -27,14 +27,17 @@ WANTED = {
 }
 
 
-def refuse_other_kinds(name: str, config: Any, task: Task = Task.GENERATE) -> None:
-    """Raises UsageError for what the config says cannot give what is asked for, before the weights are read."""
+def refuse_other_kinds(name: str, config: Any, task: Task = Task.GENERATE, once: bool = False) -> None:
+    """Raises UsageError for what the config says cannot give what is asked for, before the weights are read.
+
+    `once`: of what generates, the logits of one token are asked for, not a completion.
+    """
     made = architecture(config) or "a model that names no architecture"
-    two_parts = getattr(config, "is_encoder_decoder", False)
+    two_parts = in_two_parts(config)
     anything = "detcheck.assert_batch_invariant takes any function of tensors, a whole model too"
-    if task is Task.EMBED and two_parts and not has_encoder_alone(config):
+    if task is not Task.SCORE and two_parts and not reads_text(config):
         raise UsageError(
-            f"--model {name} is {made}, an encoder with a decoder, and transformers has no class for its encoder alone. {anything}"
+            f"--model {name} is {made}, an encoder with a decoder that transformers gives no text. {anything}"
         )
     if task is Task.SCORE and two_parts:
         raise UsageError(
@@ -42,11 +45,12 @@ def refuse_other_kinds(name: str, config: Any, task: Task = Task.GENERATE) -> No
         )
     if task is not Task.GENERATE:
         return
+    if two_parts and once:
+        return
     if two_parts:
-        encoder = f" {instead(Task.EMBED)} asks for its encoder's embedding;" if has_encoder_alone(config) else ""
         raise UsageError(
-            f"--model {name} is {made}, an encoder with a decoder: transformers would run its decoder alone. "
-            f"Give a causal language model;{encoder} {anything}"
+            f"--model {name} is {made}, an encoder with a decoder: transformers would run its decoder alone. Give a causal language model; "
+            f"`detcheck batch` asks this one for its decoder's first logits, {instead(Task.EMBED)} for its encoder's embedding; {anything}"
         )
     if made.endswith("ForMaskedLM") or (made.endswith(("LMHeadModel", "ForCausalLM")) and looks_both_ways(config)):
         raise UsageError(
@@ -82,6 +86,14 @@ def has_encoder_alone(config: Any) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
 
     return MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.get(config.model_type, "").endswith("EncoderModel")
+
+
+def reads_text(config: Any) -> bool:
+    """Whether an encoder with a decoder takes token ids, and not sounds or pictures."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+
+    own = getattr(config, "auto_map", None) or {}
+    return config.model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES or "AutoModelForSeq2SeqLM" in own
 
 
 def complete(

@@ -47,6 +47,11 @@ def chosen(task: str, config: Any, folder: Path) -> Task:
     return Task.EMBED if found is not Task.SCORE and sentence.pools(folder) else found
 
 
+def in_two_parts(config: Any) -> bool:
+    """Whether it is an encoder with a decoder, like T5 and BART."""
+    return bool(getattr(config, "is_encoder_decoder", False))
+
+
 def is_encoder(config: Any) -> bool:
     """Whether each token looks at all others: the first one stands for the text then, else the last."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
@@ -56,4 +61,4 @@ def is_encoder(config: Any) -> bool:
     own = getattr(config, "auto_map", None) or {}
     made = architecture(config)
     masked = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES or "AutoModelForMaskedLM" in own
-    return masked or made.endswith(("ForMaskedLM", "EncoderModel")) or getattr(config, "is_encoder_decoder", False)
+    return masked or made.endswith(("ForMaskedLM", "EncoderModel")) or in_two_parts(config)

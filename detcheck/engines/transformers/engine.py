@@ -21,7 +21,7 @@ from detcheck.counted import of_coverage
 from detcheck.coverage import uncounted
 from detcheck.engine import Completion, Decoded, Row
 from detcheck.engines.transformers import adapter
-from detcheck.engines.transformers.load import load, places
+from detcheck.engines.transformers.load import decoder_start, load, places
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
 from detcheck.machine import free_memory
 from detcheck.models.adapter import Adapter
@@ -49,10 +49,10 @@ class TransformersEngine(Checkpoint):
         device: str = "auto",
         attn: str | None = None,
         trust_remote_code: bool = False,
-        task: str = Task.GENERATE,
+        task: str | None = None,
         adapted: Adapter | None = None,
     ) -> None:
-        """`task`: what it is to give; `adapted`: what is put onto it. Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
+        """`task`: what it is to give in one pass, None: completions; `adapted`: what is put onto it. Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
         super().__init__(model, dtype, trust_remote_code, task)
         import torch
 
@@ -63,6 +63,7 @@ class TransformersEngine(Checkpoint):
 
         self._model: Any = None
         self._attn, self._unused = attn, ""
+        self.start: int | None = None  # id of the token that a decoder behind an encoder begins with
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise UsageError(f"--device {device}: use auto, cpu, cuda, or one of several like cuda:1")
@@ -85,8 +86,10 @@ class TransformersEngine(Checkpoint):
         made = (
             {"attention": self.attention} | ({"tensors not used": self._unused} if self._unused else {}) | self._adapted
         )
-        if self.task is not Task.GENERATE:
+        if not self.causal:
             made |= {"task": str(self.task), "padding": f"{self.padding_side}, token {self.pad}"}
+        if self.start is not None:
+            made["logits"] = f"the decoder's first, behind token {self.start}"
         return made | ({"pooling": str(self.pooling)} if self.pooling else {})
 
     @property
@@ -106,7 +109,9 @@ class TransformersEngine(Checkpoint):
         if self._adapter:
             ordinary = self.ordinary_tokens()[-adapter.TOKENS :].tolist()
             self._model, self._adapted = adapter.put_on(self._model, self._adapter, self.name, self.device, ordinary)
-        if self.task is not Task.GENERATE:
+        if self.task is Task.GENERATE and not self.causal:
+            self.start = decoder_start(self.name, self._model)
+        if not self.causal:
             self.context = min(self.context, places(self._model))
             text = self._model.config.get_text_config()
             if getattr(text, "pad_token_id", None) is None:  # a classifier of decoder kind finds the last token by it

@@ -7,7 +7,7 @@ from typing import Any
 from detcheck.errors import FailedError, UsageError
 from detcheck.models.checkpoint import Checkpoint, first_line, quiet_transformers
 from detcheck.models.complete import WANTED, ask_instead, complete, has_encoder_alone
-from detcheck.models.task import Task, architecture
+from detcheck.models.task import Task, architecture, in_two_parts
 
 DOES = {Task.GENERATE: "completes a text", Task.EMBED: "gives hidden states", Task.SCORE: "scores a text"}
 
@@ -26,6 +26,8 @@ def load(checkpoint: Checkpoint, config: Any, device: str, **how: Any) -> tuple[
                 checkpoint.folder, output_loading_info=True, use_safetensors=True, **how
             )
         unused = complete(checkpoint.name, config, type(model).__name__, report, task)
+        if task is Task.EMBED and in_two_parts(config) and not has_encoder_alone(config):
+            model = model.get_encoder()
         return model.to(device).eval(), unused
     except UsageError:
         raise
@@ -38,6 +40,8 @@ def auto_class(task: Task, config: Any) -> Any:
     import transformers
 
     made, own = architecture(config), getattr(config, "auto_map", None) or {}
+    if task is Task.GENERATE and in_two_parts(config):
+        return transformers.AutoModelForSeq2SeqLM
     if task is Task.GENERATE:
         text, sees = transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText
         return sees if type(config) not in text._model_mapping and type(config) in sees._model_mapping else text
@@ -48,6 +52,17 @@ def auto_class(task: Task, config: Any) -> Any:
     if made.endswith("RewardModel") and "AutoModelForSequenceClassification" not in own:
         return transformers.AutoModel  # a class of the checkpoint's own
     return transformers.AutoModelForSequenceClassification
+
+
+def decoder_start(name: str, model: Any) -> int:
+    """Id of the token that a decoder behind an encoder begins with. Raises UsageError where nothing names it."""
+    places_of_it = ((model.generation_config, "decoder_start_token_id"), (model.config, "decoder_start_token_id"))
+    named = [getattr(one, what, None) for one, what in (*places_of_it, (model.generation_config, "bos_token_id"))]
+    if (first := next((one for one in named if one is not None), None)) is None:
+        raise UsageError(
+            f"--model {name} names no decoder_start_token_id, so its decoder cannot begin. Write it into its generation_config.json"
+        )
+    return first
 
 
 def places(model: Any) -> int:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from detcheck import switch
 from detcheck.engine import EngineType
 from detcheck.models.adapter import Adapter, find
-from detcheck.models.task import Task
 from detcheck.schedules.batches import fit
 from detcheck.schedules.wanted import Wanted
 
@@ -31,7 +30,7 @@ def open_engine(spec: Spec) -> Engine:
     from detcheck.engines.transformers.engine import TransformersEngine
 
     own, place = spec.options, (spec.model, spec.dtype, spec.device)
-    task = getattr(own, "task", Task.GENERATE)
+    task = getattr(own, "task", None)  # a probe without tasks asks for completions
     return TransformersEngine(*place, own.attn, own.trust_remote_code, task, adapter_of(spec))
 
 

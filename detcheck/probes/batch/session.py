@@ -85,8 +85,9 @@ class Batch:
             batches += [
                 (named("mixed", size), formed[same]) for size in MIXED_SIZES if (same := named("batch", size)) in formed
             ]
-            if self._engine.task is not Task.GENERATE:
-                not_tried.append(NotTried("decode", f"--task {self._engine.task} takes a prompt in one piece"))
+            if not self._engine.causal:
+                who = "an encoder" if self._engine.task is Task.GENERATE else f"--task {self._engine.task}"
+                not_tried.append(NotTried("decode", f"{who} takes a prompt in one piece"))
             elif length > DECODED:
                 sizes_of = {"alone" if size == 1 else named("batch", size): size for size in DECODE_SIZES}
                 decode = [(named("decode", sizes_of[name]), rows) for name, rows in batches if name in sizes_of]
@@ -96,7 +97,7 @@ class Batch:
                     NotTried("decode", f"a prompt of {length} tokens is too short to feed {DECODED} of them one by one")
                 )
             for condition, rows in batches:
-                every = self._engine.task is Task.GENERATE and length > 1 and not missing
+                every = self._engine.causal and length > 1 and not missing
                 steps += [
                     Step(
                         len(steps) + t, name, condition, t, rows, padding=padded.get(condition, 0), every_position=every
@@ -107,7 +108,7 @@ class Batch:
 
     def _missing_positions(self, rows: int, room: int) -> list[NotTried]:
         """Why the logits before a prompt's last position are not observed; [] where they are, in every condition."""
-        if self._engine.task is not Task.GENERATE:
+        if not self._engine.causal:
             return []
         most = self._engine.max_rows(room, logits=room)
         if rows > most:
@@ -134,7 +135,7 @@ class Batch:
                 asked = [row.prompt for row in rows]
                 bits, dtype, seen = (
                     last_logits(self._engine, asked, slots, decoded, step.padding)
-                    if self._engine.task is Task.GENERATE
+                    if self._engine.causal
                     else given(self._engine, asked, slots, step.padding)
                 )
                 if lone:

@@ -54,6 +54,67 @@ def t5(folder):
     return saved(folder, transformers.T5EncoderModel(transformers.T5Config(**sizes)))
 
 
+def t5_whole(folder, **changes):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": amplifier.VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4}
+    return saved(
+        folder,
+        transformers.T5ForConditionalGeneration(
+            transformers.T5Config(**sizes | {"decoder_start_token_id": 0} | changes)
+        ),
+    )
+
+
+def bart(kind=transformers.BartForConditionalGeneration):
+    torch.manual_seed(0)
+    sizes = {
+        "d_model": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+    }
+    sizes |= {
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "vocab_size": amplifier.VOCABULARY,
+        "max_position_embeddings": 128,
+    }
+    ids = {
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 2,
+        "forced_eos_token_id": 2,
+    }
+    return kind(transformers.BartConfig(**sizes | ids))
+
+
+def whisper(folder):
+    sizes = {
+        "d_model": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+    }
+    sizes |= {
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "vocab_size": amplifier.VOCABULARY,
+        "max_source_positions": 64,
+    }
+    ids = {
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 1,
+        "suppress_tokens": None,
+        "begin_suppress_tokens": None,
+    }
+    return saved(folder, transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**sizes | ids)))
+
+
 def decoder(folder, kind=transformers.LlamaModel, tokenizer=None, **changes):
     torch.manual_seed(0)
     config = transformers.LlamaConfig(**SIZES | NONE | {"num_key_value_heads": 2} | changes)
@@ -118,6 +179,12 @@ KINDS = {
         lambda f: sentence(decoder(f, transformers.LlamaForCausalLM), {"pooling_mode": "lasttoken"}, NORMALIZE), [],
         {"task": "embed", "pooling": "lasttoken, normalized (modules.json)"},
     ),
+    "BART": (lambda f: saved(f, bart()), [], {"task": "generate", "logits": "the decoder's first, behind token 2"}),
+    "BART as embedder": (
+        lambda f: saved(f, bart()), ["--task", "embed"],
+        {"task": "embed", "pooling": "cls (an encoder's first token, since there is no modules.json)"},
+    ),
+    "BART without a head": (lambda f: saved(f, bart(transformers.BartModel)), [], {"task": "embed"}),
     "a classifier": (lambda f: bert(f, transformers.BertForSequenceClassification, num_labels=3), [], {"task": "score"}),
     "a classifier of tokens": (lambda f: bert(f, transformers.BertForTokenClassification), [], {"task": "score"}),
     "a reward model": (lambda f: reward(f), [], {"task": "score", "padding": "right, token 0"}),
@@ -137,10 +204,10 @@ def test_a_sound_model_passes(detcheck, tmp_path, kind):
     assert (finding["verdict"], finding["missing"]) == ("identical", 0), finding["note"]
     assert finding["evidence"]["batch_sizes"].keys() == {"1", "2", "4"}
     assert {name for name in finding["evidence"]["conditions"] if not name.startswith("padded")} == {
-        "alone", "batch-2", "ragged-2", "batch-4", "ragged-4",
+        "alone", "batch-2", "ragged-2", "batch-4", "ragged-4", "mixed-2",
     }  # fmt: skip
     assert [str(line) for line in finding["evidence"]["not_tried"]] == [
-        f"decode: --task {flags['task']} takes a prompt in one piece"
+        f"decode: {'an encoder' if 'logits' in flags else '--task ' + flags['task']} takes a prompt in one piece"
     ]
     assert flags.items() <= report["environment"]["flags"].items()
 
@@ -150,14 +217,15 @@ def planted(monkeypatch, fault):
 
     def loaded(*given, **how):
         model, unused = load(*given, **how)
-        model.get_input_embeddings().register_forward_hook(lambda _, __, made: fault(made))
+        first = model.get_encoder() if hasattr(model, "get_encoder") and model.config.is_encoder_decoder else model
+        first.get_input_embeddings().register_forward_hook(lambda _, __, made: fault(made))
         return model, unused
 
     load = engines.load
     monkeypatch.setattr(engines, "load", loaded)
 
 
-FAULTY = ("BERT", "sentence-transformers", "a decoder", "a classifier", "a reward model")
+FAULTY = ("BERT", "sentence-transformers", "a decoder", "a classifier", "a reward model", "BART", "BART as embedder")
 
 
 @pytest.mark.parametrize("kind", [*FAULTY, "completing"])
@@ -262,6 +330,53 @@ def test_a_reward_is_read_at_the_last_token(tmp_path, side):
     assert np.allclose(bits(folder, [PROMPT, OTHER], [0]), alone.numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("make", [t5_whole, lambda f: saved(f, bart())])
+def test_a_decoders_first_logits_are_what_generate_begins_with(tmp_path, make):
+    folder = make(tmp_path / "model")
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    ids = AutoTokenizer.from_pretrained(folder)(PROMPT, return_tensors="pt")["input_ids"]
+    how = {
+        "max_new_tokens": 1,
+        "do_sample": False,
+        "num_beams": 1,
+        "output_logits": True,
+        "return_dict_in_generate": True,
+    }
+    alone = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **how).logits[0]
+    assert np.allclose(bits(folder, [PROMPT, OTHER], [0], padding=2), alone.numpy(), atol=1e-4)
+
+
+def test_t5_is_asked_on_stock_kernels_and_ours_say_what_they_lack(detcheck, tmp_path):
+    folder = t5_whole(tmp_path / "model")
+    result = detcheck("batch", "--model", folder, *[a for a in ASKED if a not in ("--kernels", "batch-invariant")])
+    report = json.loads(result.out)
+    assert result.code in (0, 1) and report["environment"]["flags"]["logits"] == "the decoder's first, behind token 0"
+    (finding,) = report["findings"]
+    assert (
+        finding["missing"] == 0 and finding["evidence"]["unit"] == "element" and "positions" not in finding["evidence"]
+    )
+    ours = detcheck("batch", "--model", folder, *ASKED)
+    assert ours.code == 4 and "attention with position_bias" in " ".join(ours.err.split())
+
+
+def test_the_encoder_of_bart_gives_its_embedding(tmp_path):
+    folder = saved(tmp_path / "model", bart())
+    model = transformers.BartModel.from_pretrained(folder).eval()
+    ids = AutoTokenizer.from_pretrained(folder)(PROMPT, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        alone = model(input_ids=ids).encoder_last_hidden_state[0, 0]
+    assert np.allclose(bits(folder, [PROMPT, OTHER], [0], task="embed"), alone.numpy(), atol=1e-5)
+
+
+def test_completions_are_refused_where_a_decoder_follows_an_encoder(detcheck, tmp_path):
+    folder = saved(tmp_path / "model", bart())
+    for command in ("completions", "bisect"):
+        result = detcheck(command, "--model", folder, "--prompt", PROMPT, "-q")
+        assert result.code == 2 and "`detcheck batch` asks this one for its decoder's first logits" in " ".join(
+            result.err.split()
+        )
+
+
 def test_scores_of_tokens_are_those_of_the_prompt_alone(tmp_path):
     folder = bert(tmp_path / "model", transformers.BertForTokenClassification)
     model = transformers.AutoModelForTokenClassification.from_pretrained(folder).eval()
@@ -288,24 +403,20 @@ def ends_in_logits(folder):
     return folder
 
 
-def bart(kind):
-    sizes = {
-        "d_model": 32,
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-        "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2,
-    }
-    sizes |= {
-        "encoder_ffn_dim": 64,
-        "decoder_ffn_dim": 64,
-        "vocab_size": amplifier.VOCABULARY,
-        "max_position_embeddings": 128,
-    }
-    return kind(transformers.BartConfig(**sizes))
-
-
 CLASSIFIER = transformers.BertForSequenceClassification
+
+
+def without_a_start(folder):
+    for name in ("config.json", "generation_config.json"):
+        kept = {
+            k: v
+            for k, v in json.loads((folder / name).read_text()).items()
+            if k not in ("decoder_start_token_id", "bos_token_id")
+        }
+        (folder / name).write_text(json.dumps(kept))
+    return folder
+
+
 REFUSED = {  # name -> (makes the folder, the task, what is said)
     "an encoder completes nothing": (bert, "generate", "`detcheck batch --task embed` asks this one"),
     "a classifier completes nothing": (lambda f: bert(f, CLASSIFIER), "generate", "`detcheck batch --task score` asks this one"),
@@ -314,8 +425,12 @@ REFUSED = {  # name -> (makes the folder, the task, what is said)
         lambda f: decoder(f, transformers.LlamaForCausalLM), "score", "`detcheck batch --task generate` asks this one",
     ),
     "a head that nobody reads": (lambda f: bert(f, transformers.BertForQuestionAnswering), "auto", "`detcheck batch --task embed` asks"),
-    "an encoder with a decoder that has no class of its own": (
-        lambda f: saved(f, bart(transformers.BartModel)), "embed", "no class for its encoder alone",
+    "an encoder of sounds": (whisper, "auto", "an encoder with a decoder that transformers gives no text"),
+    "a decoder without a head behind an encoder": (
+        lambda f: saved(f, bart(transformers.BartModel)), "generate", "`detcheck batch --task embed` asks this one",
+    ),
+    "a decoder that does not say how it begins": (
+        lambda f: without_a_start(t5_whole(f)), "auto", "names no decoder_start_token_id",
     ),
     "a classifier with a decoder": (
         lambda f: saved(f, bart(transformers.BartForSequenceClassification)), "auto", "an end token that rows made of fillers do not have",
