@@ -5,11 +5,26 @@ from __future__ import annotations
 from detcheck import samples
 from detcheck.blocks import Block
 from detcheck.finding import Finding
+from detcheck.judge.ranks import Swap
+
+SHOWN = 3  # changes of place
 
 
 def describe(finding: Finding) -> tuple[Block, ...]:
-    """As of samples, with the positions before the last, where they were observed."""
-    return samples.describe(finding, first=before_the_last(finding))
+    """As of samples, with the positions before the last and the order by score, where they were observed."""
+    return samples.describe(finding, first=(*before_the_last(finding), *order(finding)))
+
+
+def order(finding: Finding) -> tuple[str, ...]:
+    """Of several prompts with a score each: whether this one changes places with another."""
+    seen = finding.evidence.get("order")
+    if not seen:
+        return ()
+    if not seen["swaps"]:
+        return (f"by score it keeps its place among the {seen['prompts']} prompts in every condition",)
+    lines = [str(Swap(**swap)) for swap in seen["swaps"]]
+    more = (f"... and {len(lines) - SHOWN} more; report.json has all",) if len(lines) > SHOWN else ()
+    return (*lines[:SHOWN], *more)
 
 
 def before_the_last(finding: Finding) -> tuple[str, ...]:

@@ -386,6 +386,35 @@ def test_scores_of_tokens_are_those_of_the_prompt_alone(tmp_path):
     assert np.allclose(bits(folder, [PROMPT, OTHER], [0], padding=2), alone.numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_prompts_that_change_places_by_score_are_named(detcheck, tmp_path, write, monkeypatch, swapped):
+    """A reranker whose scores are turned round in batches of more than two, and a sound one."""
+
+    def loaded(*given, **how):
+        model, unused = load(*given, **how)
+        if swapped:
+            model.classifier.register_forward_hook(lambda _, __, made: -made if len(made) > 2 else made)
+        return model, unused
+
+    load = engines.load
+    monkeypatch.setattr(engines, "load", loaded)
+    folder = bert(tmp_path / "model", transformers.BertForSequenceClassification, num_labels=1)
+    prompts = write("prompts.txt", "Tell me about light", "The sky is blue today", "How do radios work?")
+    result = detcheck("batch", "--model", folder, "--prompt-file", prompts, *ASKED[2:])
+    findings = json.loads(result.out)["findings"]
+    orders = [finding["evidence"]["order"] for finding in findings]
+    assert {order["prompts"] for order in orders} == {3} and any(order["swaps"] for order in orders) == swapped
+    shown = " ".join(detcheck("report", next((tmp_path / "runs").iterdir())).out.split())
+    if not swapped:
+        assert result.code == 0 and shown.count("keeps its place among the 3 prompts in every condition") == 3
+        return
+    assert result.code == 1 and {s["condition"] for o in orders for s in o["swaps"]} == {"batch-4", "ragged-4"}
+    pairs = {(s["above"], s["below"]) for o in orders for s in o["swaps"] if s["condition"] == "batch-4"}
+    assert len(pairs) == 2 and len({below for _, below in pairs}) == 2  # of three that are turned round
+    assert all("by score it changes places: in batch-4 prompt" in finding["note"] for finding in findings)
+    assert "which it leads where each is alone" in shown
+
+
 def test_positions_that_begin_behind_the_pad_token_are_not_overrun(detcheck, tmp_path):
     """RoBERTa's table of 40 has room for 39 tokens where the pad token is 0: padded widths end there, and a longer prompt is refused."""
     config = transformers.XLMRobertaConfig(**SIZES | {"max_position_embeddings": 40})
