@@ -22,6 +22,7 @@ from detcheck.finding import Run
 from detcheck.models import amplifier
 from detcheck.probes.batch.options import Options
 from detcheck.spec import Kernels, Spec
+from detcheck.verdict import Verdict
 
 V = amplifier.VOCABULARY
 SMALL = {
@@ -83,7 +84,8 @@ def ask(folder: Path, kernels: Kernels) -> Run | str:
     """A run, or why there is none."""
     spec = Spec("batch", Options(prompt=PROMPT), model=str(folder), kernels=kernels, batch_sizes=(1, 2, 3, 8))
     try:
-        return runner.run(spec, folder.with_name("runs"))
+        ran = runner.run(spec, folder.with_name("runs"))
+        return f"refused: {ran.findings[0].note}" if ran.verdict is Verdict.FAILED else ran
     except (UsageError, FailedError) as error:
         return f"refused: {error}".replace(str(folder), "FOLDER")
 

@@ -20,6 +20,12 @@ from detcheck.storage.inputs import detcheck as own
 
 PARTS = "storage/inputs"
 BOM = b"\xef\xbb\xbf"  # before UTF-8, as some editors write it
+CONVERSATIONS = (
+    "simulations",
+    "messages",
+    "traj",
+    "conversations",
+)  # keys of tau2-bench, chat files, tau-bench, ShareGPT
 BEYOND = "is none of JSONL, JSON, CSV and parquet"
 
 
@@ -77,6 +83,11 @@ def chosen(first: Parsed, shape: Shape, format: InputFormat) -> str:
     ranked = sorted(possible, key=lambda name: name == "detcheck")
     if found := [name for name in ranked if lookup.find(PARTS, name.replace("-", "_")).recognises(first.keys)]:
         return found[0]
+    if key := next((key for key in CONVERSATIONS if isinstance(first.keys.get(key), list)), ""):
+        raise UsageError(
+            f"{first.where}: holds conversations (`{key}`), in which each turn follows from those before, and judge reads answers to one request "
+            'each. Write a line for each answer: {"prompt": [all turns before it], "text": "the answer", "trial": 0}'
+        )
     raise UsageError(
         f"{first.where}: wants `tokens` or `text`; found the columns {listed(first.keys)}, which are not of {listed(formats())} either"
     )

@@ -137,6 +137,28 @@ def test_parquet_is_read_as_our_own_format_alone(tmp_path):
         runner.judge_file(path)
 
 
+TURNS = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
+CONVERSATIONS = {  # key -> what such a file holds; the first is a document of tau2-bench
+    "simulations": {
+        "info": {"num_trials": 2},
+        "tasks": [],
+        "simulations": [{"task_id": "0", "trial": 0, "messages": TURNS}],
+    },
+    "messages": {"id": "a", "task_id": "0", "trial": 0, "messages": TURNS},
+    "traj": {"task_id": 0, "reward": 1.0, "traj": TURNS, "trial": 0},
+    "conversations": {"id": "a", "conversations": [{"from": "human", "value": "hello"}]},
+}
+
+
+@pytest.mark.parametrize("key", CONVERSATIONS)
+def test_conversations_are_refused_with_what_to_write_instead(write, key):
+    with pytest.raises(UsageError, match=rf"holds conversations \(`{key}`\), .* Write a line for each answer"):
+        runner.judge_file(write("a.json", CONVERSATIONS[key]))
+    told = {"prompt": TURNS[:1], "text": "hi", "trial": 0}  # what the message says to write is read
+    (finding,) = runner.judge_file(write("b.jsonl", told, told | {"trial": 1, "text": "hello"})).findings
+    assert (finding.samples, finding.distinct) == (2, 2)
+
+
 def test_lines_are_read_one_at_a_time(write):
     """A line that is wrong is met only when it is its turn."""
     found = source.read(write("a.jsonl", EXAMPLES["lm-eval"], EXAMPLES["lm-eval"], "torn"), InputFormat.AUTO)
