@@ -9,6 +9,7 @@ from detcheck.judge.positions import note, positions
 from detcheck.judge.statistics import describe
 from detcheck.outcomes import Earlier, row_outcome
 from detcheck.records import Case
+from detcheck.storage.baselines import prefixes, unit_of
 from detcheck.storage.tables import outcome_row, read_outcome
 
 NAN = float("nan")
@@ -72,6 +73,11 @@ def test_outcomes_with_the_same_last_logits_are_distinct_and_not_latent():
         {o.id: o for o in (SOUND, other)},
     )
     assert (found.distinct, found.distinct_bits, found.mode_count, found.latent) == (2, 2, 3, False)
+
+
+def test_a_baseline_of_the_last_position_alone_is_not_compared_with_one_of_all():
+    last = row_outcome(np.asarray([1.0, 2.0], np.float32).view(np.int32), "float32")
+    assert (unit_of(SOUND), unit_of(last)) == ("position", "element") and prefixes(SOUND, bits=True) == ""
 
 
 def test_they_are_stored_to_the_bit_and_named_by_what_is_compared():

@@ -111,7 +111,7 @@ class Batch:
         if not self._engine.causal:
             return []
         most = self._engine.max_rows(room, logits=room)
-        if rows > most:
+        if most < max(rows, 2):  # at least one row is estimated to fit, whether or not it does
             why = f"memory is estimated to hold the logits of {most} whole rows; ask for fewer with --batch-sizes"
             return [NotTried(BEFORE, why)]
         return (
