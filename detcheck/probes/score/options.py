@@ -28,6 +28,8 @@ class Options:
     prompt_file: str | None = knob(None, help="A .jsonl with `prompt` and `continuation`.", panel=PROMPTS)
     attn: str | None = same(CompletionOptions, "attn")
     trust_remote_code: bool = same(CompletionOptions, "trust_remote_code")
+    adapter: str | None = same(CompletionOptions, "adapter")
+    merge_adapter: bool = same(CompletionOptions, "merge_adapter")
     engine: str = same(CompletionOptions, "engine")
     engine_arg: tuple[str, ...] = same(CompletionOptions, "engine_arg")
     base_url: tuple[str, ...] = same(CompletionOptions, "base_url")

@@ -235,6 +235,23 @@ def test_ours_are_identical_and_two_runs_are_compared_where_base_and_adapter_are
     assert result.code == 2 and "digest of adapter" in " ".join(result.err.split())
 
 
+@pytest.mark.parametrize("merged", [False, True], ids=["apart", "merged"])
+def test_given_tokens_are_scored_with_the_adapter(detcheck, llama, adapter, tmp_path, merged):
+    asked = ["--model", llama, "--adapter", adapter, "--prompt", "a b c", "--continuation", " d e"]
+    more = ["--kernels", "batch-invariant", "--batch-sizes", "1,2", "-n", "8", "--format", "json", "-q"]
+    result = detcheck("score", *asked, *more, *["--merge-adapter"] * merged)
+    report = json.loads(result.out)
+    assert (result.code, report["verdict"]) == (0, "identical") and report["digests"]["adapter"], result.err
+    engine = opened(llama, adapter, merged)
+    context, whole = engine.encode("a b c"), engine.encode("a b c d e")
+    with torch.no_grad():
+        logprobs = engine._model(input_ids=torch.tensor([whole])).logits[0, len(context) - 1 : -1].log_softmax(-1)
+        expected = logprobs.gather(1, torch.tensor(whole[len(context) :])[:, None]).sum().item()
+    assert report["findings"][0]["metrics"]["loglikelihood"] == pytest.approx(expected, abs=1e-3)
+    result = detcheck("score", *asked, "--engine", "vllm", "--merge-adapter", "-q")
+    assert result.code == 2 and "--adapter is for transformers" in " ".join(result.err.split())
+
+
 def test_a_fault_in_the_adapter_is_seen_in_batches_and_named(llama, adapter, tmp_path, monkeypatch):
     """Ours, so that nothing else differs."""
     engine = opened(llama, adapter)
