@@ -28,6 +28,7 @@ class ConditionKind(StrEnum):
     ROWS = "rows"
     MIXED = "mixed"
     HOSTILE = "hostile"
+    ADAPTERS = "adapters"
     THREADS = "threads"
     UNALIGNED = "unaligned"
     STRIDED = "strided"

@@ -110,6 +110,8 @@ class Row:
     """token ids to feed after the prompt; None: this row is a sample. An engine that schedules itself makes as many tokens of its own"""
     arrival: int = 0
     """engine steps after the first at which it arrives, where the engine schedules itself"""
+    adapter: int = 0
+    """place of what it is computed with among the adapters that the engine was opened with; 0: as the samples are"""
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,8 @@ class RequestTrace:
     cached: int
     """tokens of its prompt that were found in the prefix cache"""
     preemptions: int
+    adapters: int = 1
+    """the most LoRA adapters that were in one step with it, its own included; none counts as one"""
 
 
 @dataclass(frozen=True)

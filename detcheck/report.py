@@ -33,6 +33,7 @@ OF_A_MODEL = (
     "tensors not used",
     "adapter",
     "adapter effect",
+    "other adapters",
     "seam",
 )  # flags that say what ran, not how
 

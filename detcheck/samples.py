@@ -38,6 +38,10 @@ OURS_EVERYWHERE = (  # every op that multiplies or adds ran on ours
     "prompt is cut. detcheck bisect --kernels batch-invariant names the first module; detcheck batch tells padding from the rest."
 )
 CHUNK = "Fed in pieces, the prompt goes another way through this model than in one go: feed it in pieces of one size everywhere."
+ADAPTERS = (
+    "An adapter of its neighbours reaches the row, or changes the shapes that its own is computed in. Ask the adapter alone what it gives: where the "
+    "batch has another text altogether, the row had a wrong adapter. Until it is mended, keep to one adapter a batch, or merge it into the weights."
+)
 PADDING = "Batch requests of equal length, or serve them without padding (as vLLM does): here no kernel changes bits, padding does."
 OF_RUNS = (  # divergent, where two runs are compared
     "Look at what changed around it (versions, kernels, dtype, machine), and change one thing at a time. Where the batch decides it, "
@@ -115,6 +119,8 @@ def advice(finding: Finding, padding: str = PADDING) -> str:
     coverage = finding.evidence.get("coverage") or {}
     if finding.verdict is Verdict.BATCH_VARIANT:
         varies = set(finding.evidence.get("varies_with") or ())
+        if "adapters" in varies and (coverage.get("overridden") or varies == {"adapters"}):
+            return ADAPTERS
         if varies == {"padding"} or (varies == {"chunk", "padding"} and coverage.get("overridden")):
             return f"{padding} {CHUNK}" if "chunk" in varies else padding
         if coverage.get("overridden"):

@@ -14,7 +14,7 @@ from detcheck.harness import engines, prompts
 from detcheck.harness.arms import cases, in_arms, kernel_flags
 from detcheck.hashes import content_hash
 from detcheck.records import Prompt, Schedule, Step, Subject
-from detcheck.schedules import arrivals
+from detcheck.schedules import adapters, arrivals, batches
 from detcheck.spec import Spec
 
 Plan = Callable[[dict[str, int]], Schedule]
@@ -35,6 +35,11 @@ class OpenModel:
         """`max_tokens`: what a sample makes beyond its prompt, and what fillers are given."""
         self.spec, self.engine, self.max_tokens = spec, engine, max_tokens
         self.prompts: dict[str, Prompt] = {}
+        own = spec.options
+        others = len(getattr(own, "other_adapter", ()))
+        self._others = others + bool(
+            others and own.adapter
+        )  # what neighbours can have, the model without an adapter among them
         self._formed: tuple[object, tuple[list[Row], str]] | None = None
 
     def open(
@@ -107,7 +112,9 @@ class OpenModel:
         key = step.condition, step.input, step.rows, step.traffic
         if self._formed and self._formed[0] == key:
             return self._formed[1]
-        seed = fillers or (arrivals.neighbours(step.condition) if step.traffic else step.condition)
+        drawn = arrivals if step.traffic else batches
+        seed = fillers or drawn.neighbours(step.condition)
+        others = self._others if adapters.of_this(step.condition) else 0
         ordinary, most = self.engine.ordinary_tokens(), self.max_tokens
         starts = step.traffic.arrivals if step.traffic else (0,) * len(step.rows)
         new_tokens = step.traffic.new_tokens if step.traffic else (0,) * len(step.rows)
@@ -117,7 +124,9 @@ class OpenModel:
                 rows.append(Row(self.prompts[step.input].token_ids, None, starts[slot]))
             else:
                 made = made_up(ordinary, f"{self.spec.seed}/{seed}/{slot}", length + most)
-                rows.append(Row(tuple(made[:length]), tuple(made[length:][: new_tokens[slot] or most]), starts[slot]))
+                fed = tuple(made[length:][: new_tokens[slot] or most])
+                own = 1 + (slot - step.rows[:slot].count(0)) % others if others else 0
+                rows.append(Row(tuple(made[:length]), fed, starts[slot], own))
         parts = [np.asarray(row.prompt + (row.continuation or ()), "<i8").tobytes() for row in rows]
         parts += [np.asarray(starts, "<i8").tobytes()] if any(starts) else []
         self._formed = key, (rows, content_hash(*parts)[:12])

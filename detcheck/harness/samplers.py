@@ -14,7 +14,7 @@ from detcheck.harness.model import OpenModel
 from detcheck.hashes import content_hash
 from detcheck.outcomes import outcome
 from detcheck.records import Condition, Observation, Outcome, Schedule, Step, Subject
-from detcheck.schedules import arrivals, batches
+from detcheck.schedules import adapters, arrivals, batches
 from detcheck.schedules.wanted import Wanted
 from detcheck.schedules.widths import edges
 from detcheck.spec import Spec
@@ -136,7 +136,9 @@ class Batches(Local):
         longest, most_tokens = max(lengths.values()), self.wanted.max_tokens
         widest = self.engine.context - most_tokens
         room = min(widest, max(2 * longest, edges(longest)[0]))
-        return batches.schedule(lengths, self.wanted, self.engine.max_rows(room + most_tokens), room, widest)
+        most = self.engine.max_rows(room + most_tokens)
+        planned = batches.schedule(lengths, adapters.rest(self.wanted), most, room, widest)
+        return adapters.beside(planned, lengths, self.wanted, "batch", lambda plan: batches.too_large(plan, most))
 
     def complete(self, step: Step, rows: Sequence[Row]) -> Decoded:
         return self.engine.complete(rows, self.wanted.max_tokens, self._ignore_eos, padding=step.padding)
@@ -151,7 +153,7 @@ class Batches(Local):
         if step.padding:  # all that the row is padded with is of its composition
             composition = content_hash(f"{composition} padding {step.padding}".encode())[:12]
         place = (size, slot, composition) if known else (None, None)
-        fed = "padding" if known and step.padding else ""
+        fed = batches.fed(step.condition) if known else ""
         condition = Condition(step.condition, *place, threads=self.threads, fed=fed)
         return Sample(condition, found, missing, decoded.batch_sizes)
 
@@ -160,7 +162,11 @@ class Requests(Local):
     """The engine forms its batches itself, from requests that arrive."""
 
     def plan(self, lengths: dict[str, int]) -> Schedule:
-        return arrivals.schedule(lengths, self.wanted, self.limits(max(lengths.values())))
+        longest, most_tokens = max(lengths.values()), self.wanted.max_tokens
+        limits = self.limits(longest)
+        planned = arrivals.schedule(lengths, adapters.rest(self.wanted), limits)
+        why = lambda plan: arrivals.impossible(plan, longest, longest, most_tokens, limits)  # noqa: E731
+        return adapters.beside(planned, lengths, self.wanted, "wave", why)
 
     def complete(self, step: Step, rows: Sequence[Row]) -> Decoded:
         traffic = step.traffic

@@ -23,7 +23,7 @@ def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
         first, varies = finding.evidence["first_variant_condition"], ", ".join(finding.evidence["varies_with"])
         return (
             Verdict.BATCH_VARIANT,
-            f"each condition repeats itself, but conditions differ, first in {first}: the bits depend on {varies}{by_padding(finding, tally)}",
+            f"each condition repeats itself, but conditions differ, first in {first}: the bits depend on {varies}{by_adapters(finding)}{by_padding(finding, tally)}",
         )
     repeated = tally.unseen and all(found.total() > 1 for found in tally.conditions.values())
     why = (
@@ -32,6 +32,12 @@ def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
         else "the conditions that differ were not repeated"
     )
     return Verdict.DIVERGENT, f"bits differ, and it is undetermined whether the run or the batch caused it: {why}"
+
+
+def by_adapters(finding: Finding) -> str:
+    if "adapters" not in finding.evidence["varies_with"]:
+        return ""
+    return "; the same rows have other bits where neighbours have another adapter than the prompt"
 
 
 def by_padding(finding: Finding, tally: Tally) -> str:

@@ -221,12 +221,14 @@ def chosen_slots(plan: Plan, rng: random.Random) -> set[int]:
 def neighbours(condition: str) -> str:
     """What the neighbours of a condition are drawn by: those that differ only in how they are fed have the same ones."""
     made = ConditionName.parse(condition)
-    return named("wave", made.size or 1) if made.kind in ("alone", "wave", "chunked", "cached") else condition
+    return (
+        named("wave", made.size or 1) if made.kind in ("alone", "wave", "chunked", "cached", "adapters") else condition
+    )
 
 
 def fed(condition: str) -> str:
     """`Condition.fed` of a condition's requests."""
-    return {"chunked": "chunk", "cached": "cache"}.get(kind_of(condition), "")
+    return {"chunked": "chunk", "cached": "cache", "adapters": "adapters"}.get(kind_of(condition), "")
 
 
 def came_about(condition: str, size: int, slot: int, decoded: Decoded) -> bool:
@@ -239,4 +241,6 @@ def came_about(condition: str, size: int, slot: int, decoded: Decoded) -> bool:
         return any(other.chunks > 1 for other in decoded.traces.values())
     if kind in ("staggered", "ragged"):
         return len(met) > 1 and max(met) > 1
+    if kind == "adapters" and trace.adapters < 2:
+        return False
     return max(met, default=0) == size

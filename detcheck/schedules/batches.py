@@ -12,7 +12,7 @@ import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from detcheck.condition_name import kind_of, named
+from detcheck.condition_name import ConditionName, kind_of, named
 from detcheck.errors import UsageError
 from detcheck.records import NotTried, Schedule, Step
 from detcheck.schedules.wanted import Wanted
@@ -98,8 +98,8 @@ def fit(
             no_room.append(NotTried(plan.name, "the context has no room for neighbours longer than the prompt"))
         elif plan.name == "padded" and plan.edge not in (padded or ()):
             no_room.append(NotTried(plan.name, "the context has no room for a wider row"))
-        elif plan.size > max_rows:
-            not_tried.append(NotTried(plan.name, f"memory is estimated to hold {max_rows} rows"))
+        elif why := too_large(plan, max_rows):
+            not_tried.append(NotTried(plan.name, why))
         elif not asked and (len(plans) + 1) * trials > samples:
             not_tried.append(NotTried(plan.name, f"{samples} samples are used up"))
         elif not asked and plan.size * trials > rows_left:
@@ -206,3 +206,19 @@ def compose(plan: Plan, length: int, longest: int, rng: random.Random, width: in
             rows[0] = width
             rows = [min(row, width) for row in rows]
     return tuple(rows)
+
+
+def neighbours(condition: str) -> str:
+    """What the neighbours of a condition are drawn by: those of `adapters-N` are tokens of `batch-N`."""
+    made = ConditionName.parse(condition)
+    return named("batch", made.size) if made.kind == "adapters" else condition
+
+
+def fed(condition: str) -> str:
+    """`Condition.fed` of a condition's rows."""
+    return {"adapters": "adapters", "padded": "padding"}.get(kind_of(condition), "")
+
+
+def too_large(plan: Plan, max_rows: int) -> str:
+    """Why memory does not hold it; "" where it does."""
+    return f"memory is estimated to hold {max_rows} rows" if plan.size > max_rows else ""

@@ -22,11 +22,14 @@ class Wanted:
     sizes: tuple[int, ...] | None = None
     """--batch-sizes: rows, or requests"""
     seed: int = 0
+    others: bool = False
+    """whether there are other adapters for neighbours"""
 
     @classmethod
     def of(cls, spec: Spec) -> Wanted:
         own = spec.options
-        return cls(own.samples, own.max_tokens, spec.trials, own.conditions, spec.batch_sizes, spec.seed)
+        others = bool(getattr(own, "other_adapter", ()))
+        return cls(own.samples, own.max_tokens, spec.trials, own.conditions, spec.batch_sizes, spec.seed, others)
 
     @property
     def by_name(self) -> bool:

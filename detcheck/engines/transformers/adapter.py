@@ -52,12 +52,12 @@ def put_on(model: Any, adapter: Adapter, of: str, device: str, prompt: Sequence[
     except DetcheckError:
         raise
     except Exception as error:
-        raise FailedError(f"cannot load --adapter {adapter.given}: {first_line(error)}") from error
+        raise FailedError(f"cannot load {adapter.named}: {first_line(error)}") from error
 
 
-def loaded(model: Any, adapter: Adapter, of: str, device: str) -> Any:
-    """peft's model around this one, whose modules it replaces."""
-    from peft import PeftConfig, get_peft_model
+def loaded(model: Any, adapter: Adapter, of: str, device: str, name: str = NAME) -> Any:
+    """peft's model around this one, whose modules it replaces; of one that has an adapter the same, with another. `name`: peft's for it."""
+    from peft import PeftConfig, PeftModel, get_peft_model
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -65,18 +65,22 @@ def loaded(model: Any, adapter: Adapter, of: str, device: str) -> Any:
             held = set(file.keys())
     except (SafetensorError, OSError) as error:
         raise FailedError(
-            f"cannot load --adapter {adapter.given}: {WEIGHTS} is damaged ({first_line(error)}). Save or fetch it again"
+            f"cannot load {adapter.named}: {WEIGHTS} is damaged ({first_line(error)}). Save or fetch it again"
         ) from None
     config = PeftConfig.from_pretrained(str(adapter.folder))
     config.inference_mode = True
     try:
-        wrapped = get_peft_model(model, config)
+        if isinstance(model, PeftModel):
+            model.add_adapter(name, config)
+            wrapped = model
+        else:
+            wrapped = get_peft_model(model, config, name)
     except ValueError as error:  # no module of these names
         raise misfit(adapter, of, first_line(error)) from None
     lost, extra, other = [], [], []
     try:
         mapping = getattr(model, "_checkpoint_conversion_mapping", {})
-        result = wrapped.load_adapter(str(adapter.folder), NAME, torch_device=device, key_mapping=mapping)
+        result = wrapped.load_adapter(str(adapter.folder), name, torch_device=device, key_mapping=mapping)
         lost, extra = list(result.missing_keys), list(result.unexpected_keys)
     except KeyError as error:  # a module that the config says is stored whole
         lost = [str(error.args[0])]
@@ -88,28 +92,28 @@ def loaded(model: Any, adapter: Adapter, of: str, device: str) -> Any:
         raise misfit(adapter, of, f"{WEIGHTS} holds no tensor")
     told = (("missing", lost), ("of another shape", other), ("in it and not used", extra))
     if what := [
-        f"{len(names)} {'is' if len(names) == 1 else 'are'} {how} ({named(names)})" for how, names in told if names
+        f"{len(names)} {'is' if len(names) == 1 else 'are'} {how} ({named(names, name)})"
+        for how, names in told
+        if names
     ]:
         raise misfit(adapter, of, f"of the tensors that it needs or holds, {', '.join(what)}")
     return wrapped
 
 
 def misfit(adapter: Adapter, of: str, why: str) -> UsageError:
-    return UsageError(
-        f"--adapter {adapter.given} does not fit {of}: {why}. Give the adapter that was made for this model"
-    )
+    return UsageError(f"{adapter.named} does not fit {of}: {why}. Give the adapter that was made for this model")
 
 
-def named(keys: Collection[str]) -> str:
+def named(keys: Collection[str], name: str) -> str:
     """As they are called in the file."""
-    return some([key.removeprefix("base_model.model.").replace(f".{NAME}", "") for key in keys])
+    return some([key.removeprefix("base_model.model.").replace(f".{name}", "") for key in keys])
 
 
-def described(wrapped: Any) -> str:
+def described(wrapped: Any, name: str = NAME) -> str:
     """ "LoRA of rank 8 on 64 modules" """
     from peft.tuners.lora import LoraLayer
 
-    ranks = [m.r[NAME] for m in wrapped.modules() if isinstance(m, LoraLayer) and NAME in m.r]
+    ranks = [m.r[name] for m in wrapped.modules() if isinstance(m, LoraLayer) and name in m.r]
     span = " to ".join(map(str, sorted({min(ranks, default=0), max(ranks, default=0)})))
     return f"LoRA of rank {span} on {len(ranks)} module{'s' * (len(ranks) != 1)}"
 

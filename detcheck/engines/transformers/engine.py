@@ -22,9 +22,10 @@ from detcheck.coverage import uncounted
 from detcheck.engine import Completion, Decoded, Row
 from detcheck.engines.transformers import adapter
 from detcheck.engines.transformers.load import decoder_start, load, places
+from detcheck.engines.transformers.mixed import Mixed, mix
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
 from detcheck.machine import free_memory
-from detcheck.models.adapter import Adapter
+from detcheck.models.adapter import Adapter, digests_of
 from detcheck.models.checkpoint import Checkpoint, first_line, quiet_transformers
 from detcheck.models.task import Task
 from detcheck.op import NotInvariantError
@@ -51,15 +52,17 @@ class TransformersEngine(Checkpoint):
         trust_remote_code: bool = False,
         task: str | None = None,
         adapted: Adapter | None = None,
+        others: Sequence[Adapter | None] = (),
     ) -> None:
-        """`task`: what it is to give in one pass, None: completions; `adapted`: what is put onto it. Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
+        """`task`: what it is to give in one pass, None: completions; `adapted`: what is put onto it; `others`: what rows beside the samples may have instead. Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
         super().__init__(model, dtype, trust_remote_code, task)
         import torch
 
-        self._adapter, self._adapted = adapted, {}
-        if adapted:
+        self._adapter, self._others, self._adapted = adapted, tuple(others), {}
+        self._mixed: Mixed | None = None
+        if adapted or others:
             adapter.require_peft()
-            self.digests = {**self.digests, "adapter": adapted.digest}
+            self.digests = {**self.digests, **digests_of(adapted, self._others)}
 
         self._model: Any = None
         self._attn, self._unused = attn, ""
@@ -106,8 +109,11 @@ class TransformersEngine(Checkpoint):
         dtype = getattr(torch, self._dtype) if self._dtype else "auto"
         how = {"dtype": dtype, "attn_implementation": self._attn, "trust_remote_code": self._trust}
         self._model, self._unused = load(self, self._config, self.device, **how)
-        if self._adapter:
-            ordinary = self.ordinary_tokens()[-adapter.TOKENS :].tolist()
+        ordinary = self.ordinary_tokens()[-adapter.TOKENS :].tolist() if self._adapter or self._others else []
+        if self._others:
+            every = self._adapter, *self._others
+            self._model, self._mixed, self._adapted = mix(self._model, every, self.name, self.device, ordinary)
+        elif self._adapter:
             self._model, self._adapted = adapter.put_on(self._model, self._adapter, self.name, self.device, ordinary)
         if self.task is Task.GENERATE and not self.causal:
             self.start = decoder_start(self.name, self._model)
@@ -176,7 +182,9 @@ class TransformersEngine(Checkpoint):
             lambda _, __, inputs: seen.add(len(inputs["input_ids"])), with_kwargs=True
         )
         try:
-            with torch.inference_mode(), quiet_transformers():
+            which = [row.adapter for row in rows]
+            mixing = self._mixed.rows(which) if self._mixed else contextlib.nullcontext({0})
+            with torch.inference_mode(), quiet_transformers(), mixing as met:
                 completions = self._decode(rows, max_tokens, frozenset() if ignore_eos else self._ends, padding)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
@@ -184,7 +192,7 @@ class TransformersEngine(Checkpoint):
             raise OutOfMemoryError(f"out of memory with {len(rows)} rows: {first_line(error)}") from None
         finally:
             hook.remove()
-        return Decoded(completions, tuple(sorted(seen)))
+        return Decoded(completions, tuple(sorted(seen)) if set(which) <= met else ())
 
     def forward(self, ids: Any, mask: Any, cache: Any, **extra: Any) -> tuple[Any, Any]:
         """(logits[B, kept, V], cache) of one pass: ids[B, n] behind what `cache` holds, mask[B, all tokens so far].

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from detcheck import switch
 from detcheck.engine import EngineType
-from detcheck.models.adapter import Adapter, find
+from detcheck.models.adapter import adapters_of
+from detcheck.schedules import adapters
 from detcheck.schedules.batches import fit
 from detcheck.schedules.wanted import Wanted
 
@@ -19,11 +20,13 @@ ENOUGH = 2**31  # rows: what memory holds is known when the model is open
 
 def check(spec: Spec) -> None:
     switch.check(spec.kernels, spec.device)
-    adapter_of(spec)
+    adapters_of(spec)
 
 
 def check_schedule(spec: Spec) -> None:
-    fit(Wanted.of(spec), ENOUGH)
+    wanted = Wanted.of(spec)
+    adapters.check(wanted)
+    fit(adapters.rest(wanted), ENOUGH)
 
 
 def open_engine(spec: Spec) -> Engine:
@@ -31,11 +34,8 @@ def open_engine(spec: Spec) -> Engine:
 
     own, place = spec.options, (spec.model, spec.dtype, spec.device)
     task = getattr(own, "task", None)  # a probe without tasks asks for completions
-    return TransformersEngine(*place, own.attn, own.trust_remote_code, task, adapter_of(spec))
-
-
-def adapter_of(spec: Spec) -> Adapter | None:
-    return find(getattr(spec.options, "adapter", None), getattr(spec.options, "merge_adapter", False))
+    tested, *others = adapters_of(spec) or (None,)
+    return TransformersEngine(*place, own.attn, own.trust_remote_code, task, tested, others)
 
 
 ENGINE = EngineType("transformers", "add --engine transformers", lambda spec: 1, check, check_schedule, open_engine)

@@ -14,6 +14,7 @@ RESERVED = {
     "trust_remote_code": ": use --trust-remote-code",
     "skip_tokenizer_init": ": detcheck sends token ids",
     "scheduler_cls": ": detcheck has its own, which counts arrivals in engine steps",
+    "enable_lora": ": use --adapter",
     "worker_extension_cls": ": detcheck asks each worker by it what ran",
     "additional_config": ": detcheck names the kernels in it",
     "data_parallel_size": ": replicas share the requests out among them, so that no condition would form. Ask one replica",
@@ -30,6 +31,10 @@ class Settings:
     """engine arguments that the user's own go before"""
     arguments: tuple[tuple[str, str], ...]
     """the user's own engine arguments, as text"""
+    adapters: tuple[tuple[str, str] | None, ...] = ()
+    """that requests name by their place: as it was named, and its folder; None: the model without one"""
+    prompt: tuple[int, ...] = ()
+    """tokens that show what an adapter changes"""
 
 
 class BadArgumentError(Exception):

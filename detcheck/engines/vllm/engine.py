@@ -14,13 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from detcheck.engine import Decoded, Row
-from detcheck.engines.vllm import install
+from detcheck.engines.transformers.adapter import TOKENS
+from detcheck.engines.vllm import adapter, install
 from detcheck.engines.vllm.arguments import Settings
 from detcheck.engines.vllm.calls import ModuleTrace
 from detcheck.engines.vllm.messages import Answer, BatchRequest, TraceRequest
 from detcheck.engines.vllm.process import Process
 from detcheck.errors import FailedError, UsageError
 from detcheck.machine import free_memory
+from detcheck.models.adapter import Adapter, digests_of
 from detcheck.models.checkpoint import Checkpoint
 from detcheck.spec import Kernels
 
@@ -46,8 +48,11 @@ class VllmEngine(Checkpoint):
         arguments: Sequence[str] = (),
         kernels: Kernels = Kernels.STOCK,
         looked_into: bool = False,
+        adapted: Adapter | None = None,
+        others: Sequence[Adapter | None] = (),
     ) -> None:
         """`arguments`: "key=value" each, for vLLM. `kernels`: the arm that will run first. `looked_into`: modules will be traced, as bisect does.
+        `adapted`: what samples are computed with; `others`: what requests beside them may have instead.
 
         Raises UsageError for what can be seen without the weights, FailedError where vLLM is missing, too old or not for here.
         """
@@ -70,6 +75,9 @@ class VllmEngine(Checkpoint):
         self._host = Process("stock" if kernels is Kernels.BOTH else str(kernels), self._on_cpu, looked_into)
         try:
             super().__init__(model, dtype, trust_remote_code)
+            self._adapters = (adapted, *others) if adapted or others else ()
+            self._adapted = adapter.check(self, self._adapters)
+            self.digests = {**self.digests, **digests_of(adapted, others)}
         except BaseException:
             self.close()
             raise
@@ -94,7 +102,10 @@ class VllmEngine(Checkpoint):
         kernels = self._host.kernels
         if kernels == "batch-invariant":
             defaults["enforce_eager"] = True  # a compiled graph would fuse around our kernels
-        settings = Settings(str(self.folder), kernels, defaults, self._arguments)
+        ordinary = tuple(self.ordinary_tokens()[-TOKENS:].tolist())
+        defaults |= adapter.room(self._adapters)
+        named = tuple(one and (one.named, str(one.folder)) for one in self._adapters)
+        settings = Settings(str(self.folder), kernels, defaults, self._arguments, named, ordinary)
         try:
             return self._host.ask("open", settings)
         except FailedError as error:
@@ -158,7 +169,7 @@ class VllmEngine(Checkpoint):
     @property
     def flags(self) -> Mapping[str, str]:
         asked = {f"vllm.{name.replace('-', '_')}": value for name, value in self._arguments}
-        return {"engine": f"vllm {self._facts['version']}"} | asked | self._facts["flags"]
+        return {"engine": f"vllm {self._facts['version']}"} | asked | self._facts["flags"] | self._adapted
 
     @property
     def dtype(self) -> str:

@@ -20,12 +20,11 @@ from dataclasses import fields
 from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
-
 from detcheck.counted import VLLM_NEEDS
-from detcheck.engine import Completion, RequestTrace
+from detcheck.engine import Completion, RequestTrace, Row
+from detcheck.engines.vllm import lora
 from detcheck.engines.vllm.arguments import KEY, BadArgumentError, Settings, engine_arguments
-from detcheck.engines.vllm.messages import Answer, BatchRequest, TraceRequest
+from detcheck.engines.vllm.messages import Answer, BatchRequest, TraceRequest, completion, first_line
 from detcheck.machine import of_gpu
 
 SCHEDULERS = {False: "PlannedScheduler", True: "PlannedAsyncScheduler"}
@@ -42,7 +41,7 @@ class CannotLookError(Exception):
 
 class Host:
     def __init__(self, settings: Settings) -> None:
-        """Raises BadArgumentError, or whatever vLLM dies of."""
+        """Raises BadArgumentError, lora.BadAdapterError, or whatever vLLM dies of."""
         from vllm.v1.engine.llm_engine import LLMEngine
 
         self._settings = settings
@@ -53,7 +52,19 @@ class Host:
         self._config = config
         self._names = itertools.count()
         self._calls: dict[int, dict[str, int]] = {}
+        self._adapters: Sequence[Any] = [None]
+        self._effect: dict[str, str] = {}
+        if settings.adapters:
+            self._adapters, self._effect = lora.put_on(self._engine, settings.adapters, self._alone)
         self._verify(ran=False)
+
+    def _alone(self, adapter: Any) -> Completion:
+        """Of one prompt, computed alone with an adapter or None. Raises RuntimeError where none came."""
+        self._adapters = [adapter]
+        answer = self._run(BatchRequest((Row(self._settings.prompt),), lora.TOKENS, (), None, cached=False))
+        if 0 not in answer.completions:
+            raise RuntimeError(f"vLLM did not complete a prompt: {answer.missing.get(0)}")
+        return answer.completions[0]
 
     def facts(self) -> dict[str, Any]:
         import vllm
@@ -90,6 +101,7 @@ class Host:
                 "vllm.pipeline_parallel_size": str(parallel.pipeline_parallel_size),
                 "vllm.data_parallel_size": str(parallel.data_parallel_size),
                 "vllm.executor": str(parallel.distributed_executor_backend),
+                **self._effect,
                 "vllm.quantization": str(config.model_config.quantization),
                 # vLLM sets some of these in its own process.
                 **{f"vllm.{name}": str(value) for name, value in (of_gpu() if device != "cpu" else {}).items()},
@@ -160,7 +172,9 @@ class Host:
                 skip_reading_prefix_cache=not request.cached,
                 extra_args={KEY: plan},
             )
-            self._engine.add_request(name, {"prompt_token_ids": list(row.prompt)}, asked)
+            self._engine.add_request(
+                name, {"prompt_token_ids": list(row.prompt)}, asked, lora_request=self._adapters[row.adapter]
+            )
         seen: dict[int, tuple[int, int]] = {}
         while self._engine.has_unfinished_requests():
             started = time.perf_counter()
@@ -187,6 +201,7 @@ class Host:
                 of_request["chunks"],
                 of_request["cached"],
                 of_request["preemptions"],
+                of_request["adapters"],
             )
         if request.rows[slot].continuation is not None:
             return
@@ -239,18 +254,6 @@ class Host:
             self._engine.engine_core.shutdown()
 
 
-def completion(tokens: tuple[int, ...], entries: Sequence[Any], reason: str) -> Completion:
-    """`entries`: of each position vLLM's log-probabilities of the token and of the two best, by token id."""
-    own = [entry[token].logprob for token, entry in zip(tokens, entries, strict=True)]
-    others = [
-        max(((e.logprob, -t) for t, e in entry.items() if t != token), default=(float("nan"), -token))
-        for token, entry in zip(tokens, entries, strict=True)
-    ]
-    logprobs = np.asarray(own, np.float32)
-    margins = logprobs - np.asarray([logprob for logprob, _ in others], np.float32)
-    return Completion(tokens, logprobs, margins, tuple(-t for _, t in others), reason)
-
-
 def die_with_parent() -> None:
     """On Linux the system ends this process when the one that started it is gone, however that one ended."""
     if sys.platform.startswith("linux"):
@@ -284,6 +287,8 @@ def main(descriptor: int) -> None:
                 channel.send(("served", host.serve(message)))
         except BadArgumentError as error:
             channel.send(("usage", f"--engine-arg: {error}"))
+        except lora.BadAdapterError as error:
+            channel.send(("usage", f"{error}. {lora.INSTEAD}"))
         except (WrongKernelsError, CannotLookError) as error:
             channel.send(("failed", str(error)))
         except Exception as error:  # noqa: BLE001  whatever vLLM dies of is said to the other side, which goes on without it
@@ -292,12 +297,3 @@ def main(descriptor: int) -> None:
     if host:
         host.close()
     os._exit(0)  # nothing is left to save, and taking the interpreter down takes seconds
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line. pydantic's first line only counts its errors; what they say comes after."""
-    if errors := getattr(error, "errors", None):
-        with contextlib.suppress(TypeError, LookupError):
-            return "; ".join(str(each["msg"]).splitlines()[0] for each in errors())
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else ""

@@ -6,7 +6,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from detcheck.engine import Completion, RequestTrace, Row
 
@@ -51,3 +56,24 @@ class Answer:
     calls: dict[str, int] = field(default_factory=dict)
     engine_s: float = 0.0
     """seconds in the engine's own steps"""
+
+
+def completion(tokens: tuple[int, ...], entries: Sequence[Any], reason: str) -> Completion:
+    """`entries`: of each position vLLM's log-probabilities of the token and of the two best, by token id."""
+    own = [entry[token].logprob for token, entry in zip(tokens, entries, strict=True)]
+    others = [
+        max(((e.logprob, -t) for t, e in entry.items() if t != token), default=(float("nan"), -token))
+        for token, entry in zip(tokens, entries, strict=True)
+    ]
+    logprobs = np.asarray(own, np.float32)
+    margins = logprobs - np.asarray([logprob for logprob, _ in others], np.float32)
+    return Completion(tokens, logprobs, margins, tuple(-t for _, t in others), reason)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line. pydantic's first line only counts its errors; what they say comes after."""
+    if errors := getattr(error, "errors", None):
+        with contextlib.suppress(TypeError, LookupError):
+            return "; ".join(str(each["msg"]).splitlines()[0] for each in errors())
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else ""

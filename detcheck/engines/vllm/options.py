@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from detcheck.engine import EngineType
 from detcheck.engines.vllm import install
 from detcheck.errors import FailedError, UsageError
-from detcheck.schedules import arrivals
+from detcheck.models.adapter import adapters_of
+from detcheck.schedules import adapters, arrivals
+from detcheck.schedules.wanted import Wanted
 
 if TYPE_CHECKING:
     from detcheck.engine import Engine
@@ -32,10 +34,27 @@ def preference(spec: Spec) -> int:
 def check(spec: Spec) -> None:
     if getattr(spec.options, "attn", None):
         raise UsageError("--attn is for transformers; with vLLM say --engine-arg attention_backend=...")
+    if getattr(spec.options, "merge_adapter", False):
+        raise UsageError(
+            "--merge-adapter is for transformers; vLLM computes an adapter beside the weights. Merge it with peft (merge_and_unload), save "
+            "the model, and give its folder with --model"
+        )
+    if adapters_of(spec) and spec.probe == "score":
+        raise UsageError(
+            "--adapter: vLLM (0.32, on the CPU) fails where it scores prompts of several requests with an adapter. Use --engine transformers, or a "
+            "model with its adapter merged"
+        )
+    if adapters_of(spec) and spec.probe == "bisect":
+        raise UsageError(
+            "--adapter: bisect asks single modules again, and vLLM's with adapters need the whole step around them. Use --engine transformers, "
+            "or a model with its adapter merged"
+        )
 
 
 def check_schedule(spec: Spec) -> None:
-    arrivals.check(spec.options.conditions)
+    wanted = Wanted.of(spec)
+    adapters.check(wanted)
+    arrivals.check(adapters.rest(wanted).conditions)
 
 
 def open_engine(spec: Spec) -> Engine:
@@ -43,7 +62,8 @@ def open_engine(spec: Spec) -> Engine:
 
     own, looked_into = spec.options, spec.probe == "bisect"
     place = spec.model, spec.dtype, spec.device
-    return VllmEngine(*place, own.trust_remote_code, own.engine_arg, spec.kernels, looked_into)
+    tested, *others = adapters_of(spec) or (None,)
+    return VllmEngine(*place, own.trust_remote_code, own.engine_arg, spec.kernels, looked_into, tested, others)
 
 
 ENGINE = EngineType("vLLM", "add --engine vllm", preference, check, check_schedule, open_engine, caches=True)

@@ -66,7 +66,7 @@ def first_divergence(run: Run, observations: Iterable[Observation], outcomes: Ma
     pairs = [
         (step, lone, other)
         for step in steps
-        if not is_lone(step) and (lone := lones.get(is_decoding(step)))
+        if not is_lone(step) and kind_of(step.condition) != "adapters" and (lone := lones.get(is_decoding(step)))
         for other in seen[step.condition]
         if other.id != lone.id
     ]
@@ -78,6 +78,11 @@ def first_divergence(run: Run, observations: Iterable[Observation], outcomes: Ma
         weights = weights_of(run.subject.digests)
         how = is_decoding(step), step.traffic, step.padding
         return Differing(prompt, weights, arm, step.condition, step.rows, fed, *how)
+    if any(kind_of(name) == "adapters" for name in seen):
+        raise UsageError(
+            f"in {where} batches differ by the adapters of their neighbours, if at all, and bisect puts on one adapter. "
+            "Look at how the engine gives rows their adapters"
+        )
     raise UsageError(f"in {where} no batch differs from the prompt alone; bisect compares these two. Ask with --model")
 
 

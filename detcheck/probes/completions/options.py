@@ -38,10 +38,18 @@ class Options:
         help="A LoRA adapter to put on, as peft saves it.",
         panel=MODEL,
         metavar="FOLDER",
-        engines=("transformers",),
+        engines=("transformers", "vllm"),
     )
     merge_adapter: bool = knob(
         False, help="Merge the adapter into the weights.", panel=MODEL, engines=("transformers",)
+    )
+    other_adapter: tuple[str, ...] = knob(
+        (),
+        help="An adapter of neighbours (adapters-N). May be given again.",
+        panel=MODEL,
+        metavar="FOLDER",
+        repeated=True,
+        engines=("transformers", "vllm"),
     )
     engine: str = knob(
         "auto", help="auto, transformers or vllm. auto: vLLM where a GPU is.", panel=MODEL, metavar="NAME"

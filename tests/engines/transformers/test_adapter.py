@@ -186,8 +186,11 @@ def test_an_adapter_of_another_model_is_refused(detcheck, adapter, tmp_path, sha
 def test_options_that_do_not_go_together(detcheck, llama, adapter, monkeypatch):
     there = ["--model", llama, "--adapter", adapter]
     for command, words in (
-        (["completions", "--engine", "vllm", *there], "--adapter is for transformers"),
-        (["bisect", "--engine", "vllm", *there], "--adapter is for transformers"),
+        (
+            ["completions", "--engine", "vllm", *there, "--merge-adapter"],
+            "Merge it with peft (merge_and_unload), save the model",
+        ),
+        (["bisect", "--engine", "vllm", *there], "bisect asks single modules again"),
         (
             ["completions", "--base-url", "http://127.0.0.1:1/v1", "--merge-adapter"],
             "--merge-adapter is for transformers",
@@ -248,8 +251,8 @@ def test_given_tokens_are_scored_with_the_adapter(detcheck, llama, adapter, tmp_
         logprobs = engine._model(input_ids=torch.tensor([whole])).logits[0, len(context) - 1 : -1].log_softmax(-1)
         expected = logprobs.gather(1, torch.tensor(whole[len(context) :])[:, None]).sum().item()
     assert report["findings"][0]["metrics"]["loglikelihood"] == pytest.approx(expected, abs=1e-3)
-    result = detcheck("score", *asked, "--engine", "vllm", "--merge-adapter", "-q")
-    assert result.code == 2 and "--adapter is for transformers" in " ".join(result.err.split())
+    result = detcheck("score", *asked, "--engine", "vllm", "-q")
+    assert result.code == 2 and "fails where it scores prompts" in " ".join(result.err.split())
 
 
 def test_a_fault_in_the_adapter_is_seen_in_batches_and_named(llama, adapter, tmp_path, monkeypatch):

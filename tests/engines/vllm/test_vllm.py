@@ -323,8 +323,12 @@ for layer in (Attention, MLAAttention):
             pass
 for size in (1, 2):
     GroupCoordinator.all_reduce(SimpleNamespace(world_size=size, use_custom_op_call=False, _all_reduce_out_place=lambda t: t), x)
+from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+one = torch.zeros(1, 1, 4, 4)
+PunicaWrapperCPU(8, 8, "cpu").add_lora_linear(torch.zeros(0, 4), torch.zeros(0, 4), (one,), (one,), 1.0, (4,), buffer=(torch.zeros(0, 4),))
 stock = {name: n for name, n in calls.items() if name.startswith("stock")}
-assert stock == {f"stock vllm::{name}": 1 for name in ("other_attention", "mla_attention", "all_reduce")}, stock
+assert stock == {f"stock vllm::{name}": 1 for name in ("other_attention", "mla_attention", "all_reduce", "add_lora_linear")}, stock
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -23,6 +23,14 @@ STOCK = (
     "mla_decode_kvcache_cpu", "rms_norm", "fused_add_rms_norm",
 )  # fmt: skip
 BACKENDS_GPU = ("FLASH_ATTN", "FLASHINFER", "TRITON_ATTN", "ROCM_ATTN", "ROCM_AITER_FA")
+PRODUCTS = (
+    "add_lora_linear",
+    "add_lora_embedding",
+    "add_lora_logits",
+    "add_lora_fused_moe",
+    "add_lora_w13",
+    "add_lora_w2",
+)
 _for_good = contextlib.ExitStack()  # what is switched on here stays on for the rest of the process
 _coverage: Coverage | None = None
 
@@ -217,5 +225,23 @@ def stock_layers(calls: Counter[str], device: str) -> None:
     MLAAttention.forward = attending(MLAAttention.forward, "mla_attention")
 
 
+def stock_adapters(calls: Counter[str], device: str) -> None:
+    """Counts the products of LoRA adapters, which kernels of vLLM's own add up on a GPU. On the CPU they are torch's leaf ops, and ours."""
+    from vllm.platforms import current_platform
+    from vllm.utils.import_utils import resolve_obj_by_qualname
+
+    wrapper = resolve_obj_by_qualname(current_platform.get_punica_wrapper())
+
+    def counted_products(name: str, stock: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: Any, *arguments: Any, **options: Any) -> Any:
+            calls[by_stock(f"vllm::{name}")] += 1
+            return stock(self, *arguments, **options)
+
+        return call
+
+    for name in PRODUCTS:
+        setattr(wrapper, name, counted_products(name, getattr(wrapper, name)))
+
+
 PARTS = (linear_layers, attention, norms, activations, stock_ops, stock_layers)
-PARTS_GPU = (linear_layers_gpu, attention_gpu, norms, activations, stock_ops, stock_layers)
+PARTS_GPU = (linear_layers_gpu, attention_gpu, norms, activations, stock_ops, stock_layers, stock_adapters)

@@ -59,6 +59,11 @@ class WorkerExtension:
             "threads": torch.get_num_threads(),
         }
 
+    def detcheck_unused_adapters(self) -> list[str]:
+        """Modules that an adapter which was loaded has, and this model has no place for."""
+        manager = self.model_runner.lora_manager._adapter_manager
+        return [name for one in manager.list_adapters().values() for name in one.loras if name not in manager.modules]
+
     def detcheck_look(self, asked: dict[str, Any]) -> None:
         """From here on the traced request's rows are looked at, module by module; see `trace.Trace.running`."""
         from detcheck.engines.vllm.worker.trace import Trace

@@ -58,7 +58,7 @@ class Planned:
         while self._held and self._held[0][0] <= self._step:
             _, row, request = self._held.pop(0)
             self._seen_of[request.request_id] = {
-                "row": row, "steps": [], "requests": [], "tokens": [], "chunks": 0, "cached": 0, "preemptions": 0,
+                "row": row, "steps": [], "requests": [], "tokens": [], "chunks": 0, "cached": 0, "preemptions": 0, "adapters": 1,
             }  # fmt: skip
             super().add_request(request)
 
@@ -73,6 +73,9 @@ class Planned:
         if not total or not self._seen_of:
             return
         size, parts = len(tokens), []
+        adapters = {
+            getattr(self.requests[name].lora_request, "lora_int_id", 0) for name in tokens if name in self.requests
+        }
         for name, count in tokens.items():  # in vLLM's order
             seen = self._seen_of.get(name)
             request = self.requests.get(name)
@@ -85,6 +88,7 @@ class Planned:
             seen["requests"].append(size)
             seen["tokens"].append(total)
             seen["chunks"] += before < request.num_prompt_tokens
+            seen["adapters"] = max(seen["adapters"], len(adapters))
             seen["preemptions"] = request.num_preemptions
             parts.append((seen["row"], count, before))
         self._hash.update(repr((total, parts)).encode())
