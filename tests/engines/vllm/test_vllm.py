@@ -325,8 +325,9 @@ for size in (1, 2):
     GroupCoordinator.all_reduce(SimpleNamespace(world_size=size, use_custom_op_call=False, _all_reduce_out_place=lambda t: t), x)
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-one = torch.zeros(1, 1, 4, 4)
-PunicaWrapperCPU(8, 8, "cpu").add_lora_linear(torch.zeros(0, 4), torch.zeros(0, 4), (one,), (one,), 1.0, (4,), buffer=(torch.zeros(0, 4),))
+products, one = PunicaWrapperCPU(8, 8, "cpu"), torch.zeros(1, 1, 4, 4)
+products.is_prefill = products.no_lora = True  # there is no request
+products.add_lora_linear(torch.zeros(2, 4), torch.zeros(2, 4), (one,), (one,), 1.0, (4,))
 stock = {name: n for name, n in calls.items() if name.startswith("stock")}
 assert stock == {f"stock vllm::{name}": 1 for name in ("other_attention", "mla_attention", "all_reduce", "add_lora_linear")}, stock
 """

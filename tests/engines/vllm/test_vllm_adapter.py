@@ -99,6 +99,17 @@ def test_what_vllm_would_take_without_a_word_is_refused(detcheck, llama, adapter
     assert result.code == 2 and said in words and "Traceback" not in words, words
 
 
+def test_a_module_that_vllm_does_not_use_is_seen_in_its_workers(detcheck, llama, adapter, tmp_path, monkeypatch):
+    """Without what is checked before: vLLM itself takes this adapter."""
+    from detcheck.engines.vllm import engine
+
+    monkeypatch.setattr(engine.adapter, "check", lambda checkpoint, adapters: {})
+    wrong = with_tensors(shutil.copytree(adapter, tmp_path / "adapter"), another_layer)
+    result = detcheck("completions", "--model", llama, "--adapter", wrong, *SMALL)
+    words = " ".join(result.err.split())
+    assert result.code == 2 and "vLLM has no place for 3 modules" in words and "model.layers.7." in words, words
+
+
 def test_what_vllm_refuses_is_said(detcheck, llama, tmp_path):
     dora = lora(llama, tmp_path / "dora", use_dora=True)
     result = detcheck("completions", "--model", llama, "--adapter", dora, *SMALL)
