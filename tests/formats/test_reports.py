@@ -12,10 +12,10 @@ import jsonschema
 import pytest
 
 from detcheck import runner
+from detcheck.advice import advice
 from detcheck.finding import Finding
 from detcheck.records import Case
 from detcheck.report import render
-from detcheck.samples import advice
 from detcheck.verdict import Verdict
 
 HOSTILE = [

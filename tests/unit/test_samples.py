@@ -2,27 +2,27 @@
 
 import pytest
 
-from detcheck import samples
+from detcheck import advice, samples
 from detcheck.finding import Finding
 from detcheck.records import Case
 from detcheck.verdict import Verdict
 
 
 @pytest.mark.parametrize(
-    ("varies", "uncovered", "advice"),
+    ("varies", "uncovered", "said"),
     [
-        (["padding"], {}, samples.PADDING),
-        (["chunk", "padding"], {}, f"{samples.PADDING} {samples.CHUNK}"),
-        (["batch", "slot"], {}, samples.OURS_EVERYWHERE),
-        (["batch"], {"aten::dot": 3}, samples.OURS_DIFFER),
+        (["padding"], {}, advice.PADDING),
+        (["chunk", "padding"], {}, f"{advice.PADDING} {advice.CHUNK}"),
+        (["batch", "slot"], {}, advice.OURS_EVERYWHERE),
+        (["batch"], {"aten::dot": 3}, advice.OURS_DIFFER),
     ],
 )
-def test_the_advice_on_ours_names_what_is_named(varies, uncovered, advice):
+def test_the_advice_on_ours_names_what_is_named(varies, uncovered, said):
     """It speaks of ops without a kernel of ours only where there are some."""
     case = Case("completions", "m", "batch-invariant", "float32", "0:aa")
     coverage = {"overridden": {"aten::mm": 9}, "uncovered": uncovered}
     finding = Finding(case, Verdict.BATCH_VARIANT, "", evidence={"varies_with": varies, "coverage": coverage})
-    assert samples.advice(finding) == advice
+    assert advice.advice(finding) == said
 
 
 def test_no_reasons_to_finish_are_said_where_none_are_known():

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from detcheck import samples
+from detcheck.advice import advice as what_to_do
 from detcheck.blocks import Block, Facts, Table, Text, Totals
 from detcheck.finding import Finding
 from detcheck.op import replaceable
@@ -32,7 +33,7 @@ def describe(finding: Finding) -> tuple[Block, ...]:
     if "calls" in evidence:
         cells = (tuple(map(visible, line)) for line in rows(evidence, SHOWN_OPS))
         blocks.append(Table("Ops", tuple(cells)))
-    advice = "" if evidence.get("culprit") else samples.advice(finding)
+    advice = "" if evidence.get("culprit") else what_to_do(finding)
     said = tuple(line for line in (*samples.coverage_lines(finding), advice) if line)
     return (*blocks, Text(said)) if said else tuple(blocks)
 

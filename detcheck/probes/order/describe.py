@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from detcheck import samples
+from detcheck.advice import advice as what_to_do
 from detcheck.blocks import Block, DrawnTree, Text, Totals, Trees
 from detcheck.finding import Finding
 from detcheck.text import visible
@@ -24,7 +25,7 @@ def describe(finding: Finding) -> tuple[Block, ...]:
     ]
     read = (Totals(samples.totals(finding)), Trees(tuple(trees))) if finding.samples else ()
     unread = finding.verdict is Verdict.INCONCLUSIVE and any(not order["sure"] for order in orders)
-    advice = BITS_INSTEAD if unread else samples.advice(finding)
+    advice = BITS_INSTEAD if unread else what_to_do(finding)
     return (*read, Text((advice,))) if advice else read
 
 
