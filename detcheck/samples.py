@@ -29,11 +29,13 @@ def describe(
     if finding.mode_text:
         blocks.append(Mode(visible(finding.mode_text)))
     notes = tuple(f"not tried: {visible(line)}" for line in not_tried(finding))
-    sizes, conditions = size_table(finding), condition_table(finding)
+    sizes, conditions, places = size_table(finding), condition_table(finding), place_table(finding)
     if sizes:
         blocks.append(Table("Batch sizes", table(sizes), names_first=False, notes=notes))
     if conditions:
         blocks.append(Table("Conditions", table(conditions), notes=() if sizes else notes, on_pages=bool(sizes)))
+    if places:
+        blocks.append(Table("Condition by condition", table(places)))
     cause = (likely_cause(finding), beyond_rounding(finding), advice(finding, padding))
     said = tuple(line for line in (*coverage_lines(finding), *cause) if line)
     return (*blocks, Text(said)) if said else tuple(blocks)
@@ -196,6 +198,14 @@ def condition_table(finding: Finding) -> list[list[str]]:
     for name, counts in conditions.items():
         table.append([visible(name), *(str(counts.get(key, "")) for key in shown)])
     return table if conditions else []
+
+
+def place_table(finding: Finding) -> list[list[str]]:
+    """Of two runs: one line per condition, after a heading. A place is a slot of a sample in a batch."""
+    places = finding.evidence.get("places") or {}
+    table = [["condition", "places in both", "other than before", "places in one alone"]]
+    table += [[visible(name), str(n["both"]), str(n["other"]), str(n["alone"])] for name, n in places.items()]
+    return table if places else []
 
 
 def which_histogram(finding: Finding) -> tuple[str, Sequence[tuple[int, int]]]:

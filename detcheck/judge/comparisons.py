@@ -1,7 +1,7 @@
 """Two runs against each other: may they be compared, what changed around them, and do they give the same. Pure.
 
 The same means: all samples of both have one outcome; or, where runs differ within themselves, each condition of one has the outcome that
-it has in the other.
+it has in the other (`paired.py`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from detcheck.finding import Finding
-from detcheck.records import Case
+from detcheck.finding import Divergence, Finding
+from detcheck.judge.paired import Paired, distances, listed, paired, shared
+from detcheck.records import Case, Outcome
 from detcheck.spec import Kernels
 from detcheck.storage.baselines import HEX, NUMBERS, Baseline, Known
 from detcheck.verdict import Verdict
@@ -31,7 +32,8 @@ def compare(a: Baseline, b: Baseline) -> tuple[Finding, ...]:
     pairs = [(partner(known, a.cases), known) for known in b.cases]
     on_cpu = all(str(run.environment.get("device", "")).startswith("cpu") for run in (a, b))
     orders = [run.environment.get("flags", {}).get("bfloat16_order", "") if on_cpu else "" for run in (a, b)]
-    findings = [compare_case(first, known, evidence, orders) for first, known in pairs]
+    payloads = {**a.payloads, **b.payloads}
+    findings = [compare_case(first, known, evidence, orders, payloads) for first, known in pairs]
     compared = {first.case for first, _ in pairs if first}
     for known in a.cases:
         if known.case not in compared:
@@ -46,8 +48,10 @@ def of_comparison(case: Case) -> Case:
 
 def obstacles(a: Baseline, b: Baseline) -> Iterator[str]:
     """Why nothing of the two can be compared."""
-    if a.probe != b.probe:
-        yield f"one is of {a.probe} and one of {b.probe}"
+    asked = [" ".join(filter(None, (run.probe, task(run)))) for run in (a, b)]
+    if asked[0] != asked[1]:
+        yield f"one is of {asked[0]} and one of {asked[1]}"
+        return
     for name, value in a.asked.items():
         if name in b.asked and b.asked[name] != value:
             yield f"--{name.replace('_', '-')} was {value} and is {b.asked[name]}"
@@ -67,6 +71,11 @@ def obstacles(a: Baseline, b: Baseline) -> Iterator[str]:
         yield "they have no prompt (or other input) in common"
 
 
+def task(run: Baseline) -> str:
+    """What the model was asked for, where a probe has several tasks: a vector and a score are as little alike as two probes."""
+    return f"--task {run.environment.get('flags', {}).get('task', 'generate')}" if run.probe == "batch" else ""
+
+
 def partner(known: Known, others: Sequence[Known]) -> Known | None:
     """The case of the first run that this one of the second is compared with: of the same input, and as like it as there is."""
     case = known.case
@@ -79,8 +88,14 @@ def partner(known: Known, others: Sequence[Known]) -> Known | None:
     return max(same, key=alike, default=None)
 
 
-def compare_case(a: Known | None, b: Known, evidence: Mapping[str, Any], orders: Sequence[str] = ("", "")) -> Finding:
-    """`orders`: in which bfloat16 products of ours were added, in each run."""
+def compare_case(
+    a: Known | None,
+    b: Known,
+    evidence: Mapping[str, Any],
+    orders: Sequence[str] = ("", ""),
+    payloads: Mapping[str, Outcome] | None = None,
+) -> Finding:
+    """`orders`: in which bfloat16 products of ours were added, in each run. `payloads`: what the outcomes hold, where it is known."""
     case = of_comparison(b.case)
     if a is None:
         return Finding(
@@ -101,6 +116,14 @@ def compare_case(a: Known | None, b: Known, evidence: Mapping[str, Any], orders:
     together = {o: a.outcomes.get(o, 0) + b.outcomes.get(o, 0) for o in (*a.outcomes, *b.outcomes)}
     tokens = {**a.tokens, **b.tokens}
     index, index_bits = parts(a.prefixes, b.prefixes), parts(a.prefixes_bits, b.prefixes_bits)
+    found, metrics = paired(a, b), {}
+    if apart := distances(found, payloads or {}):
+        metrics = largest(apart)
+        if a.unit not in NUMBERS:  # like with like, instead of the commonest with the commonest
+            index = min((one.index for one in apart if one.index is not None), default=None)
+            index_bits = min(one.index_bits for one in apart)
+    begin = (a.length if index is None else index, a.length if index_bits is None else index_bits)
+    begin = shared(tuple(together), payloads or {}) or begin
     modes = [max(known.outcomes.items(), key=lambda item: item[1], default=("", 0)) for known in (a, b)]
     draft = Finding(
         case,
@@ -111,17 +134,25 @@ def compare_case(a: Known | None, b: Known, evidence: Mapping[str, Any], orders:
         distinct=len(set(tokens.values())),
         distinct_bits=len(together),
         mode_count=max(together.values(), default=0),
-        common_prefix=a.length if index is None else index,
-        common_prefix_bits=a.length if index_bits is None else index_bits,
+        common_prefix=begin[0],
+        common_prefix_bits=begin[1],
         histogram=() if index is None else ((index, modes[1][1]),),
         histogram_bits=() if index_bits is None else ((index_bits, modes[1][1]),),
-        evidence=evidence,
+        evidence=evidence | ({"places": found.table} if len(together) > 1 and found.both else {}),
+        metrics=metrics,
     )
-    return replace(draft, **judged(a, b, len(together), index, index_bits))
+    return replace(draft, **judged(a, b, len(together), index, index_bits, found, bool(apart)))
 
 
-def judged(a: Known, b: Known, distinct: int, index: int | None, index_bits: int | None) -> dict[str, Any]:
-    """The verdict, with its note."""
+def largest(apart: Sequence[Divergence]) -> dict[str, float]:
+    found = {name: [v for one in apart if (v := getattr(one, name)) is not None] for name in ("max_ulp", "max_abs")}
+    return {name: max(values) for name, values in found.items() if values}
+
+
+def judged(
+    a: Known, b: Known, distinct: int, index: int | None, index_bits: int | None, found: Paired, alike: bool
+) -> dict[str, Any]:
+    """The verdict, with its note. `alike`: the indexes are of conditions that both have, else of the commonest outcomes."""
     around = f"{sum(a.outcomes.values())} samples then, {sum(b.outcomes.values())} now"
     if not a.outcomes or not b.outcomes:
         which = "the first" if not a.outcomes else "the second"
@@ -133,24 +164,13 @@ def judged(a: Known, b: Known, distinct: int, index: int | None, index_bits: int
         if {a.verdict, b.verdict} - {"identical", "certified"}:
             note += f"; by itself the first was {a.verdict}, the second is {b.verdict}"
         return {"verdict": Verdict.IDENTICAL, "note": note}
+    missing = f"{a.missing} samples are missing in the first run, {b.missing} in the second"
     if distinct == 1:
-        missing = f"{a.missing} samples are missing in the first run, {b.missing} in the second"
         return {"verdict": Verdict.INCONCLUSIVE, "note": f"what there is is the same ({around}), but {missing}"}
-    unit = "character" if a.unit == "character" else "token"
-    commonest = [max(known.outcomes, key=lambda o: (known.outcomes[o], o)) for known in (a, b)]
-    if index is not None:
-        where = f"the commonest completion parts from the one before at {unit} {index}"
-    elif index_bits is not None:
-        same = f"the {unit}s of the commonest completion are as before"
-        where = f"{same}, its log-probabilities part at {unit} {index_bits}"
-    elif commonest[0] == commonest[1]:
-        where = "the commonest outcome is as before"
-    elif a.unit in NUMBERS:
-        where = "it is not what it was before"
-    else:
-        where = "the commonest completion is as before, but it ends for another reason"
-    if found := by_condition(a, b, f"{where} ({around})"):
-        return found
+    alike = alike and len(a.outcomes) + len(b.outcomes) > 2
+    where = where_alike(a, index, index_bits) if alike else where_commonest(a, b, index, index_bits)
+    if said := by_condition(a, b, f"{where} ({around})", found, missing):
+        return said
     inner = [
         f"{len(known.outcomes)} different ones {when}"
         for known, when in ((a, "then"), (b, "now"))
@@ -160,26 +180,59 @@ def judged(a: Known, b: Known, distinct: int, index: int | None, index_bits: int
     return {"verdict": Verdict.DIVERGENT, "note": f"{where} ({around}){within}"}
 
 
-def by_condition(a: Known, b: Known, where: str) -> dict[str, Any] | None:
+def where_alike(a: Known, index: int | None, index_bits: int | None) -> str:
+    """Where completions of equal conditions part."""
+    unit = "character" if a.unit == "character" else "token"
+    if a.unit in NUMBERS:
+        return "it is not what it was before"
+    if index is not None:
+        return f"under equal conditions completions part from those before at {unit} {index}"
+    if index_bits is not None and index_bits < a.length:
+        return f"under equal conditions the {unit}s are as before, log-probabilities part at {unit} {index_bits}"
+    return f"under equal conditions the {unit}s are as before, but end for another reason"
+
+
+def where_commonest(a: Known, b: Known, index: int | None, index_bits: int | None) -> str:
+    unit = "character" if a.unit == "character" else "token"
+    commonest = [max(known.outcomes, key=lambda o: (known.outcomes[o], o)) for known in (a, b)]
+    if index is not None:
+        return f"the commonest completion parts from the one before at {unit} {index}"
+    if index_bits is not None:
+        same = f"the {unit}s of the commonest completion are as before"
+        return f"{same}, its log-probabilities part at {unit} {index_bits}"
+    if commonest[0] == commonest[1]:
+        return "the commonest outcome is as before"
+    if a.unit in NUMBERS:
+        return "it is not what it was before"
+    return "the commonest completion is as before, but it ends for another reason"
+
+
+def by_condition(a: Known, b: Known, where: str, found: Paired, missing: str) -> dict[str, Any] | None:
     """The verdict on runs that differ within themselves, each condition by itself; None: these are not known, or not the same.
 
     A condition that is not known in full, or gives several outcomes, says nothing of a change between the two.
     """
-    shared = a.conditions.keys() & b.conditions.keys()
-    if not shared or a.unsteady or b.unsteady or a.missing or b.missing:
+    if not found.both or len(a.outcomes) == len(b.outcomes) == 1:
         return None
-    differ = [name for name in b.conditions if name in shared and a.conditions[name] != b.conditions[name]]
     own = f"by itself the first was {a.verdict}, the second is {b.verdict}"
-    if differ:
-        first = differ[0].rpartition(" ")[0]
-        note = f"{where}; other {b.compared or 'outcomes'} than before in {len(differ)} of {len(shared)} conditions, first in {first}; {own}"
-        return {"verdict": Verdict.DIVERGENT, "note": note}
-    if alone := len(a.conditions.keys() ^ b.conditions.keys()):
-        note = f"the same in all {len(shared)} conditions that both have, but {alone} are in one run alone: ask both with the same options"
+    what, conditions = b.compared or "outcome", f"{len(found.both)} conditions"
+    steps = f"; the engine made other steps of {found.retraced} of these requests" if found.retraced else ""
+    if found.other:
+        named = f"other {b.compared or 'outcomes'} than before in {len(found.other)} of {conditions} ({listed(list(found.other))})"
+        if unsure := [name for name in found.unsure if name not in found.other]:
+            named += f", and in {listed(unsure)}, whose batches are not known in full"
+        return {"verdict": Verdict.DIVERGENT, "note": f"{where}; {named}{steps}; {own}"}
+    if a.unsteady or b.unsteady or found.unsure:
+        return None
+    if a.missing or b.missing:
+        note = f"the same {what} as before in each of {conditions} that both have, but {missing}"
+        return {"verdict": Verdict.INCONCLUSIVE, "note": note}
+    if rest := found.rest():
+        note = f"the same in all {conditions} that both have, but {rest}: ask both with the same options"
         return {"verdict": Verdict.INCONCLUSIVE, "note": note}
     return {
         "verdict": Verdict.IDENTICAL,
-        "note": f"the same {b.compared or 'outcome'} as before in each of {len(shared)} conditions; {own}",
+        "note": f"the same {what} as before in each of {conditions}{steps}; {own}",
     }
 
 

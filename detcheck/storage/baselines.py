@@ -1,15 +1,15 @@
 """A baseline: what a run gave, as a small file that can be kept in git. Hashes, not payloads.
 
-Of each case it holds the hashes of its outcomes with their counts, and of the commonest one a hash of every prefix, so that a later
-run can be told where it parts without the text being there.
+Of each case it holds the hashes of its outcomes with their counts, which of them each condition gave, and of the commonest one a hash
+of every prefix, so that a later run can be told where it parts without the text being there.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field, replace
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,17 @@ HEX = 8  # characters of a prefix's hash
 
 
 @dataclass(frozen=True)
+class Settled:
+    """Conditions that are alike but for the slot, and the one outcome that each of them always gave."""
+
+    condition: Condition
+    """its slot is None"""
+    slots: tuple[int | None, ...]
+    """(): of an older baseline, whose condition has a name and, as its composition, the hash of all that makes it"""
+    outcome: str
+
+
+@dataclass(frozen=True)
 class Known:
     """A case, as far as a baseline holds it."""
 
@@ -51,10 +62,10 @@ class Known:
     """of the commonest outcome: HEX characters of a hash of its first token, then of its first two ...; "" of a tensor's row"""
     prefixes_bits: str
     """the same with the bits of log-probabilities"""
-    conditions: Mapping[str, str] = field(default_factory=dict)
-    """condition that is known in full and always gave one outcome -> hash of that; {} where all samples are equal, and in older baselines"""
+    conditions: tuple[Settled, ...] = ()
+    """() in old baselines, and in older ones where all samples are equal"""
     unsteady: int = 0
-    """conditions that are not known in full, or gave several outcomes"""
+    """conditions that gave several outcomes (in older baselines also those that are not known in full)"""
 
     @property
     def length(self) -> int:
@@ -73,6 +84,8 @@ class Baseline:
     digests: Mapping[str, str]
     environment: Mapping[str, Any]
     cases: tuple[Known, ...]
+    payloads: Mapping[str, Outcome] = field(default_factory=dict)
+    """by their hashes, where the run's folder is there: they are not in the file"""
 
 
 def of_run(
@@ -108,20 +121,18 @@ def of_run(
                 *steady(samples[finding.case]),
             )
         )
-    return Baseline(name, spec.probe, asked, dict(subject.digests), asdict(subject.environment), tuple(cases))
+    around = dict(subject.digests), asdict(subject.environment)
+    return Baseline(name, spec.probe, asked, *around, tuple(cases), outcomes)
 
 
-def steady(samples: Mapping[Condition, Counter[str]]) -> tuple[dict[str, str], int]:
-    """(condition -> its one outcome, how many conditions have none). Nothing where all samples are equal: the file is to be small."""
-    if len({outcome for counts in samples.values() for outcome in counts}) < 2:
-        return {}, 0
-    found = {named(c): next(iter(counts)) for c, counts in samples.items() if c.complete and len(counts) == 1}
-    return found, len(samples) - len(found)
-
-
-def named(condition: Condition) -> str:
-    """Its name, and a hash of all that makes it."""
-    return f"{condition.name} {content_hash(repr(astuple(condition)).encode())[:12]}"
+def steady(samples: Mapping[Condition, Counter[str]]) -> tuple[tuple[Settled, ...], int]:
+    """(what each condition gave that gave one outcome, how many gave several)."""
+    alike: dict[tuple[Condition, str], list[int | None]] = defaultdict(list)
+    for condition, counts in samples.items():
+        if len(counts) == 1:
+            alike[replace(condition, slot=None), next(iter(counts))].append(condition.slot)
+    found = tuple(Settled(condition, tuple(slots), outcome) for (condition, outcome), slots in alike.items())
+    return found, sum(len(counts) > 1 for counts in samples.values())
 
 
 def unit_of(outcome: Outcome) -> str:
@@ -144,7 +155,8 @@ def prefixes(outcome: Outcome, bits: bool) -> str:
 
 
 def write(path: Path, baseline: Baseline) -> None:
-    document = {"baseline_version": VERSION} | asdict(baseline)
+    document = {"baseline_version": VERSION} | asdict(replace(baseline, payloads={}))
+    del document["payloads"]
     write_file(path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
 
@@ -182,10 +194,28 @@ def read_case(known: Mapping[str, Any]) -> Known:
     require(all(isinstance(text, str) for text in (*texts, made.prefixes, made.prefixes_bits)), "a case's text is none")
     require(type(made.missing) is int and type(case.get("replica", 0)) is int, "a case's number is none")
     require(all(type(n) is int and n > 0 for n in made.outcomes.values()), "a count of outcomes is none")
-    require(all(o in made.outcomes for o in made.conditions.values()), "a condition's outcome is none of its outcomes")
+    made = replace(made, conditions=tuple(read_settled(made.conditions)))
+    require(all(s.outcome in made.outcomes for s in made.conditions), "a condition's outcome is none of its outcomes")
     require(type(made.unsteady) is int, "a case's number is none")
     require(set(made.tokens) == set(made.outcomes), "its outcomes and their tokens do not go together")
     return replace(made, case=Case(**case))
+
+
+def read_settled(found: Any) -> Iterator[Settled]:
+    if isinstance(found, dict):  # of an older baseline: "name hash" -> outcome
+        for key, outcome in found.items():
+            name, _, made_of = key.rpartition(" ")
+            yield Settled(Condition(name, None, None, made_of), (), outcome)
+        return
+    for one in found:
+        condition = Condition(**{f.name: one["condition"][f.name] for f in fields(Condition)})
+        texts = (condition.name, condition.composition, condition.fed, condition.trace, one["outcome"])
+        numbers = (condition.batch_size, *one["slots"])
+        require(all(isinstance(text, str) for text in texts), "a condition's text is none")
+        require(
+            bool(one["slots"]) and all(n is None or type(n) is int for n in numbers), "a condition's number is none"
+        )
+        yield Settled(condition, tuple(one["slots"]), one["outcome"])
 
 
 def require(holds: bool, otherwise: str) -> None:

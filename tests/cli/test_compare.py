@@ -2,12 +2,16 @@
 
 import json
 import shutil
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
 from misbehaving import completion, serving
 
+from detcheck.hashes import content_hash
 from detcheck.kernels._cpu import build
+from detcheck.outcomes import outcome as make_outcome
+from detcheck.records import Condition
 
 ASK = ("completions", "-n", "8", "--max-tokens", "8", "--format", "json", "-q", "--conditions", "alone,wave-2")
 
@@ -86,34 +90,140 @@ def test_one_sample_in_many_is_not_the_same(run, compare):
     assert code == 1 and "not even equal among themselves: 2 different ones now" in report["findings"][0]["note"]
 
 
-def test_runs_that_depend_on_the_batch_are_compared_condition_by_condition(detcheck, compare, diverging, tmp_path):
-    """The same run again, one with another outcome in one condition, one that lacks a condition, and one with noise in one."""
-    (tmp_path / "a.json").write_text(json.dumps(known := json.loads((diverging.path / "baseline.json").read_text())))
+@pytest.fixture
+def changed(compare, diverging, tmp_path):
+    """A change of a run's baseline -> what is said of the run and the changed one: code, verdict, note, finding."""
+    known = json.loads((diverging.path / "baseline.json").read_text())
+    (tmp_path / "a.json").write_text(json.dumps(known))
 
     def against(change):
         other = json.loads(json.dumps(known))
-        change(other["cases"][0])
+        change(other)
         (tmp_path / "b.json").write_text(json.dumps(other))
         code, report = compare("a.json", "b.json")
-        return code, report["verdict"], report["findings"][0]["note"]
+        (finding,) = report["findings"]
+        return code, finding["verdict"], finding["note"], finding
 
-    conditions = list(known["cases"][0]["conditions"])
-    assert len(conditions) > 2 and len(set(known["cases"][0]["conditions"].values())) > 1
-    code, verdict, note = against(lambda case: None)
+    against.case = known["cases"][0]
+    return against
+
+
+def names(case):
+    return list(dict.fromkeys(s["condition"]["name"] for s in case["conditions"]))
+
+
+def test_runs_that_depend_on_the_batch_are_compared_condition_by_condition(changed):
+    """The same run again, one with another outcome in one condition, one that lacks a condition, and one with noise in one."""
+    conditions = names(changed.case)
+    assert len(conditions) > 2 and len(changed.case["outcomes"]) > 1
+    code, verdict, note, finding = changed(lambda run: None)
     assert (code, verdict) == (0, "identical") and f"in each of {len(conditions)} conditions" in note
+    table = finding["evidence"]["places"]
+    assert set(table) == set(conditions) and all(
+        n["both"] and not n["other"] and not n["alone"] for n in table.values()
+    )
 
-    def swapped(case):
-        kept = case["conditions"]
-        kept[conditions[1]] = next(o for o in kept.values() if o != kept[conditions[1]])
+    def swapped(run):
+        kept = run["cases"][0]["conditions"]
+        kept[1]["outcome"] = next(s["outcome"] for s in kept if s["outcome"] != kept[1]["outcome"])
 
-    code, verdict, note = against(swapped)
-    assert (code, verdict) == (1, "divergent") and f"in 1 of {len(conditions)} conditions" in note
-    code, verdict, note = against(lambda case: case["conditions"].pop(conditions[1]))
-    assert (code, verdict) == (3, "inconclusive") and "1 are in one run alone" in note
-    code, verdict, note = against(lambda case: case.update(unsteady=1))
+    name = changed.case["conditions"][1]["condition"]["name"]
+    code, verdict, note, finding = changed(swapped)
+    assert (code, verdict) == (1, "divergent") and f"in 1 of {len(conditions)} conditions ({name})" in note
+    assert finding["evidence"]["places"][name]["other"] > 0
+    last = changed.case["conditions"][-1]["condition"]["name"]
+
+    def lacking(run):
+        kept = run["cases"][0]["conditions"]
+        run["cases"][0]["conditions"] = [s for s in kept if s["condition"]["name"] != last]
+
+    code, verdict, note, finding = changed(lacking)
+    assert (code, verdict) == (3, "inconclusive") and f"only the first has {last}" in note
+    assert f"the same in all {len(conditions) - 1} conditions that both have" in note
+    assert finding["evidence"]["places"][last]["both"] == 0
+    code, verdict, note, _ = changed(lambda run: run["cases"][0].update(unsteady=1))
     assert (code, verdict) == (1, "divergent") and "not even equal among themselves" in note
-    code, verdict, note = against(lambda case: (case.pop("conditions"), case.pop("unsteady")))
+    code, verdict, note, _ = changed(lambda run: (run["cases"][0].pop("conditions"), run["cases"][0].pop("unsteady")))
     assert (code, verdict) == (1, "divergent") and "not even equal among themselves" in note
+    code, verdict, note, _ = changed(lambda run: run["cases"][0].update(missing=2))
+    assert (code, verdict) == (3, "inconclusive") and "2 in the second" in note
+
+
+def test_what_a_side_is_as_a_whole_does_not_part_its_conditions(changed):
+    """Threads of the whole run, and what steps an engine made of the same requests: a condition is what was asked."""
+
+    def threads(run):
+        run["environment"]["threads"] = 64
+        for settled in run["cases"][0]["conditions"]:
+            settled["condition"]["threads"] = 64
+
+    code, verdict, note, finding = changed(threads)
+    assert (code, verdict) == (0, "identical")
+    assert any(line.startswith("threads: ") and line.endswith(", 64 now") for line in finding["evidence"]["changed"])
+
+    def steps(run):
+        for settled in run["cases"][0]["conditions"]:
+            settled["condition"] |= {"trace": "other", "batch_size": 99}
+
+    code, verdict, note, _ = changed(steps)
+    assert (code, verdict) == (0, "identical") and "the engine made other steps of " in note
+
+    def rows(run):
+        for settled in run["cases"][0]["conditions"]:
+            if settled["condition"]["name"] != "alone":
+                settled["condition"]["composition"] = "others"
+
+    code, verdict, note, _ = changed(rows)
+    assert (code, verdict) == (3, "inconclusive") and "in all 1 conditions that both have" in note
+
+
+def test_where_equal_conditions_part_and_how_far_is_told_from_the_folders(compare, diverging, tmp_path):
+    """One outcome of a run, with another last token and a log-probability before it that is other: not the commonest one's place."""
+    from detcheck import runner
+    from detcheck.judge import comparisons
+
+    a = runner.baseline_of(diverging.path)
+    (case,) = a.cases
+    before = case.conditions[0].outcome
+    payload = a.payloads[before]
+    tokens, logprobs = payload.tokens.copy(), payload.logprobs.copy()
+    tokens[-1] += 1
+    logprobs[4] += 0.5
+    other = make_outcome(tokens, logprobs=logprobs, finish_reason=payload.finish_reason)
+    swap = lambda names: {(other.id if name == before else name): v for name, v in names.items()}  # noqa: E731
+    conditions = tuple(replace(s, outcome=other.id if s.outcome == before else s.outcome) for s in case.conditions)
+    known = replace(case, outcomes=swap(case.outcomes), tokens=swap(case.tokens), conditions=conditions)
+    (finding,) = comparisons.compare(a, replace(a, cases=(known,), payloads=a.payloads | {other.id: other}))
+    assert finding.verdict == "divergent" and finding.metrics["max_abs"] == pytest.approx(0.5)
+    assert f"part from those before at token {len(tokens) - 1} " in finding.note
+    assert finding.histogram[0][0] == len(tokens) - 1 and finding.histogram_bits[0][0] == 4
+    assert finding.common_prefix < len(tokens) - 1, "conditions part from each other before that"
+
+
+def test_an_older_baseline_is_compared_condition_by_condition(compare, diverging, tmp_path):
+    """Its conditions are names with a hash of all that makes them."""
+    known = json.loads((diverging.path / "baseline.json").read_text())
+    (tmp_path / "new.json").write_text(json.dumps(known))
+    older = {}
+    for settled in known["cases"][0]["conditions"]:
+        for slot in settled["slots"]:
+            condition = Condition(**settled["condition"] | {"slot": slot})
+            made_of = content_hash(repr(astuple(condition)).encode())[:12]
+            older[f"{condition.name} {made_of}"] = settled["outcome"]
+    known["cases"][0]["conditions"] = older
+    (tmp_path / "old.json").write_text(json.dumps(known))
+    for pair in (("old.json", "new.json"), ("new.json", "old.json"), ("old.json", "old.json")):
+        code, report = compare(*pair)
+        assert code == 0 and "in each of " in report["findings"][0]["note"], pair
+    key = next(iter(older))
+    older[key] = next(o for o in older.values() if o != older[key])
+    (tmp_path / "old.json").write_text(json.dumps(known))
+    code, report = compare("old.json", "new.json")
+    assert (
+        code == 1
+        and f"in 1 of {len(names(json.loads((tmp_path / 'new.json').read_text())['cases'][0]))}"
+        in report["findings"][0]["note"]
+    )
 
 
 OBSTACLES = {
