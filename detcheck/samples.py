@@ -202,10 +202,9 @@ def condition_table(finding: Finding) -> list[list[str]]:
 
 def place_table(finding: Finding) -> list[list[str]]:
     """Of two runs: one line per condition, after a heading. A place is a slot of a sample in a batch."""
-    places = finding.evidence.get("places") or {}
-    table = [["condition", "places in both", "other than before", "places in one alone"]]
-    table += [[visible(name), str(n["both"]), str(n["other"]), str(n["alone"])] for name, n in places.items()]
-    return table if places else []
+    heading = ["condition", "places in both", "other than before", "places in one alone"]
+    rows = [[visible(name), *map(str, n.values())] for name, n in (finding.evidence.get("places") or {}).items()]
+    return [heading, *rows] if rows else []
 
 
 def which_histogram(finding: Finding) -> tuple[str, Sequence[tuple[int, int]]]:

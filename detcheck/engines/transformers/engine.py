@@ -21,11 +21,14 @@ from detcheck.counted import of_coverage
 from detcheck.coverage import uncounted
 from detcheck.engine import Completion, Decoded, Row
 from detcheck.engines.transformers import adapter
+from detcheck.engines.transformers.compiled import compile_model
 from detcheck.engines.transformers.load import decoder_start, load, places
 from detcheck.engines.transformers.mixed import Mixed, mix
+from detcheck.engines.transformers.static import static_cache
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
 from detcheck.machine import free_memory
 from detcheck.models.adapter import Adapter, digests_of
+from detcheck.models.cache import Cache
 from detcheck.models.checkpoint import Checkpoint, first_line, quiet_transformers
 from detcheck.models.task import Task
 from detcheck.op import NotInvariantError
@@ -53,8 +56,10 @@ class TransformersEngine(Checkpoint):
         task: str | None = None,
         adapted: Adapter | None = None,
         others: Sequence[Adapter | None] = (),
+        cache: str | None = None,
+        compile: bool = False,
     ) -> None:
-        """`task`: what it is to give in one pass, None: completions; `adapted`: what is put onto it; `others`: what rows beside the samples may have instead. Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
+        """`task`: what it is to give in one pass, None: completions; `adapted`: what is put onto it; `others`: what rows beside the samples may have instead; `cache`: of a `Cache`'s kinds (None: the model's own, unsaid). Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
         super().__init__(model, dtype, trust_remote_code, task)
         import torch
 
@@ -64,6 +69,12 @@ class TransformersEngine(Checkpoint):
             adapter.require_peft()
             self.digests = {**self.digests, **digests_of(adapted, self._others)}
 
+        if cache == Cache.STATIC and not self.causal:
+            raise UsageError(
+                f"--cache static: --task {self.task} takes a prompt in one piece, without a cache. Leave it out"
+            )
+        self._cache, self._compile = cache, compile
+        self._how = {"cache": str(cache)} if cache and self.causal else {}
         self._model: Any = None
         self._attn, self._unused = attn, ""
         self.start: int | None = None  # id of the token that a decoder behind an encoder begins with
@@ -87,7 +98,10 @@ class TransformersEngine(Checkpoint):
     @property
     def flags(self) -> dict[str, str]:
         made = (
-            {"attention": self.attention} | ({"tensors not used": self._unused} if self._unused else {}) | self._adapted
+            {"attention": self.attention}
+            | self._how
+            | ({"tensors not used": self._unused} if self._unused else {})
+            | self._adapted
         )
         if not self.causal:
             made |= {"task": str(self.task), "padding": f"{self.padding_side}, token {self.pad}"}
@@ -128,6 +142,10 @@ class TransformersEngine(Checkpoint):
             "past_key_values" if "past_key_values" in accepted else "cache_params"
         )  # of state-space models
         self._accepts_logits_to_keep = "logits_to_keep" in accepted
+        self.new_cache(1)
+        if self._compile:
+            with quiet_transformers():
+                self._how["compile"] = compile_model(self._model, self.device)
         self._ends = self.ends
 
     def close(self) -> None:
@@ -194,11 +212,18 @@ class TransformersEngine(Checkpoint):
             hook.remove()
         return Decoded(completions, tuple(sorted(seen)) if set(which) <= met else ())
 
+    def new_cache(self, tokens: int) -> Any:
+        """What a batch begins with whose rows grow to so many tokens, the last one that is made left out. None: the model makes it."""
+        if self._cache != Cache.STATIC:
+            return None
+        return static_cache(self._model, self._cache_name, tokens, self.name)
+
     def forward(self, ids: Any, mask: Any, cache: Any, **extra: Any) -> tuple[Any, Any]:
         """(logits[B, kept, V], cache) of one pass: ids[B, n] behind what `cache` holds, mask[B, all tokens so far].
 
         Raises FailedError where something is to be held, and the model gave no cache that is known here.
         """
+        given = cache
         if cache is None and mask.shape[1] > ids.shape[1]:
             raise FailedError(
                 f"{self.name} gives neither past_key_values nor cache_params, so that its tokens cannot be fed one by one. "
@@ -208,6 +233,10 @@ class TransformersEngine(Checkpoint):
             mask = mask[:, -ids.shape[1] :]
         out = self._model(input_ids=ids, attention_mask=mask, use_cache=True, **{self._cache_name: cache}, **extra)
         cache = getattr(out, self._cache_name, None)
+        if self._cache == Cache.STATIC and cache is not given:
+            raise FailedError(
+                f"--cache static: {self.name} took another cache than the static one that it was given. Leave it out"
+            )
         return out.logits, cache
 
     def _decode(
@@ -236,7 +265,7 @@ class TransformersEngine(Checkpoint):
             for slot, r in enumerate(rows)
             if r.continuation is None
         }
-        cache, running = None, set(measures)
+        cache, running = self.new_cache(width + max_tokens - 1), set(measures)
         for step in range(max_tokens):
             until = width + step
             if self._accepts_positions:

@@ -90,7 +90,7 @@ def passes(
     with uncounted():
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
     extra = {"logits_to_keep": 1} if engine._accepts_logits_to_keep and not whole else {}
-    cache, fed = None, 0
+    cache, fed = engine.new_cache(width), 0
     for until in range(width - decoded, width + 1):
         if engine._accepts_positions:
             extra["position_ids"] = positions[:, fed:until]

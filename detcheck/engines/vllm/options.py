@@ -34,6 +34,8 @@ def preference(spec: Spec) -> int:
 def check(spec: Spec) -> None:
     if getattr(spec.options, "attn", None):
         raise UsageError("--attn is for transformers; with vLLM say --engine-arg attention_backend=...")
+    if getattr(spec.options, "compile", False):
+        raise UsageError("--compile is for transformers; with vLLM say --engine-arg enforce_eager=false")
     if getattr(spec.options, "merge_adapter", False):
         raise UsageError(
             "--merge-adapter is for transformers; vLLM computes an adapter beside the weights. Merge it with peft (merge_and_unload), save "

@@ -53,6 +53,10 @@ def transformers_attention(
         )
     count("transformers::attention")
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    length = query.shape[2]
+    if attention_mask is None and causal and 1 < length < key.shape[2]:
+        # A prompt that begins a static cache: the first query sees the first key, and what lies behind the last one is empty.
+        key, value = key[:, :, :length], value[:, :, :length]
     with uncounted():
         low, high = visible(query, key, attention_mask, causal, sliding_window)
         out = differentiable(query, key, value, low, high, scaling, softcap or 0.0)

@@ -23,6 +23,8 @@ class Options:
     prompt_file: str | None = same(CompletionOptions, "prompt_file")
     chat: bool = same(CompletionOptions, "chat")
     attn: str | None = same(CompletionOptions, "attn")
+    cache: str = same(CompletionOptions, "cache")
+    compile: bool = same(CompletionOptions, "compile")
     trust_remote_code: bool = same(CompletionOptions, "trust_remote_code")
     adapter: str | None = same(CompletionOptions, "adapter")
     merge_adapter: bool = same(CompletionOptions, "merge_adapter")

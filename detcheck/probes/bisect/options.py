@@ -100,6 +100,15 @@ def completed(spec: Spec, named: Set[str], stored: Stored) -> Spec:
 
 def of_run(path: str, spec: Spec, asked: Spec, found: Differing) -> Spec:
     """The question that a run leaves open: its own model, prompt and batch."""
+    for name, value in (
+        ("--cache", getattr(asked.options, "cache", "dynamic")),
+        ("--compile", getattr(asked.options, "compile", False)),
+    ):
+        if value not in ("dynamic", False):
+            said = name if value is True else f"{name} {value}"
+            raise UsageError(
+                f"{path} was made with {said}, and bisect looks at an eager model with a dynamic cache. Give a run without {name}, or no run"
+            )
     theirs, same = asked.options, {"decode": FED_ONE_BY_ONE if found.decoding else len(found.fed)}
     same |= {
         name: getattr(theirs, name) for name in ("attn", "trust_remote_code", "adapter", "merge_adapter", "max_tokens")

@@ -30,6 +30,14 @@ class Options:
     attn: str | None = knob(
         None, help="Attention: sdpa, eager ... Default: the model's own.", panel=MODEL, engines=("transformers",)
     )
+    cache: str = knob(
+        "dynamic",
+        help="dynamic or static, as generate's cache_implementation.",
+        panel=MODEL,
+        metavar="NAME",
+        engines=("transformers",),
+    )
+    compile: bool = knob(False, help="Run it through torch.compile.", panel=MODEL, engines=("transformers",))
     trust_remote_code: bool = knob(
         False, help="Run Python code that comes with the model.", panel=MODEL, engines=("transformers", "vllm")
     )
