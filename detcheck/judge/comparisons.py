@@ -18,6 +18,7 @@ from detcheck.storage.baselines import HEX, NUMBERS, Baseline, Known
 from detcheck.verdict import Verdict
 
 ONE_ORDER = "avx512_bf16 (or avx512, or avx2)"  # of detcheck/kernels/build.py's levels, those that add in pairs
+DRAFTS = "vllm.speculative_config"  # flag
 OF_A_MODEL = ("completions", "batch")  # probes whose subject is a model, which its digests name
 
 
@@ -34,12 +35,25 @@ def compare(a: Baseline, b: Baseline) -> tuple[Finding, ...]:
     orders = [run.environment.get("flags", {}).get("bfloat16_order", "") if on_cpu else "" for run in (a, b)]
     payloads = {**a.payloads, **b.payloads}
     findings = [compare_case(first, known, evidence, orders, payloads) for first, known in pairs]
+    if a.environment.get("flags", {}).get(DRAFTS) != b.environment.get("flags", {}).get(DRAFTS):
+        findings = [undrafted(f, *pair) for f, pair in zip(findings, pairs, strict=True)]
     compared = {first.case for first, _ in pairs if first}
     for known in a.cases:
         if known.case not in compared:
             why = "not comparable: the second run does not have this case"
             findings.append(Finding(of_comparison(known.case), Verdict.INCONCLUSIVE, why, evidence=evidence))
     return tuple(findings)
+
+
+def undrafted(finding: Finding, a: Known | None, b: Known) -> Finding:
+    """Of a run with speculative decoding and one without: equal bits are no pass where the engine made the same steps, since none was of a drafted token then."""
+    if finding.verdict is not Verdict.IDENTICAL or a is None or paired(a, b).retraced:
+        return finding
+    why = (
+        "speculative decoding differs between the two, but the engine made the same steps in both, so no drafted token was computed. "
+        "Give prompts whose continuation repeats, or more --max-tokens, or another drafter"
+    )
+    return replace(finding, verdict=Verdict.INCONCLUSIVE, note=f"{why}; {finding.note}")
 
 
 def of_comparison(case: Case) -> Case:

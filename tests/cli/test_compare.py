@@ -177,6 +177,22 @@ def test_what_a_side_is_as_a_whole_does_not_part_its_conditions(changed):
     assert (code, verdict) == (3, "inconclusive") and "in all 1 conditions that both have" in note
 
 
+def test_drafts_that_never_came_are_no_sameness(changed):
+    """Speculative decoding was asked of one run alone: other steps show that it happened, the same ones that it did not."""
+
+    def drafting(run):
+        run["environment"]["flags"]["vllm.speculative_config"] = '{"method": "ngram"}'
+
+    def drafted(run):
+        drafting(run)
+        for settled in run["cases"][0]["conditions"]:
+            settled["condition"]["trace"] = "other"
+
+    code, verdict, note, _ = changed(drafting)
+    assert (code, verdict) == (3, "inconclusive") and "no drafted token was computed" in note
+    assert changed(drafted)[:2] == (0, "identical")
+
+
 def test_where_equal_conditions_part_and_how_far_is_told_from_the_folders(compare, diverging, tmp_path):
     """One outcome of a run, with another last token and a log-probability before it that is other: not the commonest one's place."""
     from detcheck import runner
