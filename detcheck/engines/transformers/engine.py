@@ -57,9 +57,9 @@ class TransformersEngine(Checkpoint):
         adapted: Adapter | None = None,
         others: Sequence[Adapter | None] = (),
         cache: str | None = None,
-        compile: bool = False,
+        compile: bool | None = None,
     ) -> None:
-        """`task`: what it is to give in one pass, None: completions; `adapted`: what is put onto it; `others`: what rows beside the samples may have instead; `cache`: of a `Cache`'s kinds (None: the model's own, unsaid). Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
+        """`task`: what it is to give in one pass, None: completions; `adapted`: what is put onto it; `others`: what rows beside the samples may have instead; `cache`: of a `Cache`'s kinds (None: the model's own, unsaid); `compile`: None: no, unsaid. Raises UsageError for what can be seen without the weights, FailedError without torch or where the hub fails."""
         super().__init__(model, dtype, trust_remote_code, task)
         import torch
 
@@ -75,6 +75,7 @@ class TransformersEngine(Checkpoint):
             )
         self._cache, self._compile = cache, compile
         self._how = {"cache": str(cache)} if cache and self.causal else {}
+        self._how |= {"compile": "eager"} if compile is False else {}
         self._model: Any = None
         self._attn, self._unused = attn, ""
         self.start: int | None = None  # id of the token that a decoder behind an encoder begins with

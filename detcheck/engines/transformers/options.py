@@ -50,7 +50,7 @@ def open_engine(spec: Spec) -> Engine:
     own, place = spec.options, (spec.model, spec.dtype, spec.device)
     task = getattr(own, "task", None)  # a probe without tasks asks for completions
     tested, *others = adapters_of(spec) or (None,)
-    how = {"cache": getattr(own, "cache", None), "compile": getattr(own, "compile", False)}
+    how = {"cache": getattr(own, "cache", None), "compile": getattr(own, "compile", None)}
     return TransformersEngine(*place, own.attn, own.trust_remote_code, task, tested, others, **how)
 
 
