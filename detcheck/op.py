@@ -57,15 +57,16 @@ class Op:
     order: str | Unreadable | None = None
     """the form in which `order` calls it (`probes/order/sums.py`), or why its order cannot be read; None: it is not asked about"""
     aten: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    """aten overload -> what runs in its place inside `batch_invariant`; the `.out` overload of each follows"""
+    """aten overload -> what runs in its place inside `batch_invariant`; overloads that write into `out=` or in place follow"""
     also: tuple[str, ...] = ()
     """words in the names of ops that are made of it, or are other kernels of it: they are replaced with it"""
     elsewhere: Callable[[contextlib.ExitStack], None] | None = None
     """puts ours in its place outside of aten too, and what takes it away again onto the stack"""
 
     def replaces(self, name: str) -> bool:
-        """Whether putting ours in its place replaces the op of that name ("mm", "_softmax" ...)."""
-        return any(overload.partition(".")[0] == name for overload in self.aten) or any(w in name for w in self.also)
+        """Whether putting ours in its place replaces the op of that name ("mm", "_softmax", and in place "silu_" ...)."""
+        plain = name.removesuffix("_")
+        return any(overload.partition(".")[0] == plain for overload in self.aten) or any(w in name for w in self.also)
 
 
 def every() -> Iterator[Op]:
@@ -90,15 +91,19 @@ def find(name: str, device: str) -> ModuleType:
 
 
 class NotInvariantError(ValueError):
-    """An op that has no batch-invariant form for its arguments here. It is refused; stock never steps in silently."""
+    """An op that has no batch-invariant form for its arguments here. Stock never steps in silently."""
+
+
+class NoKernelError(NotInvariantError):
+    """An op of which ours has no form for a dtype or a variant. The switch runs stock there, counts the call, and asks it."""
 
 
 NAMES = ("float32", "bfloat16", "float16")  # in the order of _cpu/common.h's Dtype
 
 
 def dtype_code(op: str, *tensors: torch.Tensor | None) -> int:
-    """The dtype that all share, as the CPU kernels number it. Raises ValueError for mixed dtypes and devices, NotInvariantError for
-    dtypes and devices that no kernel takes."""
+    """The dtype that all share, as the CPU kernels number it. Raises ValueError for mixed dtypes and devices, NoKernelError for
+    dtypes and NotInvariantError for devices that no kernel takes."""
     given = [t for t in tensors if t is not None]
     first = given[0]
     if any(t.dtype != first.dtype for t in given):
@@ -106,7 +111,7 @@ def dtype_code(op: str, *tensors: torch.Tensor | None) -> int:
         raise ValueError(f"{op} needs one dtype; got {', '.join(names)}. Convert the arguments first")
     name = str(first.dtype)[6:]  # behind "torch."
     if name not in NAMES:
-        raise NotInvariantError(f"{op} has no batch-invariant kernel for {name}; it has for {', '.join(NAMES)}")
+        raise NoKernelError(f"{op} has no batch-invariant kernel for {name}; it has for {', '.join(NAMES)}")
     for t in given:
         if not (t.is_cpu or t.is_cuda):  # torch calls ROCm devices cuda too
             raise NotInvariantError(f"{op} has no batch-invariant kernel on {t.device.type}; it has on cpu and cuda")

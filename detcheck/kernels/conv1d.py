@@ -17,7 +17,7 @@ from detcheck.kernels._cpu import build
 from detcheck.kernels._shared.rowwise import make_rows
 from detcheck.kernels._shared.unreadable import NEIGHBOURS
 from detcheck.kernels.matmul import linear
-from detcheck.op import NotInvariantError, Op, dtype_code
+from detcheck.op import NoKernelError, NotInvariantError, Op, dtype_code
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ def convolution(
     import torch
 
     if transposed:
-        raise NotInvariantError("a transposed convolution has no batch-invariant kernel")
+        raise NoKernelError("a transposed convolution has no batch-invariant kernel")
     n, kernel = x.ndim - 2, weight.shape[2:]
     stride, padding, dilation = ([*each] * (1 if len(each) == n else n) for each in (stride, padding, dilation))
     reach = [(taps - 1) * step + 1 for taps, step in zip(kernel, dilation, strict=True)]

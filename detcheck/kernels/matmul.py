@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from detcheck.kernels._cpu import build, fallback
+from detcheck.kernels._shared import float64
 from detcheck.kernels._triton import launch
 from detcheck.op import Op, dtype_code
 
@@ -22,7 +23,7 @@ CALL = "pipiippiiii"  # the arguments of detcheck_matmul
 
 
 def linear(x: torch.Tensor, w: torch.Tensor | Packed, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """x[..., K] @ w[N, K].T + bias[N] -> [..., N]. Sums in float32, one rounding at the end.
+    """x[..., K] @ w[N, K].T + bias[N] -> [..., N]. Sums in float32, one rounding at the end; of float64 in float64.
 
     Raises ValueError for shapes, dtypes and devices that it cannot take, NotInvariantError in the fallback.
     """
@@ -34,8 +35,11 @@ def linear(x: torch.Tensor, w: torch.Tensor | Packed, bias: torch.Tensor | None 
         given = [tuple(t.shape) for t in (x, w, bias) if t is not None]
         raise ValueError(f"linear needs x[..., K], w[N, K] and bias[N]; got {', '.join(map(str, given))}")
     weight = packed.weight if packed else w
-    code = dtype_code("matmul", x, weight, bias)
     rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), length)
+    if float64.takes(x, weight, bias):
+        out = float64.product(rows, weight)
+        return (out if bias is None else out + bias).view(*x.shape[:-1], columns)
+    code = dtype_code("matmul", x, weight, bias)
     if x.is_cuda:
         launch.need()
         from detcheck.kernels._triton import matmul as triton_matmul
@@ -102,8 +106,9 @@ def bmm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a[B, M, K] @ b[B, K, N], a product at a time."""
     if a.ndim != 3 or b.ndim != 3 or a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1]:
         raise ValueError(f"bmm needs a[B, M, K] and b[B, K, N]; got {tuple(a.shape)} and {tuple(b.shape)}")
-    dtype_code("bmm", a, b)
-    if a.is_cuda:
+    if not float64.takes(a, b):
+        dtype_code("bmm", a, b)
+    if a.is_cuda and not float64.takes(a, b):
         launch.need()
         from detcheck.kernels._triton import matmul as triton_matmul
 

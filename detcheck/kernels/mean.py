@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from detcheck.kernels._shared import float64
 from detcheck.kernels._shared.rowwise import make_rows, reduced, rowwise
 from detcheck.op import Op
 
@@ -21,6 +22,8 @@ def stock(x: torch.Tensor) -> torch.Tensor:
 
 def mean(x: torch.Tensor) -> torch.Tensor:
     """x[..., n] -> [..., 1]. Sums in float64."""
+    if float64.takes(x):
+        return float64.added(x) / x.shape[-1]
     return rowwise("mean", x, torch_row=stock, columns_out=1)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from detcheck.kernels._shared import float64
 from detcheck.kernels._shared.rowwise import make_rows, reduced, rowwise
 from detcheck.op import Op
 
@@ -24,6 +25,8 @@ def stock(x: torch.Tensor) -> torch.Tensor:
 
 def sum(x: torch.Tensor) -> torch.Tensor:
     """x[..., n] -> [..., 1]. Sums in float64."""
+    if float64.takes(x):
+        return float64.added(x)
     return rowwise("sum", x, torch_row=stock, columns_out=1)
 
 
