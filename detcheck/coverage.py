@@ -17,7 +17,7 @@ class Coverage:
     overridden: Counter[str] = field(default_factory=Counter)
     """aten op, or transformers' attention -> calls that ran batch-invariant kernels"""
     uncovered: Counter[str] = field(default_factory=Counter)
-    """matmul- or reduction-like aten op -> calls that ran as stock"""
+    """aten op that adds, or whose elements may follow their place -> calls that ran as stock"""
     alike: Counter[str] = field(default_factory=Counter)
     """of these, calls in which a row has the bits that it has alone"""
     unlike: Counter[str] = field(default_factory=Counter)

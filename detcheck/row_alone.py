@@ -27,7 +27,7 @@ def asked(run: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str
     given = [a for a in (*arguments, *options.values()) if hasattr(a, "untyped_storage")]
     results = [t for t in (made if isinstance(made, tuple) else (made,)) if hasattr(t, "untyped_storage")]
     rows = results[0].shape[0] if results and results[0].ndim else 0
-    if rows < 2 or not any(is_rows(a, rows) for a in given):
+    if rows < 2 or not any(is_rows(a, rows) for a in given) or any(is_index(a) for a in given):
         return ""
     for row in (0, rows - 1):
         cut, named = [part(a, rows, row) for a in arguments], {n: part(a, rows, row) for n, a in options.items()}
@@ -48,6 +48,11 @@ def asked(run: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str
 
 def is_rows(argument: torch.Tensor, rows: int) -> bool:
     return argument.ndim > 0 and argument.shape[0] == rows
+
+
+def is_index(argument: torch.Tensor) -> bool:
+    """Places in another argument, which is no longer there once it is cut to a row."""
+    return not (argument.is_floating_point() or argument.is_complex()) and argument.dtype.itemsize > 1
 
 
 def part(argument: Any, rows: int, row: int) -> Any:

@@ -2,8 +2,8 @@
 
 Leaf ops are overridden at aten's CPU key through torch.library, and where there is a GPU at its CUDA key (ROCm's too), so that everything above them (linear, matmul, einsum,
 autograd) goes on working, gradients included: a backward pass is made of the same leaf ops. What cannot run batch-invariantly
-is refused in words; nothing falls back to stock for an op that is listed here. What else reduces or multiplies is let through
-and counted, so that a report can name it.
+is refused in words, or, where that is an op of which ours has no form (`NoKernelError`: float64, a transposed convolution), runs as it is and
+is counted as such. What else may follow the batch (`stock_ops`) is let through, counted, and asked, so that a report can name it.
 """
 
 from __future__ import annotations
@@ -16,24 +16,18 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from detcheck import row_alone
+from detcheck import row_alone, stock_ops
 from detcheck.coverage import Coverage, active, count, uncounted
 from detcheck.errors import UsageError
 from detcheck.kernels._cpu import build
 from detcheck.kernels._triton import launch
-from detcheck.op import Op, every
+from detcheck.kernels.elementwise import UNARY
+from detcheck.op import NoKernelError, Op, every
 from detcheck.spec import Kernels
+from detcheck.tensors import same_form
 
 if TYPE_CHECKING:
     import torch
-
-# Ops that reduce or multiply. Where no kernel of ours takes their place they are let through, counted, and named in the report.
-UNCOVERED = (
-    "convolution", "dot", "vdot", "addbmm", "_addmm_activation", "sum.dim_IntList", "mean.dim", "prod.dim_int", "var.correction",
-    "std.correction", "var_mean.correction", "logsumexp", "cumsum", "native_layer_norm", "native_group_norm", "native_batch_norm",
-    "linalg_vector_norm", "linalg_solve_triangular", "_embedding_bag", "_fused_rms_norm", "convolution_backward",
-    "native_layer_norm_backward", "native_group_norm_backward",
-)  # fmt: skip
 
 
 def check(kernels: Kernels, device: str) -> None:
@@ -52,7 +46,8 @@ def check(kernels: Kernels, device: str) -> None:
 def batch_invariant(only: frozenset[str] | None = None) -> Iterator[Coverage]:
     """Batch-invariant kernels inside the block; the stock ones again behind it, whatever happens. Nests.
 
-    Inside, an op that has no batch-invariant form for its arguments (dtype, device, mask) raises NotInvariantError.
+    Inside, an op that has no batch-invariant form for its arguments (device, mask, bias) raises NotInvariantError; in a dtype that ours does
+    not take it runs as it is and is counted under `uncovered`.
     `only`: names of the ops to replace (`op.replaceable` tells them); None: all. What an outer block replaces stays replaced.
     """
     coverage = Coverage(description())
@@ -86,14 +81,26 @@ def _register(undo: contextlib.ExitStack, only: frozenset[str] | None = None) ->
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns that a kernel is overridden: that is what this is for
         for key in ("CPU", "CUDA") if torch.cuda.is_available() else ("CPU",):
-            taken = _overrides([known for known in ours if key.lower() in known.devices])
-            for name in [*taken, *(name for name in UNCOVERED if name not in taken)]:
+            device = key.lower()
+            taken = _overrides([known for known in ours if device in known.devices])
+            leaves = (
+                *stock_ops.of(device),
+                *(name for known in every() if device in known.devices for name in known.aten),
+            )
+            writers = (other for name in leaves for other, _ in _writers(name))
+            for name in dict.fromkeys((*taken, *leaves, *writers)):
                 try:
-                    stock = torch.library.get_kernel(f"aten::{name}", key)
+                    stock = _stock(name, torch.library.get_kernel(f"aten::{name}", key))
                 except RuntimeError:
                     continue  # composite here: its parts are leaf ops, and those are seen
-                call = _counted(name, taken[name], stock) if name in taken else _let_through(name, stock)
-                library.impl(name, call, key, with_keyset=True, **anybodys)
+                passed = _let_through(name, stock)
+                library.impl(
+                    name,
+                    _counted(name, taken[name], stock, passed) if name in taken else passed,
+                    key,
+                    with_keyset=True,
+                    **anybodys,
+                )
     for known in ours:
         if known.elsewhere:
             with contextlib.suppress(ImportError):
@@ -126,34 +133,80 @@ def _writers(name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
 _here = threading.local()  # whether one of ours runs: what it calls of torch's is torch's
 
 
-def _counted(name: str, function: Callable[..., Any], stock: Any) -> Callable[..., Any]:
+def _stock(name: str, kernel: Any) -> Callable[..., Any]:
+    """torch's own. Numbers that stand for tensors arrive here as numbers, and it takes them as tensors alone."""
+    import torch
+
+    base, _, overload = name.partition(".")
+    schema = getattr(getattr(torch.ops.aten, base), overload or "default")._schema
+    slots = [n for n, a in enumerate(schema.arguments) if isinstance(a.type, torch.TensorType) and not a.kwarg_only]
+
     def call(keys: Any, *arguments: Any, **options: Any) -> Any:
-        if getattr(_here, "ours", False) or _exact(arguments[0], options.get("dtype")):
-            return stock.call_boxed(keys, *arguments, **options)
-        count(f"aten::{name}")
-        _here.ours = True
-        try:
-            with uncounted():
-                return function(*arguments, **options)
-        finally:
-            _here.ours = False
+        if any(not hasattr(arguments[n], "dtype") for n in slots if n < len(arguments)):
+            given = [a for a in arguments if hasattr(a, "dtype") or isinstance(a, int | float | complex)]
+            dtype = functools.reduce(
+                torch.promote_types, (torch.result_type(a, b) for a in given for b in given if hasattr(a, "dtype"))
+            )
+            arguments = tuple(
+                torch.scalar_tensor(a, dtype=dtype) if n in slots and not hasattr(a, "dtype") else a
+                for n, a in enumerate(arguments)
+            )
+        return kernel.call_boxed(keys, *arguments, **options)
 
     return call
 
 
-def _exact(x: torch.Tensor, to: torch.dtype | None) -> bool:
-    """Integers, whose sums are exact in any order. What is summed is converted first."""
-    dtype = to or x.dtype
-    return not (dtype.is_floating_point or dtype.is_complex)
+def _counted(name: str, function: Callable[..., Any], stock: Any, passed: Callable[..., Any]) -> Callable[..., Any]:
+    """`passed`: what runs where ours has no form for the arguments."""
+
+    def call(keys: Any, *arguments: Any, **options: Any) -> Any:
+        if getattr(_here, "ours", False) or _exact(name, arguments, options.get("dtype")):
+            return stock(keys, *arguments, **options)
+        _here.ours = True
+        try:
+            with uncounted():
+                made = function(*arguments, **options)
+        except NoKernelError:
+            made = NoKernelError
+        finally:
+            _here.ours = False
+        if made is NoKernelError:
+            return passed(keys, *arguments, **options)
+        count(f"aten::{name}")
+        return made
+
+    return call
+
+
+def _exact(name: str, arguments: tuple[Any, ...], to: torch.dtype | None) -> bool:
+    """Of integers alone, whose sums are exact in any order. What is summed is converted first; a function of integers is no integer."""
+    if to is not None:
+        return not (to.is_floating_point or to.is_complex)
+    if name.partition(".")[0].removesuffix("_") in UNARY:
+        return False
+    return not any(_inexact(a) for a in arguments)
+
+
+def _inexact(argument: Any) -> bool:
+    dtype = getattr(argument, "dtype", None)
+    return isinstance(argument, float | complex) if dtype is None else dtype.is_floating_point or dtype.is_complex
 
 
 def _let_through(name: str, stock: Any) -> Callable[..., Any]:
+    in_place = name.partition(".")[0].endswith("_")
+
     def call(keys: Any, *arguments: Any, **options: Any) -> Any:
-        if _exact(arguments[0], options.get("dtype")) or getattr(_here, "ours", False):
-            return stock.call_boxed(keys, *arguments, **options)
+        if getattr(_here, "ours", False) or _exact(name, arguments, options.get("dtype")):
+            return stock(keys, *arguments, **options)
         count(f"aten::{name}", "uncovered")
-        made = stock.call_boxed(keys, *arguments, **options)
-        _ask_alone(name, functools.partial(stock.call_boxed, keys), arguments, options, made)
+        form = _form(name, arguments, options)
+        asks = form is not None and _open(form)
+        given = (same_form(arguments[0]), *arguments[1:]) if asks and in_place else arguments
+        made = stock(keys, *arguments, **options)
+        if asks:
+            _ask_alone(form, functools.partial(stock, keys), given, options, made)
+        if found := _asked.get(form, ("", 0))[0]:
+            count(f"aten::{name}", found)
         return made
 
     return call
@@ -163,36 +216,47 @@ ASKED = 4  # calls of one form that are asked: equal bits of one may be luck
 _asked: dict[object, tuple[str, int]] = {}  # form of a call -> what was found, and how many were asked, for the process
 
 
-def _ask_alone(
-    name: str, run: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any], made: Any
-) -> None:
-    """Whether stock gives a row here the bits that it has alone: then the batch does not reach it, though it is not ours."""
+def _form(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> object | None:
+    """What calls that are asked together have in common; None where nothing can be asked now."""
     import torch
 
     if torch.compiler.is_compiling() or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
-        return
-    form = name, torch.get_num_threads(), tuple(options), row_alone.form_of((*arguments, *options.values()))
+        return None
+    return name, torch.get_num_threads(), tuple(options), row_alone.form_of((*arguments, *options.values()))
+
+
+def _open(form: object) -> bool:
+    """Whether more calls of that form are to be asked."""
     known, times = _asked.get(form, ("", 0))
-    if times < ASKED and known != row_alone.UNLIKE:
-        _here.ours = True
-        try:
-            with uncounted():
-                known = row_alone.asked(run, arguments, options, made) or known
-        finally:
-            _here.ours = False
-        _asked[form] = known, times + 1
-    if known:
-        count(f"aten::{name}", known)
+    return times < ASKED and known != row_alone.UNLIKE
+
+
+def _ask_alone(
+    form: object, run: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any], made: Any
+) -> None:
+    """Whether stock gives a row here the bits that it has alone: then the batch does not reach it, though it is not ours."""
+    known, times = _asked.get(form, ("", 0))
+    _here.ours = True
+    try:
+        with uncounted():
+            known = row_alone.asked(run, arguments, options, made) or known
+    finally:
+        _here.ours = False
+    _asked[form] = known, times + 1
 
 
 def _writing(function: Callable[..., Any], into: tuple[str, ...]) -> Callable[..., Any]:
     """`into`: arguments that are written; of an op in place that is its first one."""
 
     def call(*arguments: Any, **options: Any) -> Any:
+        import torch
+
         outs = [options.pop(name) for name in into if name in options] or arguments[:1]
         made = function(*arguments, **options)
         results = made if isinstance(made, tuple) else (made,)
         for out, result in zip(outs, results, strict=True):
+            if not torch.can_cast(result.dtype, out.dtype):
+                raise RuntimeError(f"result type {result.dtype} can't be cast to the desired output type {out.dtype}")
             (out if out.shape == result.shape else out.resize_(result.shape)).copy_(result)
         return tuple(outs) if isinstance(made, tuple) else outs[0]
 

@@ -29,4 +29,13 @@ def reference(x: torch.Tensor) -> torch.Tensor:
     return stock(x.double())
 
 
-OP = Op("sigmoid", ("67", "1024"), make_rows, stock, reference, sigmoid, order=ADDS_NOTHING, aten={"sigmoid": sigmoid})
+def glu(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    """The first half of x, gated by the second."""
+    first, gate = x.chunk(2, dim)
+    return first * sigmoid(gate)
+
+
+OP = Op(
+    "sigmoid", ("67", "1024"), make_rows, stock, reference, sigmoid, order=ADDS_NOTHING,
+    aten={"sigmoid": sigmoid, "glu": glu},
+)  # fmt: skip

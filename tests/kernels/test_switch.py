@@ -6,10 +6,11 @@ from models import llama_like
 from torch.nn.functional import group_norm, layer_norm, linear, scaled_dot_product_attention
 
 import detcheck
+from detcheck import switch
 from detcheck.engine import Row
 from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.kernels._cpu.fallback import bits_equal
-from detcheck.op import NotInvariantError
+from detcheck.op import NotInvariantError, every, replaceable
 
 
 def products():
@@ -128,14 +129,16 @@ def test_every_convolution_is_ours_but_the_transposed():
         ours = results()
         alone = results(slice(1, 2))
         assert conv2d(y[:0], normal(8, 6, 3, 2)).shape == (0, 8, 7, 10)
-        with pytest.raises(NotInvariantError, match="a transposed convolution has no batch-invariant kernel"):
-            conv_transpose1d(x, normal(6, 2, 3))
         with pytest.raises(ValueError, match="no smaller than its filters"):
             conv1d(x, normal(6, 1, 14), groups=6)
     assert set(coverage.overridden) == {"aten::convolution"} and not coverage.uncovered
     for a, b, one in zip(ours, stock, alone, strict=True):
         torch.testing.assert_close(a, b)
         assert bits_equal(a[1:2], one)
+    transposed = conv_transpose1d(x, normal(6, 2, 3))
+    with detcheck.batch_invariant() as coverage:
+        assert bits_equal(conv_transpose1d(x, normal(6, 2, 3)), transposed)
+    assert coverage.uncovered["aten::convolution"] == 1 and "aten::convolution" not in coverage.overridden
 
 
 @pytest.mark.parametrize("upper", [False, True])
@@ -188,7 +191,7 @@ def test_norms_hand_the_backward_pass_what_torch_does(parameters):
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: torch.randn(2, 2).double() @ torch.randn(2, 2).double(), "float64"),
+        (lambda: torch.randn(2, 2) @ torch.randn(2, 2).double(), "one dtype"),
         (
             lambda: scaled_dot_product_attention(*[torch.randn(1, 1, 4, 8)] * 3, attn_mask=torch.randn(4, 4)),
             "additive bias",
@@ -198,6 +201,81 @@ def test_norms_hand_the_backward_pass_what_torch_does(parameters):
 def test_what_it_cannot_run_invariantly_is_refused_in_words(call, says):
     with detcheck.batch_invariant(), pytest.raises(ValueError, match=says):
         call()
+
+
+def test_sums_and_products_in_float64_are_ours():
+    """In an order that the length alone decides: zeros behind, other rows, threads and strides change nothing."""
+    x = torch.randn(9, 1003, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    w = torch.randn(70, 1003, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def results(x):
+        return (
+            linear(x, w, w[:, 0]),
+            x @ w.t(),
+            torch.bmm(x[:, None], w.t().expand(len(x), -1, -1)),
+            x.sum(-1),
+            x.mean(-1),
+        )
+
+    stock = results(x)
+    with detcheck.batch_invariant() as coverage:
+        ours, longer = results(x), torch.cat([x, torch.zeros(9, 70, dtype=x.dtype)], 1).t().contiguous().t()
+        assert bits_equal(longer.sum(-1), ours[3])
+        assert bits_equal(longer @ torch.cat([w, w[:, :70]], 1).t(), ours[1])
+        for rows in (slice(1), slice(8, 9), slice(2, 7)):
+            assert all(bits_equal(part, whole[rows]) for part, whole in zip(results(x[rows]), ours, strict=True))
+        assert not x[:, :0].sum(-1).any() and (x[:, :0] @ w[:, :0].t()).shape == (9, 70)
+    assert {"aten::mm", "aten::addmm", "aten::bmm", "aten::sum.dim_IntList", "aten::mean.dim"} == set(
+        coverage.overridden
+    )
+    assert not coverage.uncovered
+    for a, b in zip(ours, stock, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_what_ours_does_not_take_in_float64_or_complex_runs_stock_and_is_counted_and_asked(monkeypatch):
+    """A small part of a model in float64, a loss or a table, stops nothing; and it is not counted as ours."""
+    monkeypatch.setattr(switch, "_asked", {})
+    x = torch.randn(5, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    calls = {
+        "aten::_softmax": lambda: x.softmax(-1),
+        "aten::_log_softmax": lambda: x.log_softmax(-1),
+        "aten::native_layer_norm": lambda: layer_norm(x, (24,)),
+        "aten::native_group_norm": lambda: group_norm(x, 3),
+        "aten::cumsum": lambda: x.cumsum(-1),
+        "aten::cumsum_": lambda: x.clone().cumsum_(-1),
+        "aten::sigmoid": lambda: x.sigmoid(),
+        "aten::convolution": lambda: torch.nn.functional.conv1d(x[None], x[:, None, :4], groups=5),
+        "aten::linalg_solve_triangular": lambda: torch.linalg.solve_triangular(x[:, :5], x, upper=True),
+        "aten::mm": lambda: x.to(torch.complex128) @ x.t().to(torch.complex128),
+        "aten::_scaled_dot_product_flash_attention_for_cpu": lambda: scaled_dot_product_attention(
+            *[x[:, None, None]] * 3
+        ),
+    }
+    stock = {name: call() for name, call in calls.items()}
+    for name, call in calls.items():
+        with detcheck.batch_invariant() as coverage:
+            found = call()
+        assert torch.equal(found, stock[name]) and coverage.uncovered == {name: 1} and not coverage.overridden, name
+        unaskable = "aten::native_group_norm", "aten::convolution", "aten::linalg_solve_triangular"  # no rows, or one
+        assert (coverage.alike | coverage.unlike) == ({} if name in unaskable else {name: 1}), name
+
+
+def test_an_op_in_place_that_is_let_through_is_asked_about_what_it_was_given(monkeypatch):
+    monkeypatch.setattr(switch, "_asked", {})
+    x = torch.rand(4, 16, generator=torch.Generator().manual_seed(0)) + 1
+    with detcheck.batch_invariant() as coverage:
+        found = x.clone().addcmul_(x, x)
+    assert torch.equal(found, x.addcmul(x, x)) and coverage.alike == {"aten::addcmul_": 1} == coverage.uncovered
+
+
+def test_every_overload_that_is_replaced_is_known_by_its_bundled_op():
+    """What `bisect --apply` would replace is what the switch replaces: in place and `out=` too."""
+    ops = [op for op in every() if op.name != "control"]
+    for op in ops:
+        for name in switch._overrides([op]):
+            assert replaceable(f"aten::{name}") == op.name, name
+    assert replaceable("aten::silu_") == "silu_mul" and replaceable("aten::add_") is None
 
 
 def test_reductions_along_other_dimensions():
