@@ -36,6 +36,14 @@ STATES = {
     "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64,
     "layer_types": ["linear_attention", "full_attention"],
 }  # fmt: skip
+FALCON = {
+    "vocab_size": V,
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
 T5 = {"vocab_size": V, "d_model": 128, "d_kv": 32, "d_ff": 256, "num_layers": 2, "num_heads": 4, "pad_token_id": 0,
       "eos_token_id": 0, "decoder_start_token_id": 0}  # fmt: skip
 BART = {"vocab_size": V, "d_model": 128, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
@@ -55,6 +63,9 @@ KINDS = {
     ),
     "BLOOM (ALiBi)": lambda: tf.BloomForCausalLM(
         tf.BloomConfig(vocab_size=V, hidden_size=128, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0, pad_token_id=0)
+    ),
+    "Falcon (ALiBi)": lambda: tf.FalconForCausalLM(
+        tf.FalconConfig(**FALCON, alibi=True, new_decoder_architecture=False, multi_query=False, initializer_range=0.2)
     ),
     "Mamba": lambda: tf.MambaForCausalLM(
         tf.MambaConfig(vocab_size=V, hidden_size=128, state_size=16, num_hidden_layers=2, pad_token_id=0, bos_token_id=0,

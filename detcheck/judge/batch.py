@@ -55,5 +55,5 @@ def by_padding(finding: Finding, tally: Tally) -> str:
     if only_padding(tally):
         said += ", and batches without padding have those of the prompt alone"
     if finding.case.kernels == "batch-invariant":
-        said += ". Ours leave masked tokens out to the bit, so padding reaches the arithmetic itself: positions, convolutions or states that count it, or attention that the model writes out"
+        said += ". Ours leave masked tokens out to the bit, so padding reaches the arithmetic itself: positions, convolutions or states that count it, or, on a GPU, attention that the model writes out"
     return said

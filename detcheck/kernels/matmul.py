@@ -19,6 +19,7 @@ from detcheck.op import Op, dtype_code
 if TYPE_CHECKING:
     import torch
 
+STEP = 16  # elements that the lanes take at once, at most: of bfloat16. Part of the result's definition
 CALL = "pipiippiiii"  # the arguments of detcheck_matmul
 
 
@@ -103,7 +104,13 @@ def mm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def bmm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """a[B, M, K] @ b[B, K, N], a product at a time."""
+    """a[B, M, K] @ b[B, K, N], a product at a time.
+
+    On a CPU a row's sum begins at its first number that is not zero, and its end is filled up with zeros to whole steps of the lanes. Attention
+    that a model writes out has zeros where a mask hides keys: so neither those before a row's own nor those behind change its bits.
+    """
+    import torch
+
     if a.ndim != 3 or b.ndim != 3 or a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1]:
         raise ValueError(f"bmm needs a[B, M, K] and b[B, K, N]; got {tuple(a.shape)} and {tuple(b.shape)}")
     if not float64.takes(a, b):
@@ -114,8 +121,15 @@ def bmm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
         return triton_matmul.bmm(a, b)
     out = a.new_empty(len(a), a.shape[1], b.shape[2])
+    length = a.shape[2]
+    begins = (a != 0).to(torch.uint8).argmax(-1) if length else a.new_zeros(a.shape[:2])
+    moved = begins.any(-1).tolist()
     for i in range(len(a)):
-        out[i] = linear(a[i], b[i].t())
+        for begin in begins[i].unique().tolist() if moved[i] else [0]:
+            rows = begins[i] == begin if moved[i] else slice(None)
+            skips = begin if bool(b[i, :begin].isfinite().all()) else 0  # a zero by an infinity is no zero
+            fill = (0, (skips - length) % STEP)
+            out[i, rows] = linear(*(torch.nn.functional.pad(t, fill) for t in (a[i, rows, skips:], b[i, skips:].t())))
     return out
 
 

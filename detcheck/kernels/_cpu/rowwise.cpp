@@ -4,6 +4,9 @@
 // lanes from first to last, then the columns that do not fill 16, one by one. Elementwise ops fill a tail up to 8 lanes, so
 // that an element's bits do not depend on its place or on the width of the row.
 //
+// Softmaxes add exponentials in 16 lanes, the tail among them, counted from the first that is not zero: what a mask hides, before a row's own
+// numbers or behind them, is zero and changes nothing.
+//
 // A plain sum (SUM) has its tail in the same lanes as the rest, so that zeros behind a row, as padding brings them, change nothing.
 // A running sum (CUMSUM) is one accumulator from first to last. Norms add twice in the order of other ops: the numbers, then the squares of
 // what the mean leaves of them.
@@ -55,6 +58,24 @@ template <int DT> static inline double lane_sum(const char* row, int64_t n) {
         b += __builtin_convertvector(load_as<DT>(row, i + 8), d8);
     }
     for (int64_t j = 0; i + j < n; j++) (j < 8 ? a[j] : b[j - 8]) += double(one_as<DT>(row, i + j));
+    a += b;
+    double sum = 0;
+    for (int j = 0; j < 8; j++) sum += a[j];
+    return sum;
+}
+
+// Sum over the row of exp(x - most).
+template <int DT> static inline double exponentials(const char* row, int64_t n, float most) {
+    const v8 top = splat(most);
+    auto wide = [&](int64_t i) { return __builtin_convertvector(exp(load_as<DT>(row, i) - top), d8); };
+    d8 a = {0, 0, 0, 0, 0, 0, 0, 0}, b = a;
+    int64_t i = 0;
+    while (i < n && exp(splat(one_as<DT>(row, i)) - top)[0] == 0.f) i++;
+    for (; i + 16 <= n; i += 16) {
+        a += wide(i);
+        b += wide(i + 8);
+    }
+    for (int64_t j = 0; i + j < n; j++) (j < 8 ? a[j] : b[j - 8]) += double(exp(splat(one_as<DT>(row, i + j)) - top)[0]);
     a += b;
     double sum = 0;
     for (int j = 0; j < 8; j++) sum += a[j];
@@ -134,14 +155,14 @@ template <int DT> static void row(int64_t what, char* out, const char* a, const 
     auto same = [](v8 x) { return x; };
     switch (what) {
         case SOFTMAX: {
-            v8 most = splat(row_max<DT>(a, n));
-            v8 total = splat(float(row_sum<DT>(a, n, [&](v8 x) { return exp(x - most); })));
+            const float top = row_max<DT>(a, n);
+            const v8 most = splat(top), total = splat(float(exponentials<DT>(a, n, top)));
             each<DT>(out, a, nullptr, n, [&](v8 x, v8) { return exp(x - most) / total; });
             break;
         }
         case LOG_SOFTMAX: {
-            v8 most = splat(row_max<DT>(a, n));
-            v8 log_sum = splat(float(std::log(row_sum<DT>(a, n, [&](v8 x) { return exp(x - most); }))));
+            const float top = row_max<DT>(a, n);
+            const v8 most = splat(top), log_sum = splat(float(std::log(exponentials<DT>(a, n, top))));
             each<DT>(out, a, nullptr, n, [&](v8 x, v8) { return (x - most) - log_sum; });
             break;
         }

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from detcheck.coverage import count, uncounted
 from detcheck.kernels.attention.autograd import differentiable
-from detcheck.kernels.attention.masks import visible
+from detcheck.kernels.attention.masks import NoRunError, visible
 from detcheck.kernels.attention.sdpa import refuse_dropout
+from detcheck.kernels.attention.written_out import split, written_out
 from detcheck.op import NotInvariantError
 
 if TYPE_CHECKING:
     import torch
 
-# What transformers hands to attention that would change its result.
-ADDED_TO_SCORES = ("s_aux", "position_bias", "head_mask")
+# What transformers hands to attention that changes its result: it is written out then.
+ADDED_TO_SCORES = ("s_aux", "position_bias")
 
 
 def register(undo: contextlib.ExitStack) -> None:
@@ -47,20 +48,45 @@ def transformers_attention(
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: q[B, H, L, D] -> [B, L, H, D]. Without a mask it is causal, as there."""
     refuse_dropout(dropout)
-    if added := [name for name in ADDED_TO_SCORES if others.get(name) is not None]:
+    if others.get("head_mask") is not None:
         raise NotInvariantError(
-            f"attention with {' and '.join(added)}, which {type(module).__name__} asks for, has no batch-invariant kernel"
+            f"attention with head_mask, which {type(module).__name__} asks for, has no batch-invariant kernel"
         )
-    count("transformers::attention")
+    sinks, bias = (others.get(name) for name in ADDED_TO_SCORES)
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     length = query.shape[2]
     if attention_mask is None and causal and 1 < length < key.shape[2]:
         # A prompt that begins a static cache: the first query sees the first key, and what lies behind the last one is empty.
         key, value = key[:, :, :length], value[:, :, :length]
     with uncounted():
-        low, high = visible(query, key, attention_mask, causal, sliding_window)
-        out = differentiable(query, key, value, low, high, scaling, softcap or 0.0)
+        if sinks is None and bias is None:
+            try:
+                low, high = visible(query, key, attention_mask, causal, sliding_window)
+                out = differentiable(query, key, value, low, high, scaling, softcap or 0.0)
+            except NoRunError:
+                if not query.is_cpu:
+                    raise
+                shown, bias = split(attention_mask, key.shape[2])
+                out = written_out(query, key, value, shown, bias, None, scaling, softcap or 0.0)
+        else:
+            shown, of_mask = shown_by(query, key, attention_mask, causal, sliding_window)
+            total = bias if of_mask is None else of_mask if bias is None else bias + of_mask
+            out = written_out(query, key, value, shown, total, sinks, scaling, softcap or 0.0)
+    count("transformers::attention")
     return out.transpose(1, 2).contiguous(), None
+
+
+def shown_by(
+    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, is_causal: bool, window: int | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(which keys are seen, what is added to their scores) of what transformers says of a mask."""
+    import torch
+
+    if mask is not None:
+        return split(mask, key.shape[2])
+    low, high = visible(query, key, None, is_causal, window)
+    at = torch.arange(key.shape[2], device=query.device)
+    return ((at >= low[..., None]) & (at < high[..., None]))[:, None], None
 
 
 def refuse(name: str) -> Callable[..., Any]:

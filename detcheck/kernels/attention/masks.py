@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     import torch
 
 
+class NoRunError(NotInvariantError):
+    """A mask of which no run of keys is all that it says. On the CPU attention is written out then."""
+
+
 def causal(
     batch: int, length: int, keys: int, window: int | None = None, device: torch.device | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -24,25 +28,25 @@ def causal(
 def seen(mask: torch.Tensor, batch: int, length: int, keys: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(low, high) of a mask [B or 1, 1 or H, L or 1, S]: booleans (true: seen) or numbers that are added (0: seen).
 
-    Raises NotInvariantError where heads see different keys, where a query's keys are not one run, or where a bias is added.
+    Raises NoRunError where heads see different keys, where a query's keys are not one run, or where a bias is added.
     """
     import torch
 
     if mask.dtype != torch.bool:
         unseen = mask <= torch.finfo(mask.dtype).min / 2
         if bool(((mask != 0) & ~unseen).any()):
-            raise NotInvariantError(
+            raise NoRunError(
                 "attention with an additive bias has no batch-invariant kernel; it has one for masks of 0 and -inf"
             )
         mask = ~unseen
     if mask.shape[1] > 1 and not bool((mask == mask[:, :1]).all()):
-        raise NotInvariantError("attention whose heads see different keys has no batch-invariant kernel")
+        raise NoRunError("attention whose heads see different keys has no batch-invariant kernel")
     seen_by = mask[:, 0, :, :keys].expand(batch, length, keys)
     count = seen_by.sum(-1, dtype=torch.int32)
     low = seen_by.to(torch.int8).argmax(-1).to(torch.int32)
     run = torch.arange(keys, dtype=torch.int32, device=mask.device)[None, None] - low[..., None]
     if not bool(((run >= 0) & (run < count[..., None]) == seen_by).all()):
-        raise NotInvariantError("attention over keys with gaps between them has no batch-invariant kernel")
+        raise NoRunError("attention over keys with gaps between them has no batch-invariant kernel")
     return low, low + count
 
 

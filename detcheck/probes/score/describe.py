@@ -12,7 +12,7 @@ WIDTH = (
     "another order of addition. Score with batch-invariant kernels, or rows of equal length."
 )
 OURS_WIDTH = (  # on our kernels
-    "Rows are filled up behind their tokens, and the model adds over the whole width, padding included, as attention does that it writes out itself. "
+    "Rows are filled up behind their tokens, and the model adds over the whole width, padding included (on a GPU, attention that it writes out itself does). "
     "Score rows of equal length, or one at a time."
 )
 
