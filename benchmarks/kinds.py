@@ -88,12 +88,13 @@ KINDS = {
         )
     ),
 }  # fmt: skip
+DTYPE = "float32"
 PROMPT = "jeda tona jiko mela suno pita"
 
 
 def ask(folder: Path, kernels: Kernels) -> Run | str:
     """A run, or why there is none."""
-    spec = Spec("batch", Options(prompt=PROMPT), model=str(folder), kernels=kernels, batch_sizes=(1, 2, 3, 8))
+    spec = Spec("batch", Options(prompt=PROMPT), model=str(folder), kernels=kernels, dtype=DTYPE, batch_sizes=(1, 2, 3, 8))
     try:
         ran = runner.run(spec, folder.with_name("runs"))
         return f"refused: {ran.findings[0].note}" if ran.verdict is Verdict.FAILED else ran
@@ -117,12 +118,14 @@ def line(kind: str) -> tuple[str, ...]:
 def verdict(run: Run | str) -> str:
     if isinstance(run, str):
         return run
+    if not run.findings or run.findings[0].verdict is Verdict.FAILED:
+        return f"failed: {run.findings[0].note if run.findings else run.error}"
     varies = run.findings[0].evidence.get("varies_with") or ()
     return f"{run.verdict}{' by ' + ', '.join(varies) if varies else ''}"
 
 
 def uncovered(run: Run) -> str:
-    found = run.findings[0].evidence["coverage"]
+    found = run.findings[0].evidence.get("coverage", {"uncovered": {}}) if run.findings else {"uncovered": {}}
     alike = found.get("alike", {})
     return ", ".join(f"{op}{' (each row as alone)' if op in alike else ''}" for op in found["uncovered"]) or "nothing"
 

@@ -7,7 +7,7 @@ matter of its place. Whether both give the same bits depends on the processor an
 
 REDUCTIONS = (
     "convolution", "dot", "vdot", "addbmm", "_addmm_activation", "sum.dim_IntList", "nansum", "mean.dim", "prod", "prod.dim_int", "var.correction",
-    "std.correction", "var_mean.correction", "std_mean.correction", "logsumexp", "logcumsumexp", "cumsum", "cumprod", "native_layer_norm",
+    "std.correction", "var_mean.correction", "std_mean.correction", "logcumsumexp", "cumsum", "cumprod", "native_layer_norm",
     "native_group_norm", "native_batch_norm", "linalg_vector_norm", "norm.ScalarOpt_dim", "linalg_solve_triangular", "_linalg_solve_ex",
     "linalg_inv_ex", "linalg_cholesky_ex", "linalg_lu_factor_ex", "linalg_eigh", "_linalg_svd", "_embedding_bag", "_fused_rms_norm",
     "_weight_norm_interface", "index_add", "index_reduce", "scatter_add", "scatter_reduce.two", "_cdist_forward", "_scaled_mm", "_fft_r2c",

@@ -89,10 +89,12 @@ def _register(undo: contextlib.ExitStack, only: frozenset[str] | None = None) ->
             )
             writers = (other for name in leaves for other, _ in _writers(name))
             for name in dict.fromkeys((*taken, *leaves, *writers)):
+                if _made_of_others(name, key):
+                    continue  # its parts are leaf ops, and those are seen
                 try:
                     stock = _stock(name, torch.library.get_kernel(f"aten::{name}", key))
                 except RuntimeError:
-                    continue  # composite here: its parts are leaf ops, and those are seen
+                    continue  # there is none here
                 passed = _let_through(name, stock)
                 library.impl(
                     name,
@@ -131,6 +133,14 @@ def _writers(name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 _here = threading.local()  # whether one of ours runs: what it calls of torch's is torch's
+
+
+def _made_of_others(name: str, key: str) -> bool:
+    """Whether torch has no kernel for it there, and calls other ops in its place."""
+    import torch
+
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    return has(f"aten::{name}", "CompositeImplicitAutograd") and not has(f"aten::{name}", key)
 
 
 def _stock(name: str, kernel: Any) -> Callable[..., Any]:
@@ -236,12 +246,8 @@ def _ask_alone(
 ) -> None:
     """Whether stock gives a row here the bits that it has alone: then the batch does not reach it, though it is not ours."""
     known, times = _asked.get(form, ("", 0))
-    _here.ours = True
-    try:
-        with uncounted():
-            known = row_alone.asked(run, arguments, options, made) or known
-    finally:
-        _here.ours = False
+    with uncounted():  # what it is made of runs as it does in the call itself: ours, where there is one
+        known = row_alone.asked(run, arguments, options, made) or known
     _asked[form] = known, times + 1
 
 

@@ -121,3 +121,21 @@ def test_a_mask_that_is_written_over_is_looked_at_again(mode):
             for _ in range(2):  # layers
                 low, high = seen(mask, 1, 1, 6)
                 assert (low.item(), high.item()) == (0, keys)
+
+
+@pytest.mark.parametrize(("dim", "own"), [(48, 16), (16, 24)])
+def test_values_of_another_width_than_keys(dim, own):
+    """As multi-head latent attention has them (DeepSeek)."""
+    q, k, _ = tensors(150, 20, dim=dim)
+    v = torch.randn(1, 2, 150, own, generator=torch.Generator().manual_seed(0))
+    low, high = causal(1, 20, 150)
+    whole = attention(q, k, v)
+    assert whole.shape == (1, 4, 20, own) and bits_equal(
+        attention(q[:, :, 7:8], k, v, low[:, 7:8], high[:, 7:8]), whole[:, :, 7:8]
+    )
+    torch.testing.assert_close(whole.double(), plain(q, k, v, low, high), atol=2e-6, rtol=2e-5)
+    made = [t.double().requires_grad_() for t in (q, k, v)]
+    grad = torch.randn(1, 4, 20, own).double()
+    exact = torch.autograd.grad(plain(*made, low, high), made, grad)
+    for a, b in zip(gradients(grad.float(), q, k, v, low, high), exact, strict=True):
+        torch.testing.assert_close(a.double(), b, atol=1e-5, rtol=1e-4)

@@ -80,12 +80,26 @@ def test_each_op_is_routed_counted_and_right(name):
 def test_what_runs_without_an_override_is_named():
     with detcheck.batch_invariant() as coverage:
         torch.randn(2, 8).var(-1)
-        torch.randn(2, 8).logsumexp(-1)
-    assert {"aten::var.correction", "aten::logsumexp"} <= set(coverage.uncovered)
+        torch.randn(2, 8).cumprod(-1)
+        torch.zeros(3, 8).index_add(0, torch.tensor([0, 2, 0]), torch.randn(3, 8))
+    assert {"aten::var.correction", "aten::cumprod", "aten::index_add"} <= set(coverage.uncovered)
+    assert "aten::index_add" not in coverage.alike | coverage.unlike  # its rows go by places in another's
     with detcheck.batch_invariant(only=frozenset({"matmul"})) as coverage:
         layer_norm(torch.randn(2, 8), (8,))
         torch.randn(2, 8).sum(0)
     assert set(coverage.uncovered) == {"aten::native_layer_norm", "aten::sum.dim_IntList"} and not coverage.overridden
+
+
+def test_what_is_made_of_ours_is_ours(monkeypatch):
+    """torch has no kernel of its own for these on a CPU: an RMS norm, a logarithm of a sum."""
+    monkeypatch.setattr(switch, "_asked", {})
+    x = torch.randn(5, 37, generator=torch.Generator().manual_seed(0))
+    with detcheck.batch_invariant() as coverage:
+        for call in (lambda x: torch.nn.functional.rms_norm(x, (37,)), lambda x: x.logsumexp(-1)):
+            assert bits_equal(call(x)[2:3], call(x[2:3]))
+    assert not coverage.uncovered and {"aten::mean.dim", "aten::rsqrt", "aten::sum.IntList_out"} <= set(
+        coverage.overridden
+    )
 
 
 def test_integers_are_torchs_and_not_counted_unless_they_become_floats():

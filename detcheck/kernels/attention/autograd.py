@@ -67,7 +67,7 @@ def gradients(
         d_scores = d_scores * (1 - (capped / soft_cap) ** 2)
 
     def shared(t: torch.Tensor) -> torch.Tensor:  # heads that share keys add their gradients up
-        return t.view(batch, k.shape[1], share, keys, dim).sum(2)
+        return t.view(batch, k.shape[1], share, keys, t.shape[-1]).sum(2)
 
     d_k, d_v = shared(d_scores.transpose(-1, -2) @ q32), shared(weights.transpose(-1, -2) @ g32)
     return (d_scores @ k32).to(q.dtype), d_k.to(k.dtype), d_v.to(v.dtype)

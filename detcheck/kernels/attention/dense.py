@@ -25,20 +25,25 @@ def attention(
     scale: float | None = None,
     soft_cap: float = 0.0,
 ) -> torch.Tensor:
-    """q[B, H, L, D], k, v[B, KH, S, D] -> [B, H, L, D]; query i of request b sees the keys low[b, i] to high[b, i] - 1.
+    """q[B, H, L, D], k[B, KH, S, D], v[B, KH, S, E] -> [B, H, L, E]; query i of request b sees the keys low[b, i] to high[b, i] - 1.
 
     low, high: int32[B, L]; by default causal, the last query seeing every key. A query that sees no key gives zeros.
     soft_cap: scores become cap * tanh(score / cap); 0: not. Sums in float32. Raises ValueError for what it cannot take.
     """
     import torch
 
-    shapes_fit = q.ndim == k.ndim == 4 and k.shape == v.shape and q.shape[0] == k.shape[0] and q.shape[3] == k.shape[3]
-    if not shapes_fit or q.shape[1] % k.shape[1]:
+    keys_fit = q.ndim == k.ndim == v.ndim == 4 and k.shape[:3] == v.shape[:3] and k.shape[::3] == q.shape[::3]
+    if not keys_fit or q.shape[1] % k.shape[1]:
         given = ", ".join(str(tuple(t.shape)) for t in (q, k, v))
-        raise ValueError(f"attention needs q[B, H, L, D], k and v[B, KH, S, D] with H a multiple of KH; got {given}")
+        raise ValueError(
+            f"attention needs q[B, H, L, D], k[B, KH, S, D] and v[B, KH, S, E] with H a multiple of KH; got {given}"
+        )
     code = dtype_code("attention", q, k, v)
     batch, heads, length, dim = q.shape
     scale = dim**-0.5 if scale is None else scale
+    if dim != (own := v.shape[3]):  # as in MLA: filled up with zeros, which add nothing
+        wide = (torch.nn.functional.pad(t, (0, max(dim, own) - t.shape[3])) for t in (q, k, v))
+        return attention(*wide, low, high, scale, soft_cap)[..., :own].contiguous()
     if (low is None and length > k.shape[2]) or (low is None) != (high is None):
         low, high = causal(batch, length, k.shape[2], device=q.device)
     if q.is_cuda:
