@@ -1,7 +1,7 @@
 """Kinds of models, made small and at random, each asked by `detcheck batch` (or refused in words): stock, ours, and what ran without one of ours.
 
     python benchmarks/kinds.py            a Markdown table: docs/engines/transformers.md has one of these
-    python benchmarks/kinds.py bert mamba
+    python benchmarks/kinds.py BERT Mamba
 
 Whether stock reacts depends on the processor; whether ours does should not.
 """
@@ -25,6 +25,7 @@ from detcheck.spec import Kernels, Spec
 from detcheck.verdict import Verdict
 
 V = amplifier.VOCABULARY
+DTYPE = "float32"
 SMALL = {
     "vocab_size": V, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
     "max_position_embeddings": 1024, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": 0, "initializer_range": 0.2,
@@ -36,6 +37,11 @@ STATES = {
     "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64,
     "layer_types": ["linear_attention", "full_attention"],
 }  # fmt: skip
+LATENT = {
+    "num_key_value_heads": 4, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1, "moe_intermediate_size": 64,
+    "first_k_dense_replace": 1, "q_lora_rank": 64, "kv_lora_rank": 32, "qk_rope_head_dim": 16, "qk_nope_head_dim": 16, "v_head_dim": 16,
+}  # fmt: skip
+ENDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 FALCON = {
     "vocab_size": V,
     "hidden_size": 128,
@@ -58,6 +64,21 @@ KINDS = {
     "Mixtral": lambda: tf.MixtralForCausalLM(
         tf.MixtralConfig(**GROUPED, num_local_experts=4, num_experts_per_tok=2)
     ),
+    "gpt-oss (sinks)": lambda: tf.GptOssForCausalLM(
+        tf.GptOssConfig(**GROUPED, head_dim=32, num_local_experts=4, num_experts_per_tok=2, sliding_window=16)
+    ),
+    "DeepSeek-V3 (latent attention)": lambda: tf.DeepseekV3ForCausalLM(tf.DeepseekV3Config(**GROUPED | LATENT)),
+    "Granite MoE": lambda: tf.GraniteMoeForCausalLM(
+        tf.GraniteMoeConfig(**GROUPED, num_local_experts=4, num_experts_per_tok=2)
+    ),
+    "Gemma 2 (soft caps)": lambda: tf.Gemma2ForCausalLM(
+        tf.Gemma2Config(**SMALL, num_key_value_heads=2, head_dim=32, sliding_window=16)
+    ),
+    "GPT-NeoX": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**SMALL)),
+    "GPT-J (written out)": lambda: tf.GPTJForCausalLM(
+        tf.GPTJConfig(vocab_size=V, n_embd=128, n_layer=2, n_head=4, rotary_dim=16, n_positions=1024, initializer_range=0.2,
+                      bos_token_id=0, eos_token_id=0)
+    ),
     "GPT-2": lambda: tf.GPT2LMHeadModel(
         tf.GPT2Config(n_embd=128, n_layer=2, n_head=4, n_positions=1024, vocab_size=V, bos_token_id=0, eos_token_id=0)
     ),
@@ -67,12 +88,35 @@ KINDS = {
     "Falcon (ALiBi)": lambda: tf.FalconForCausalLM(
         tf.FalconConfig(**FALCON, alibi=True, new_decoder_architecture=False, multi_query=False, initializer_range=0.2)
     ),
+    "MPT (ALiBi)": lambda: tf.MptForCausalLM(
+        tf.MptConfig(d_model=128, n_heads=4, n_layers=2, vocab_size=V, max_seq_len=1024, initializer_range=0.2, **ENDS)
+    ),
+    "RWKV": lambda: tf.RwkvForCausalLM(
+        tf.RwkvConfig(vocab_size=V, hidden_size=128, num_hidden_layers=2, context_length=1024, bos_token_id=0, eos_token_id=0)
+    ),
+    "Jamba (hybrid)": lambda: tf.JambaForCausalLM(
+        tf.JambaConfig(**GROUPED | {"num_hidden_layers": 4}, num_experts=4, num_experts_per_tok=2, attn_layer_period=2, attn_layer_offset=1,
+                       expert_layer_period=2, expert_layer_offset=1, mamba_d_state=8, use_mamba_kernels=False)
+    ),
+    "Falcon-H1 (hybrid)": lambda: tf.FalconH1ForCausalLM(
+        tf.FalconH1Config(**GROUPED, head_dim=32, mamba_d_ssm=128, mamba_n_heads=4, mamba_d_head=32, mamba_n_groups=1, mamba_d_state=16,
+                          mamba_chunk_size=16)
+    ),
     "Mamba": lambda: tf.MambaForCausalLM(
         tf.MambaConfig(vocab_size=V, hidden_size=128, state_size=16, num_hidden_layers=2, pad_token_id=0, bos_token_id=0,
                        eos_token_id=0, initializer_range=0.2)
     ),
     "Qwen3-Next (hybrid)": lambda: tf.Qwen3NextForCausalLM(tf.Qwen3NextConfig(**GROUPED, **STATES)),
     "Qwen3 embedder": lambda: tf.Qwen3Model(tf.Qwen3Config(**GROUPED, head_dim=32)),
+    "T5 encoder": lambda: tf.T5EncoderModel(tf.T5Config(**T5)),
+    "ModernBERT": lambda: tf.ModernBertModel(
+        tf.ModernBertConfig(**SMALL, local_attention=16, cls_token_id=1, sep_token_id=2)
+    ),
+    "DeBERTa-v2": lambda: tf.DebertaV2Model(
+        tf.DebertaV2Config(vocab_size=V, hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256,
+                           relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=32, share_att_key=True,
+                           initializer_range=0.2, pad_token_id=0)
+    ),
     "BERT": lambda: tf.BertModel(tf.BertConfig(**SMALL)),
     "BERT classifier": lambda: tf.BertForSequenceClassification(tf.BertConfig(**SMALL, num_labels=3)),
     "XLM-RoBERTa reranker": lambda: tf.XLMRobertaForSequenceClassification(tf.XLMRobertaConfig(**ROBERTA, num_labels=1)),
@@ -88,13 +132,14 @@ KINDS = {
         )
     ),
 }  # fmt: skip
-DTYPE = "float32"
 PROMPT = "jeda tona jiko mela suno pita"
 
 
 def ask(folder: Path, kernels: Kernels) -> Run | str:
     """A run, or why there is none."""
-    spec = Spec("batch", Options(prompt=PROMPT), model=str(folder), kernels=kernels, dtype=DTYPE, batch_sizes=(1, 2, 3, 8))
+    spec = Spec(
+        "batch", Options(prompt=PROMPT), model=str(folder), kernels=kernels, dtype=DTYPE, batch_sizes=(1, 2, 3, 8)
+    )
     try:
         ran = runner.run(spec, folder.with_name("runs"))
         return f"refused: {ran.findings[0].note}" if ran.verdict is Verdict.FAILED else ran

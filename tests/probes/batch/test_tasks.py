@@ -346,7 +346,7 @@ def test_a_decoders_first_logits_are_what_generate_begins_with(tmp_path, make):
     assert np.allclose(bits(folder, [PROMPT, OTHER], [0], padding=2), alone.numpy(), atol=1e-4)
 
 
-def test_t5_is_asked_on_stock_kernels_and_ours_say_what_they_lack(detcheck, tmp_path):
+def test_t5_is_asked_on_stock_kernels_and_ours_take_its_position_bias(detcheck, tmp_path):
     folder = t5_whole(tmp_path / "model")
     result = detcheck("batch", "--model", folder, *[a for a in ASKED if a not in ("--kernels", "batch-invariant")])
     report = json.loads(result.out)
@@ -356,7 +356,8 @@ def test_t5_is_asked_on_stock_kernels_and_ours_say_what_they_lack(detcheck, tmp_
         finding["missing"] == 0 and finding["evidence"]["unit"] == "element" and "positions" not in finding["evidence"]
     )
     ours = detcheck("batch", "--model", folder, *ASKED)
-    assert ours.code == 4 and "attention with position_bias" in " ".join(ours.err.split())
+    coverage = json.loads(ours.out)["findings"][0]["evidence"]["coverage"]
+    assert ours.code == 0 and coverage["overridden"]["transformers::attention"] and not coverage["uncovered"]
 
 
 def test_the_encoder_of_bart_gives_its_embedding(tmp_path):
