@@ -74,8 +74,14 @@ def way_of(c: Condition) -> str:
 
 def distance(a: Outcome, b: Outcome) -> float | None:
     """The numbers furthest apart: elements, or log-probabilities of tokens that both share. None where nothing tells."""
-    found = divergence(a, b)
-    return 0.0 if a.id == b.id else found.max_abs
+    if a.id == b.id:
+        return 0.0
+    numbers = [] if (far := divergence(a, b).max_abs) is None else [far]
+    if (
+        a.apart is not None and b.apart is not None and not a.apart.any()
+    ):  # positions before the last, from the prompt alone
+        numbers += b.apart[1][np.isfinite(b.apart[1])].tolist()
+    return max(numbers, default=None)
 
 
 def scale(outcome: Outcome) -> float:

@@ -7,7 +7,7 @@ import pytest
 
 from detcheck.judge.apart import apart
 from detcheck.judge.tally import Tally
-from detcheck.outcomes import outcome, row_outcome
+from detcheck.outcomes import Earlier, outcome, row_outcome
 from detcheck.records import Condition
 
 
@@ -75,3 +75,14 @@ def test_of_completions_the_tokens_before_the_fork_count():
     found = told(alone=alone, batch=alone, padded=other)
     assert found["apart"] == {"batches": 0.0, "padding": 0.5} and found["beyond_rounding"] == ["padding"]
     assert told(alone=alone, batch=other)["beyond_rounding"] == []  # from token to token rounding grows
+
+
+def test_positions_before_the_last_count():
+    def logits(far):
+        bits = np.asarray([10.0, 1.0], np.float32).view(np.int32)
+        return row_outcome(
+            bits, "float32", Earlier(np.asarray([far != 0, 0]), np.asarray([[9.0 * far, 0.0], [far, 0.0]]))
+        )
+
+    found = told(alone=logits(0.0), batch=logits(0.0), padded=logits(3.0))
+    assert found["apart"] == {"batches": 0.0, "padding": 3.0} and found["beyond_rounding"] == ["padding"]
