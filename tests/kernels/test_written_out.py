@@ -210,3 +210,16 @@ def test_the_fallback_without_a_compiler_is_right(monkeypatch):
         atol=1e-5,
         rtol=1e-5,
     )
+
+
+def test_a_position_bias_is_cut_with_the_keys_of_a_static_cache():
+    """A prompt that begins one: no mask, more keys than queries, and the bias as wide as the cache."""
+    from detcheck.kernels.attention.hugging_face import transformers_attention
+
+    q, k, v, _, bias, _ = tensors(5, 21)
+    module = torch.nn.Module()
+    whole, _ = transformers_attention(module, q, k, v, None, position_bias=bias, is_causal=True)
+    own, _ = transformers_attention(
+        module, q, k[:, :, :5], v[:, :, :5], None, position_bias=bias[..., :5], is_causal=True
+    )
+    assert bits_equal(whole, own)

@@ -70,6 +70,7 @@ def transformers_attention(
                 out = written_out(query, key, value, shown, bias, None, scaling, softcap or 0.0)
         else:
             shown, of_mask = shown_by(query, key, attention_mask, causal, sliding_window)
+            bias = bias if bias is None else bias[..., : key.shape[2]]
             total = bias if of_mask is None else of_mask if bias is None else bias + of_mask
             out = written_out(query, key, value, shown, total, sinks, scaling, softcap or 0.0)
     count("transformers::attention")
