@@ -203,7 +203,7 @@ def compose(plan: Plan, length: int, longest: int, rng: random.Random, width: in
             shorter = rng.randint(max(1, length // 2), max(1, length - 1))
             rows[slot] = longer if order % 2 == 0 else shorter
         if length < width <= longest:
-            rows[0] = width
+            rows[next(slot for slot in range(plan.size) if slot not in slots)] = width
             rows = [min(row, width) for row in rows]
     return tuple(rows)
 

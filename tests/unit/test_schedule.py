@@ -1,5 +1,6 @@
 """The schedule is a pure function of what was asked: it fits, it crosses the thresholds, it repeats everything."""
 
+import random
 from collections import Counter
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detcheck.errors import UsageError
-from detcheck.schedules.batches import THRESHOLDS, schedule
+from detcheck.schedules.batches import THRESHOLDS, Plan, compose, schedule
 from detcheck.schedules.wanted import Wanted
 from detcheck.schedules.widths import edges, swept
 
@@ -137,3 +138,10 @@ def test_prompts_of_other_lengths_have_their_own_widths():
     for name, length in lengths.items():
         assert {s.padding + length for s in steps if s.input == name and s.padding} == set(edges(length))
         assert sum(s.samples for s in steps if s.input == name) == 100
+
+
+@given(st.integers(2, 9), st.integers(1, 60), st.integers(0, 20))
+def test_a_ragged_batch_holds_its_samples_and_is_as_wide_as_was_asked(size, length, seed):
+    width = edges(length)[0]
+    rows = compose(Plan("ragged", size, True, 2), length, width, random.Random(seed), width)
+    assert len(rows) == size and rows.count(0) == 1 and max(rows) == width

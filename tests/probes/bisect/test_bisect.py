@@ -91,7 +91,7 @@ def test_what_explains_a_dimension():
     mask = like_the_others((8, 1, 25, 25), [((8, 4, 25, 16), part((1, 4, 20, 16), (8, 4, 25, 16), layout))])
     assert mask.take(torch.zeros(8, 1, 25, 25)).shape == (1, 1, 20, 20)
     lone = part((1, 20, 2), (1, 25, 2), Layout(rows=1, slot=0, padding=5, tokens=20))  # the prompt alone, padded
-    assert lone.by_slot() and torch.equal(lone.take(tensor[:25][None]), tensor[5:25][None])
+    assert lone.by_slot and torch.equal(lone.take(tensor[:25][None]), tensor[5:25][None])
     assert matching([5, 6, 6], [1, 5, 2, 6, 6]) == (1, 3, 4) and matching([6, 5], [5, 6]) is None
     assert torch.equal(Part((), 0, (1, 3)).take(tensor), tensor[[1, 3]])
 
