@@ -20,10 +20,13 @@ def json_hash(value: object) -> str:
     return content_hash(json.dumps(value, sort_keys=True).encode())
 
 
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, whatever it is called."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def files_hash(paths: Iterable[Path]) -> str:
     """Content hash over files: their names and SHA-256s, in order of name. The same files give the same hash anywhere."""
-    lines = []
-    for path in sorted(paths, key=lambda p: p.name):
-        with path.open("rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+    lines = [f"{file_hash(path)}  {path.name}\n" for path in sorted(paths, key=lambda p: p.name)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

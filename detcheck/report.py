@@ -30,6 +30,7 @@ OF_A_MODEL = (
     "pooling",
     "padding",
     "logits",
+    "weights",
     "tensors not used",
     "adapter",
     "adapter effect",

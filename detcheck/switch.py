@@ -76,6 +76,7 @@ def _register(undo: contextlib.ExitStack, only: frozenset[str] | None = None) ->
     ours = [known for known in every() if only is None or known.name in only]
     library = torch.library.Library("aten", "IMPL")
     undo.callback(library._destroy)
+    libraries = Libraries(undo)
     # Ours take the place of somebody else's kernels too. Since torch 2.13 that is what happens unasked.
     anybodys = {"allow_override": True} if "allow_override" in inspect.signature(library.impl).parameters else {}
     with warnings.catch_warnings():
@@ -103,6 +104,10 @@ def _register(undo: contextlib.ExitStack, only: frozenset[str] | None = None) ->
                     with_keyset=True,
                     **anybodys,
                 )
+            for space, name in stock_ops.foreign(key):
+                full = f"{space}::{name}"
+                passed = _let_through(full, torch.library.get_kernel(full, key).call_boxed)
+                libraries[space].impl(name, passed, key, with_keyset=True, **anybodys)
     for known in ours:
         if known.elsewhere:
             with contextlib.suppress(ImportError):
@@ -117,19 +122,22 @@ def _overrides(ours: Sequence[Op]) -> dict[str, Callable[..., Any]]:
     }
 
 
-def _writers(name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+@functools.cache
+def _writers(name: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """(overload, names of the arguments that it writes into) of all that compute the same: `out=`, and in place."""
     import torch
 
     base, _, overload = name.partition(".")
     own = [a.name for a in getattr(getattr(torch.ops.aten, base), overload or "default")._schema.arguments]
+    found = []
     for packet in (base, f"{base}_"):
         for other in getattr(torch.ops.aten, packet).overloads() if hasattr(torch.ops.aten, packet) else ():
             given = getattr(getattr(torch.ops.aten, packet), other)._schema.arguments
             written = tuple(a.name for a in given if a.alias_info and a.alias_info.is_write)
             out = tuple(a.name for a in given if a.is_out)
             if written and [a.name for a in given if a.name not in out] == own:
-                yield packet + ("" if other == "default" else f".{other}"), written
+                found.append((packet + ("" if other == "default" else f".{other}"), written))
+    return tuple(found)
 
 
 _here = threading.local()  # whether one of ours runs: what it calls of torch's is torch's
@@ -190,6 +198,8 @@ def _counted(name: str, function: Callable[..., Any], stock: Any, passed: Callab
 
 def _exact(name: str, arguments: tuple[Any, ...], to: torch.dtype | None) -> bool:
     """Of integers alone, whose sums are exact in any order. What is summed is converted first; a function of integers is no integer."""
+    if "::" in name or name in stock_ops.QUANTISED:
+        return False
     if to is not None:
         return not (to.is_floating_point or to.is_complex)
     if name.partition(".")[0].removesuffix("_") in UNARY:
@@ -202,13 +212,29 @@ def _inexact(argument: Any) -> bool:
     return isinstance(argument, float | complex) if dtype is None else dtype.is_floating_point or dtype.is_complex
 
 
+class Libraries(dict[str, Any]):
+    """Namespace -> what puts kernels into it, until it is taken away again."""
+
+    def __init__(self, undo: contextlib.ExitStack) -> None:
+        self._undo = undo
+
+    def __missing__(self, space: str) -> Any:
+        import torch
+
+        self[space] = torch.library.Library(space, "IMPL")
+        self._undo.callback(self[space]._destroy)
+        return self[space]
+
+
 def _let_through(name: str, stock: Any) -> Callable[..., Any]:
+    """`name`: of torch's own, or with the namespace of another library."""
+    full = name if "::" in name else f"aten::{name}"
     in_place = name.partition(".")[0].endswith("_")
 
     def call(keys: Any, *arguments: Any, **options: Any) -> Any:
         if getattr(_here, "ours", False) or _exact(name, arguments, options.get("dtype")):
             return stock(keys, *arguments, **options)
-        count(f"aten::{name}", "uncovered")
+        count(full, "uncovered")
         form = _form(name, arguments, options)
         asks = form is not None and _open(form)
         given = (same_form(arguments[0]), *arguments[1:]) if asks and in_place else arguments
@@ -216,7 +242,7 @@ def _let_through(name: str, stock: Any) -> Callable[..., Any]:
         if asks:
             _ask_alone(form, functools.partial(stock, keys), given, options, made)
         if found := _asked.get(form, ("", 0))[0]:
-            count(f"aten::{name}", found)
+            count(full, found)
         return made
 
     return call

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import numpy as np
 
 from detcheck.dtypes import full_dtype
 from detcheck.errors import FailedError, UsageError
-from detcheck.models import amplifier
+from detcheck.models import amplifier, gguf
 from detcheck.models.complete import refuse_other_kinds
 from detcheck.models.folder import digests, resolve
 from detcheck.models.sentence import Pooling, longest, pooling
 from detcheck.models.task import Task, chosen, in_two_parts, is_encoder
+
+MOST_SHOWN = 400  # characters of somebody else's message
+LOUD = ("torchao", "torch.utils._pytree")  # loggers that speak when torchao is imported
 
 
 class Checkpoint:
@@ -33,9 +37,12 @@ class Checkpoint:
             raise FailedError(
                 f"running a model needs torch and transformers ({error}): pip install 'detcheck[transformers]'"
             ) from None
-        self.folder: Path = amplifier.folder() if model is None else resolve(model)
+        self.gguf: Path | None
+        self.folder, self.gguf = (amplifier.folder(), None) if model is None else resolve(model)
+        if self.gguf:
+            gguf.require()
         self._trust = trust_remote_code
-        self.digests: Mapping[str, str] = digests(self.folder, code=trust_remote_code)
+        self.digests: Mapping[str, str] = digests(self.folder, trust_remote_code, self.gguf)
         with quiet_transformers():
             self._config, self._tokenizer = self._read()
         self.task = chosen(task or Task.GENERATE, self._config, self.folder)
@@ -51,13 +58,40 @@ class Checkpoint:
     def _read(self) -> tuple[Any, Any]:
         from transformers import AutoConfig, AutoTokenizer
 
+        if self.gguf:
+            return self._read_gguf(self.gguf)
         try:
             config = AutoConfig.from_pretrained(self.folder, trust_remote_code=self._trust)
             return config, AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self._trust)
-        except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
+        except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(
                 f"cannot read config or tokenizer of {self.name}: {first_line(error)}. It must be the folder of a language model"
             ) from None
+
+    def _read_gguf(self, file: Path) -> tuple[Any, Any]:
+        from transformers import AutoConfig, AutoTokenizer
+
+        inside = {"gguf_file": str(file.absolute())}  # of a bare name one in the current folder would be taken
+        try:
+            config = AutoConfig.from_pretrained(self.folder, **inside)
+        except Exception as error:
+            raise UsageError(
+                f"cannot read {self.name}: {first_line(error)}. It must be a whole GGUF file, of an architecture that transformers reads"
+            ) from error
+        beside = gguf.tokenizer_beside(file)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, **({"config": config} if beside else inside))
+        except Exception as error:
+            raise UsageError(
+                f"cannot read the tokenizer of {self.name}{' in its folder' if beside else ''}: {first_line(error)}. "
+                "Put the model's tokenizer.json and tokenizer_config.json beside the file"
+            ) from error
+        if beside and len(tokenizer) > (room := config.get_text_config().vocab_size):
+            raise UsageError(
+                f"the tokenizer in {self.folder} has {len(tokenizer)} tokens, and the model in {file.name} has {room}, so they are not of one model. "
+                "Put the file into a folder of its own, or beside its own tokenizer"
+            )
+        return config, tokenizer
 
     def _pooling(self) -> Pooling:
         """How the folder's files say that an embedding is made, or else of the token that has seen the whole text."""
@@ -77,18 +111,18 @@ class Checkpoint:
 
     @functools.cached_property
     def ends(self) -> frozenset[int]:
-        """Token ids that end a completion, as the checkpoint's generation config says, or else its config."""
+        """Token ids that end a completion, as the checkpoint's generation config says, or else its config, which is all that a GGUF file has."""
         from transformers import GenerationConfig
 
         found = None
         with contextlib.suppress(OSError, ValueError):
-            found = GenerationConfig.from_pretrained(self.folder).eos_token_id
+            found = None if self.gguf else GenerationConfig.from_pretrained(self.folder).eos_token_id
         found = self._config.get_text_config().eos_token_id if found is None else found
         return frozenset(found if isinstance(found, list) else [] if found is None else [found])
 
     def encode(self, text: str) -> tuple[int, ...]:
         try:
-            return tuple(self._tokenizer(text)["input_ids"])
+            return self._known(self._tokenizer(text)["input_ids"])
         except (TypeError, UnicodeError) as error:
             raise UsageError(
                 f"the tokenizer of {self.name} refuses the prompt {text[:40]!a}: {first_line(error)}. Is it valid Unicode?"
@@ -105,7 +139,16 @@ class Checkpoint:
             text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
         except (TemplateError, TypeError, KeyError, ValueError) as error:
             raise UsageError(f"the chat template of {self.name} refuses the messages: {first_line(error)}") from None
-        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._known(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _known(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Raises UsageError for a token that the tokenizer has and the model has not."""
+        if beyond := [i for i in ids if i >= self._config.get_text_config().vocab_size]:
+            raise UsageError(
+                f"{self._tokenizer.convert_ids_to_tokens(beyond[0])!a} of the prompt is token {beyond[0]} of the tokenizer of {self.name}, whose model "
+                f"knows {self._config.get_text_config().vocab_size}. Leave it out, or give the model its own tokenizer"
+            )
+        return tuple(ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self._tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -121,20 +164,26 @@ class Checkpoint:
 def first_line(error: BaseException) -> str:
     """What an error says, in one line: libraries append pages."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    first = lines[0].rstrip(".") if lines else type(error).__name__
+    return first if len(first) <= MOST_SHOWN else f"{first[:MOST_SHOWN]}..."
 
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keeps transformers' warnings and progress bars out of our output, and puts its settings back."""
+    """Keeps transformers' warnings and progress bars out of our output, and those of torchao, which it imports; puts settings back."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    others = {logger: logger.level for logger in map(getLogger, LOUD)}
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    for logger in others:
+        logger.setLevel(ERROR)
     try:
         yield
     finally:
+        for logger, before in others.items():
+            logger.setLevel(before)
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()

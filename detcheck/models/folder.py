@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from detcheck.errors import FailedError, UsageError
-from detcheck.hashes import content_hash, files_hash
-from detcheck.models import sentence
+from detcheck.hashes import content_hash, file_hash, files_hash
+from detcheck.models import gguf, sentence
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
@@ -24,19 +24,23 @@ TOKENIZER = (
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
-def resolve(model: str) -> Path:
-    """The folder of a model. Raises UsageError for what can be seen from here, FailedError where the hub does not deliver."""
+def resolve(model: str) -> tuple[Path, Path | None]:
+    """(the folder of a model, the GGUF file that its weights are in). Raises UsageError for what can be seen from here, FailedError where the hub does not deliver."""
     path = Path(model).expanduser()
+    if file := gguf.of(model):
+        return file.parent, file
     if path.is_dir():
         folder = path
     elif path.exists():
-        raise UsageError(f"--model {model} is a file. Give the folder that holds config.json and *.safetensors")
+        raise UsageError(
+            f"--model {model} is a file. Give the folder that holds config.json and *.safetensors, or a .gguf file"
+        )
     elif not HUB_ID.fullmatch(model):
         raise UsageError(f"--model {model}: no such folder. Give an existing folder, or a hub id like Qwen/Qwen3-8B")
     else:
         folder = download(model)
     check(model, folder)
-    return folder
+    return folder, None
 
 
 def check(model: str, folder: Path) -> None:
@@ -81,11 +85,14 @@ def download(model: str) -> Path:
         ) from None
 
 
-def digests(folder: Path, code: bool) -> dict[str, str]:
+def digests(folder: Path, code: bool, file: Path | None = None) -> dict[str, str]:
     """SHA-256 content hashes of the weights (config included, Python files where they are run, and what sentence-transformers does behind them)
-    and of the tokenizer."""
+    and of the tokenizer. `file`: a GGUF file, which has all of this in it, but for a tokenizer that lies beside it."""
     weights = {path for pattern in (*WEIGHTS, *(["*.py"] if code else [])) for path in folder.glob(pattern)}
     tokenizer = {path for pattern in TOKENIZER for path in folder.glob(pattern)}
+    if file:
+        whole = file_hash(file)
+        return {"model": whole, "tokenizer": files_hash(tokenizer) if gguf.tokenizer_beside(file) else whole}
     behind = sorted({path for pattern in sentence.FILES for path in folder.glob(pattern)})
     model = files_hash(weights)
     if behind:  # in folders, where names repeat

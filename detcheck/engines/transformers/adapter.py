@@ -26,7 +26,8 @@ TOKENS = 16  # of the prompt that shows what the adapter changes
 def require_peft() -> None:
     """Raises FailedError where it is not there."""
     try:
-        import peft  # noqa: F401
+        with quiet_transformers():
+            import peft  # noqa: F401
     except ImportError as error:
         raise FailedError(f"--adapter needs peft ({error}): pip install 'detcheck[adapters]'") from None
 

@@ -30,6 +30,7 @@ from detcheck.machine import free_memory
 from detcheck.models.adapter import Adapter, digests_of
 from detcheck.models.cache import Cache
 from detcheck.models.checkpoint import Checkpoint, first_line, quiet_transformers
+from detcheck.models.quantised import refuse_unread
 from detcheck.models.task import Task
 from detcheck.op import NotInvariantError
 from detcheck.spec import Kernels
@@ -63,6 +64,9 @@ class TransformersEngine(Checkpoint):
         super().__init__(model, dtype, trust_remote_code, task)
         import torch
 
+        if not self.gguf:
+            with quiet_transformers():
+                refuse_unread(self.name, self._config, self.folder)
         self._adapter, self._others, self._adapted = adapted, tuple(others), {}
         self._mixed: Mixed | None = None
         if adapted or others:
@@ -77,7 +81,7 @@ class TransformersEngine(Checkpoint):
         self._how = {"cache": str(cache)} if cache and self.causal else {}
         self._how |= {"compile": "eager"} if compile is False else {}
         self._model: Any = None
-        self._attn, self._unused = attn, ""
+        self._attn, self._made = attn, {}
         self.start: int | None = None  # id of the token that a decoder behind an encoder begins with
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
@@ -98,12 +102,7 @@ class TransformersEngine(Checkpoint):
 
     @property
     def flags(self) -> dict[str, str]:
-        made = (
-            {"attention": self.attention}
-            | self._how
-            | ({"tensors not used": self._unused} if self._unused else {})
-            | self._adapted
-        )
+        made = {"attention": self.attention} | self._how | self._made | self._adapted
         if not self.causal:
             made |= {"task": str(self.task), "padding": f"{self.padding_side}, token {self.pad}"}
         if self.start is not None:
@@ -123,7 +122,7 @@ class TransformersEngine(Checkpoint):
 
         dtype = getattr(torch, self._dtype) if self._dtype else "auto"
         how = {"dtype": dtype, "attn_implementation": self._attn, "trust_remote_code": self._trust}
-        self._model, self._unused = load(self, self._config, self.device, **how)
+        self._model, self._made = load(self, self._config, self.device, **how)
         ordinary = self.ordinary_tokens()[-adapter.TOKENS :].tolist() if self._adapter or self._others else []
         if self._others:
             every = self._adapter, *self._others

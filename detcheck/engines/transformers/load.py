@@ -2,37 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+from detcheck.engines.transformers import gguf
 from detcheck.errors import FailedError, UsageError
 from detcheck.models.checkpoint import Checkpoint, first_line, quiet_transformers
 from detcheck.models.complete import WANTED, ask_instead, complete, has_encoder_alone
+from detcheck.models.quantised import ELSEWHERE, described, method
 from detcheck.models.task import Task, architecture, in_two_parts
 
 DOES = {Task.GENERATE: "completes a text", Task.EMBED: "gives hidden states", Task.SCORE: "scores a text"}
 
 
-def load(checkpoint: Checkpoint, config: Any, device: str, **how: Any) -> tuple[Any, str]:
-    """(the model on the device, which of the checkpoint's tensors it does not use). Raises UsageError where tensors are missing, FailedError where it fails."""
-    task, kind = checkpoint.task, auto_class(checkpoint.task, config)
+def load(checkpoint: Checkpoint, config: Any, device: str, **how: Any) -> tuple[Any, dict[str, str]]:
+    """(the model on the device, what there is to say of its weights). Raises UsageError where tensors are missing, FailedError where it fails."""
+    task, file = checkpoint.task, checkpoint.gguf
+    with quiet_transformers():
+        kind = auto_class(task, config)
     if type(config) not in kind._model_mapping and kind.__name__ not in (getattr(config, "auto_map", None) or {}):
         raise UsageError(
             f"--model {checkpoint.name} is {architecture(config) or config.model_type}, and transformers has no class of that kind that "
             f"{DOES[task]}. Give the folder of {WANTED[task]}{ask_instead(config, task)}"
         )
     try:
-        with quiet_transformers():
+        with quiet_transformers(), gguf.quiet() if file else contextlib.nullcontext():
+            if file:
+                how |= gguf.how(file)
             model, report = kind.from_pretrained(
                 checkpoint.folder, output_loading_info=True, use_safetensors=True, **how
             )
+            if file:
+                report = {**report, "unexpected_keys": {*report["unexpected_keys"], *gguf.unread(model, file)}}
+            made = gguf.described(model, file) if file else described(model, config)
         unused = complete(checkpoint.name, config, type(model).__name__, report, task)
         if task is Task.EMBED and in_two_parts(config) and not has_encoder_alone(config):
             model = model.get_encoder()
-        return model.to(device).eval(), unused
+        said = {"weights": made, "tensors not used": unused}
+        return model.to(device).eval(), {name: text for name, text in said.items() if text}
     except UsageError:
         raise
     except Exception as error:
-        raise FailedError(f"cannot load {checkpoint.name}: {first_line(error)}") from error
+        named = method(config)
+        of = f" (quantised by {named}; {ELSEWHERE[0].lower()}{ELSEWHERE[1:]})" if named else ""
+        why = first_line(error)
+        if "CONVERSION" in why:  # it speaks of a table that it has printed
+            why = "tensors that a weight is put together of are missing, or do not fit together"
+        raise FailedError(f"cannot load {checkpoint.name}: {why}{of}") from error
 
 
 def auto_class(task: Task, config: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from detcheck.engine import EngineType
 from detcheck.engines.vllm import install
 from detcheck.errors import FailedError, UsageError
+from detcheck.models import gguf
 from detcheck.models.adapter import adapters_of
 from detcheck.schedules import adapters, arrivals
 from detcheck.schedules.wanted import Wanted
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def preference(spec: Spec) -> int:
     """Where it is installed and an accelerator is there."""
-    if spec.device == "cpu" or not install.installed():
+    if spec.device == "cpu" or not install.installed() or (spec.model and gguf.of(spec.model)):
         return 0
     import torch
 
@@ -50,6 +51,10 @@ def check(spec: Spec) -> None:
         raise UsageError(
             "--adapter: bisect asks single modules again, and vLLM's with adapters need the whole step around them. Use --engine transformers, "
             "or a model with its adapter merged"
+        )
+    if spec.model and (file := gguf.of(spec.model)):
+        raise UsageError(
+            f"--model {spec.model}: --engine vllm wants safetensors, and found {file.name}. Use --engine transformers, or ask a server that runs it with --base-url"
         )
 
 
