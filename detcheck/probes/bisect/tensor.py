@@ -6,7 +6,7 @@ place and is not hashed at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,8 +44,23 @@ def weights(model: torch.nn.Module) -> dict[int, str]:
     """Storage -> name of the parameter in it. Tied weights are one storage with one name."""
     found: dict[int, str] = {}
     for name, parameter in model.named_parameters():
-        found.setdefault(parameter.untyped_storage().data_ptr(), name)
+        for named, tensor in parts(name, parameter):
+            found.setdefault(tensor.untyped_storage().data_ptr(), named)
     return found
+
+
+def parts(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, tensor) of what has a storage: the tensor itself, or what one that is made of others holds (numbers, scales ...)."""
+    if not made_of_parts(type(tensor)):
+        yield name, tensor
+        return
+    for attribute in tensor.__tensor_flatten__()[0]:
+        yield from parts(f"{name}.{attribute}", getattr(tensor, attribute))
+
+
+def made_of_parts(kind: type) -> bool:
+    """A class of tensors without a storage of their own, as quantised weights are."""
+    return hasattr(kind, "__tensor_flatten__")
 
 
 def look(

@@ -22,7 +22,7 @@ from detcheck.op import NotInvariantError
 from detcheck.probes.bisect.arguments import flat
 from detcheck.probes.bisect.call import Key, TracedCall, of_attention, points_into_the_batch
 from detcheck.probes.bisect.rows import Layout, Part, like_the_others
-from detcheck.probes.bisect.tensor import look, weights
+from detcheck.probes.bisect.tensor import look, made_of_parts, weights
 from detcheck.tensors import out_of_memory, same_form
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class Tracer:
 
         class Mode(TorchDispatchMode):
             def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                if any(made_of_parts(kind) for kind in types) and not func.is_view:
+                    return NotImplemented  # a quantised weight does it with ops on its parts, which come here then
                 return tracer.dispatch(func, args, kwargs or {})
 
         with contextlib.ExitStack() as undo:
