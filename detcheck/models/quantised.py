@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import struct
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def kinds(folder: Path) -> Iterator[tuple[str, str]]:
 def require(named: str) -> None:
     """Raises FailedError where the package of a method is not there, and transformers would not say which it is."""
     package, install = PACKAGES.get(named, ("", ""))
-    if package and not importlib.util.find_spec(package):
+    if package and not find_spec(package):
         raise FailedError(f"a checkpoint quantised by {named} needs {package}: pip install {install}")
 
 

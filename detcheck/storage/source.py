@@ -26,6 +26,15 @@ CONVERSATIONS = (
     "traj",
     "conversations",
 )  # keys of tau2-bench, chat files, tau-bench, ShareGPT
+TENSORS = {  # how a file begins -> what it is
+    b"\x93NUMPY": "an array of numpy",
+    b"PK\x03\x04": "an archive (.npz, or torch's)",
+    b"GGUF": "a model (GGUF)",
+    b"\x80\x02": "pickled",
+    b"\x80\x03": "pickled",
+    b"\x80\x04": "pickled",
+    b"\x80\x05": "pickled",
+}
 BEYOND = "is none of JSONL, JSON, CSV and parquet"
 
 
@@ -41,6 +50,7 @@ def read(path: Path, format: InputFormat) -> Iterator[StoredAnswer]:
         what = "is a folder; `detcheck report` reads runs" if path.is_dir() else "no such file"
         raise UsageError(f"{path}: {what}. Give a file of completions")
     try:
+        refuse_tensors(path)
         shape = shape_of(path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}. Give a file that you may read") from None
@@ -95,6 +105,20 @@ def chosen(first: Parsed, shape: Shape, format: InputFormat) -> str:
 
 def formats() -> list[str]:
     return [name.value for name in InputFormat if name is not InputFormat.AUTO]
+
+
+def refuse_tensors(path: Path) -> None:
+    """Raises UsageError for a file of tensors, or a pickled one, by how it begins."""
+    with path.open("rb") as file:
+        begin = file.read(10)
+    found = next((kind for start, kind in TENSORS.items() if begin.startswith(start)), "")
+    if begin[8:] == b'{"' and int.from_bytes(begin[:8], "little") < path.stat().st_size:
+        found = "safetensors"
+    if found:
+        raise UsageError(
+            f"{path} is {found}, and judge reads completions: their `tokens` or `text`, one a row, as JSONL, JSON, CSV or parquet. Give these; for the "
+            "bits of tensors run the model with `detcheck batch`, or call detcheck.assert_batch_invariant on what made them"
+        )
 
 
 def shape_of(path: Path) -> Shape:

@@ -5,6 +5,7 @@ import shutil
 
 import safetensors.torch as st
 import torch
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, TorchAoConfig
 
 
@@ -30,6 +31,15 @@ def in_fp8(folder, into):
         tensors[f"{name}_scale_inv"] = torch.full(blocks, 0.5)
     st.save_file(tensors, into / "model.safetensors", metadata={"format": "pt"})
     return says(into, {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"})
+
+
+def with_tensors(folder, change):
+    """The folder with other tensors in its file, under the same metadata."""
+    path = folder / "model.safetensors"
+    with safe_open(path, "pt") as file:
+        said, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    st.save_file(change(tensors), path, metadata=said)
+    return folder
 
 
 def says(folder, settings):

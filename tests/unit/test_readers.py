@@ -1,10 +1,13 @@
 """Files that somebody else wrote: what is accepted, and what is refused in words."""
 
 import json
+import pickle
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import safetensors.numpy
 
 from detcheck import runner
 from detcheck.errors import UsageError
@@ -151,6 +154,23 @@ def test_a_torn_parquet_file_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UsageError, match="not a whole parquet file"):
         runner.judge_file(path)
+
+
+TENSORS = {
+    "a.npy": (lambda path: np.save(path, np.ones(3)), "an array of numpy"),
+    "a.npz": (lambda path: np.savez(path, x=np.ones(3)), "an archive"),
+    "a.pkl": (lambda path: path.write_bytes(pickle.dumps([1.0])), "pickled"),
+    "a.safetensors": (lambda path: safetensors.numpy.save_file({"x": np.ones(3)}, path), "safetensors"),
+    "m.gguf": (lambda path: path.write_bytes(b"GGUF\3\0\0\0" + bytes(16)), "a model"),
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_a_file_of_tensors_is_told_what_judge_reads_instead(tmp_path, name):
+    save, kind = TENSORS[name]
+    save(tmp_path / name)
+    with pytest.raises(UsageError, match=f"is {kind}.* and judge reads completions: .* as JSONL, JSON, CSV or parquet"):
+        runner.judge_file(tmp_path / name)
 
 
 def test_bytes_that_are_not_text_are_refused(tmp_path):

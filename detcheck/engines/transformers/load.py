@@ -32,9 +32,7 @@ def load(checkpoint: Checkpoint, config: Any, device: str, **how: Any) -> tuple[
             model, report = kind.from_pretrained(
                 checkpoint.folder, output_loading_info=True, use_safetensors=True, **how
             )
-            if file:
-                report = {**report, "unexpected_keys": {*report["unexpected_keys"], *gguf.unread(model, file)}}
-            made = gguf.described(model, file) if file else described(model, config)
+            report, made = gguf.report(model, file, report) if file else (report, described(model, config))
         unused = complete(checkpoint.name, config, type(model).__name__, report, task)
         if task is Task.EMBED and in_two_parts(config) and not has_encoder_alone(config):
             model = model.get_encoder()
