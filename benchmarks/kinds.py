@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+import torchao.quantization as ao
 import transformers as tf
 from transformers import AutoTokenizer
 
@@ -23,6 +24,10 @@ from detcheck.models import amplifier
 from detcheck.probes.batch.options import Options
 from detcheck.spec import Kernels, Spec
 from detcheck.verdict import Verdict
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "doubles"))
+from gguf_files import Q8_0, as_gguf
+from quantised import by_torchao
 
 V = amplifier.VOCABULARY
 DTYPE = "float32"
@@ -132,6 +137,14 @@ KINDS = {
         )
     ),
 }  # fmt: skip
+OTHERWISE = {  # name -> (what it is made of, how another model is made of that folder)
+    "Llama, GGUF (Q8_0)": ("Llama", lambda folder, into: as_gguf(folder, into / "model.gguf", Q8_0)),
+    "Llama, torchao int8 weights": ("Llama", lambda folder, into: by_torchao(folder, into, ao.Int8WeightOnlyConfig())),
+    "Llama, torchao int8 weights and activations": (
+        "Llama", lambda folder, into: by_torchao(folder, into, ao.Int8DynamicActivationInt8WeightConfig())
+    ),
+    "Llama, torchao fp8 weights": ("Llama", lambda folder, into: by_torchao(folder, into, ao.Float8WeightOnlyConfig())),
+}  # fmt: skip
 PROMPT = "jeda tona jiko mela suno pita"
 
 
@@ -151,8 +164,16 @@ def line(kind: str) -> tuple[str, ...]:
     with tempfile.TemporaryDirectory() as place:
         torch.manual_seed(0)
         folder = Path(place) / "model"
-        KINDS[kind]().eval().save_pretrained(folder)
-        AutoTokenizer.from_pretrained(amplifier.folder()).save_pretrained(folder)
+        plain, make = OTHERWISE.get(kind, (kind, None))
+        KINDS[plain]().eval().save_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(amplifier.folder())
+        tokenizer.save_pretrained(folder)
+        if make:
+            into = Path(place) / "made"
+            into.mkdir()
+            make(folder, into)
+            folder = into
+            tokenizer.save_pretrained(folder)
         stock, ours = ask(folder, Kernels.STOCK), ask(folder, Kernels.BATCH_INVARIANT)
     if isinstance(stock, str):
         return kind, "", stock, "", ""
@@ -177,7 +198,7 @@ def uncovered(run: Run) -> str:
 
 def main() -> None:
     print("| model | task | stock | ours | ran without one of ours |\n|---|---|---|---|---|")
-    for kind in sys.argv[1:] or KINDS:
+    for kind in sys.argv[1:] or (*KINDS, *OTHERWISE):
         print(f"| {' | '.join(line(kind))} |", flush=True)
 
 

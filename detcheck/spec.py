@@ -30,7 +30,7 @@ class Spec:
     options: object
     """the probe's own: the frozen dataclass `Options` in its folder. `SHARED` there names which of those below its command has (with another
     help, if need be), and `DEFAULTS` what they are unless told"""
-    model: str | None = knob(None, help="Hub id or folder. Default: the embedded amplifier.", panel=MODEL)
+    model: str | None = knob(None, help="Hub id, folder or .gguf. Default: the embedded amplifier.", panel=MODEL)
     kernels: Kernels = knob(
         Kernels.STOCK, help="Whose run: stock, batch-invariant, both; engine: vLLM's own.", panel=MODEL, metavar="NAME"
     )
