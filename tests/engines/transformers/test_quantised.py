@@ -13,7 +13,7 @@ from quantised import by_torchao, in_fp8, says, with_tensors
 from transformers import AutoModelForCausalLM
 
 import detcheck as package
-from detcheck import row_alone, uncovered
+from detcheck import row_alone, stock_ops
 from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.models import quantised
 
@@ -122,10 +122,10 @@ def others():
     for name, run in (("sound_mm", exact), ("unsound_gemv", lambda x, w: exact(x, w) + 1e-3 * len(x))):
         library.define(f"{name}(Tensor x, Tensor w) -> Tensor")
         library.impl(name, run, "CPU")
-    uncovered._foreign.cache_clear()
+    stock_ops._foreign.cache_clear()
     yield torch.ops.detcheck_planted
     library._destroy()
-    uncovered._foreign.cache_clear()
+    stock_ops._foreign.cache_clear()
 
 
 def test_a_product_of_another_library_is_counted_and_one_that_follows_the_batch_is_found(others):
