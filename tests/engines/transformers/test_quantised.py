@@ -19,7 +19,7 @@ from detcheck.models import quantised
 
 IDS = torch.tensor([[5, 9, 200, 31, 77]])
 PROMPT = ("--prompt", "a b c d e f", "-q")
-BATCH = ("batch", "--batch-sizes", "1,2,3,8", *PROMPT, "--format", "json")
+BATCH = ("batch", "--batch-sizes", "1,2,3", *PROMPT, "--format", "json")
 KINDS = {
     "int8 weights": ao.Int8WeightOnlyConfig(),
     "int8 weights and activations": ao.Int8DynamicActivationInt8WeightConfig(),
