@@ -92,7 +92,8 @@ def test_both_on_the_real_model(detcheck, tmp_path, reacting):
 
 
 def test_batch_with_ours(detcheck, reacting):
-    result = detcheck("batch", "--kernels", "both", "--batch-sizes", "1,2,5", "--format", "json", "-q")
+    asked = "--prompt", "Tell me about him", "--batch-sizes", "1,2,5"
+    result = detcheck("batch", "--kernels", "both", *asked, "--format", "json", "-q")
     report = json.loads(result.out)
     assert (result.code, report["verdict"]) == (0, "identical"), result.err
     assert {f["case"]["kernels"]: f["verdict"] for f in report["findings"]} == {
