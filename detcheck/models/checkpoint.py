@@ -53,6 +53,7 @@ class Checkpoint:
         if not self.causal:  # what users of embedders and classifiers cut their texts to
             cut = longest(self.folder) if self.task is Task.EMBED else self.context
             self.context = min(self.context, self._tokenizer.model_max_length, cut)
+            _ = self.pad  # refused before the weights are read
         self.pooling = self._pooling() if self.task is Task.EMBED else None
 
     def _read(self) -> tuple[Any, Any]:
@@ -105,9 +106,19 @@ class Checkpoint:
 
     @functools.cached_property
     def pad(self) -> int:
-        """Id of the token that rows are filled up with: the tokenizer's, else the config's, else one that ends a text."""
-        named = (self._tokenizer.pad_token_id, getattr(self._config.get_text_config(), "pad_token_id", None))
-        return next((one for one in named if one is not None), min(self.ends, default=0))
+        """Id of the token that rows are filled up with: the tokenizer's, else the config's, else one that ends a text.
+
+        Raises UsageError for one that the model does not know: whoever pads a batch with it gets an error from the model.
+        """
+        text = self._config.get_text_config()
+        named = (self._tokenizer.pad_token_id, getattr(text, "pad_token_id", None))
+        found = next((one for one in named if one is not None), min(self.ends, default=0))
+        if not 0 <= found < text.vocab_size:
+            raise UsageError(
+                f"the pad token of {self.name} is token {found}, and its model knows {text.vocab_size}, so that no batch of it can be padded. "
+                "Name another pad_token in tokenizer_config.json"
+            )
+        return found
 
     @functools.cached_property
     def ends(self) -> frozenset[int]:

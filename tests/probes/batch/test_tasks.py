@@ -447,6 +447,13 @@ def without_a_start(folder):
     return folder
 
 
+def with_a_pad_beyond(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "<beyond>"})
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 REFUSED = {  # name -> (makes the folder, the task, what is said)
     "an encoder completes nothing": (bert, "generate", "`detcheck batch --task embed` asks this one"),
     "a classifier completes nothing": (lambda f: bert(f, CLASSIFIER), "generate", "`detcheck batch --task score` asks this one"),
@@ -474,6 +481,9 @@ REFUSED = {  # name -> (makes the folder, the task, what is said)
     ),
     "an activation of somebody's own": (
         lambda f: with_dense(sentence(bert(f), MEAN, ("Dense", "2_Dense")), activation_function="os.system"), "auto", "none of torch.nn",
+    ),
+    "a pad token that the model does not know": (
+        lambda f: with_a_pad_beyond(bert(f)), "embed", "Name another pad_token in tokenizer_config.json",
     ),
     "no such task": (bert, "rank", "rank"),
 }  # fmt: skip
