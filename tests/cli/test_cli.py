@@ -164,7 +164,9 @@ def test_a_stored_spec_is_the_command(detcheck, tmp_path, monkeypatch):
 
     spec = Spec(
         "completions",
-        Options(7, 5, True, "a 'b' \"c\" $d", None, True, "eager", True),
+        Options(
+            7, 5, True, "a 'b' \"c\" $d", chat=True, attn="eager", trust_remote_code=True, cache="static", compile=True
+        ),
         model="some/model",
         dtype="bfloat16",
         seed=3,

@@ -115,7 +115,7 @@ def test_copies_that_are_sent_at_once_prove_nothing(stock, prompt):
 def test_an_end_token_ends_a_sample_and_is_its_last(stock, prompt, monkeypatch):
     whole = serve(stock, [Row(prompt)]).completions[0]
     end = whole.tokens[5]
-    monkeypatch.setattr(type(stock), "ends", frozenset({end}))
+    monkeypatch.setattr(stock, "ends", frozenset({end}))
     with stock.running("stock"):
         cut = stock.complete([Row(prompt)], TOKENS, ignore_eos=False).completions[0]
     where = whole.tokens.index(end)

@@ -38,8 +38,8 @@ def gating(run):
 GUILTY = {  # op -> verdict, what its bits go with, the first condition that differs
     "split_follows_batch": (Verdict.BATCH_VARIANT, "batch", "rows-2"),
     "split_follows_threads": (Verdict.BATCH_VARIANT, "threads", None),
-    "padding_leaks": (Verdict.BATCH_VARIANT, "batch", "mixed-2"),
-    "nan_leaks": (Verdict.BATCH_VARIANT, "batch", "hostile-2"),
+    "padding_leaks": (Verdict.BATCH_VARIANT, "neighbours", "mixed-2"),
+    "nan_leaks": (Verdict.BATCH_VARIANT, "neighbours", "hostile-2"),
     "third_slot": (Verdict.BATCH_VARIANT, "slot", "rows-8"),
     "unaligned": (Verdict.BATCH_VARIANT, "alignment", "unaligned-1"),
     "strided": (Verdict.BATCH_VARIANT, "strides", "strided-1"),
