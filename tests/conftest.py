@@ -49,6 +49,20 @@ class Bytes(io.TextIOWrapper):
 
 
 @pytest.fixture
+def every_width():
+    """For tests of how a prompt is padded to each width of a tile."""
+
+
+@pytest.fixture(autouse=True)
+def few_widths(monkeypatch, request):
+    """Elsewhere two and the edges are enough: each is a forward pass or two, and most of the time of a small run."""
+    if "every_width" not in request.fixturenames:
+        from detcheck.schedules import widths
+
+        monkeypatch.setattr(widths, "SWEPT", 2)
+
+
+@pytest.fixture
 def detcheck(monkeypatch, tmp_path):
     """The command line, in this process: arguments -> exit code, stdout, stderr. Runs in an empty folder."""
     monkeypatch.chdir(tmp_path)

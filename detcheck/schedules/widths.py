@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 TILE, WIDE = 32, 128
 EDGES = 6
+SWEPT = TILE  # widths behind a prompt that are all asked for
 
 
 def edges(length: int) -> tuple[int, ...]:
@@ -18,7 +19,7 @@ def edges(length: int) -> tuple[int, ...]:
 
 def swept(length: int, others: Iterable[int], most: int) -> list[int]:
     """Every width of a tile behind a prompt of that length, the edges, and `others`; up to `most` tokens."""
-    found = {*range(length + 1, length + TILE + 1), *edges(length), *others}
+    found = {*range(length + 1, length + SWEPT + 1), *edges(length), *others}
     return sorted(width for width in found if length < width <= most)
 
 

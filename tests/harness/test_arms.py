@@ -77,7 +77,8 @@ def test_arms_may_differ_from_each_other(both):
 
 def test_both_on_the_real_model(detcheck, tmp_path, reacting):
     """The mission on one screen: stock diverges, ours does not, and the report says what ran on what."""
-    result = detcheck("completions", "-n", 12, "--max-tokens", 24, "--kernels", "both", "--format", "json", "-q")
+    asked = "-n", 12, "--max-tokens", 12, "--prompt", "Tell me about him", "--kernels", "both"
+    result = detcheck("completions", *asked, "--format", "json", "-q")
     report = json.loads(result.out)
     assert (result.code, report["verdict"]) == (0, "identical"), result.err
     ours, stock = sorted(report["findings"], key=lambda f: f["case"]["kernels"])

@@ -117,12 +117,12 @@ def test_ragged_batches_and_the_prompt_alone_are_as_wide_as_the_edges():
     assert not {s.condition for s in make(100, widest=None).steps} & set(found) - {"ragged-4", "ragged-8", "ragged-16"}
 
 
-@given(st.integers(1, 5000))
-def test_edges_lie_behind_the_prompt_and_are_six(length):
-    assert len(set(edges(length))) == 6 and length < min(edges(length)) and max(edges(length)) <= length + 258
-    swept_widths = swept(length, [length + 7, length, 9000], length + 200)
-    assert {width % 32 for width in swept_widths} == set(range(32)) and length < min(swept_widths)
-    assert swept_widths == sorted(set(swept_widths)) and swept_widths[-1] <= length + 200
+def test_edges_lie_behind_the_prompt_and_every_width_of_a_tile_is_swept(every_width):
+    for length in (*range(1, 300), 4095, 4096, 4097):
+        assert len(set(edges(length))) == 6 and length < min(edges(length)) and max(edges(length)) <= length + 258
+        found = swept(length, [length + 7, length, 9000], length + 200)
+        assert {width % 32 for width in found} == set(range(32)) and length < min(found)
+        assert found == sorted(set(found)) and found[-1] <= length + 200
 
 
 def test_where_the_context_is_full_widths_that_do_not_fit_are_named():

@@ -336,7 +336,7 @@ def test_rounding_padding_and_neighbours_are_told_apart(detcheck, tmp_path, monk
     assert said in shown and "from the row alone: " in shown
 
 
-def test_every_width_of_a_tile_is_asked_for(tmp_path, loaded, monkeypatch):
+def test_every_width_of_a_tile_is_asked_for(tmp_path, loaded, monkeypatch, every_width):
     def five(rows, slot, decoded, pads):
         return OTHER if pads and (LENGTH + pads) % 32 == 5 else SAME
 
