@@ -246,10 +246,12 @@ OTHERS_BESIDE = (
 )  # as many rows of the same length, with other numbers in them
 
 
+SAME_LENGTHS = (ConditionKind.BATCH, ConditionKind.ROWS, *OTHERS_BESIDE)
+
+
 def place_in_batch(c: Condition) -> tuple[object, ...] | None:
-    """Where the row is, whatever its neighbours hold; None where these are of other lengths, or it is padded."""
-    unlike = kind_of(c.name) == ConditionKind.RAGGED or c.fed == "padding"
-    return None if unlike else (c.batch_size, c.slot, c.threads, c.fed)
+    """Where the row is among rows of its own length, whatever these hold; None where nobody knows that they are."""
+    return (c.batch_size, c.slot, c.threads, c.fed) if kind_of(c.name) in SAME_LENGTHS and not c.trace else None
 
 
 def plain(c: Condition) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from detcheck.judge.apart import apart
-from detcheck.judge.tally import Tally
+from detcheck.judge.tally import Tally, varies_with
 from detcheck.outcomes import Earlier, outcome, row_outcome
 from detcheck.records import Condition
 
@@ -86,3 +86,22 @@ def test_positions_before_the_last_count():
 
     found = told(alone=logits(0.0), batch=logits(0.0), padded=logits(3.0))
     assert found["apart"] == {"batches": 0.0, "padding": 3.0} and found["beyond_rounding"] == ["padding"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "trace", "neighbours"),
+    [
+        ("batch-4", "mixed-4", "", True),
+        ("rows-4", "hostile-4", "", True),
+        ("batch-4", "ragged-4", "", False),  # of other lengths
+        ("wave-4", "staggered-4", "t", False),  # of other lengths or times: an engine's own batches
+        ("wave-4", "edges-4", "t", False),
+    ],
+)
+def test_neighbours_are_named_only_where_nothing_else_changed(first, second, trace, neighbours):
+    tally = Tally()
+    for name, made in (("alone", ALONE), (first, ALONE), (second, FAR)):
+        size = 1 if name == "alone" else 4
+        condition = Condition(name, size, 0, name, 1, "", trace and f"{trace} {name}")
+        tally.by_process[0][condition] = Counter({made.id: 2})
+    assert ("neighbours" in varies_with(tally)) == neighbours and varies_with(tally)

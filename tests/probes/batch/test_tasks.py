@@ -17,6 +17,8 @@ from detcheck.models import amplifier
 
 SIZES = {"vocab_size": amplifier.VOCABULARY, "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
 SIZES |= {"intermediate_size": 96, "max_position_embeddings": 256, "pad_token_id": 0}
+TWO_PARTS = {"vocab_size": amplifier.VOCABULARY, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1}
+TWO_PARTS |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
 NONE = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 PROMPT = "Tell me about light"
 ASKED = ["--prompt", PROMPT, "--batch-sizes", "1,2,4", "--kernels", "batch-invariant", "--format", "json", "-q"]
@@ -67,19 +69,7 @@ def t5_whole(folder, **changes):
 
 def bart(kind=transformers.BartForConditionalGeneration):
     torch.manual_seed(0)
-    sizes = {
-        "d_model": 32,
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-        "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2,
-    }
-    sizes |= {
-        "encoder_ffn_dim": 64,
-        "decoder_ffn_dim": 64,
-        "vocab_size": amplifier.VOCABULARY,
-        "max_position_embeddings": 128,
-    }
+    sizes = TWO_PARTS | {"max_position_embeddings": 128}
     ids = {
         "pad_token_id": 0,
         "bos_token_id": 1,
@@ -91,19 +81,7 @@ def bart(kind=transformers.BartForConditionalGeneration):
 
 
 def whisper(folder):
-    sizes = {
-        "d_model": 32,
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-        "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2,
-    }
-    sizes |= {
-        "encoder_ffn_dim": 64,
-        "decoder_ffn_dim": 64,
-        "vocab_size": amplifier.VOCABULARY,
-        "max_source_positions": 64,
-    }
+    sizes = TWO_PARTS | {"max_source_positions": 64}
     ids = {
         "pad_token_id": 0,
         "bos_token_id": 1,
