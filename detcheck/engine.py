@@ -98,6 +98,15 @@ class Sampler(Protocol):
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How a row's tokens are drawn."""
+
+    temperature: float
+    """above 0"""
+    seed: int
+
+
+@dataclass(frozen=True)
 class Row:
     """One row of a batch: a sample, or a filler beside it.
 
@@ -112,6 +121,8 @@ class Row:
     """engine steps after the first at which it arrives, where the engine schedules itself"""
     adapter: int = 0
     """place of what it is computed with among the adapters that the engine was opened with; 0: as the samples are"""
+    sampling: Sampling | None = None
+    """None: the likeliest token is taken"""
 
 
 @dataclass(frozen=True)
@@ -123,7 +134,7 @@ class Completion:
     logprobs: np.ndarray
     """float32[n], nats"""
     margins: np.ndarray
-    """float32[n], nats between the token and the runner-up"""
+    """float32[n], nats between the token and the runner-up, with the noise that it was drawn with where the engine tells it"""
     runners_up: tuple[int, ...]
     finish_reason: str
     """"stop" or "length"; "" of tokens that were given, not made"""
@@ -215,7 +226,7 @@ class Engine(Protocol):
         cached: bool = False,
         padding: int = 0,
     ) -> Decoded:
-        """Run exactly these rows, greedily, until every sample has ended or has max_tokens.
+        """Run exactly these rows until every sample has ended or has max_tokens.
 
         As one batch, with `padding` pad tokens in front of the longest; or, where the engine schedules itself, as requests, at most
         `token_budget` tokens in an engine step (None: its own limit), the prompt in the prefix cache before if `cached`.

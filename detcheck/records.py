@@ -226,6 +226,8 @@ class Prompt:
     """`Case.input`"""
     text: str
     token_ids: tuple[int, ...]
+    seed: int | None = None
+    """that its completions are drawn with; None: the likeliest tokens are taken"""
 
 
 @dataclass(frozen=True)

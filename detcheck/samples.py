@@ -113,6 +113,8 @@ def figures(finding: Finding, given: bool = False) -> list[str]:
         lines.append(f"log-probabilities of shared {unit} are up to {finding.metrics['max_abs']:.3g} nats{ulp} apart")
     if len(far := finding.evidence.get("apart") or {}) > 1:
         lines.append(how_far(far, finding.evidence["largest"], numbers))
+    if drawn := finding.evidence.get("seeds"):
+        lines.append(f"{drawn['asked']} seeds gave {drawn['distinct']} different completions of this prompt")
     if requests := finding.evidence.get("concurrency"):
         again = finding.evidence.get("resent")
         lines.append(

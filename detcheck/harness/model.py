@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from detcheck import switch
+from detcheck import sampling, switch
 from detcheck.engine import Engine, EngineType, Question, Row
 from detcheck.environment import observe_environment
 from detcheck.errors import UsageError
@@ -62,6 +62,7 @@ class OpenModel:
         asked = (
             (known,) if known else tuple(self._tokenize(index, question) for index, question in enumerate(questions))
         )
+        asked = sampling.with_seeds(asked, spec)
         engine.load(self.longest(max(len(p.token_ids) for p in asked)))
         if not engine.schedules_itself:
             switch.check(spec.kernels, engine.device)
@@ -118,17 +119,19 @@ class OpenModel:
         ordinary, most = self.engine.ordinary_tokens(), self.max_tokens
         starts = step.traffic.arrivals if step.traffic else (0,) * len(step.rows)
         new_tokens = step.traffic.new_tokens if step.traffic else (0,) * len(step.rows)
-        rows = []
+        prompt, rows = self.prompts[step.input], []
         for slot, length in enumerate(step.rows):
             if length == 0:
-                rows.append(Row(self.prompts[step.input].token_ids, None, starts[slot]))
+                rows.append(Row(prompt.token_ids, None, starts[slot], sampling=sampling.of(self.spec, prompt.seed)))
             else:
                 made = made_up(ordinary, f"{self.spec.seed}/{seed}/{slot}", length + most)
                 fed = tuple(made[length:][: new_tokens[slot] or most])
                 own = 1 + (slot - step.rows[:slot].count(0)) % others if others else 0
-                rows.append(Row(tuple(made[:length]), fed, starts[slot], own))
+                drawn_with = sampling.beside(self.spec, prompt.seed, slot, seed)
+                rows.append(Row(tuple(made[:length]), fed, starts[slot], own, drawn_with))
         parts = [np.asarray(row.prompt + (row.continuation or ()), "<i8").tobytes() for row in rows]
         parts += [np.asarray(starts, "<i8").tobytes()] if any(starts) else []
+        parts += [repr([row.sampling for row in rows]).encode()] if prompt.seed is not None else []
         self._formed = key, (rows, content_hash(*parts)[:12])
         return self._formed[1]
 

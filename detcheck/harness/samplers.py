@@ -178,7 +178,7 @@ class Requests(Local):
         engine, most_tokens = self.engine, self.wanted.max_tokens
         room = self._model.longest(longest) - most_tokens
         return arrivals.EngineLimits(
-            engine.max_rows(longest + most_tokens), engine.token_budget, engine.cache_block, room
+            engine.max_rows(longest + most_tokens), engine.token_budget, engine.cache_block, room, engine.uncut
         )
 
     def sample(

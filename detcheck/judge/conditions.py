@@ -17,7 +17,7 @@ import numpy as np
 
 from detcheck.counted import alike_in, ours_in, stock_in, unlike_in
 from detcheck.finding import Finding
-from detcheck.judge import batch, positions, ranks, server, uncovered
+from detcheck.judge import batch, positions, ranks, seeds, server, uncovered
 from detcheck.judge import sides as two_files
 from detcheck.judge.apart import apart
 from detcheck.judge.statistics import NUMBERS, describe
@@ -78,7 +78,8 @@ def judge(
             not_tried = schedule.not_tried if schedule else ()
             found = [judge_case(case, steps, not_tried, tally, outcomes, allow_unseen_batch, sides)]
         findings += [replace(finding, role=role) for finding in found]
-    return after_controls(ranks.ranked(findings, tallies, outcomes) + server.between(tallies, outcomes))
+    findings = seeds.drawn(ranks.ranked(findings, tallies, outcomes), tallies, outcomes)
+    return after_controls(findings + server.between(tallies, outcomes))
 
 
 def is_of(step: Step, case: Case, cases: Sequence[Case]) -> bool:

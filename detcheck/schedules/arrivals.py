@@ -44,6 +44,8 @@ class EngineLimits:
     """tokens of a block of the prefix cache; 0: it keeps no prefixes"""
     room: int
     """tokens that a filler's prompt may have"""
+    uncut: str = ""
+    """why it cuts no prompt in chunks; "": it does"""
 
 
 def check(conditions: tuple[str, ...] | None) -> None:
@@ -151,6 +153,8 @@ def impossible(plan: Plan, shortest: int, length: int, max_tokens: int, limits: 
     joining = max(1, limits.token_budget // length)  # prompts that one engine step takes in
     if kind != "alone" and plan.size > 1 and plan.size > joining * max(1, max_tokens - 1):
         return f"the first would have ended before the last came in (--max-tokens {max_tokens}, {limits.token_budget} tokens a step)"
+    if kind == "chunked" and limits.uncut:
+        return limits.uncut
     if kind == "chunked" and shortest < 2:
         return "the prompt has a single token, which cannot be cut"
     if kind == "cached" and not limits.cache_block:

@@ -29,6 +29,7 @@ KINDS = ("alone", "cold", "wave", "staggered", "ragged", "rate")
 SPAN = 0.8  # of a lone request's time within which staggered requests all arrive, so that they meet
 RATE_SPAN = 3.0  # lone requests' times that a steady load lasts, at least
 RATE_ROWS = (16, 64)  # requests of a steady load, at least and at most
+SHARED = "a prompt's seeds are asked one after the other, and the first puts its prefix into the server's cache"
 FILLER_ROWS = (
     32  # requests beyond the samples that the default may send, or as many as there are samples: they cost money
 )
@@ -83,6 +84,10 @@ def colds(wanted: Wanted, limits: ServerLimits) -> int:
     Raises UsageError where cold was asked for and nothing is left to compare it with.
     """
     samples = wanted.samples
+    if wanted.seeded:
+        if "cold" in (wanted.conditions or ()):
+            raise UsageError(f"--conditions cold: {SHARED}. Leave out cold, or --seeds")
+        return 0
     if wanted.conditions is not None:
         if "cold" in wanted.conditions and samples <= limits.cold:
             raise UsageError(
@@ -115,7 +120,9 @@ def schedule(inputs: dict[str, int], wanted: Wanted, limits: ServerLimits) -> Sc
     check_samples(plans, warm)
     plans = [steady(plan, limits) if plan.name == "rate" else plan for plan in plans]
     share_out(plans, warm)
-    if not cold and not wanted.by_name:
+    if not cold and wanted.seeded:
+        not_tried.append(NotTried("cold", SHARED))
+    elif not cold and not wanted.by_name:
         not_tried.append(NotTried("cold", f"{samples} samples are used up"))
     elif not cold and wanted.conditions is None:
         not_tried.append(

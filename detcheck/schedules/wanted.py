@@ -24,12 +24,15 @@ class Wanted:
     seed: int = 0
     others: bool = False
     """whether there are other adapters for neighbours"""
+    seeded: bool = False
+    """whether each prompt is drawn with several seeds"""
 
     @classmethod
     def of(cls, spec: Spec) -> Wanted:
         own = spec.options
         others = bool(getattr(own, "other_adapter", ()))
-        return cls(own.samples, own.max_tokens, spec.trials, own.conditions, spec.batch_sizes, spec.seed, others)
+        asked = own.samples, own.max_tokens, spec.trials, own.conditions, spec.batch_sizes, spec.seed
+        return cls(*asked, others, seeded=bool(getattr(own, "seeds", 0)))
 
     @property
     def by_name(self) -> bool:

@@ -27,7 +27,7 @@ from detcheck.verdict import Role
 
 FILE = "baseline.json"  # in a run's folder
 VERSION = 1
-ASKED = ("max_tokens", "ignore_eos", "chat")  # knobs that must be equal where both have them
+ASKED = ("max_tokens", "ignore_eos", "chat", "temperature")  # knobs that must be equal where both have them
 NUMBERS = ("element", "word", "position")  # units without an order that a prefix would follow
 HEX = 8  # characters of a prefix's hash
 

@@ -31,7 +31,8 @@ def completion(server, body, number, **changes):
     asked_ids = isinstance(body.get("prompt"), list)
     prompt = body.get("prompt") or body.get("messages")
     text_prompt = " ".join(map(str, prompt)) if asked_ids else str(prompt)
-    tokens, logprobs = good(text_prompt, body.get("max_tokens", 16), changes.pop("flip", False))
+    drawn = f"{text_prompt} {body['seed']}" if body.get("temperature") and server.draws else text_prompt
+    tokens, logprobs = good(drawn, body.get("max_tokens", 16), changes.pop("flip", False))
     if (digits := changes.pop("round_to", server.round_to)) is not None:
         logprobs = [round(v + 0.0123456, digits) for v in logprobs]
     words = [WORDS[t] for t in tokens]
@@ -104,6 +105,7 @@ class Server(ThreadingHTTPServer):
         counts=True,
         version="0.0",
         scores=False,
+        draws=True,
     ):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer, self.metrics, self.ids, self.logprobs, self.model = answer, metrics, ids, logprobs, model
@@ -111,6 +113,7 @@ class Server(ThreadingHTTPServer):
         self.lock, self.running, self.number, self.finished, self.made = threading.Lock(), 0, 0, 0, 0
         self.requests, self.headers_seen, self.models, self.steps = [], [], (), 0.0
         self.gauge, self.counts, self.version = gauge, counts, version
+        self.draws = draws  # whether a temperature above 0 gives other tokens by the seed
         self.scores = scores  # whether an echo has the prompt's log-probabilities
         self.scheme = "https" if tls else "http"
         if tls:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from detcheck.engine import Sampling
 from detcheck.engines.server import metrics as server_metrics
 from detcheck.engines.server.answer import BadAnswerError, ServerAnswer, read
 from detcheck.engines.server.client import Client, NoAnswerError, Url, unreachable
@@ -71,6 +72,8 @@ class PromptInput:
     messages: tuple[Mapping[str, str], ...] = ()
     salt: str = ""
     """vLLM's cache_salt: what was computed under another one is not reused"""
+    sampling: Sampling | None = None
+    """None: at temperature 0"""
 
     def stand_in(self) -> PromptInput:
         """A prompt of that kind and length that begins otherwise: asking for it puts nothing of this one into a prefix cache."""
@@ -258,7 +261,7 @@ class Server:
         return time.perf_counter() - started, said
 
     async def complete(self, way: Capability, asked: PromptInput, max_tokens: int) -> ServerAnswer:
-        """One completion at temperature 0. Raises NoAnswerError, BadAnswerError: the reason why there is none."""
+        """One completion. Raises NoAnswerError, BadAnswerError: the reason why there is none."""
         self._budget.spend()
         body: dict[str, Any] = {"model": self.name, "temperature": 0, "max_tokens": max_tokens, **way.extras}
         if way.endpoint == "chat":
@@ -267,6 +270,8 @@ class Server:
             body["prompt"] = list(asked.tokens) if asked.tokens else asked.text
         if asked.salt:
             body["cache_salt"] = asked.salt
+        if asked.sampling:
+            body |= {"temperature": asked.sampling.temperature, "seed": asked.sampling.seed}
         answer = await self._client.json("POST", PATHS[way.endpoint], body, self._budget.spend)
         said = read(answer.body, trial=max_tokens <= TRIAL_TOKENS)
         if self.served and said.model and said.model != self.served:

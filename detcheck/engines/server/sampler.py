@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from detcheck import sampling
 from detcheck.counted import VLLM_NEEDS
 from detcheck.engine import Question, Ran
 from detcheck.engines.server.client import Client, Secrets
@@ -81,12 +82,15 @@ class ServerSampler:
         # What a server can do is found out with other prompts: the first answer to each of these is a sample.
         others = [one.stand_in() for one in asked]
         self._ways = [await self._ways_of(server, others) for server in self._servers]
+        self._refuse_unseeded()
         asked = [await self._with_tokens(one) for one in asked]
         lone_s = await self._lone_seconds(others[0])
-        self._asked = {self._name(index, one): one for index, one in enumerate(asked)}
-        prompts = tuple(
-            Prompt(name, questions[index].shown, one.tokens) for index, (name, one) in enumerate(self._asked.items())
-        )
+        inputs = {self._name(index, one): one for index, one in enumerate(asked)}
+        plain = [Prompt(n, questions[index].shown, one.tokens) for index, (n, one) in enumerate(inputs.items())]
+        prompts = sampling.with_seeds(plain, spec)
+        self._asked = {
+            p.name: replace(inputs[sampling.parted(p.name)[0]], sampling=sampling.of(spec, p.seed)) for p in prompts
+        }
         several = len(self._servers) > 1
         cases = [
             (Case(spec.probe, names[0], self._kernels(server), "", p.name, n if several else 0), Role.GATES)
@@ -125,6 +129,14 @@ class ServerSampler:
                     can={**ways[endpoint].can, "echo": echo, "prompt": "as token ids" if takes else "as text"},
                 )
         return ways
+
+    def _refuse_unseeded(self) -> None:
+        """Raises UsageError where tokens are to be drawn with seeds that a server does not take."""
+        for server, ways in zip(self._servers, self._ways, strict=True):
+            if getattr(self._spec.options, "seeds", 0) and any(way.can["seed"] == "refused" for way in ways.values()):
+                raise UsageError(
+                    f"--seeds: {server.url} refuses a seed, so that the same tokens cannot be asked of it twice. Ask at temperature 0"
+                )
 
     def _way(self, replica: int, one: PromptInput) -> Capability:
         return self._ways[replica]["chat" if one.messages or self._own.chat else "completions"]
@@ -236,12 +248,15 @@ class ServerSampler:
     def _fillers(self, step: Step) -> dict[int, PromptInput]:
         """By slot: made-up prompts, seeded by condition and slot, of the prompt's own tokens or of words."""
         prompt, made = self._asked[step.input], {}
+        _, seed = sampling.parted(step.input)
         for slot, length in enumerate(step.rows):
             if length:
                 key = int(content_hash(f"{self._spec.seed}/{step.condition}/{slot}".encode())[:16], 16)
                 rng = np.random.Generator(np.random.Philox(key=key))
+                drawn = sampling.beside(self._spec, seed, slot, step.condition)
                 if prompt.tokens:
-                    made[slot] = PromptInput(tokens=tuple(int(t) for t in rng.choice(np.unique(prompt.tokens), length)))
+                    tokens = tuple(int(t) for t in rng.choice(np.unique(prompt.tokens), length))
+                    made[slot] = PromptInput(tokens=tokens, sampling=drawn)
                 else:
-                    made[slot] = PromptInput(text=" ".join(rng.choice(WORDS, length)))
+                    made[slot] = PromptInput(text=" ".join(rng.choice(WORDS, length)), sampling=drawn)
         return made

@@ -1,4 +1,4 @@
-"""Any causal language model that Hugging Face transformers can load, decoded greedily in batches that the probe forms.
+"""Any causal language model that Hugging Face transformers can load, decoded in batches that the probe forms.
 
 The loop is our own, so the evidence is exact: a hook counts the rows of every forward pass, and rows never leave a batch
 before its end. Prompts of unequal length are padded on the left, as `generate` does.
@@ -15,14 +15,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from detcheck.counted import of_coverage
 from detcheck.coverage import uncounted
 from detcheck.engine import Completion, Decoded, Row
 from detcheck.engines.transformers import adapter
 from detcheck.engines.transformers.compiled import compile_model
 from detcheck.engines.transformers.load import decoder_start, load, places
+from detcheck.engines.transformers.measure import Measure
 from detcheck.engines.transformers.mixed import Mixed, mix
 from detcheck.engines.transformers.static import static_cache
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
@@ -261,7 +260,7 @@ class TransformersEngine(Checkpoint):
                 fed[slot, : len(row.continuation)] = torch.tensor(row.continuation[:max_tokens])
         extra = {"logits_to_keep": 1} if self._accepts_logits_to_keep else {}
         measures = {
-            slot: Measure(self._model.config.get_text_config().vocab_size, self.device)
+            slot: Measure(self._model.config.get_text_config().vocab_size, self.device, r.sampling)
             for slot, r in enumerate(rows)
             if r.continuation is None
         }
@@ -283,37 +282,3 @@ class TransformersEngine(Checkpoint):
                 break
             step_ids = fed[:, step : step + 1].to(self.device)
         return {slot: measure.completion("length" if slot in running else "stop") for slot, measure in measures.items()}
-
-
-class Measure:
-    """Reads token, log-probability and margin off one sample's logits, step by step."""
-
-    def __init__(self, vocabulary: int, device: str) -> None:
-        import torch
-
-        self._logits = torch.empty(vocabulary, dtype=torch.float32, device=device)
-        self._steps: list[tuple[int, int, float, float]] = []
-
-    def read(self, logits: Any) -> Any:
-        """logits[V] of any dtype -> float64[4] on their device: ids of the two largest, log-probability, margin.
-
-        One sample at a time: in a batch of them the probe's own sums could follow the batch.
-        """
-        import torch
-
-        self._logits.copy_(logits)
-        top = self._logits.topk(2)
-        best, second = top.values.unbind()
-        logprob = best - self._logits.logsumexp(-1)
-        return torch.cat([top.indices.double(), torch.stack([logprob, best - second]).double()])
-
-    def take(self, token: float, runner_up: float, logprob: float, margin: float) -> int:
-        """What `read` found, as numbers. Returns the token."""
-        self._steps.append((int(token), int(runner_up), logprob, margin))
-        return int(token)
-
-    def completion(self, finish_reason: str) -> Completion:
-        tokens, runners_up, logprobs, margins = zip(*self._steps, strict=True)
-        return Completion(
-            tokens, np.asarray(logprobs, np.float32), np.asarray(margins, np.float32), runners_up, finish_reason
-        )

@@ -31,6 +31,9 @@ CPU_DEFAULTS = {
     "max_num_batched_tokens": 8192,  # so that waves of prompts are together in the engine after a few steps
     "max_num_seqs": 256,
 }
+WHOLE = {
+    "enable_chunked_prefill": False
+}  # vLLM 0.32 on the CPU dies of a seeded prompt that it cuts ("CPU Generator does not use offset")
 CACHE_SHARE, CACHE_GIB = 0.25, (1, 16)  # of the free memory that the KV cache takes on a CPU, and between which bounds
 
 
@@ -50,9 +53,10 @@ class VllmEngine(Checkpoint):
         looked_into: bool = False,
         adapted: Adapter | None = None,
         others: Sequence[Adapter | None] = (),
+        seeded: bool = False,
     ) -> None:
         """`arguments`: "key=value" each, for vLLM. `kernels`: the arm that will run first. `looked_into`: modules will be traced, as bisect does.
-        `adapted`: what samples are computed with; `others`: what requests beside them may have instead.
+        `adapted`: what samples are computed with; `others`: what requests beside them may have instead. `seeded`: tokens are drawn.
 
         Raises UsageError for what can be seen without the weights, FailedError where vLLM is missing, too old or not for here.
         """
@@ -71,7 +75,7 @@ class VllmEngine(Checkpoint):
         self.engine_s = 0.0
         """seconds that the last batch spent in vLLM's own steps"""
         # Begun now, since importing vLLM takes seconds: meanwhile config and tokenizer are read here.
-        self._looked_into = looked_into
+        self._looked_into, self._seeded = looked_into, seeded
         self._host = Process("stock" if kernels is Kernels.BOTH else str(kernels), self._on_cpu, looked_into)
         try:
             super().__init__(model, dtype, trust_remote_code)
@@ -96,7 +100,7 @@ class VllmEngine(Checkpoint):
         if self._longest:
             defaults["max_model_len"] = min(self.context, self._longest)
         if self._on_cpu:
-            defaults |= CPU_DEFAULTS
+            defaults |= CPU_DEFAULTS | (WHOLE if self._seeded else {})
             if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
                 defaults["kv_cache_memory_bytes"] = cache_bytes()
         kernels = self._host.kernels
@@ -192,6 +196,18 @@ class VllmEngine(Checkpoint):
     def cache_block(self) -> int:
         """Tokens in a block of the KV cache; 0: it keeps no prefixes."""
         return self._facts["block_size"] if self._facts["prefix_cache"] else 0
+
+    @property
+    def uncut(self) -> str:
+        """Why prompts are not cut in chunks; "" where they are."""
+        if self._facts["chunked_prefill"]:
+            return ""
+        why = (
+            ", since vLLM on the CPU fails where it cuts a prompt that has a seed"
+            if self._seeded and self._on_cpu
+            else ""
+        )
+        return f"the engine cuts no prompt (enable_chunked_prefill=False{why})"
 
     def max_rows(self, tokens: int) -> int:
         return max(1, min(self._facts["max_requests"], self._facts["cache_tokens"] // max(tokens, 1)))

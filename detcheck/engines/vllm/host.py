@@ -81,6 +81,7 @@ class Host:
             "context": config.model_config.max_model_len,
             "max_requests": scheduler.max_num_seqs,
             "token_budget": scheduler.max_num_batched_tokens,
+            "chunked_prefill": bool(scheduler.enable_chunked_prefill),
             "block_size": cache.block_size,
             "cache_tokens": (cache.num_gpu_blocks or 0) * cache.block_size,
             "prefix_cache": bool(cache.enable_prefix_caching),
@@ -162,7 +163,8 @@ class Host:
                 "traced": slot == request.traced,
             }
             asked = SamplingParams(
-                temperature=0.0,
+                temperature=row.sampling.temperature if row.sampling else 0.0,
+                seed=row.sampling.seed if row.sampling else None,
                 max_tokens=max(1, len(row.continuation)) if filler else request.max_tokens,
                 ignore_eos=True,  # vLLM knows no end token of its own here: what ends a sample is said in stop_token_ids
                 stop_token_ids=[] if filler else list(request.ends),

@@ -70,7 +70,8 @@ def open_engine(spec: Spec) -> Engine:
     own, looked_into = spec.options, spec.probe == "bisect"
     place = spec.model, spec.dtype, spec.device
     tested, *others = adapters_of(spec) or (None,)
-    return VllmEngine(*place, own.trust_remote_code, own.engine_arg, spec.kernels, looked_into, tested, others)
+    how = {"adapted": tested, "others": others, "seeded": bool(getattr(own, "seeds", 0))}
+    return VllmEngine(*place, own.trust_remote_code, own.engine_arg, spec.kernels, looked_into, **how)
 
 
 ENGINE = EngineType("vLLM", "add --engine vllm", preference, check, check_schedule, open_engine, caches=True)

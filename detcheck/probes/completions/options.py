@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from detcheck import sampling
 from detcheck.errors import UsageError
 from detcheck.harness import engines, prompts
 from detcheck.options import MODEL, PROMPTS, SCHEDULE, SERVER, VERDICT, knob, words
@@ -14,11 +15,13 @@ from detcheck.spec import Spec
 
 @dataclass(frozen=True)
 class Options:
-    """N temperature-0 completions of a prompt, in batches of every kind: how many distinct, where do they fork?"""
+    """N completions of a prompt, greedy or seeded, in batches of every kind: how many distinct, where do they fork?"""
 
     samples: int = knob(100, "--samples", "-n", help="Completions per prompt.", panel=SCHEDULE)
-    """per arm too"""
+    """per arm and seed too"""
     max_tokens: int = knob(128, help="Tokens per completion.", panel=PROMPTS)
+    temperature: float = knob(0.0, help="Above 0 tokens are drawn. Needs --seeds.", panel=PROMPTS)
+    seeds: int = knob(0, help="Seeds to draw with, each a case.", panel=PROMPTS)
     ignore_eos: bool = knob(False, help="Go on to --max-tokens past an end token.", panel=PROMPTS)
     prompt: str | None = knob(
         None,
@@ -145,6 +148,7 @@ def check(spec: Spec) -> None:
     for option, value in (("--samples", own.samples), ("--max-tokens", own.max_tokens)):
         if value < 1:
             raise UsageError(f"{option} must be at least 1; got {value}")
+    sampling.check(spec)
     engine.check_schedule(spec)
     if own.baseline is not None:
         if not Path(own.baseline).exists():

@@ -13,7 +13,7 @@ from detcheck.verdict import Verdict
 class Served(Scripted):
     """Every request rides with all others from the first step to the last, unless `steps` says otherwise."""
 
-    schedules_itself, token_budget, cache_block = True, 8192, 2
+    schedules_itself, token_budget, cache_block, uncut = True, 8192, 2, ""
 
     def __init__(self, answer, trace=lambda call: "t", met=lambda rows: rows, traced=True, preemptions=0):
         super().__init__(lambda rows, slot, call: SAME)
