@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 UNARY = (
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin", "acos", "atan", "asinh",
     "acosh", "atanh", "erf", "erfc", "rsqrt",
+    "sqrt",
 )  # fmt: skip
 OTHERS = ("elu", "mish", "log_sigmoid", "pow")
 FLOAT64 = len(NAMES)  # its number there
@@ -76,8 +77,11 @@ def unary(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def power(x: torch.Tensor | Number, exponent: torch.Tensor | Number) -> torch.Tensor:
-    """Where torch multiplies, divides or takes a root, so do we: each such step is rounded as IEEE 754 says, whoever takes it."""
+    """Where torch multiplies, divides or takes a root, so do we, each step rounded as IEEE 754 says (a root by ours: torch's, of MKL, is not on every processor)."""
     import torch
+
+    def root() -> torch.Tensor:
+        return each("sqrt", x, torch_row=torch.sqrt)
 
     dtype = torch.result_type(x, exponent)
     if isinstance(exponent, torch.Tensor):
@@ -85,7 +89,7 @@ def power(x: torch.Tensor | Number, exponent: torch.Tensor | Number) -> torch.Te
         base, by = torch.broadcast_tensors(*(t.to(dtype) for t in pair))
         return each("pow", base, by, torch_row=torch.pow)
     x = x.to(dtype)
-    simple = {2: lambda: x * x, 3: lambda: x * x * x, 1: x.clone, 0.5: x.sqrt, -1: x.reciprocal}
+    simple = {2: lambda: x * x, 3: lambda: x * x * x, 1: x.clone, 0.5: root, -1: x.reciprocal}
     simple |= {-2: lambda: (x * x).reciprocal(), -0.5: lambda: each("rsqrt", x, torch_row=torch.rsqrt)}
     if exponent in simple:
         return simple[exponent]()

@@ -4,7 +4,7 @@
 #include "common.h"
 
 enum { F64 = 3 };  // beside common.h's
-enum What : int64_t { EXP, EXP2, EXPM1, LOG, LOG2, LOG10, LOG1P, SIN, COS, TAN, SINH, COSH, TANH, ASIN, ACOS, ATAN, ASINH, ACOSH, ATANH, ERF, ERFC, RSQRT, ELU, MISH, LOG_SIGMOID, POW };
+enum What : int64_t { EXP, EXP2, EXPM1, LOG, LOG2, LOG10, LOG1P, SIN, COS, TAN, SINH, COSH, TANH, ASIN, ACOS, ATAN, ASINH, ACOSH, ATANH, ERF, ERFC, RSQRT, SQRT, ELU, MISH, LOG_SIGMOID, POW };
 
 template <int DT> static inline double get_one(const void* p, int64_t i) {
     if constexpr (DT == F64) return static_cast<const double*>(p)[i];
@@ -47,6 +47,7 @@ template <int DT> static void all(int64_t what, char* out, const char* x, const 
             case ERF: each([](double v) { return std::erf(v); }); break;
             case ERFC: each([](double v) { return std::erfc(v); }); break;
             case RSQRT: each([](double v) { return 1.0 / std::sqrt(v); }); break;
+            case SQRT: each([](double v) { return std::sqrt(v); }); break;
             case ELU: each([&](double v) { return v > 0 ? v * b : std::expm1(v * c) * (a * b); }); break;
             case MISH: each([](double v) { return v * std::tanh(v > 20 ? v : std::log1p(std::exp(v))); }); break;
             case LOG_SIGMOID: each([](double v) { return std::min(v, 0.0) - std::log1p(std::exp(-std::fabs(v))); }); break;

@@ -8,7 +8,7 @@ import torch
 from conftest import only_run
 from models import llama_like
 
-from detcheck import runner
+from detcheck import batch_invariant, runner
 from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.engines.transformers.logits import last_logits
 from detcheck.engines.transformers.positions import earlier_logits, lone_logits
@@ -204,18 +204,17 @@ def test_a_difference_at_any_position_is_one(detcheck, tmp_path, monkeypatch, fa
 
 @pytest.mark.parametrize(("decoded", "padding", "other"), [(0, 0, 0), (0, 3, 0), (3, 0, 0), (0, 0, 9), (4, 2, -9)])
 def test_positions_are_the_prompts_own_whatever_pads_it(amplifier, decoded, padding, other):
-    """Against logits that the model gives without our reading, and without a cache."""
-    import torch
-
+    """Against logits that the model gives without our reading, and without a cache. On ours, where rows of a batch are alike, with stock's alone to differ from."""
     ids = amplifier.encode(PROMPT)
     beside = (ids + ids)[: len(ids) + other]
     lone = lone_logits(amplifier, ids)
-    (read, again), seen = earlier_logits(amplifier, [ids, beside, ids], [0, 2], lone, decoded, padding)
+    with batch_invariant():
+        (read, again), seen = earlier_logits(amplifier, [ids, beside, ids], [0, 2], lone, decoded, padding)
     assert seen == (3,) and np.array_equal(read.hashes, again.hashes) and len(read.hashes) == len(ids) - 1
     width = max(len(ids), len(beside)) + padding
     rows = [[0] * (width - len(row)) + list(row) for row in (ids, beside, ids)]
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in (ids, beside, ids)])
-    with torch.inference_mode():
+    with torch.inference_mode(), batch_invariant():
         made = amplifier._model(
             input_ids=torch.tensor(rows), attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0)
         ).logits[0, -len(ids) : -1]
