@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from reacting import stock as stock_that_reacts
+from warm_vllm import engines as warm_engines
 
 settings.register_profile("detcheck", deadline=None)  # first calls import scipy or torch
 settings.load_profile("detcheck")
@@ -131,6 +132,13 @@ def judged(write):
         return {f.case.input: f for f in runner.judge_file(write(name, *lines), **options).findings}
 
     return call
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_vllm():
+    """Engine processes of vLLM's are forked from one that has it imported."""
+    with warm_engines():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import contextlib
 import importlib.abc
 import importlib.util
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -59,13 +60,15 @@ def in_vllm(utils):
 
 
 class AfterImport(importlib.abc.MetaPathFinder):
-    """Plants them in a process that is only starting, once it has imported what they go into."""
+    """Plants them in a process that is only starting, once it has imported what they go into; at once where it has."""
 
     def __init__(self):
         self.waiting = {
             "torch": lambda torch: setattr(torch, "_reacting", in_torch()),
             "vllm.model_executor.layers.utils": in_vllm,
         }
+        for name in set(self.waiting) & set(sys.modules):
+            self.waiting.pop(name)(sys.modules[name])
 
     def find_spec(self, name, path=None, target=None):
         if name not in self.waiting:

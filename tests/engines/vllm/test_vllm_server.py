@@ -53,7 +53,7 @@ def vllm_server(kernels, log):
         "--max-num-seqs",
         "32",
     ]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--distributed-executor-backend", "uni"]
     with log.open("wb") as out:
         process = subprocess.Popen(
             command,
