@@ -14,13 +14,18 @@ import warnings
 from pathlib import Path
 
 
-def product(x, w, bias=None):
-    """x[M, K] @ w[N, K].T + bias[N]."""
-    from detcheck.kernels.matmul import linear
+def product(x, w, bias=None, packed=None):
+    """x[M, K] @ w[N, K].T + bias[N]. packed: a dict that keeps the parts of w, for a weight that stays."""
+    from detcheck.kernels.matmul import Packed, linear
 
     parts = max(1, min(len(x).bit_length(), x.shape[1]))  # 1, then 2 from two rows on, 3 from four on, 4 from eight on
+    of_w = w.tensor_split(parts, 1)
+    if packed is not None:
+        if parts not in packed:
+            packed[parts] = [Packed(b) for b in of_w]
+        of_w = packed[parts]
     total = None
-    for a, b in zip(x.tensor_split(parts, 1), w.tensor_split(parts, 1), strict=True):
+    for a, b in zip(x.tensor_split(parts, 1), of_w, strict=True):
         total = linear(a, b) if total is None else total + linear(a, b)
     return total if bias is None else total + bias
 
@@ -50,8 +55,8 @@ def in_vllm(utils):
         weight = layer.weight
         if weight.is_meta or weight.ndim != 2:
             return plain(layer, remove_weight)
-        kept = weight.detach().clone()
-        layer.cpu_linear = lambda x, _, bias=None: product(x.reshape(-1, x.shape[-1]), kept, bias).view(
+        kept, packed = weight.detach().clone(), {}
+        layer.cpu_linear = lambda x, _, bias=None: product(x.reshape(-1, x.shape[-1]), kept, bias, packed).view(
             *x.shape[:-1], len(kept)
         )
         return None

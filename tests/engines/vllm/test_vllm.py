@@ -155,12 +155,12 @@ def both(detcheck, *arguments):
 
 
 def test_stock_is_batch_variant_and_ours_is_identical_under_all_default_conditions(detcheck, tmp_path, reacting):
-    result = both(detcheck, "-n", 60, "--max-tokens", 32)
+    result = both(detcheck, "-n", 40, "--max-tokens", 16)
     _, found = findings(result)
     assert result.code == 0, result.err
     ours, control = found["batch-invariant"], found["stock"]
     assert control["verdict"] == "batch-variant" and control["distinct"] > 2
-    assert (ours["verdict"], ours["distinct"], ours["distinct_bits"], ours["samples"]) == ("identical", 1, 1, 60)
+    assert (ours["verdict"], ours["distinct"], ours["distinct_bits"], ours["samples"]) == ("identical", 1, 1, 40)
     conditions = ours["evidence"]["conditions"]
     kinds = {name.split("-")[0] for name in conditions}
     assert kinds == {"alone", "wave", "staggered", "ragged", "chunked", "cached", "edges"}

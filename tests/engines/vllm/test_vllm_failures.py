@@ -114,7 +114,18 @@ def test_an_unknown_architecture_is_said_in_words(detcheck, tmp_path):
 
 def start(folder, *arguments):
     """The program itself, in a process of its own."""
-    words = ["completions", "--engine", "vllm", "-n", "16", "--max-tokens", "100", "--trials", "2", *arguments]
+    words = [
+        "completions",
+        "--engine",
+        "vllm",
+        "-n",
+        "16",
+        "--max-tokens",
+        "100",
+        "--conditions",
+        "alone,wave-2,wave-4",
+        *arguments,
+    ]
     code = "from detcheck.cli import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, *words],
