@@ -74,6 +74,29 @@ class Histogram:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """How far two sides are apart along a sequence."""
+
+    title: str
+    across: str
+    """what the places are"""
+    unit: str
+    points: tuple[tuple[int, float, float], ...]
+    """(place, mean, largest)"""
+
+    def bins(self, most: int = BINS) -> list[tuple[str, float, float]]:
+        """(label, mean, largest): a point each, or as many together as it takes."""
+        width = -(-len(self.points) // most)
+        found = []
+        for n in range(0, len(self.points), width):
+            part = self.points[n : n + width]
+            last = part[-1][0] if n + width >= len(self.points) else self.points[n + width][0] - 1
+            label = str(part[0][0]) if last == part[0][0] else f"{part[0][0]}-{last}"
+            found.append((label, sum(mean for _, mean, _ in part) / len(part), max(top for _, _, top in part)))
+        return found
+
+
+@dataclass(frozen=True)
 class Forks:
     """The prefix tree where completions part."""
 
@@ -107,7 +130,7 @@ class Text:
     lines: tuple[str, ...]
 
 
-Block = Totals | Facts | Trees | Histogram | Forks | Table | Mode | Text
+Block = Totals | Facts | Trees | Histogram | Curve | Forks | Table | Mode | Text
 
 
 @dataclass(frozen=True)

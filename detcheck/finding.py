@@ -88,6 +88,8 @@ class Finding:
     role: Role = Role.GATES
     detail: object = None
     """what the probe's judge found, for the probe's own description; no part of report.json"""
+    accepted: bool = False
+    """whether a difference is within limits that the user gave: its verdict stays, and it exits with 0. report.json has it in `evidence.limits`"""
 
     @property
     def latent(self) -> bool:
@@ -95,7 +97,7 @@ class Finding:
         return self.distinct == 1 and self.distinct_bits > 1
 
     def exit_code(self, fail_on: FailOn) -> int:
-        """The verdict's code; where `fail_on` forgives a divergence 0, or 3 if samples are missing that might tell more.
+        """The verdict's code; where `fail_on` or a limit of the user's forgives a divergence 0, or 3 if samples are missing that might tell more.
 
         A control is 0 whatever it shows. No option forgives a wrong result.
         """
@@ -104,7 +106,7 @@ class Finding:
         if self.verdict is Verdict.INACCURATE:
             return 1
         code = self.verdict.exit_code
-        if code == 1 and (fail_on is FailOn.NEVER or (fail_on is FailOn.TOKENS and self.latent)):
+        if code == 1 and (fail_on is FailOn.NEVER or (fail_on is FailOn.TOKENS and self.latent) or self.accepted):
             return 3 if self.missing else 0
         return code
 

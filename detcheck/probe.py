@@ -5,7 +5,7 @@ Each is a folder in `probes/`, named as its command, whose files have the same n
     options.py    `Options`, what the command takes, and `check(spec)`: what can be known before anything is loaded
     session.py    `open_session(spec, planned=None)`: the subject, opened, ready to observe
     facts.py      where an outcome is more than tokens or a row of numbers: what it holds
-    judge.py      where samples are not simply compared: `findings(case, steps, tally, outcomes)`
+    judge.py      where samples are not simply compared: `findings(case, steps, tally, outcomes)` of each case, or `whole(...)` of all together
     describe.py   where a finding is more than counts: what reports say of it
 
 The last three are pure: they need no torch, so that a run is judged and shown again on any machine.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from detcheck.blocks import Block
     from detcheck.finding import Finding, Run
-    from detcheck.judge.conditions import Judge
+    from detcheck.judge.conditions import Judge, WholeJudge
     from detcheck.records import Observation, Outcome, Schedule, Step, Subject
     from detcheck.spec import Spec
 
@@ -77,7 +77,12 @@ class Probe:
     @property
     def judge(self) -> Judge | None:
         """None: samples are compared, as `judge.conditions` does it."""
-        return part.findings if (part := self._part("judge", optional=True)) else None
+        return getattr(self._part("judge", optional=True), "findings", None)
+
+    def whole(self, *known: object) -> WholeJudge | None:
+        """Judges all cases together. `known`: schedule, outcomes, roles, options. None: each case is judged by itself."""
+        judge = getattr(self._part("judge", optional=True), "whole", None)
+        return judge and (lambda tallies: judge(tallies, *known))
 
     @property
     def describe(self) -> Callable[[Finding], tuple[Block, ...]]:

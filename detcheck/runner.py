@@ -281,9 +281,10 @@ def judged(run: Run, folder: RunFolder) -> Run:
     ]
     outcomes = folder.outcomes()
     unseen = getattr(run.spec.options, "allow_unseen_batch", False)
-    findings = judge(
-        cases, subject.schedule, folder.observations(), outcomes, unseen, roles, Probe(run.spec.probe).judge
-    )
+    probe = Probe(run.spec.probe)
+    whole = probe.whole(subject.schedule, outcomes, roles, run.spec.options)
+    seen = folder.observations()
+    findings = judge(cases, subject.schedule, seen, outcomes, unseen, roles, probe.judge, whole=whole)
     if not outcomes and run.warnings and not run.interrupted:
         findings = (failed(run.spec, run.warnings[0]),)
     run = replace(run, findings=findings)

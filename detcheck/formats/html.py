@@ -6,12 +6,17 @@ Everything is escaped by the template engine; the page runs no script at all, an
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from detcheck import __version__
-from detcheck.blocks import BINS, MARGIN, Forks, Histogram, Report, Section, Trees, branch_text
+from detcheck.blocks import BINS, MARGIN, Curve, Forks, Histogram, Report, Section, Trees, branch_text
 from detcheck.finding import Fork, Run
 from detcheck.summation import svg
 from detcheck.text import visible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST_FINDINGS = 200  # sections of a page that still opens at once; report.json has all
 MOST_FORKS = 200  # of a finding
@@ -52,6 +57,8 @@ def drawn(section: Section, n: int) -> dict[str, object]:
         match block:
             case Histogram(title):
                 made = plot(block.bins(BARS), title, n)
+            case Curve():
+                made = curve(block, n)
             case Trees(trees):
                 made = svg.picture([(tree.title, tree.outline) for tree in trees if tree.outline])
             case Forks(forks):
@@ -82,6 +89,34 @@ def nested(forks: tuple[Fork, ...]) -> list[dict[str, object]]:
 
 def plot(bins: list[tuple[str, int]], title: str, n: int) -> str:
     """The histogram as an SVG element whose colours follow the page."""
+
+    def draw(axes: Axes) -> None:
+        drawn = axes.bar([label for label, _ in bins], [count for _, count in bins], color=BAR, width=0.8)
+        axes.bar_label(drawn, [str(count) if count else "" for _, count in bins])
+        axes.set_ylabel("samples")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.tick_params("x", labelrotation=0 if len(bins) <= BINS else 90)
+
+    return picture(draw, title, title, n)
+
+
+def curve(block: Curve, n: int) -> str:
+    """Mean and largest difference along the sequence, as an SVG element; on a logarithmic scale, where zero has no place."""
+
+    def draw(axes: Axes) -> None:
+        places, means, tops = zip(*block.points, strict=True)
+        gap = float("nan")
+        axes.plot(places, [top or gap for top in tops], color=BAR, marker=".", label="largest")
+        axes.plot(places, [mean or gap for mean in means], color=INK, marker=".", linestyle=":", label="mean")
+        if any(tops):
+            axes.set_yscale("log")
+        axes.set_ylabel(block.unit)
+        axes.legend(frameon=False, ncols=2)
+
+    return picture(draw, block.across, block.title, n)
+
+
+def picture(draw: Callable[[Axes], None], across: str, title: str, n: int) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -90,13 +125,9 @@ def plot(bins: list[tuple[str, int]], title: str, n: int) -> str:
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(8, 2.8), layout="constrained")
         axes = figure.add_subplot()
-        drawn = axes.bar([label for label, _ in bins], [count for _, count in bins], color=BAR, width=0.8)
-        axes.bar_label(drawn, [str(count) if count else "" for _, count in bins])
-        axes.set_xlabel(title)
-        axes.set_ylabel("samples")
+        draw(axes)
+        axes.set_xlabel(across)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.yaxis.get_major_locator().set_params(integer=True)
-        axes.tick_params("x", labelrotation=0 if len(bins) <= BINS else 90)
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     drawn = out.getvalue()

@@ -49,7 +49,7 @@ def document(report: Report) -> dict[str, object]:
 
 
 def finding(f: Finding) -> dict[str, object]:
-    record = {name: getattr(f, name) for name in f.__dataclass_fields__ if name != "detail"}
+    record = {name: getattr(f, name) for name in f.__dataclass_fields__ if name not in ("detail", "accepted")}
     return strict(record | {"case": asdict(f.case), "forks": [asdict(fork) for fork in f.forks], "latent": f.latent})
 
 

@@ -9,6 +9,7 @@ from detcheck.blocks import (
     SHOWN_FINDINGS,
     SHOWN_FORKS,
     Block,
+    Curve,
     Facts,
     Forks,
     Histogram,
@@ -74,6 +75,14 @@ def drawn(block: Block) -> list[str]:
             most = max(count for _, count in bins)
             lines = (f"{name:>11} {'█' * max(1 if n else 0, round(BAR * n / most))} {n}" for name, n in bins)
             return [f"### {title}", "", *fenced("\n".join(lines)), ""]
+        case Curve(title, across, unit):
+            parts = block.bins()
+            highest = max(mean for _, mean, _ in parts) or 1
+            rows = (
+                f"{name:>11} {'█' * max(1 if mean else 0, round(BAR * mean / highest))} {mean:.3g}  (largest {top:.3g})"
+                for name, mean, top in parts
+            )
+            return [f"### {title} ({unit}, by {across})", "", *fenced("\n".join(rows)), ""]
         case Forks(forks):
             return [f"### Forks ({MARGIN})", "", *tree(forks), ""]
         case Table(title, (headings, *lines), names_first, notes, on_pages=False):

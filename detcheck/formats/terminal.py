@@ -17,6 +17,7 @@ from detcheck.blocks import (
     MARGIN,
     SHOWN_FINDINGS,
     SHOWN_FORKS,
+    Curve,
     Facts,
     Forks,
     Histogram,
@@ -107,7 +108,10 @@ def one(section: Section) -> RenderableType:
 def drawn(block: blocks.Block) -> list[RenderableType]:
     match block:
         case Histogram(title):
-            return [Text(title, style="bold"), bars(block.bins()), Text()]
+            return [Text(title, style="bold"), bars([(name, n, str(n)) for name, n in block.bins()]), Text()]
+        case Curve(title, across, unit):
+            shown = [(label, mean, f"{mean:.3g}  (largest {top:.3g})") for label, mean, top in block.bins()]
+            return [Text.assemble((title, "bold"), (f"  ({unit}, by {across})", "dim")), bars(shown), Text()]
         case Forks(forks):
             return [Text.assemble(("Forks", "bold"), (f"  ({MARGIN})", "dim")), tree(forks), Text()]
         case blocks.Table(_, lines, names_first, notes, on_pages=False):
@@ -117,14 +121,15 @@ def drawn(block: blocks.Block) -> list[RenderableType]:
     return []
 
 
-def bars(bins: list[tuple[str, int]]) -> Table:
+def bars(bins: Sequence[tuple[str, float, str]]) -> Table:
+    """(label, length, what stands behind it)"""
     table = Table.grid(padding=(0, 1))
     table.add_column(justify="right")
     table.add_column()
     table.add_column(justify="right")
-    most = max(count for _, count in bins)
-    for label, count in bins:
-        table.add_row(Text(label), Text("█" * max(1 if count else 0, round(BAR * count / most))), Text(str(count)))
+    most = max(length for _, length, _ in bins) or 1
+    for label, length, behind in bins:
+        table.add_row(Text(label), Text("█" * max(1 if length else 0, round(BAR * length / most))), Text(behind))
     return table
 
 

@@ -47,6 +47,9 @@ DIVERGENCES = (Verdict.RUN_VARIANT, Verdict.BATCH_VARIANT, Verdict.DIVERGENT)
 Judge = Callable[[Case, Sequence[Step] | None, Tally, Mapping[str, Outcome]], Sequence[Finding]]
 """A probe's own: (case, the steps of it that were asked for, what was observed, outcomes by name) -> findings."""
 
+WholeJudge = Callable[[Mapping[Case, Tally]], Sequence[Finding]]
+"""A probe's own, of all cases together: what was observed of each -> findings."""
+
 
 def judge(
     cases: Sequence[Case],
@@ -57,19 +60,24 @@ def judge(
     roles: Mapping[Case, Role] | None = None,
     by: Judge | None = None,
     sides: Sequence[str] = (),
+    whole: WholeJudge | None = None,
 ) -> tuple[Finding, ...]:
     """The findings on each case. `cases` are those asked for; others that were observed come behind them.
 
     Without a schedule (a file that somebody else collected) nothing is known to be missing but what the file says is.
     `roles`: what each case is there for; one without a role gates. `by`: the probe's own judge; None: samples are compared.
     `sides`: two files, whose samples have their places as processes: do both have the same?
+    `whole`: the probe's own, where all cases are judged together.
     """
     tallies: dict[Case, Tally] = {case: Tally() for case in cases}
     for o in observations:
         tallies.setdefault(o.case, Tally()).add(o, readable=o.outcome in outcomes, scheduled=schedule is not None)
+    for tally in tallies.values():
+        tally.close()
+    if whole:
+        return after_controls(whole(tallies))
     findings = []
     for case, tally in tallies.items():
-        tally.close()
         role = (roles or {}).get(case, Role.GATES)
         steps = None if schedule is None else [s for s in schedule.steps if is_of(s, case, cases)]
         if by:

@@ -102,14 +102,14 @@ def of_run(
     if not subject.inputs:  # an op's inputs are made up of it; a prompt is named by its own hash
         asked["seed"] = spec.seed
     cases = []
-    for finding in findings:
-        if finding.role is not Role.GATES or finding.case not in samples:
+    for case, finding in judged_cases(findings, samples):
+        if finding.role is not Role.GATES:
             continue
-        counts = sum(samples[finding.case].values(), Counter())
+        counts = sum(samples[case].values(), Counter())
         mode = outcomes[min(counts, key=lambda o: (-counts[o], o))] if counts else None
         cases.append(
             Known(
-                finding.case,
+                case,
                 str(finding.verdict),
                 finding.missing,
                 str(finding.evidence.get("compared", "")),
@@ -118,11 +118,19 @@ def of_run(
                 {o: content_hash(repr(token_key(outcomes[o])).encode())[:HEX] for o in sorted(counts)},
                 prefixes(mode, bits=False) if mode else "",
                 prefixes(mode, bits=True) if mode else "",
-                *steady(samples[finding.case]),
+                *steady(samples[case]),
             )
         )
     around = dict(subject.digests), asdict(subject.environment)
     return Baseline(name, spec.probe, asked, *around, tuple(cases), outcomes)
+
+
+def judged_cases(findings: Sequence[Finding], samples: Mapping[Case, object]) -> Iterator[tuple[Case, Finding]]:
+    """Each case with its finding; with that of its whole arm, where cases are judged together."""
+    yield from ((finding.case, finding) for finding in findings if finding.case in samples)
+    known = {finding.case for finding in findings}
+    whole = {finding.case.kernels: finding for finding in findings if finding.case not in samples}
+    yield from ((case, whole[case.kernels]) for case in samples if case not in known and case.kernels in whole)
 
 
 def steady(samples: Mapping[Condition, Counter[str]]) -> tuple[tuple[Settled, ...], int]:

@@ -72,7 +72,7 @@ def test_a_stored_run_says_what_it_said(name):
 
 def test_every_probe_is_among_them():
     probes = {json.loads((STORED / name / "run" / "run.json").read_text())["probe"] for name in NAMES}
-    assert probes == {"completions", "batch", "kernels", "matmul", "order", "certify", "bisect", "score"}
+    assert probes == {"completions", "batch", "kernels", "matmul", "order", "certify", "bisect", "score", "logprobs"}
 
 
 def test_another_outcome_is_seen(tmp_path):

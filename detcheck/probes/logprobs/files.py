@@ -1,0 +1,137 @@
+"""Files of log-probabilities -> sequences: JSONL, one JSON document, parquet, safetensors, or arrays of numpy (.npz)."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detcheck.errors import UsageError
+from detcheck.probes.logprobs.keys import FileSequence, sequences
+from detcheck.storage import source
+
+DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
+}
+PICKLED = (
+    "is pickled, as torch.save and DataProto.save_to_disk write: reading it would run code of its own. Save the tensors as safetensors: "
+    "safetensors.torch.save_file({name: batch[name].contiguous() for name in names}, 'batch.safetensors')"
+)
+MOST_HEADER = 1 << 27  # bytes
+ENOUGH, SAMPLE = 20, 5000  # numbers
+ROUNDED = 6  # significant digits up to which many numbers together must have been rounded when they were written
+FLOAT32_DIGITS = 9
+
+
+def read(path: Path, sides: Sequence[str]) -> list[FileSequence]:
+    """The sequences of a file, with the log-probabilities of each of `sides`. Raises UsageError, with the place, where it cannot be understood."""
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise UsageError(f"{path}: {what}. Give a file of log-probabilities, or --sampler with an engine or a server")
+    try:
+        return sequences(rows(path), sides, str(path))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}. Give a file that you may read") from None
+
+
+def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, values by key): a sequence each, or a batch of them."""
+    with path.open("rb") as file:
+        begin = file.read(10)
+    if begin.startswith(b"PAR1"):
+        return parquet(path)
+    if begin.startswith(b"PK\x03\x04"):
+        return archive(path)
+    if begin.startswith(b"\x80"):
+        raise UsageError(f"{path} {PICKLED}")
+    if begin[8:9] == b"{" and int.from_bytes(begin[:8], "little") < path.stat().st_size:
+        return iter([(str(path), tensors(path))])
+    return ((one.where, dict(one.keys)) for one in source.objects(path))
+
+
+def parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = itertools.count(1)
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for part in file.iter_batches(batch_size=1024):
+                yield from ((f"{path}, row {next(number)}", row) for row in part.to_pylist())
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UsageError(f"{path} is not a whole parquet file: {str(error).splitlines()[0]}. Write it again") from None
+
+
+def archive(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """numpy's .npz. An archive of torch's is pickled inside."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if any(name.endswith("data.pkl") for name in file.files):
+                raise UsageError(f"{path} {PICKLED}")
+            yield str(path), {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError) as error:
+        raise UsageError(f"{path} is no archive of numpy's arrays: {error}. Write it again") from None
+
+
+def tensors(path: Path) -> dict[str, np.ndarray]:
+    """Those of a safetensors file, by name; bfloat16 as the float32 of equal value. Raises UsageError."""
+    try:
+        data = path.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        if length > min(MOST_HEADER, len(data)):
+            raise ValueError("its header is longer than the file")
+        header, body = json.loads(data[8 : 8 + length]), memoryview(data)[8 + length :]
+        found = {}
+        for name, one in header.items():
+            if name == "__metadata__":
+                continue
+            begin, end = one["data_offsets"]
+            raw = body[begin:end]
+            if one["dtype"] == "BF16":
+                flat = (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
+            elif one["dtype"] in DTYPES:
+                flat = np.frombuffer(raw, DTYPES[one["dtype"]])
+            else:
+                raise ValueError(f"{name} is {one['dtype']}, which is not read here")
+            found[name] = flat.reshape(one["shape"])
+        return found
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(f"{path} is not a whole safetensors file: {error}. Write it again") from None
+
+
+def precision(side: Sequence[np.ndarray]) -> str:
+    """Of what width the numbers were when they were computed: "bfloat16", "float32" or "float64"; "6 digits" where they were rounded when written.
+
+    A number that a file gives is of float32 where it is one exactly, or where it has no more digits than tell float32s apart (9).
+    """
+    values = np.concatenate(side) if side else np.empty(0)
+    values = values[np.isfinite(values)]
+    narrow = values.astype(np.float32)
+    rest = values[narrow.astype(np.float64) != values]
+    if not rest.size:
+        bits = narrow.view(np.uint32)
+        short = len(bits) >= ENOUGH and len(np.unique(bits)) > 1 and not (bits & 0xFFFF).any()
+        return "bfloat16" if short else "float32"
+    digits = max(significant(value) for value in rest[:SAMPLE].tolist())
+    if digits <= ROUNDED and len(rest) >= ENOUGH:
+        return f"{digits} digits"
+    return "float32" if digits <= FLOAT32_DIGITS else "float64"
+
+
+def significant(value: float) -> int:
+    """Digits of the shortest decimal that names this float64."""
+    mantissa = repr(abs(value)).partition("e")[0].replace(".", "").strip("0")
+    return len(mantissa) if value and math.isfinite(value) else 0

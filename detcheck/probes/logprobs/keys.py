@@ -1,0 +1,202 @@
+"""By which names training frameworks write down log-probabilities, and what stands beside them. Pure.
+
+trl's GRPO batches have `sampling_per_token_logps` and `old_per_token_logps`, verl's `rollout_log_probs` and `old_log_probs`, NeMo-RL's
+`train_data_step*.jsonl` `generation_logprobs` and `prev_logprobs`: both sides in one file. `logprobs` alone is of the side whose file it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from detcheck.errors import UsageError
+from detcheck.probes.logprobs.facts import SAMPLER, TRAINER
+from detcheck.storage.input import listed, shown
+
+TOKENS = (
+    "tokens", "token_ids", "completion_ids", "completion_token_ids", "responses", "response_ids", "output_ids", "output_token_ids",
+)  # fmt: skip
+PROMPTS = ("prompt_ids", "prompt_token_ids", "prompts", "prompt", "input", "content")
+OF_SIDE = {
+    SAMPLER: (
+        "sampling_per_token_logps", "rollout_log_probs", "generation_logprobs", "rollout_logprobs", "inference_logprobs", "sampler_logprobs",
+    ),
+    TRAINER: (
+        "old_per_token_logps", "per_token_logps", "old_log_probs", "actor_log_probs", "log_probs", "prev_logprobs", "trainer_logprobs",
+    ),
+}  # fmt: skip
+EITHER = ("logprobs", "token_logprobs")
+MASKS = ("completion_mask", "response_mask", "token_mask", "loss_mask")
+NAMES = ("id", "request_id", "sample_id", "index", "uid")
+TEXTS = ("text", "completion", "output", "response")
+LENGTHS = "input_lengths"  # NeMo-RL's: tokens of a row before its padding
+WANTED = (
+    f"wants the log-probabilities of the tokens that were made, as {', '.join(EITHER)}, or by the names of trl, verl or NeMo-RL "
+    "(docs/probes/logprobs.md lists them)"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class FileSequence:
+    """One sequence as a file has it."""
+
+    where: str
+    """for errors: "a.jsonl, line 3" """
+    name: str
+    """what the file calls it; "": nothing"""
+    prompt: str
+    """a text, or the ids with blanks between; "": not given"""
+    prompt_ids: tuple[int, ...]
+    tokens: np.ndarray | None
+    """int64[n]; None: no ids are given"""
+    logprobs: Mapping[str, np.ndarray]
+    """side -> float64[n], nats"""
+    text: str = ""
+
+
+def sequences(rows: Iterable[tuple[str, Mapping[str, Any]]], sides: Sequence[str], file: str) -> list[FileSequence]:
+    """(where, row or batch of rows) -> sequences, with the log-probabilities of each of `sides`. Raises UsageError."""
+    found = []
+    for where, values in rows:
+        keys = {side: key_of(values, side, file, where, len(sides)) for side in sides}
+        batch = max(depth(values[key]) for key in keys.values()) > 1
+        for number, row in enumerate(unstacked(values, where) if batch else [values]):
+            found.append(sequence(f"{where}, sequence {number + 1}" if batch else where, row, keys))
+    if not found:
+        raise UsageError(f"{file} holds no sequences; it {WANTED}")
+    return found
+
+
+def key_of(values: Mapping[str, Any], side: str, file: str, where: str, wanted: int) -> str:
+    """The key of that side's log-probabilities. Raises UsageError with what is there."""
+    names = OF_SIDE[side] + (EITHER if wanted == 1 else ())
+    if key := next((name for name in names if name in values), ""):
+        return key
+    other = TRAINER if side == SAMPLER else SAMPLER
+    if there := next((name for name in OF_SIDE[other] if name in values), ""):
+        remedy = (
+            f"Give the {side}'s file too" if wanted > 1
+            else f"Name it {EITHER[0]} if it is the {side}'s all the same, or give the files in their order: the sampler's first"
+        )  # fmt: skip
+        raise UsageError(f"{where}: {there} is the {other}'s, and there is nothing of the {side}'s. {remedy}")
+    if wanted > 1 and (plain := next((name for name in EITHER if name in values), "")):
+        raise UsageError(
+            f"{where}: {plain} is of one side. Give the trainer's file as well, or --trainer transformers with --model, which scores the same tokens"
+        )
+    raise UsageError(f"{file} {WANTED}; {where} has the keys {listed(values)}")
+
+
+def depth(value: Any) -> int:
+    """How deep lists or arrays are in each other: 1 of a row, 2 of a batch of rows."""
+    if isinstance(value, np.ndarray):
+        return value.ndim
+    return 1 + max((depth(one) for one in value[:1]), default=0) if isinstance(value, list) else 0
+
+
+def unstacked(values: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """A batch as rows: each key that has an entry a row is cut. Raises UsageError."""
+    lists = {key: v for key, v in values.items() if isinstance(v, list | np.ndarray) and depth(v) > 0}
+    deep = [len(v) for v in lists.values() if depth(v) > 1]
+    size = max(set(deep), key=deep.count)
+    if uneven := next((key for key, v in lists.items() if depth(v) > 1 and len(v) != size), ""):
+        raise UsageError(f"{where}: {uneven} has {len(lists[uneven])} rows and others have {size}; give one a sequence")
+    rest = {key: v for key, v in values.items() if key not in lists}
+    cut = {key: v for key, v in lists.items() if len(v) == size}
+    return [rest | {key: v[row] for key, v in cut.items()} for row in range(size)]
+
+
+def sequence(where: str, row: Mapping[str, Any], keys: Mapping[str, str]) -> FileSequence:
+    numbers = {side: floats(row[key], key, where) for side, key in keys.items()}
+    length = len(next(iter(numbers.values())))
+    if uneven := next((keys[side] for side, one in numbers.items() if len(one) != length), ""):
+        raise UsageError(f"{where}: {uneven} has other than the {length} entries of {next(iter(keys.values()))}")
+    token_key = next((key for key in TOKENS if is_list(row.get(key))), "")
+    tokens = whole_numbers(row[token_key], token_key, where) if token_key else None
+    if tokens is not None and len(tokens) != length:
+        raise UsageError(
+            f"{where}: {token_key} has {len(tokens)} entries, and there are {length} log-probabilities; give one each"
+        )
+    kept = mask(row, numbers, tokens, length, where)
+    ids, prompt = prompt_of(row, where)
+    return FileSequence(
+        where,
+        next((str(row[key]) for key in NAMES if isinstance(row.get(key), str | int)), ""),
+        prompt,
+        ids,
+        None if tokens is None else tokens[kept],
+        {side: one[kept] for side, one in numbers.items()},
+        next((row[key] for key in TEXTS if isinstance(row.get(key), str)), ""),
+    )
+
+
+def is_list(value: Any) -> bool:
+    return isinstance(value, list | np.ndarray)
+
+
+def mask(
+    row: Mapping[str, Any], numbers: Mapping[str, np.ndarray], tokens: np.ndarray | None, length: int, where: str
+) -> np.ndarray:
+    """bool[length]: the tokens that count. Raises UsageError."""
+    key = next((name for name in MASKS if is_list(row.get(name))), "")
+    if key:
+        kept = floats(row[key], key, where) != 0
+        if len(kept) != length:
+            raise UsageError(f"{where}: {key} has {len(kept)} entries for {length} log-probabilities; give one each")
+        return kept
+    whole = row.get("attention_mask")
+    if is_list(whole) and len(whole) >= length and tokens is not None:  # verl's: of prompt and response
+        return floats(whole, "attention_mask", where)[len(whole) - length :] != 0
+    if LENGTHS in row and tokens is None:  # NeMo-RL's: of prompt and answer together, and the prompt's are 0
+        there = np.arange(length) < int(np.asarray(row[LENGTHS]).reshape(-1)[0])
+        return there & (numbers[SAMPLER] != 0 if SAMPLER in numbers else there)
+    return np.ones(length, bool)
+
+
+def prompt_of(row: Mapping[str, Any], where: str) -> tuple[tuple[int, ...], str]:
+    """(ids, what it is known by)"""
+    for key in PROMPTS:
+        value = row.get(key)
+        if isinstance(value, str):
+            return (), value
+        if is_list(value) and all(isinstance(one, int | np.integer) for one in value):
+            ids = whole_numbers(value, key, where)
+            masked = row.get("prompt_mask")
+            if is_list(masked) and len(masked) == len(ids):
+                ids = ids[np.asarray(masked) != 0]
+            elif is_list(whole := row.get("attention_mask")) and len(whole) >= len(ids):
+                ids = ids[np.asarray(whole)[: len(ids)] != 0]
+            return tuple(ids.tolist()), " ".join(map(str, ids.tolist()))
+    return (), ""
+
+
+def floats(value: Any, key: str, where: str) -> np.ndarray:
+    """float64[n]. A null is NaN, and so is the word; infinity has its names. Raises UsageError."""
+    if isinstance(value, np.ndarray):
+        return value.astype(np.float64).reshape(-1)
+    if not isinstance(value, list):
+        raise UsageError(f"{where}: {key} wants a list of numbers; found {shown(value)}")
+    if len(value) == 1 and isinstance(value[0], list):
+        value = value[0]
+    try:
+        return np.asarray([np.nan if one is None else number(one) for one in value], np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"{where}: {key} wants a list of numbers; found {shown(value)}") from None
+
+
+def number(value: Any) -> float:
+    """Raises TypeError, ValueError for what is none. Strict JSON has no infinity: it is written as a word."""
+    if type(value) in (int, float, bool) or isinstance(value, str):
+        return float(value)
+    raise TypeError(value)
+
+
+def whole_numbers(value: Any, key: str, where: str) -> np.ndarray:
+    """int64[n]. Raises UsageError."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
+        return value.astype(np.int64).reshape(-1)
+    if isinstance(value, list) and all(type(one) is int and abs(one) < 2**62 for one in value):
+        return np.asarray(value, np.int64)
+    raise UsageError(f"{where}: {key} wants a list of token ids; found {shown(value)}")
