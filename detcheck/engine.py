@@ -104,6 +104,8 @@ class Sampling:
     temperature: float
     """above 0"""
     seed: int
+    others: tuple[tuple[str, float], ...] = ()
+    """of engines that have them: top_p, top_k, min_p and penalties, by vLLM's names"""
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,15 @@ class Checkpoint:
     def decode(self, tokens: Sequence[int]) -> str:
         return self._tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the model knows."""
+        return self._config.get_text_config().vocab_size
+
+    def vocabulary_words(self) -> list[str]:
+        """The tokenizer's token of every id."""
+        return list(map(str, self._tokenizer.convert_ids_to_tokens(range(len(self._tokenizer)))))
+
     def ordinary_tokens(self) -> np.ndarray:
         size = min(len(self._tokenizer), self._config.get_text_config().vocab_size)
         known = self._config.to_dict().items()  # an image's place in the text is no ordinary token

@@ -165,6 +165,7 @@ class Host:
             asked = SamplingParams(
                 temperature=row.sampling.temperature if row.sampling else 0.0,
                 seed=row.sampling.seed if row.sampling else None,
+                **({n: int(v) if n == "top_k" else v for n, v in row.sampling.others} if row.sampling else {}),
                 max_tokens=max(1, len(row.continuation)) if filler else request.max_tokens,
                 ignore_eos=True,  # vLLM knows no end token of its own here: what ends a sample is said in stop_token_ids
                 stop_token_ids=[] if filler else list(request.ends),

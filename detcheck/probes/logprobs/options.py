@@ -121,10 +121,12 @@ def check_sides(spec: Spec) -> None:
         if value < 1:
             raise UsageError(f"{name} must be at least 1; got {value}")
     asked = dict(parameter(one) for one in own.sampling)
-    if own.sampler == "transformers" and asked:
+    if own.sampler == "transformers" and (more := [name for name in asked if name not in ("temperature", "seed")]):
         raise UsageError(
-            "--sampling: transformers samples greedily here. Use --sampler vllm or a server, or leave it out"
+            f"--sampling {more[0]}: transformers draws at a temperature here, with a seed. Use --sampler vllm, or leave it out"
         )
+    if asked and not asked.get("temperature"):
+        raise UsageError("--sampling: needs temperature=T above 0 too; without it the likeliest token is taken")
     if own.samples > 1 and not asked.get("temperature"):
         raise UsageError(
             f"--samples {own.samples}: greedy samples of one prompt are one. Add --sampling temperature=1, or leave it out"
