@@ -1,0 +1,227 @@
+"""Files of log-probabilities: whose they are, which sequence of one belongs to which of the other, and what is refused."""
+
+import json
+import struct
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from detcheck import runner
+from detcheck.errors import UsageError
+from detcheck.probes.logprobs import files
+from detcheck.probes.logprobs.facts import SAMPLER, TRAINER
+from detcheck.probes.logprobs.options import Options
+from detcheck.probes.logprobs.pairing import pair
+from detcheck.spec import Spec
+from detcheck.verdict import Verdict
+
+RNG = np.random.default_rng(4)
+LENGTHS = (6, 3, 9, 5)
+SEQUENCES = [
+    {"prompt": f"question {n}", "tokens": RNG.integers(0, 90, k).tolist(), "logprobs": [float(x) for x in -RNG.exponential(1, k).astype(np.float32)]}
+    for n, k in enumerate(LENGTHS)
+]  # fmt: skip
+
+
+@pytest.fixture
+def found(write, tmp_path):
+    """(lines of the sampler, lines of the trainer) -> the one finding."""
+
+    def call(a, b=None, **options):
+        paths = [write(f"{name}.jsonl", *lines) for name, lines in (("a", a), ("b", b)) if lines is not None]
+        own = Options(*(str(path) for path in paths), **options)
+        run = runner.run(Spec("logprobs", own), tmp_path / "runs")
+        (one,) = run.findings
+        stored = runner.load(run.path)
+        assert (stored.verdict, stored.findings[0].note, stored.exit_code) == (one.verdict, one.note, run.exit_code)
+        return one, run.exit_code
+
+    return call
+
+
+def changed(place, index, value):
+    lines = json.loads(json.dumps(SEQUENCES))
+    lines[place]["logprobs"][index] = value
+    return lines
+
+
+def test_the_same_in_another_order_is_identical(found):
+    one, code = found(SEQUENCES, SEQUENCES[::-1])
+    assert (one.verdict, code) == (Verdict.IDENTICAL, 0)
+    assert one.metrics["tokens"] == sum(LENGTHS) and one.samples == 4
+
+
+def test_one_bit_is_seen_and_where(found):
+    other = float(np.nextafter(np.float32(SEQUENCES[2]["logprobs"][4]), np.float32(0)))
+    one, code = found(SEQUENCES, changed(2, 4, other))
+    assert (one.verdict, code) == (Verdict.DIVERGENT, 1)
+    first = one.evidence["first_mismatch"]
+    assert (first["sequence"][:2], first["index"], first["token"]) == ("2:", 4, SEQUENCES[2]["tokens"][4])
+    assert one.metrics["mismatching"] == 1 and 0 < one.metrics["max_abs"] < 1e-6
+
+
+def test_limits_accept_a_difference_and_never_call_it_identical(found):
+    apart = changed(1, 0, SEQUENCES[1]["logprobs"][0] + 1e-3)
+    one, code = found(SEQUENCES, apart, max_diff=2e-3, max_kl=1e-3)
+    assert (one.verdict, code) == (Verdict.DIVERGENT, 0) and "within what you accept" in one.note
+    one, code = found(SEQUENCES, apart, max_diff=5e-4, max_kl=1e-3)
+    assert code == 1 and "beyond what you accept" in one.note
+    one, code = found(SEQUENCES, apart, max_kl=1e-12)
+    assert code == 1
+    one, code = found(SEQUENCES[:3], apart, max_diff=2e-3)  # what is missing might tell more
+    assert (one.verdict, code) == (Verdict.DIVERGENT, 3)
+
+
+def test_a_limit_accepts_no_nan_and_no_other_token(found):
+    assert found(SEQUENCES, changed(0, 0, None), max_diff=100.0)[1] == 1
+    other = json.loads(json.dumps(SEQUENCES))
+    other[0]["tokens"][2] += 1
+    one, code = found(SEQUENCES, other, max_diff=100.0)
+    assert (one.verdict, code) == (Verdict.DIVERGENT, 1) and one.evidence["causes"][0]["kind"] == "tokenizer"
+
+
+@pytest.mark.parametrize("value", [None, "NaN", "-Infinity"])
+def test_no_number_on_one_side_is_a_difference(found, value):
+    one, code = found(SEQUENCES, changed(0, 3, value))
+    assert (one.verdict, code) == (Verdict.DIVERGENT, 1) and one.metrics["not_finite"] == 1
+
+
+def test_no_number_on_both_sides(found):
+    nan = changed(0, 3, None)
+    one, code = found(nan, nan[::-1])
+    assert (one.verdict, code) == (Verdict.INCONCLUSIVE, 3) and "NaN on both sides" in one.note
+    impossible = changed(0, 3, "-inf")
+    assert found(impossible, impossible)[0].verdict is Verdict.IDENTICAL
+
+
+def test_a_sequence_that_one_file_lacks_is_no_pass(found):
+    one, code = found(SEQUENCES, SEQUENCES[1:])
+    assert (one.verdict, code, one.missing) == (Verdict.INCONCLUSIVE, 3, 1)
+    assert "b.jsonl does not have it" in one.note
+    one, _ = found(SEQUENCES[1:], SEQUENCES)
+    assert one.missing == 1 and "a.jsonl does not have it" in one.note
+
+
+def test_sequences_that_are_cut_off_are_no_pass(found):
+    short = [one | {key: one[key][:5] for key in ("tokens", "logprobs")} for one in SEQUENCES]
+    one, code = found(SEQUENCES, short)
+    assert (one.verdict, code) == (Verdict.INCONCLUSIVE, 3)
+    assert "cut off after 5 tokens" in one.note and one.metrics["tokens"] == 5 + 3 + 5 + 5
+
+
+def test_nothing_in_common(found):
+    one, code = found(SEQUENCES[:1], [{"prompt": "else", "tokens": [1, 2], "logprobs": [-1.0, -2.0]}])
+    assert (one.verdict, code) == (Verdict.INCONCLUSIVE, 3) and "nothing could be compared" in one.note
+
+
+def test_rounded_numbers_are_no_difference_and_no_pass(found):
+    lines = [{"tokens": list(range(30)), "logprobs": [float(x) for x in -RNG.exponential(1, 30).astype(np.float32)]}]
+    short = [lines[0] | {"logprobs": [float(f"{x:.3g}") for x in lines[0]["logprobs"]]}]
+    one, code = found(lines, short)
+    assert (one.verdict, code) == (Verdict.INCONCLUSIVE, 3) and "rounded to 3 digits" in one.note
+    short[0]["logprobs"][3] -= 0.1
+    assert found(lines, short)[0].verdict is Verdict.DIVERGENT
+
+
+def test_bfloat16_on_one_side_is_named(found):
+    lines = [{"tokens": list(range(30)), "logprobs": [float(x) for x in -RNG.exponential(1, 30).astype(np.float32)]}]
+    bits = np.array(lines[0]["logprobs"], np.float32).view(np.uint32) & 0xFFFF0000
+    half = [lines[0] | {"logprobs": [float(x) for x in bits.view(np.float32)]}]
+    one, code = found(lines, half)
+    assert (one.verdict, code) == (Verdict.DIVERGENT, 1) and one.evidence["causes"][0]["kind"] == "precision"
+
+
+def test_float64_on_both_sides_is_compared_as_that(found):
+    lines = [{"tokens": list(range(30)), "logprobs": (-RNG.exponential(1, 30)).tolist()}]
+    close = [lines[0] | {"logprobs": [x * (1 + 1e-15) for x in lines[0]["logprobs"]]}]
+    one, _ = found(lines, close)
+    assert one.case.dtype == "float64" and one.verdict is Verdict.DIVERGENT
+    narrow = [lines[0] | {"logprobs": [float(np.float32(x)) for x in lines[0]["logprobs"]]}]
+    assert found(lines, narrow)[0].verdict is Verdict.IDENTICAL  # as float32, as one side has no more
+
+
+def test_dumps_of_trl_verl_and_nemo_rl_hold_both_sides(write, tmp_path):
+    a = -RNG.exponential(1, (2, 4)).astype(np.float32)
+    b = a + np.float32(0.25)
+    ids, mask = np.array([[5, 6, 7, 0], [8, 9, 0, 0]]), np.array([[1, 1, 1, 0], [1, 1, 0, 0]])
+    trl = write("trl.jsonl", *[
+        {"prompt_ids": [1, 2], "completion_ids": ids[n].tolist(), "completion_mask": mask[n].tolist(),
+         "sampling_per_token_logps": a[n].astype(float).tolist(), "old_per_token_logps": b[n].astype(float).tolist()} for n in range(2)
+    ])  # fmt: skip
+    verl = tmp_path / "verl.safetensors"
+    save(
+        verl,
+        {
+            "responses": ids,
+            "response_mask": mask,
+            "prompts": np.array([[1, 2]] * 2),
+            "rollout_log_probs": a,
+            "old_log_probs": b,
+        },
+    )
+    nemo = write("nemo.jsonl", *[
+        {"content": ["hello"], "generation_logprobs": [[0.0, 0.0, *(a[n] * mask[n]).astype(float).tolist()]],
+         "prev_logprobs": [[-1.0, -2.0, *b[n].astype(float).tolist()]], "input_lengths": [2 + int(mask[n].sum())]} for n in range(2)
+    ])  # fmt: skip
+    np.savez(tmp_path / "verl.npz", responses=ids, response_mask=mask, rollout_log_probs=a, old_log_probs=b)
+    table = pa.table({"completion_ids": [[5, 6, 7], [8, 9]], "sampling_per_token_logps": pa.array([a[0, :3], a[1, :2]], pa.list_(pa.float32())), "old_per_token_logps": pa.array([b[0, :3], b[1, :2]], pa.list_(pa.float32()))})  # fmt: skip
+    pa.parquet.write_table(table, tmp_path / "trl.parquet")
+    for path in (trl, verl, nemo, tmp_path / "verl.npz", tmp_path / "trl.parquet"):
+        one, two = files.read(path, (SAMPLER, TRAINER))
+        assert [len(one.logprobs[SAMPLER]), len(two.logprobs[TRAINER])] == [3, 2], path
+        np.testing.assert_array_equal(one.logprobs[SAMPLER], a[0, :3].astype(np.float64))
+        np.testing.assert_array_equal(two.logprobs[TRAINER], b[1, :2].astype(np.float64))
+        if path != nemo:
+            assert one.tokens.tolist() == [5, 6, 7] and two.tokens.tolist() == [8, 9]
+    assert files.read(verl, (SAMPLER, TRAINER))[0].prompt_ids == (1, 2)
+
+
+def save(path, arrays):
+    header, body = {}, b""
+    for name, values in arrays.items():
+        raw = np.ascontiguousarray(values).tobytes()
+        kind = {"f4": "F32", "i8": "I64"}[values.dtype.str[1:]]
+        header[name] = {"dtype": kind, "shape": list(values.shape), "data_offsets": [len(body), len(body) + len(raw)]}
+        body += raw
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
+
+
+def test_pairing_goes_by_names_then_by_what_is_held(write):
+    lines = [one | {"id": f"s{n}"} for n, one in enumerate(SEQUENCES)]
+    twisted = [line | {"tokens": [t + 1 for t in line["tokens"]]} for line in lines[::-1]]
+    a, b = (
+        files.read(write(name, *ls), (side,))
+        for name, ls, side in (("a.jsonl", lines, SAMPLER), ("b.jsonl", twisted, TRAINER))
+    )
+    assert pair(a, b) == [(0, 3), (1, 2), (2, 1), (3, 0)]
+    copies = [SEQUENCES[0], SEQUENCES[0] | {"logprobs": [-1.0] * 6}]
+    a, b = (files.read(write(name, *copies), (side,)) for name, side in (("a.jsonl", SAMPLER), ("b.jsonl", TRAINER)))
+    assert pair(a, b) == [(0, 0), (1, 1)]
+
+
+REFUSED = {
+    "pickled": (b"\x80\x04\x95abcdefgh", "is pickled"),
+    "empty": (b"", "holds no sequences"),
+    "text": (b"hello\n", "not JSON"),
+    "no numbers": (b'{"tokens": [1], "text": "a"}\n', "wants the log-probabilities"),
+    "uneven": (b'{"tokens": [1, 2], "logprobs": [-1.0]}\n', "give one each"),
+    "words": (b'{"tokens": [1], "logprobs": ["a"]}\n', "wants a list of numbers"),
+    "of the other side": (b'{"tokens": [1], "old_log_probs": [-1.0]}\n', "is the trainer's"),
+    "torn": (struct.pack("<Q", 30) + b'{"a": {"dtype": "F32", "shape": [9], "data_off', "not a whole safetensors file"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_read_is_refused_in_words(tmp_path, kind):
+    data, words = REFUSED[kind]
+    (tmp_path / "file").write_bytes(data)
+    with pytest.raises(UsageError, match=words):
+        files.read(tmp_path / "file", (SAMPLER,))
+
+
+def test_one_file_of_one_side_is_refused(write):
+    with pytest.raises(UsageError, match="is of one side"):
+        files.read(write("a.jsonl", *SEQUENCES), (SAMPLER, TRAINER))
