@@ -23,6 +23,7 @@ from detcheck.records import Case, Outcome, Schedule
 from detcheck.verdict import Role, Verdict
 
 SPREAD = 1.96  # standard errors of an estimate up to which --max-kl must hold it
+OF_MODELS = ("weights", "tokenizer")
 MOST_PROMPTS = 20  # in the evidence, the furthest apart first
 
 
@@ -114,6 +115,8 @@ def judged(
     limits = limits_of(compared, options)
     verdict, note = verdict_on(arm, compared, other_tokens, differs)
     doubts = [*doubts_about(arm, compared, missing)]
+    if not differs and any(cause.kind in OF_MODELS for cause in known):
+        doubts.append("the two models are not the same, which these tokens do not show")
     if verdict is Verdict.DIVERGENT and not other_tokens and is_rounded(arm, known):
         verdict, note = Verdict.INCONCLUSIVE, f"the two are equal as far as what was written tells; {note}"
     if verdict is Verdict.IDENTICAL and doubts:
