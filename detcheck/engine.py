@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from detcheck.spec import Spec
 
 
+Messages = Sequence[Mapping[str, str]]
+
+
 @dataclass(frozen=True)
 class EngineType:
     """What an engine says of itself before it is opened."""
@@ -50,10 +53,13 @@ class Question:
     messages: tuple[dict[str, str], ...] = ()
     shorter: str = ""
     """what is asked instead where the context does not hold the text"""
+    later: tuple[tuple[dict[str, str], ...], ...] = ()
+    """of a conversation: the messages that follow each answer of the model's but the last"""
 
     @property
     def shown(self) -> str:
-        return self.text or "\n".join(f"{m['role']}: {m['content']}" for m in self.messages)
+        scripted = (*self.messages, *(m for group in self.later for m in group))
+        return self.text or "\n".join(f"{m['role']}: {m['content']}" for m in scripted)
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,8 @@ class Sample:
     as_asked: bool | None = None
     """see `Observation.as_asked`"""
     preemptions: int = 0
+    turns: tuple[tuple[int | None, int | None], ...] = ()
+    """see `Observation.turns`"""
 
 
 @dataclass(frozen=True)
@@ -211,6 +219,9 @@ class Engine(Protocol):
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]: ...
 
+    def encode_later(self, first: Messages, later: Sequence[Messages]) -> tuple[tuple[int, ...], ...]:
+        """Of a conversation: what follows each answer of the model's but the last, the end of the answer's message included."""
+
     def decode(self, tokens: Sequence[int]) -> str: ...
 
     def ordinary_tokens(self) -> np.ndarray:
@@ -227,10 +238,12 @@ class Engine(Protocol):
         token_budget: int | None = None,
         cached: bool = False,
         padding: int = 0,
+        goes_on: bool = False,
     ) -> Decoded:
         """Run exactly these rows until every sample has ended or has max_tokens.
 
         As one batch, with `padding` pad tokens in front of the longest; or, where the engine schedules itself, as requests, at most
-        `token_budget` tokens in an engine step (None: its own limit), the prompt in the prefix cache before if `cached`.
+        `token_budget` tokens in an engine step (None: its own limit), the prompt in the prefix cache before if `cached`, or all that the
+        rows before left there if it `goes_on` with them.
         Raises OutOfMemoryError if the batch does not fit, FailedError if the engine died.
         """

@@ -53,6 +53,13 @@ class Fork:
     index: int
     """token at which they part, from 0"""
     branches: tuple[Branch, ...]
+    place: tuple[int, int] | None = None
+    """of a conversation: the turn, from 1, and the token of its answer"""
+
+    @property
+    def at(self) -> str:
+        """Where it is, as reports say it."""
+        return str(self.index) if self.place is None else f"turn {self.place[0]}, token {self.place[1]}"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from detcheck.bits import as_integers, patterns
 from detcheck.hashes import content_hash
 from detcheck.records import Outcome
 
+TURN = " [turn {}] "  # before each later answer in a conversation's text
+
 
 @dataclass(frozen=True, eq=False)
 class Earlier:
@@ -34,6 +36,7 @@ def outcome(
     unit: str = "token",
     dtype: str = "",
     earlier: Earlier | None = None,
+    turns: Sequence[int] | None = None,
 ) -> Outcome:
     """The outcome of tokens[n] (int64, or `words`) and logprobs[n] (float32 or float64, bits count). See `records.Outcome`."""
     payload = json.dumps(words).encode() if words is not None else tokens.astype("<i8").tobytes()
@@ -46,6 +49,7 @@ def outcome(
         bits,
         (finish_reason or "").encode("utf-8", "surrogatepass"),
         *([] if earlier is None else [earlier.hashes.astype("<i8").tobytes()]),
+        *([] if turns is None else [b"turns", np.asarray(turns, "<i8").tobytes()]),
     )
     return Outcome(
         name,
@@ -60,6 +64,35 @@ def outcome(
         dtype,
         None if earlier is None else earlier.hashes,
         None if earlier is None else earlier.apart,
+        None if turns is None else np.asarray(turns, np.int64),
+    )
+
+
+def joined(answers: Sequence[Outcome]) -> Outcome:
+    """The answers of a conversation, one after the other. What one of them lacks the whole lacks; of unlike ones their texts are taken."""
+    spelled = [a.words is not None for a in answers]
+    alike = len({a.unit for a in answers}) == 1 and all(spelled) == any(spelled)
+    finish_reason = ",".join(a.finish_reason or "" for a in answers)
+    text = "".join(a.text if n == 1 else TURN.format(n) + a.text for n, a in enumerate(answers, 1))
+    if not alike:
+        points = [np.asarray([ord(c) for c in a.text], np.int64) for a in answers]
+        lengths = [len(p) for p in points]
+        return outcome(np.concatenate(points), finish_reason=finish_reason, text=text, unit="character", turns=lengths)
+
+    def together(name: str) -> np.ndarray | None:
+        parts = [getattr(a, name) for a in answers]
+        return None if any(part is None for part in parts) else np.concatenate(parts)
+
+    return outcome(
+        np.concatenate([a.tokens for a in answers]),
+        logprobs=together("logprobs"),
+        finish_reason=finish_reason,
+        margins=together("margins"),
+        runners_up=together("runners_up"),
+        text=text,
+        words=tuple(w for a in answers for w in a.words) if all(spelled) else None,
+        unit=answers[0].unit,
+        turns=[len(a.tokens) for a in answers],
     )
 
 
@@ -75,6 +108,13 @@ def digest_outcome(*parts: bytes) -> Outcome:
     """The outcome of something too large to be stored: the words of its SHA-256. It can be told from others, not how far."""
     words = np.frombuffer(bytes.fromhex(content_hash(*parts)), "<i8")
     return outcome(words.astype(np.int64), unit="word")
+
+
+def turn_at(outcome: Outcome, index: int) -> tuple[int, int]:
+    """Of a conversation: (turn, from 1; token of its answer, from 0) of a place among all of its tokens."""
+    ends = np.cumsum(outcome.turns)
+    turn = min(int(np.searchsorted(ends, index, side="right")), len(ends) - 1)
+    return turn + 1, index - int(ends[turn] - outcome.turns[turn])
 
 
 def token_key(outcome: Outcome) -> object:

@@ -109,6 +109,8 @@ class Step:
     """pad tokens in front of the sample, where it is alone and padded as in a batch with longer ones"""
     every_position: bool = False
     """of logits: whether those at each position of the prompt are observed, not at its last alone"""
+    turns: int = 1
+    """answers that a sample makes, each fed back before the next is asked for"""
 
     @property
     def samples(self) -> int:
@@ -164,6 +166,8 @@ class Outcome:
     """int64[n]: of logits at a prompt's last position, hashes of those at each position before it"""
     apart: np.ndarray | None = None
     """float32[2, n]: how far each of these is from the prompt alone, in ulp and absolute; NaN where one is no number. Not hashed"""
+    turns: np.ndarray | None = None
+    """int64[k]: of a conversation, how many of the tokens each of its answers has, in order; `finish_reason` is one for each, with commas"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +182,7 @@ class Observation:
     sample: int
     """which of the batch's samples, from 0"""
     outcome: str | None
-    """`Outcome.id`; None: the sample is missing"""
+    """`Outcome.id`; None: the sample is missing. Of a conversation that broke off: the answers that came, and `missing` says why"""
     batch_sizes: tuple[int, ...] = ()
     """rows the engine was seen to compute together while it made this sample, each size once, sorted; () where it cannot be seen"""
     process: int = 0
@@ -186,7 +190,7 @@ class Observation:
     wall_s: float = 0.0
     """seconds its batch took"""
     missing: str = ""
-    """why there is no outcome"""
+    """why there is no outcome, or no whole one"""
     metrics: tuple[tuple[str, float], ...] = ()
     """(name, value) of what was measured beside it: error, error_share, error_stock, stock_ms, ours_ms, ratio"""
     calls: tuple[tuple[str, int], ...] = ()
@@ -197,6 +201,8 @@ class Observation:
     """(requests, tokens) of every engine step of its batch, on the first sample of it, where the engine forms batches itself"""
     preemptions: int = 0
     """how often the engine put it aside to compute it again"""
+    turns: tuple[tuple[int | None, int | None], ...] = ()
+    """of a conversation: (tokens of the prompt, of these found in the prefix cache) of each turn that was asked; None: not known"""
 
 
 @dataclass(frozen=True)
@@ -228,6 +234,13 @@ class Prompt:
     token_ids: tuple[int, ...]
     seed: int | None = None
     """that its completions are drawn with; None: the likeliest tokens are taken"""
+    later: tuple[tuple[int, ...], ...] = ()
+    """of a conversation: token ids of what follows each answer of the model's but the last. Where a server is sent messages: ()s"""
+
+    @property
+    def turns(self) -> int:
+        """Answers that it asks for."""
+        return 1 + len(self.later)
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ def summary(run: Run, folder: RunFolder) -> Baseline:
     outcomes = folder.outcomes()
     for o in folder.observations():
         conditions = samples.setdefault(o.case, {})
-        if o.outcome in outcomes:
+        if o.outcome in outcomes and not o.missing:
             conditions.setdefault(o.condition, Counter())[o.outcome] += 1
     return baselines.of_run(run.path.name, run.spec, run.subject, run.findings, samples, outcomes)
 
@@ -268,7 +268,7 @@ class FirstDivergence:
     def see(self, observations: Iterable[Observation], outcomes: Iterable[Outcome]) -> None:
         self._keys |= {o.id: token_key(o) if self._tokens_only else o.id for o in outcomes}
         for o in observations:
-            key = self._keys.get(o.outcome)
+            key = None if o.missing else self._keys.get(o.outcome)
             if key is not None and o.case not in self._controls and self._first.setdefault(o.case, key) != key:
                 self.diverged = True
 

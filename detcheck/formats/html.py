@@ -77,7 +77,7 @@ def nested(forks: tuple[Fork, ...]) -> list[dict[str, object]]:
         if above is None:
             continue
         for n, b in enumerate(fork.branches[:MOST_BRANCHES]):
-            branch = {"index": fork.index, "count": b.count, "share": b.count / total, "margin": b.margin, "below": []}
+            branch = {"index": fork.at, "count": b.count, "share": b.count / total, "margin": b.margin, "below": []}
             branches[fork.id, n] = branch | {"text": branch_text(fork, n)}
             above.append(branches[fork.id, n])
         if len(fork.branches) > MOST_BRANCHES:

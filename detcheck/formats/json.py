@@ -50,7 +50,11 @@ def document(report: Report) -> dict[str, object]:
 
 def finding(f: Finding) -> dict[str, object]:
     record = {name: getattr(f, name) for name in f.__dataclass_fields__ if name not in ("detail", "accepted")}
-    return strict(record | {"case": asdict(f.case), "forks": [asdict(fork) for fork in f.forks], "latent": f.latent})
+    forks = [asdict(fork) for fork in f.forks]
+    for fork in forks:
+        if fork["place"] is None:  # only of conversations
+            del fork["place"]
+    return strict(record | {"case": asdict(f.case), "forks": forks, "latent": f.latent})
 
 
 def strict(value: object) -> object:

@@ -116,7 +116,7 @@ def tree(forks: tuple[Fork, ...]) -> list[str]:
         branch = fork.branches[n]
         margin = "" if branch.margin is None else f", margin {branch.margin:.2g}"
         lines.append(
-            f"{'  ' * depth[fork.id]}- at {fork.index}: **{branch.count}×** <code>{inert(branch_text(fork, n))}</code>{margin}"
+            f"{'  ' * depth[fork.id]}- at {fork.at}: **{branch.count}×** <code>{inert(branch_text(fork, n))}</code>{margin}"
         )
         todo += [(child, None) for child in below.get((fork.id, n), [])]
     if len(forks) > SHOWN_FORKS:

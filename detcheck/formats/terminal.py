@@ -143,7 +143,7 @@ def tree(forks: tuple[Fork, ...]) -> Tree:
         for n, branch in enumerate(fork.branches[:SHOWN_FORKS]):
             margin = "" if branch.margin is None else f"  margin {branch.margin:.2g}"
             line = Text.assemble(
-                f"at {fork.index}: ", (f"{branch.count}×", "bold"), f" {branch_text(fork, n)}", (margin, "dim")
+                f"at {fork.at}: ", (f"{branch.count}×", "bold"), f" {branch_text(fork, n)}", (margin, "dim")
             )
             nodes[fork.id, n] = above.add(line)
         if len(fork.branches) > SHOWN_FORKS:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from detcheck import sampling, switch
-from detcheck.engine import Engine, EngineType, Question, Row
+from detcheck.engine import Completion, Engine, EngineType, Question, Row
 from detcheck.environment import observe_environment
 from detcheck.errors import UsageError
 from detcheck.harness import engines, prompts
 from detcheck.harness.arms import cases, in_arms, kernel_flags
+from detcheck.harness.turns import answered, filled, no_room
 from detcheck.hashes import content_hash
 from detcheck.records import Prompt, Schedule, Step, Subject
 from detcheck.schedules import adapters, arrivals, batches
@@ -35,6 +38,7 @@ class OpenModel:
         """`max_tokens`: what a sample makes beyond its prompt, and what fillers are given."""
         self.spec, self.engine, self.max_tokens = spec, engine, max_tokens
         self.prompts: dict[str, Prompt] = {}
+        self.grows = 0  # tokens that a conversation's prompt may grow by until its last turn, at most
         own = spec.options
         others = len(getattr(own, "other_adapter", ()))
         self._others = others + bool(
@@ -63,11 +67,13 @@ class OpenModel:
             (known,) if known else tuple(self._tokenize(index, question) for index, question in enumerate(questions))
         )
         asked = sampling.with_seeds(asked, spec)
+        self.grows = max(grown(p, self.max_tokens) for p in asked)
         engine.load(self.longest(max(len(p.token_ids) for p in asked)))
         if not engine.schedules_itself:
             switch.check(spec.kernels, engine.device)
         judged = cases(spec.kernels, spec.probe, engine.name, engine.dtype, asked)
         steps = planned or in_arms(plan({p.name: len(p.token_ids) for p in asked}), judged)
+        steps = planned or in_turns(steps, asked)
         flags = {**engine.flags, **kernel_flags(spec.kernels)}
         environment = observe_environment(engine.device, flags, engine.threads)
         self.prompts = {p.name: p for p in asked}
@@ -75,7 +81,7 @@ class OpenModel:
 
     def longest(self, prompt: int) -> int:
         """Tokens of the longest row that will be asked for."""
-        return min(self.engine.context, max(2 * prompt, arrivals.LONGEST) + self.max_tokens)
+        return min(self.engine.context, max(2 * prompt, arrivals.LONGEST) + self.max_tokens + self.grows)
 
     def most_rows(self, tokens: int) -> int:
         """Rows of that length that memory is estimated to hold. Raises UsageError where --batch-sizes asks for more."""
@@ -102,7 +108,12 @@ class OpenModel:
                 f"{where} has {len(ids)} tokens; with --max-tokens {self.max_tokens} that is {needed}, and {self.engine.name} "
                 f"holds {self.engine.context}. Shorten it, or ask for fewer tokens"
             )
-        return Prompt(f"{index}:{content_hash(np.asarray(ids, '<i8').tobytes())[:8]}", question.shown, tuple(ids))
+        later = self.engine.encode_later(question.messages, question.later) if question.later else ()
+        least = len(ids) + sum(map(len, later))  # with empty answers
+        if why := no_room(least, self.max_tokens, self.engine.name, self.engine.context):
+            raise UsageError(f"{where}: in its turn {1 + len(later)} {why}")
+        parts = [np.asarray(part, "<i8").tobytes() for part in (ids, *later)]
+        return Prompt(f"{index}:{content_hash(*parts)[:8]}", question.shown, tuple(ids), later)
 
     def batch(self, step: Step, fillers: str = "") -> tuple[list[Row], str]:
         """The rows of a batch and their content hash. Fillers are made of ordinary tokens, seeded by `fillers` ("": the condition)
@@ -134,6 +145,30 @@ class OpenModel:
         parts += [repr([row.sampling for row in rows]).encode()] if prompt.seed is not None else []
         self._formed = key, (rows, content_hash(*parts)[:12])
         return self._formed[1]
+
+    def after(
+        self, step: Step, rows: Sequence[Row], completions: Mapping[int, Completion], tail: Sequence[int], turn: int
+    ) -> list[Row]:
+        """The rows of a conversation's next turn. A filler's is made up, as long as that of a sample that makes all its tokens."""
+        ordinary, found = self.engine.ordinary_tokens(), []
+        for slot, row in enumerate(rows):
+            if row.continuation is None:
+                found.append(answered(row, completions[slot], tail))
+            else:
+                seed = f"{self.spec.seed}/{step.condition}/{slot}/turn {turn}"
+                found.append(filled(row, functools.partial(made_up, ordinary, seed), len(tail)))
+        return found
+
+
+def in_turns(planned: Schedule, asked: Sequence[Prompt]) -> Schedule:
+    """With the number of turns that each step has."""
+    turns = {p.name: p.turns for p in asked}
+    return replace(planned, steps=tuple(replace(step, turns=turns[step.input]) for step in planned.steps))
+
+
+def grown(prompt: Prompt, max_tokens: int) -> int:
+    """Tokens that a conversation's prompt may grow by until its last turn."""
+    return sum(max_tokens + len(tail) for tail in prompt.later)
 
 
 def made_up(ordinary: np.ndarray, name: str, count: int) -> list[int]:

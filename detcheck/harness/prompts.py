@@ -8,9 +8,11 @@ from pathlib import Path
 from detcheck.engine import Question
 from detcheck.errors import UsageError
 from detcheck.harness import engines
+from detcheck.harness.conversations import conversation
 from detcheck.spec import Spec
 
 DEFAULT_PROMPT = "Tell me about Richard Feynman"
+JSONL = (".jsonl", ".json", ".ndjson")
 # For engines that keep a prefix cache: more tokens than a block of it holds (16 on most devices, 128 in vLLM on a CPU).
 LONG_PROMPT = (
     "Tell me about Richard Feynman. Begin with the boy in Far Rockaway who repaired radios by thinking about them, and whose father taught "
@@ -37,13 +39,17 @@ def check(spec: Spec) -> None:
         raise UsageError("--model is empty. Give a folder or a hub id, or leave it out for the embedded amplifier")
     if own.prompt_file is not None and not Path(own.prompt_file).is_file():
         raise UsageError(f"--prompt-file {own.prompt_file}: no such file")
+    if getattr(own, "turns", False) and Path(own.prompt_file or "").suffix not in JSONL:
+        raise UsageError(
+            "--turns is about conversations: give them with --prompt-file, a .jsonl with `messages` on each line"
+        )
 
 
 def asked(spec: Spec) -> list[Question]:
     """The prompts. Raises UsageError where the file cannot be read."""
     own = spec.options
     if own.prompt_file is not None:
-        return read_prompts(Path(own.prompt_file))
+        return read_prompts(Path(own.prompt_file), getattr(own, "turns", False))
     if own.prompt is None and spec.model is None and not getattr(own, "base_url", ()):
         from detcheck.models.amplifier import PROMPT
 
@@ -55,17 +61,18 @@ def asked(spec: Spec) -> list[Question]:
     return [Question(text=own.prompt)]
 
 
-def read_prompts(path: Path) -> list[Question]:
-    """Blank lines are passed over. Raises UsageError with the line's number."""
+def read_prompts(path: Path, turns: bool = False) -> list[Question]:
+    """Blank lines are passed over. `turns`: each line is a conversation. Raises UsageError with the line's number."""
     try:
         lines = path.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--prompt-file {path}: cannot be read: {error}") from None
-    jsonl = path.suffix in (".jsonl", ".json", ".ndjson")
+    jsonl = path.suffix in JSONL
     questions = []
     for number, line in enumerate(lines, 1):
         if line.strip():
-            questions.append(from_json(line, f"{path}, line {number}") if jsonl else Question(text=line.rstrip("\r")))
+            where = f"{path}, line {number}"
+            questions.append(from_json(line, where, turns) if jsonl else Question(text=line.rstrip("\r")))
     if not questions:
         raise UsageError(
             f"--prompt-file {path}: there is no prompt in it. Write one a line, or JSONL with `prompt` or `messages`"
@@ -73,7 +80,7 @@ def read_prompts(path: Path) -> list[Question]:
     return questions
 
 
-def from_json(line: str, where: str) -> Question:
+def from_json(line: str, where: str, turns: bool = False) -> Question:
     wants = 'wants {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
     try:
         value = json.loads(line)
@@ -81,6 +88,8 @@ def from_json(line: str, where: str) -> Question:
         raise UsageError(f"{where}: not JSON ({error}); {wants}") from None
     if isinstance(value, dict) and isinstance(value.get("body"), dict):  # a request line of OpenAI's batches
         value = value["body"]
+    if turns:
+        return conversation(value, where)
     match value:
         case {"prompt": str(text)} | {"text": str(text)} | {"question": str(text)} if text.strip():
             return Question(text=text)

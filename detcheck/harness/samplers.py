@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from detcheck.condition_name import ConditionKind, kind_of
 from detcheck.engine import Completion, Decoded, Engine, Question, Ran, Row, Sample, Sampler
 from detcheck.errors import OutOfMemoryError
 from detcheck.harness import engines
 from detcheck.harness.model import OpenModel
+from detcheck.harness.turns import no_room, whole
 from detcheck.hashes import content_hash
 from detcheck.outcomes import outcome
 from detcheck.records import Condition, Observation, Outcome, Schedule, Step, Subject
@@ -63,6 +67,7 @@ class Sampled:
                     missing=sample.missing,
                     as_asked=sample.as_asked,
                     preemptions=sample.preemptions,
+                    turns=sample.turns,
                     **first,
                 )
             )
@@ -84,12 +89,32 @@ class Local:
         self.engine.close()
 
     def run(self, step: Step) -> Ran:
+        """Of a conversation all turns, each in a batch of the same rows: they have their own histories from the second on.
+
+        A batch of which a sample is lost, or has no room, is not asked on: the next one would be another batch.
+        """
         rows, composition = self._model.batch(step)
+        prompt, engine = self._model.prompts[step.input], self.engine
+        ran, decoded = self._turn(step, rows, composition)
+        turns, why = [ran], ""
+        for turn, tail in enumerate(prompt.later, 2):
+            if any(sample.outcome is None for sample in ran.samples):
+                why = "another sample of its batch did not come"
+                break
+            rows = self._model.after(step, rows, decoded.completions, tail, turn)
+            longest = max(len(row.prompt) for row in rows) + step.padding
+            if why := no_room(longest, self.wanted.max_tokens, engine.name, engine.context):
+                break
+            ran, decoded = self._turn(step, rows, composition, goes_on=True)
+            turns.append(ran)
+        return together(turns, prompt.turns, why)
+
+    def _turn(self, step: Step, rows: Sequence[Row], composition: str, goes_on: bool = False) -> tuple[Ran, Decoded]:
         case, _ = self.subject.cases[step.case]
         decoded, calls, why = Decoded({}, ()), [], "the engine returned no completion"
         try:
             with self.engine.running(case.kernels) as calls:
-                decoded = self.complete(step, rows)
+                decoded = self.complete(step, rows, goes_on)
         except OutOfMemoryError as error:
             why = str(error)
         samples = []
@@ -97,11 +122,13 @@ class Local:
             completion = decoded.completions.get(slot)
             found = None if completion is None else self._outcome(completion)
             missing = "" if found else decoded.missing.get(slot, why)
-            samples.append(self.sample(step, slot, composition, decoded, found, missing))
-        return Ran(tuple(samples), tuple(calls), decoded.steps)
+            made = self.sample(step, slot, composition, decoded, found, missing)
+            cached = decoded.traces[slot].cached if slot in decoded.traces else None
+            samples.append(replace(made, turns=((len(rows[slot].prompt), cached),)))
+        return Ran(tuple(samples), tuple(calls), decoded.steps), decoded
 
-    def complete(self, step: Step, rows: Sequence[Row]) -> Decoded:
-        """Have the engine run the step's rows. Raises OutOfMemoryError, FailedError."""
+    def complete(self, step: Step, rows: Sequence[Row], goes_on: bool = False) -> Decoded:
+        """Have the engine run the step's rows; `goes_on`: a conversation's next turn. Raises OutOfMemoryError, FailedError."""
         raise NotImplementedError
 
     def _outcome(self, completion: Completion) -> Outcome:
@@ -129,18 +156,30 @@ class Local:
         raise NotImplementedError
 
 
+def together(turns: Sequence[Ran], asked: int, why: str) -> Ran:
+    """A conversation's turns as one step. `why`: there are no more of them, where fewer than `asked` came."""
+    if asked == 1:
+        only = turns[0]
+        return replace(only, samples=tuple(replace(sample, turns=()) for sample in only.samples))
+    samples = tuple(whole(of_one, asked, why) for of_one in zip(*(ran.samples for ran in turns), strict=True))
+    calls: Counter[str] = Counter()
+    for ran in turns:
+        calls.update(dict(ran.calls))
+    return Ran(samples, tuple(calls.items()), tuple(step for ran in turns for step in ran.steps))
+
+
 class Batches(Local):
     """The probe forms the batch, and the engine runs exactly that."""
 
     def plan(self, lengths: dict[str, int]) -> Schedule:
-        longest, most_tokens = max(lengths.values()), self.wanted.max_tokens
-        widest = self.engine.context - most_tokens
+        longest, most_tokens = max(lengths.values()), self.wanted.max_tokens + self._model.grows
+        widest = max(longest, self.engine.context - most_tokens)
         room = min(widest, max(2 * longest, edges(longest)[0]))
         most = self.engine.max_rows(room + most_tokens)
         planned = batches.schedule(lengths, adapters.rest(self.wanted), most, room, widest)
         return adapters.beside(planned, lengths, self.wanted, "batch", lambda plan: batches.too_large(plan, most))
 
-    def complete(self, step: Step, rows: Sequence[Row]) -> Decoded:
+    def complete(self, step: Step, rows: Sequence[Row], goes_on: bool = False) -> Decoded:
         return self.engine.complete(rows, self.wanted.max_tokens, self._ignore_eos, padding=step.padding)
 
     def sample(
@@ -168,14 +207,15 @@ class Requests(Local):
         why = lambda plan: arrivals.impossible(plan, longest, longest, most_tokens, limits)  # noqa: E731
         return adapters.beside(planned, lengths, self.wanted, "wave", why)
 
-    def complete(self, step: Step, rows: Sequence[Row]) -> Decoded:
+    def complete(self, step: Step, rows: Sequence[Row], goes_on: bool = False) -> Decoded:
         traffic = step.traffic
         how = {"token_budget": traffic.token_budget, "cached": traffic.cached} if traffic else {}
+        how |= {"goes_on": True} if goes_on and kind_of(step.condition) != ConditionKind.COLD else {}
         return self.engine.complete(rows, self.wanted.max_tokens, self._ignore_eos, **how)
 
     def limits(self, longest: int) -> arrivals.EngineLimits:
         """`longest`: tokens of the longest prompt."""
-        engine, most_tokens = self.engine, self.wanted.max_tokens
+        engine, most_tokens = self.engine, self.wanted.max_tokens + self._model.grows
         room = self._model.longest(longest) - most_tokens
         return arrivals.EngineLimits(
             engine.max_rows(longest + most_tokens), engine.token_budget, engine.cache_block, room, engine.uncut

@@ -17,7 +17,7 @@ import numpy as np
 
 from detcheck.counted import alike_in, ours_in, stock_in, unlike_in
 from detcheck.finding import Finding
-from detcheck.judge import batch, positions, ranks, seeds, server, uncovered
+from detcheck.judge import batch, positions, ranks, seeds, server, turns, uncovered
 from detcheck.judge import sides as two_files
 from detcheck.judge.apart import apart
 from detcheck.judge.statistics import NUMBERS, describe
@@ -146,6 +146,8 @@ def judge_case(
     }
     if seen := positions.positions([outcomes[o] for o in counts]):
         evidence["positions"] = seen
+    if talk := turns.seen(tally, counts, outcomes, steps):
+        evidence["turns"] = talk
     if server.of_server(steps):
         evidence |= {"concurrency": tally.in_flight, "resent": tally.resent}
     if len(counts) > 1 and not sides:
@@ -167,11 +169,13 @@ def judge_case(
             else batch.why_they_differ
         )
         verdict, note = why(draft, tally)
-        note += positions.note(evidence)
+        note += positions.note(evidence) + turns.note(evidence)
+    elif why := turns.broken_and_apart(evidence):
+        verdict, note = Verdict.DIVERGENT, why
     elif counts and not tally.unreadable <= set(counts):
         verdict = Verdict.DIVERGENT
         note = "some samples had other bits, which cannot be read any more: their part of the run is torn"
-    elif not counts and tally.missing and not tally.unreadable:
+    elif not counts and tally.missing and not tally.unreadable and not tally.broken:
         verdict = Verdict.FAILED
         note = f"nothing was observed: {'; '.join(f'{n}: {why}' for why, n in reasons.items())}"
     elif doubts := [*doubts_about(draft, tally, allow_unseen, all_tried=steps is not None and not not_tried)]:
@@ -220,6 +224,8 @@ def batches_met(evidence: Mapping[str, object]) -> str:
 
 def what_is_equal(evidence: Mapping[str, object]) -> str:
     what = LEVELS[str(evidence["compared"])]
+    if talk := evidence.get("turns"):
+        what = f"{what} in all {talk['asked']} turns"
     if seen := evidence.get("positions"):
         what = f"{what} at all {seen['of']} positions"
     return what.replace("tokens", "choices") if evidence["unit"] == "choice" else what
@@ -238,6 +244,7 @@ def doubts_about(finding: Finding, tally: Tally, allow_unseen: bool, all_tried: 
     enough = 1 if "concurrency" in finding.evidence else math.inf
     unformed = [name for name, c in finding.evidence["conditions"].items() if c["formed"] < min(c["asked"], enough)]
     yield from two_files.doubts(finding)
+    yield from turns.doubts(finding.evidence)
     if found := uncovered.doubt(tally.calls):
         yield found
     if tally.unseen and not allow_unseen and "sides" not in finding.evidence:

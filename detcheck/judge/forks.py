@@ -11,6 +11,7 @@ import numpy as np
 
 from detcheck.bits import first_difference
 from detcheck.finding import Branch, Fork
+from detcheck.outcomes import turn_at
 from detcheck.records import Outcome
 
 CONTINUATION = 48  # characters of text shown behind a fork
@@ -52,7 +53,11 @@ def find_forks(sequences: Sequence[TokenSequence]) -> tuple[Fork, ...]:
             branch(sum(s.count for s in ordered[a:b]), leader.outcome, index, text)
             for (a, b), leader, text in zip(groups, leaders, texts, strict=True)
         )
-        forks.append(Fork(len(forks), parent, parent_branch, index, branches))
+        talks = [leader.outcome for leader in leaders if leader.outcome.turns is not None]
+        place = min(
+            (turn_at(one, index) for one in talks), default=None
+        )  # an answer that has ended goes on in the next turn
+        forks.append(Fork(len(forks), parent, parent_branch, index, branches, place))
         todo += [(a, b, forks[-1].id, n) for n, (a, b) in reversed(list(enumerate(groups)))]
     return tuple(forks)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from detcheck.condition_name import ConditionKind, kind_of
+from detcheck.judge.turns import PromptSizes
 from detcheck.outcomes import token_key
 from detcheck.records import Condition, Observation, Outcome, Step
 
@@ -57,6 +58,10 @@ class Tally:
     """requests that had to be sent again, since the server was busy and said when"""
     traced: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """condition name -> engine steps, and the most requests and tokens in one"""
+    broken: Counter[str] = field(default_factory=Counter)
+    """outcomes of conversations that broke off -> samples; these are missing, and in none of the other counts"""
+    turns: PromptSizes = field(default_factory=PromptSizes)
+    """of conversations"""
     unreadable: set[str] = field(default_factory=set)
     """ids of outcomes whose payload is lost: what they held is not known, but that they differ is"""
     _open: dict[tuple[str, int | None], OpenBatch] = field(default_factory=dict)
@@ -74,8 +79,11 @@ class Tally:
             seen["steps"] += len(o.steps)
             for key, most in zip(("requests", "tokens"), map(max, zip(*o.steps, strict=True)), strict=True):
                 seen[key] = max(seen[key], most)
-        if o.outcome is None:
+        self.turns.add(o)
+        if o.outcome is None or o.missing:
             self.missing[o.missing or "no reason given"] += 1
+            if o.outcome and readable:
+                self.broken[o.outcome] += 1
             return
         if not readable:
             self.missing["its outcome cannot be read"] += 1

@@ -15,6 +15,7 @@ from detcheck.dtypes import full_dtype
 from detcheck.errors import FailedError, UsageError
 from detcheck.models import amplifier, gguf
 from detcheck.models.complete import refuse_other_kinds
+from detcheck.models.conversation import LostAnswerError, between
 from detcheck.models.folder import digests, resolve
 from detcheck.models.sentence import Pooling, longest, pooling
 from detcheck.models.task import Task, chosen, in_two_parts, is_encoder
@@ -140,6 +141,21 @@ class Checkpoint:
             ) from None
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        return self._known(self._tokenizer(self._rendered(messages), add_special_tokens=False)["input_ids"])
+
+    def encode_later(
+        self, first: Sequence[Mapping[str, str]], later: Sequence[Sequence[Mapping[str, str]]]
+    ) -> tuple[tuple[int, ...], ...]:
+        """See `engine.Engine`. Raises UsageError where the template refuses a message, or leaves earlier answers out."""
+        try:
+            texts = between(self._rendered, first, later)
+        except LostAnswerError as error:
+            raise UsageError(
+                f"the chat template of {self.name} leaves the model's answer out before turn {error.turn}, so that it cannot be fed back"
+            ) from None
+        return tuple(self._known(self._tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
+
+    def _rendered(self, messages: Sequence[Mapping[str, str]]) -> str:
         from jinja2 import TemplateError
 
         if not self._tokenizer.chat_template:
@@ -147,10 +163,9 @@ class Checkpoint:
                 f"the tokenizer of {self.name} has no chat template. Leave out --chat, or give prompts instead of messages"
             )
         try:
-            text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+            return self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
         except (TemplateError, TypeError, KeyError, ValueError) as error:
             raise UsageError(f"the chat template of {self.name} refuses the messages: {first_line(error)}") from None
-        return self._known(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _known(self, ids: Sequence[int]) -> tuple[int, ...]:
         """Raises UsageError for a token that the tokenizer has and the model has not."""

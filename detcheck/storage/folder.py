@@ -259,7 +259,7 @@ def read_subject(head: dict[str, object]) -> Subject:
         schedule = Schedule(
             steps, tuple(map(not_tried, head["schedule"]["not_tried"])), head["schedule"].get("max_rows")
         )
-        inputs = tuple(record(Prompt, p) for p in head["inputs"])
+        inputs = tuple(record(Prompt, p | {"later": [tuple(t) for t in p.get("later", ())]}) for p in head["inputs"])
         environment = record(Environment, head["environment"])
         cases = tuple((record(Case, c), Role(c["role"])) for c in head.get("cases", ()))
         known = head["subject"]["name"], head["subject"]["dtype"], head["digests"]

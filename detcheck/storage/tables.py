@@ -43,6 +43,7 @@ def schema(kind: str) -> pyarrow.Schema:
         columns |= {"metrics": pa.list_(metric), "calls": pa.list_(call)}
         step = pa.struct([("requests", number), ("tokens", number)])
         columns |= {"trace": text, "as_asked": pa.bool_(), "steps": pa.list_(step), "preemptions": number}
+        columns["turns"] = pa.list_(pa.struct([("prompt", number), ("cached", number)]))
     else:
         # Floats are stored as their bits: a parquet dictionary may merge NaNs, and -0.0 with 0.0.
         bits, wide = pa.list_(pa.uint32()), pa.list_(pa.uint64())
@@ -50,7 +51,7 @@ def schema(kind: str) -> pyarrow.Schema:
         columns |= {"runners_up": pa.list_(pa.int64()), "finish_reason": pa.string(), "text": pa.string()}
         columns |= {"unit": pa.string(), "dtype": pa.string()}
         columns |= {"words": pa.list_(pa.string()), "logprob_dtype": pa.string()}
-        columns |= {"positions": pa.list_(pa.int64()), "position_apart_bits": bits}
+        columns |= {"positions": pa.list_(pa.int64()), "position_apart_bits": bits, "turns": pa.list_(pa.int64())}
     return pa.schema(list(columns.items()))
 
 
@@ -61,6 +62,7 @@ def observation_row(o: Observation) -> dict[str, object]:
     row["calls"] = [{"name": name, "calls": calls} for name, calls in o.calls]
     row |= {"as_asked": o.as_asked, "preemptions": o.preemptions}
     row["steps"] = [{"requests": requests, "tokens": tokens} for requests, tokens in o.steps]
+    row["turns"] = [{"prompt": prompt, "cached": cached} for prompt, cached in o.turns]
     where = ("batch_size", "slot", "composition", "threads", "fed", "trace")
     return row | {name: getattr(o.condition, name) for name in where}
 
@@ -72,7 +74,8 @@ def read_observation(row: Mapping[str, object]) -> Observation:
     metrics = tuple((m["name"], m["value"]) for m in row.get("metrics") or ())
     calls = tuple((c["name"], c["calls"]) for c in row.get("calls") or ())
     steps = tuple((s["requests"], s["tokens"]) for s in row.get("steps") or ())
-    seen = row.get("as_asked"), steps, row.get("preemptions") or 0
+    turns = tuple((t["prompt"], t["cached"]) for t in row.get("turns") or ())
+    seen = row.get("as_asked"), steps, row.get("preemptions") or 0, turns
     rest = (row["process"], row["wall_s"], row["missing"], metrics, calls, *seen)
     which = (row["trial"], row["batch"], row["sample"])
     return Observation(case, condition, *which, row["outcome"], tuple(row["batch_sizes"]), *rest)
@@ -93,6 +96,7 @@ def outcome_row(o: Outcome) -> dict[str, object]:
         "dtype": o.dtype,
         "positions": o.positions,
         "position_apart_bits": None if o.apart is None else as_integers(o.apart).reshape(-1),
+        "turns": o.turns,
     }
 
 
@@ -116,4 +120,5 @@ def read_outcome(row: Mapping[str, object]) -> Outcome:
         unit=row.get("unit") or "token",
         dtype=row.get("dtype") or "",
         earlier=earlier,
+        turns=row.get("turns"),
     )

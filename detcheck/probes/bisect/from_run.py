@@ -47,6 +47,10 @@ def first_divergence(run: Run, observations: Iterable[Observation], outcomes: Ma
         raise UsageError(
             f"{where} was asked of a server, and bisect looks into an engine that it starts itself. Ask with --model, and --engine vllm for vLLM"
         )
+    if any(step.turns > 1 for step in run.subject.schedule.steps):
+        raise UsageError(
+            f"{where} is a run of conversations (--turns), and bisect asks one prompt. Give it the history before the turn that differs with --prompt"
+        )
     if not any(finding.samples for finding in run.findings):
         raise UsageError(
             f"{where} holds no sample that can be read: it was stopped before the first, or its files are damaged"

@@ -30,6 +30,7 @@ class Options:
     )
     prompt_file: str | None = knob(None, help="One a line, or .jsonl with `prompt` or `messages`.", panel=PROMPTS)
     chat: bool = knob(False, help="Put prompts through the tokenizer's chat template.", panel=PROMPTS)
+    turns: bool = knob(False, help="Answer every turn of `messages`, earlier answers fed back.", panel=PROMPTS)
     attn: str | None = knob(
         None, help="Attention: sdpa, eager ... Default: the model's own.", panel=MODEL, engines=("transformers",)
     )

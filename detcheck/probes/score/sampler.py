@@ -67,7 +67,7 @@ class ScoredBatches(Scoring, Batches):
         ragged = [max(s.rows) - 1 for s in planned.steps if s.input == name and kind_of(s.condition) == "ragged"]
         return swept(length, ragged, self.engine.context)
 
-    def complete(self, step: Step, rows: Sequence[Row]) -> Decoded:
+    def complete(self, step: Step, rows: Sequence[Row], goes_on: bool = False) -> Decoded:
         slots = [slot for slot, length in enumerate(step.rows) if length == 0]
         given = self._model.given[step.input]
         return likelihood(self.engine, [row.prompt for row in rows], slots, given, step.padding)
@@ -84,5 +84,5 @@ class ScoredRequests(Scoring, Requests):
     def limits(self, longest: int) -> arrivals.EngineLimits:
         return replace(super().limits(longest), cache_block=0)
 
-    def complete(self, step: Step, rows: Sequence[Row]) -> Decoded:
+    def complete(self, step: Step, rows: Sequence[Row], goes_on: bool = False) -> Decoded:
         return self.engine.score(rows, self._model.given[step.input], step.traffic.token_budget)
