@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,7 +13,7 @@ from detcheck.engine import Completion, Decoded, Engine, Question, Ran, Row, Sam
 from detcheck.errors import OutOfMemoryError
 from detcheck.harness import engines
 from detcheck.harness.model import OpenModel
-from detcheck.harness.turns import no_room, whole
+from detcheck.harness.turns import no_room
 from detcheck.hashes import content_hash
 from detcheck.outcomes import outcome
 from detcheck.records import Condition, Observation, Outcome, Schedule, Step, Subject
@@ -22,6 +21,7 @@ from detcheck.schedules import adapters, arrivals, batches
 from detcheck.schedules.wanted import Wanted
 from detcheck.schedules.widths import edges
 from detcheck.spec import Spec
+from detcheck.turns import together
 
 
 def sampler(spec: Spec, engine: Engine | None = None) -> Sampler:
@@ -156,18 +156,6 @@ class Local:
         raise NotImplementedError
 
 
-def together(turns: Sequence[Ran], asked: int, why: str) -> Ran:
-    """A conversation's turns as one step. `why`: there are no more of them, where fewer than `asked` came."""
-    if asked == 1:
-        only = turns[0]
-        return replace(only, samples=tuple(replace(sample, turns=()) for sample in only.samples))
-    samples = tuple(whole(of_one, asked, why) for of_one in zip(*(ran.samples for ran in turns), strict=True))
-    calls: Counter[str] = Counter()
-    for ran in turns:
-        calls.update(dict(ran.calls))
-    return Ran(samples, tuple(calls.items()), tuple(step for ran in turns for step in ran.steps))
-
-
 class Batches(Local):
     """The probe forms the batch, and the engine runs exactly that."""
 
@@ -217,8 +205,14 @@ class Requests(Local):
         """`longest`: tokens of the longest prompt."""
         engine, most_tokens = self.engine, self.wanted.max_tokens + self._model.grows
         room = self._model.longest(longest) - most_tokens
+        history = longest + self._model.grows if self._model.grows else 0
         return arrivals.EngineLimits(
-            engine.max_rows(longest + most_tokens), engine.token_budget, engine.cache_block, room, engine.uncut
+            engine.max_rows(longest + most_tokens),
+            engine.token_budget,
+            engine.cache_block,
+            room,
+            engine.uncut,
+            history,
         )
 
     def sample(

@@ -25,6 +25,7 @@ DEFAULT = (
     "chunked-8", "cached-8", "wave-3", "wave-9", "wave-16", "wave-17", "wave-33", "wave-64", "wave-128", "wave-256",
 )  # fmt: skip
 KINDS = ("alone", "wave", "staggered", "ragged", "chunked", "cached", "edges")
+COLD = "cold"  # of conversations: a lone one, each turn of which is computed without its history in the prefix cache
 FILLER_ROWS = 256  # rows beyond the samples that the default may compute, so that few samples still meet large batches
 EDGES = (127, 129, 255, 257, 128, 256, 511, 513)  # tokens around blocks and splits of the KV cache
 LONGEST = max(EDGES)
@@ -46,6 +47,8 @@ class EngineLimits:
     """tokens that a filler's prompt may have"""
     uncut: str = ""
     """why it cuts no prompt in chunks; "": it does"""
+    history: int = 0
+    """tokens that the prompt of a conversation's last turn may have; 0: there are no conversations"""
 
 
 def check(conditions: tuple[str, ...] | None) -> None:
@@ -53,14 +56,14 @@ def check(conditions: tuple[str, ...] | None) -> None:
     for name in conditions or ():
         kind, size = (made := ConditionName.parse(name)).kind, made.size
         least = 1 if kind in ("chunked", "cached") else 2
-        if kind not in KINDS or (size is not None and (kind == "alone" or size < least)):
+        if kind not in (*KINDS, COLD) or (size is not None and (kind in ("alone", COLD) or size < least)):
             raise UsageError(
-                f"--conditions {name}: no such condition. Use {', '.join(KINDS)}, or one with its number of requests, like wave-8"
+                f"--conditions {name}: no such condition. Use {', '.join(KINDS)} (of conversations {COLD} too), or one with its number of requests, like wave-8"
             )
 
 
-def candidates(conditions: tuple[str, ...] | None, sizes: tuple[int, ...] | None) -> list[str]:
-    """Names of the conditions to try. `sizes` replaces the default numbers of requests."""
+def candidates(conditions: tuple[str, ...] | None, sizes: tuple[int, ...] | None, turns: bool = False) -> list[str]:
+    """Names of the conditions to try. `sizes` replaces the default numbers of requests; `turns`: of conversations."""
     names = list(DEFAULT)
     if sizes is not None:
         several = [size for size in sorted(set(sizes)) if size > 1]
@@ -68,6 +71,8 @@ def candidates(conditions: tuple[str, ...] | None, sizes: tuple[int, ...] | None
             named(kind, size) for size in several for kind in KINDS[1:] if kind not in ("chunked", "cached", "edges")
         ]
         names += [named(kind, size) for kind in ("chunked", "cached") for size in (1, *several[:1])] + ["edges-8"]
+    if turns or COLD in (conditions or ()):
+        names.insert(1, COLD)
     if conditions is None:
         return names
     chosen = [name for name in names if kind_of(name) in conditions or name in conditions]
@@ -77,7 +82,7 @@ def candidates(conditions: tuple[str, ...] | None, sizes: tuple[int, ...] | None
 def schedule(inputs: dict[str, int], wanted: Wanted, limits: EngineLimits) -> Schedule:
     """The steps for each input (name -> its length in tokens). Raises UsageError where what was asked for cannot be had."""
     shortest, length = min(inputs.values()), max(inputs.values())
-    names = candidates(wanted.conditions, wanted.sizes)
+    names = candidates(wanted.conditions, wanted.sizes, limits.history > 0)
     plans, not_tried = affordable(
         names, wanted, lambda plan: impossible(plan, shortest, length, wanted.max_tokens, limits)
     )
@@ -157,8 +162,12 @@ def impossible(plan: Plan, shortest: int, length: int, max_tokens: int, limits: 
         return limits.uncut
     if kind == "chunked" and shortest < 2:
         return "the prompt has a single token, which cannot be cut"
-    if kind == "cached" and not limits.cache_block:
+    if kind in ("cached", COLD) and not limits.cache_block:
         return "the engine keeps no prefix cache"
+    if kind == COLD and not limits.history:
+        return "a first turn is cold anyway; this is about the later ones of a conversation (--turns)"
+    if kind == COLD and limits.history <= limits.cache_block:
+        return f"the {limits.history} tokens of the last turn's prompt do not fill a block of {limits.cache_block} in the prefix cache"
     if kind == "cached" and shortest <= limits.cache_block:
         return f"the prompt's {shortest} tokens do not fill a block of {limits.cache_block} in the prefix cache and one more"
     if kind in ("staggered", "ragged") and max_tokens < 3:
@@ -226,21 +235,23 @@ def neighbours(condition: str) -> str:
     """What the neighbours of a condition are drawn by: those that differ only in how they are fed have the same ones."""
     made = ConditionName.parse(condition)
     return (
-        named("wave", made.size or 1) if made.kind in ("alone", "wave", "chunked", "cached", "adapters") else condition
+        named("wave", made.size or 1)
+        if made.kind in ("alone", "wave", "chunked", "cached", "adapters", COLD)
+        else condition
     )
 
 
 def fed(condition: str) -> str:
     """`Condition.fed` of a condition's requests."""
-    return {"chunked": "chunk", "cached": "cache", "adapters": "adapters"}.get(kind_of(condition), "")
+    return {"chunked": "chunk", "cached": "cache", COLD: "cache", "adapters": "adapters"}.get(kind_of(condition), "")
 
 
 def came_about(condition: str, size: int, slot: int, decoded: Decoded) -> bool:
     """Whether the engine's steps were what the condition is about, for the request at `slot`. `size`: requests that were sent."""
     kind, trace = kind_of(condition), decoded.traces[slot]
     met = {requests for requests, _ in decoded.steps}
-    if kind == "cached":
-        return trace.cached > 0
+    if kind in ("cached", COLD):
+        return (trace.cached > 0) is (kind == "cached")
     if kind == "chunked":
         return any(other.chunks > 1 for other in decoded.traces.values())
     if kind in ("staggered", "ragged"):

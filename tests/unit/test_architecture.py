@@ -18,7 +18,7 @@ FLOORS = [
     "records",
     "finding",
     "outcomes engine tensors op",
-    "summation schedules models environment replay row_alone sampling",
+    "summation schedules models environment replay row_alone sampling turns",
     "storage kernels blocks",
     "judge advice",
     "samples",

@@ -34,6 +34,12 @@ class ServerAnswer:
     prompt_tokens: tuple[int, ...] | None = None
     made: int | None = None
     """tokens that the server says it made"""
+    asked: int | None = None
+    """tokens that it says the prompt has"""
+    cached: int | None = None
+    """of these, how many it says it found in its prefix cache"""
+    calls_tools: bool = False
+    """whether it calls tools, which its text does not hold"""
     fingerprint: str = ""
     resent: int = 0
     """times it had to be asked for again, since the server was busy"""
@@ -83,6 +89,9 @@ def read(body: Any, trial: bool = False) -> ServerAnswer:
         ids(choice["token_ids"], "token ids") if choice.get("token_ids") is not None else None,
         prompt_tokens=some_ids(choice.get("prompt_token_ids")) or some_ids(body.get("prompt_token_ids")),
         made=made if type(made) is int else None,
+        asked=count(usage, "prompt_tokens"),
+        cached=count(usage, "prompt_tokens_details", "cached_tokens"),
+        calls_tools=bool(isinstance(message, Mapping) and message.get("tool_calls")),
         fingerprint=str(body.get("system_fingerprint") or ""),
     )
     said = with_logprobs(said, choice.get("logprobs"))
@@ -94,6 +103,13 @@ def read(body: Any, trial: bool = False) -> ServerAnswer:
     if reason == "length" and not said.text and not counted and not trial:
         raise BadAnswerError("the answer is empty, and says that it is as long as was asked for")
     return said
+
+
+def count(value: Any, *names: str) -> int | None:
+    """What stands under these names, one inside the other, where it is a number of tokens."""
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if type(value) is int and 0 <= value < 2**31 else None
 
 
 def some_ids(value: Any) -> tuple[int, ...] | None:

@@ -70,6 +70,8 @@ class PromptInput:
     tokens: tuple[int, ...] = ()
     text: str = ""
     messages: tuple[Mapping[str, str], ...] = ()
+    later: tuple[tuple[Mapping[str, str], ...], ...] = ()
+    """of a conversation: the messages that follow each answer but the last"""
     salt: str = ""
     """vLLM's cache_salt: what was computed under another one is not reused"""
     sampling: Sampling | None = None

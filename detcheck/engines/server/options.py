@@ -72,21 +72,25 @@ def estimate(spec: Spec, questions: Sequence[Question]) -> str:
     own, servers = spec.options, len(spec.options.base_url)
     names = {str(n): max(1, len(q.shown.split())) for n, q in enumerate(questions)}
     opening = OPENING + len(questions)
-    left = None if own.max_requests is None else own.max_requests // servers - opening
+    most_turns = max(1 + len(q.later) for q in questions)
+    left = None if own.max_requests is None else (own.max_requests // servers - opening) // most_turns
     limits = load.ServerLimits(own.max_concurrency, left, own.load_rate, 1.0)
     planned = load.schedule(names, Wanted.of(spec), limits)
+    turns = {str(n): 1 + len(q.later) for n, q in enumerate(questions)}
     rows = [
-        (words or names[step.input], new)
+        (TOKENS_A_WORD * (words or names[step.input]) * (turn + 1) / turns[step.input] + turn * own.max_tokens, new)
         for step in planned.steps
         for words, new in zip(step.rows, step.load.new_tokens, strict=True)
+        for turn in range(turns[step.input])
     ]
-    samples = sum(step.samples for step in planned.steps)
+    samples = sum(step.samples * turns[step.input] for step in planned.steps)
     made = sum(new or own.max_tokens for _, new in rows)
-    read = round(TOKENS_A_WORD * sum(words for words, _ in rows))
+    read = round(sum(words for words, _ in rows))
     conditions = ", ".join(dict.fromkeys(step.condition for step in planned.steps))
     each = "" if servers == 1 else f" to each of {servers} servers"
+    what = "samples" if most_turns == 1 else "turns of samples"
     return (
-        f"would send {len(rows)} requests{each}: {samples} samples and {len(rows) - samples} fillers beside them, and at most {opening} more "
+        f"would send {len(rows)} requests{each}: {samples} {what} and {len(rows) - samples} fillers beside them, and at most {opening} more "
         f"to find out what the server can do\n"
         f"tokens{each}: about {read} in prompts, at most {made} in completions\n"
         f"at most {max((len(s.rows) for s in planned.steps), default=1)} in flight at once; conditions: {conditions}\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +16,8 @@ from detcheck.engine import Question, Ran
 from detcheck.engines.server.client import Client, Secrets
 from detcheck.engines.server.engine import Budget, Capability, NotServedError, PromptInput, Server
 from detcheck.engines.server.outcome import EarlierAnswers, outcome_of
-from detcheck.engines.server.send import Request, Sent, sample, send
+from detcheck.engines.server.send import Request, Sent, SentStep, sample, send
+from detcheck.engines.server.talk import Talk, on_its_own_history
 from detcheck.environment import observe_client
 from detcheck.errors import FailedError, UsageError
 from detcheck.hashes import content_hash
@@ -86,7 +87,10 @@ class ServerSampler:
         asked = [await self._with_tokens(one) for one in asked]
         lone_s = await self._lone_seconds(others[0])
         inputs = {self._name(index, one): one for index, one in enumerate(asked)}
-        plain = [Prompt(n, questions[index].shown, one.tokens) for index, (n, one) in enumerate(inputs.items())]
+        plain = [
+            Prompt(n, questions[index].shown, one.tokens, later=((),) * len(one.later))
+            for index, (n, one) in enumerate(inputs.items())
+        ]
         prompts = sampling.with_seeds(plain, spec)
         self._asked = {
             p.name: replace(inputs[sampling.parted(p.name)[0]], sampling=sampling.of(spec, p.seed)) for p in prompts
@@ -103,7 +107,7 @@ class ServerSampler:
 
     def inputs(self, questions: Sequence[Question]) -> list[PromptInput]:
         """What is sent for each of them."""
-        return [PromptInput(text=q.text, messages=q.messages) for q in questions]
+        return [PromptInput(text=q.text, messages=q.messages, later=q.later) for q in questions]
 
     async def _ways_of(self, server: Server, asked: Sequence[PromptInput]) -> dict[str, Capability]:
         """How each kind of prompt is asked for at a server: {"completions": ..., "chat": ...}, those that are needed."""
@@ -167,7 +171,8 @@ class ServerSampler:
         self._warmed.add(place)
 
     def _name(self, index: int, one: PromptInput) -> str:
-        payload = np.asarray(one.tokens, "<i8").tobytes() if one.tokens else repr((one.text, one.messages)).encode()
+        said = (one.text, one.messages, one.later) if one.later else (one.text, one.messages)
+        payload = np.asarray(one.tokens, "<i8").tobytes() if one.tokens else repr(said).encode()
         return f"{index}:{content_hash(payload)[:8]}"
 
     def _kernels(self, server: Server) -> str:
@@ -177,7 +182,8 @@ class ServerSampler:
     def _plan(self, prompts: Sequence[Prompt], lone_s: float, budget: Budget) -> Schedule:
         """The same steps at every server, one server after the other."""
         spec, own, servers = self._spec, self._own, len(self._servers)
-        left = None if budget.most is None else (budget.most - budget.sent) // servers
+        most_turns = max(p.turns for p in prompts)
+        left = None if budget.most is None else (budget.most - budget.sent) // servers // most_turns
         # vLLM computes a prompt again under another cache_salt, so that its cold answer can be repeated.
         cold = spec.trials if all(server.reading.kind == "vLLM" for server in self._servers) else 1
         limits = load.ServerLimits(own.max_concurrency, left, own.load_rate, lone_s, cold)
@@ -187,7 +193,12 @@ class ServerSampler:
         lengths = {p.name: len(p.token_ids) or max(1, len(p.text.split())) for p in prompts}
         one = load.schedule(lengths, wanted, limits)
         place = {p.name: index for index, p in enumerate(prompts)}
-        steps = [replace(s, case=n * len(prompts) + place[s.input]) for n in range(servers) for s in one.steps]
+        turns = {p.name: p.turns for p in prompts}
+        steps = [
+            replace(s, case=n * len(prompts) + place[s.input], turns=turns[s.input])
+            for n in range(servers)
+            for s in one.steps
+        ]
         return replace(one, steps=tuple(replace(step, index=index) for index, step in enumerate(steps)))
 
     def _flags(self) -> dict[str, str]:
@@ -218,26 +229,51 @@ class ServerSampler:
         case, _ = self.subject.cases[step.case]
         replica = max(case.replica - 1, 0)
         server, prompt = self._servers[replica], self._asked[step.input]
-        if step.condition == "cold" and step.trial:
-            prompt = replace(prompt, salt=secrets.token_hex(8))
-        way, fillers = self._way(replica, prompt), self._fillers(step)
+        way = self._way(replica, prompt)
         await self._warm(replica, step)
+        talks = {slot: Talk(prompt) for slot, length in enumerate(step.rows) if length == 0}
+        sent: list[SentStep] = []
+        for turn, later in enumerate((*prompt.later, ())):
+            sent.append(await self._turn(step, turn, talks, server, way, later))
+            self._interrupted = sent[-1].interrupted
+            await self._give_up_on(server, sent[-1].sent)
+            if self._interrupted or not any(talk.goes_on for talk in talks.values()):
+                break
+        samples = [talk.sample(step.turns) for talk in talks.values()]
+        set_aside = sum(int(seen.grown("preemptions") or 0) for seen in sent)
+        samples[0] = replace(samples[0], preemptions=set_aside)
+        resent = sum(each.resent for seen in sent for each in seen.sent)
+        in_flight = float(max(seen.in_flight for seen in sent))
+        metrics = (("in_flight", in_flight), *([("resent", float(resent))] if resent else []))
+        return Ran(tuple(samples), sent[-1].after.calls_since(sent[0].before), metrics=metrics)
+
+    async def _turn(
+        self,
+        step: Step,
+        turn: int,
+        talks: Mapping[int, Talk],
+        server: Server,
+        way: Capability,
+        later: Sequence[Mapping[str, str]],
+    ) -> SentStep:
+        """All requests of the step's turn, from 0, by those that still go on. `later`: what follows the answers."""
+        replica, cold = self._servers.index(server), step.condition == "cold"
+        salted = cold and server.reading.kind == "vLLM" and bool(turn or step.trial)
+        salt = secrets.token_hex(8) if salted else ""
+        asked = {slot: replace(talk.asked, salt=salt) for slot, talk in talks.items() if talk.goes_on}
+        asked = dict(sorted((asked | self._fillers(step, turn)).items()))
         requests = [
-            Request(fillers.get(slot, prompt), new_tokens or self._own.max_tokens, arrival_s)
-            for slot, (new_tokens, arrival_s) in enumerate(zip(step.load.new_tokens, step.load.arrivals_s, strict=True))
+            Request(one, step.load.new_tokens[slot] or self._own.max_tokens, step.load.arrivals_s[slot])
+            for slot, one in asked.items()
         ]
         seen = await send(server, way, requests)
-        self._interrupted = seen.interrupted
-        await self._give_up_on(server, seen.sent)
-        samples = []
-        for slot in (slot for slot, length in enumerate(step.rows) if length == 0):
-            one = seen.sent[slot]
-            found, why = outcome_of(one.said, way, self._before[replica]) if one.said else (None, one.missing)
-            samples.append(sample(step, slot, seen, self._spec.batch_sizes is not None, found, why))
-        samples[0] = replace(samples[0], preemptions=int(seen.grown("preemptions") or 0))
-        resent = sum(each.resent for each in seen.sent)
-        metrics = (("in_flight", float(seen.in_flight)), *([("resent", float(resent))] if resent else []))
-        return Ran(tuple(samples), seen.after.calls_since(seen.before), metrics=metrics)
+        for slot, one in zip(asked, seen.sent, strict=True):
+            if slot in talks:
+                found, why = outcome_of(one.said, way, self._before[replica]) if one.said else (None, one.missing)
+                made = sample(step, slot, one, seen, self._spec.batch_sizes is not None, found, why)
+                made = on_its_own_history(made) if cold and turn and not salted else made
+                talks[slot].take(made, one.said, seen, later)
+        return seen
 
     async def _give_up_on(self, server: Server, sent: Sequence[Sent]) -> None:
         """Raises FailedError where two steps in a row gave nothing and the server does not answer at all any more."""
@@ -245,13 +281,14 @@ class ServerSampler:
         if self._lost >= 2 and (why := await server.alive()):
             raise FailedError(f"{server.url} does not answer any more: {why}")
 
-    def _fillers(self, step: Step) -> dict[int, PromptInput]:
-        """By slot: made-up prompts, seeded by condition and slot, of the prompt's own tokens or of words."""
+    def _fillers(self, step: Step, turn: int) -> dict[int, PromptInput]:
+        """By slot: made-up prompts, seeded by condition and slot, of the prompt's own tokens or of words; as long as a conversation grows."""
         prompt, made = self._asked[step.input], {}
         _, seed = sampling.parted(step.input)
         for slot, length in enumerate(step.rows):
             if length:
-                key = int(content_hash(f"{self._spec.seed}/{step.condition}/{slot}".encode())[:16], 16)
+                place = f"{self._spec.seed}/{step.condition}/{slot}" + (f"/turn {turn}" if turn else "")
+                key, length = int(content_hash(place.encode())[:16], 16), length + turn * self._own.max_tokens
                 rng = np.random.Generator(np.random.Philox(key=key))
                 drawn = sampling.beside(self._spec, seed, slot, step.condition)
                 if prompt.tokens:

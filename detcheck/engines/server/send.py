@@ -134,12 +134,13 @@ async def settled(server: Server, before: Reading, finished: int) -> Reading:
         await asyncio.sleep(POLL_S)
 
 
-def sample(step: Step, slot: int, seen: SentStep, strict: bool, outcome: Outcome | None, missing: str) -> Sample:
+def sample(
+    step: Step, slot: int, one: Sent, seen: SentStep, strict: bool, outcome: Outcome | None, missing: str
+) -> Sample:
     """With the condition that it was under, as far as it was seen.
 
-    `strict`: a wave must have run together whole, since its size was asked for; else two of it suffice.
+    `one`: what was sent for it; `strict`: a wave must have run together whole, since its size was asked for; else two of it suffice.
     """
-    one = seen.sent[slot]
     looks = [look for look in seen.looks if one.began <= look[0] <= one.ended]
     # A request can be over between two looks: then what was seen in its step is all that is known of it.
     sizes = {n for _, n, _ in looks if n} or {n for _, n, _ in seen.looks if n}

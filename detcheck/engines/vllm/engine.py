@@ -135,9 +135,10 @@ class VllmEngine(Checkpoint):
         ignore_eos: bool,
         token_budget: int | None = None,
         cached: bool = False,
+        goes_on: bool = False,
     ) -> Decoded:
         ends = () if ignore_eos else tuple(sorted(self.ends))
-        return self._serve(BatchRequest(tuple(rows), max_tokens, ends, token_budget, cached))
+        return self._serve(BatchRequest(tuple(rows), max_tokens, ends, token_budget, cached, goes_on=goes_on))
 
     def score(self, rows: Sequence[Row], given: int, token_budget: int | None = None) -> Decoded:
         """As `complete`, for the last `given` tokens of each sample's prompt: vLLM never takes their log-probabilities from the prefix cache."""

@@ -111,10 +111,11 @@ class Host:
 
     def serve(self, request: BatchRequest) -> Answer:
         """All rows, until the last has ended."""
-        if self._config.cache_config.enable_prefix_caching and not self._engine.reset_prefix_cache():
+        keeps = self._config.cache_config.enable_prefix_caching and not request.goes_on
+        if keeps and not self._engine.reset_prefix_cache():
             raise RuntimeError("vLLM did not empty its prefix cache between two batches")
         warming_s = 0.0
-        if request.cached:
+        if request.cached and not request.goes_on:
             first = next(row for row in request.rows if row.continuation is None)
             traced = None if request.traced is None else 0  # what it leaves in the cache is part of what is seen
             warming_s = self._run(BatchRequest((first,), 1, (), None, cached=False, traced=traced)).engine_s
@@ -172,7 +173,7 @@ class Host:
                 detokenize=False,
                 logprobs=None if filler or request.given else 2,
                 prompt_logprobs=2 if request.given and not filler else None,
-                skip_reading_prefix_cache=not request.cached,
+                skip_reading_prefix_cache=not (request.cached or request.goes_on),
                 extra_args={KEY: plan},
             )
             self._engine.add_request(

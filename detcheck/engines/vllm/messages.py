@@ -28,6 +28,8 @@ class BatchRequest:
     cached: bool
     traced: int | None = None
     """the row whose request is looked at, module by module"""
+    goes_on: bool = False
+    """whether it is the next turn of the conversations before: these are left in the prefix cache, and it is read"""
     given: int = 0
     """tokens at the end of a sample's prompt whose log-probabilities are asked for; 0: those of the tokens that it makes"""
 
