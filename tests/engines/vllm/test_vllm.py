@@ -13,9 +13,12 @@ from reacting import stock as stock_that_reacts
 
 from detcheck import runner
 from detcheck.engine import Row
+from detcheck.judge.conditions import judge
 from detcheck.models import amplifier
 from detcheck.outcomes import outcome
-from detcheck.spec import Kernels
+from detcheck.probes.completions.options import Options
+from detcheck.probes.completions.session import Completions
+from detcheck.spec import Kernels, Spec
 
 pytestmark = pytest.mark.usefixtures("needs_vllm")
 TOKENS = 24
@@ -122,6 +125,59 @@ def test_an_end_token_ends_a_sample_and_is_its_last(stock, prompt, monkeypatch):
     assert (cut.tokens, cut.finish_reason) == (whole.tokens[: where + 1], "stop")
     assert cut.logprobs.tobytes() == whole.logprobs[: where + 1].tobytes()
     assert (len(whole.tokens), whole.finish_reason) == (TOKENS, "length")
+
+
+TALK = {
+    "messages": [
+        {"role": "user", "content": amplifier.PROMPT},
+        {"role": "tool", "content": "Born in 1918."},
+        {"role": "user", "content": "And where?"},
+    ]
+}
+
+
+def test_a_conversations_history_is_warm_but_under_cold_and_a_cache_that_leaks_is_named(stock, write, monkeypatch):
+    """The fault: a turn that reads its history from the cache has other bits, from its first token on."""
+    complete = stock.complete
+
+    def leaking(*arguments, goes_on=False, **how):
+        decoded = complete(*arguments, goes_on=goes_on, **how)
+        if goes_on:
+            for one in decoded.completions.values():
+                one.logprobs[0] = np.nextafter(one.logprobs[0], np.float32(0))
+        return decoded
+
+    monkeypatch.setattr(stock, "complete", leaking)
+    own = Options(
+        6, 4, True, prompt_file=str(write("t.jsonl", TALK)), turns=True, conditions=("alone", "cold", "wave-2")
+    )
+    probe = Completions(Spec("completions", own), stock)
+    observations, outcomes = [], {}
+    for step in probe.subject.schedule.steps:
+        seen, found = probe.observe(step)
+        observations += seen
+        outcomes |= {o.id: o for o in found}
+    (case, _), schedule = probe.subject.cases[0], probe.subject.schedule
+    (finding,) = judge([case], schedule, observations, outcomes)
+    assert "cold and warm conversations part in turn 2, at token 0" in finding.note
+    assert finding.verdict == "batch-variant" and "cache" in finding.evidence["varies_with"]
+    sizes = finding.evidence["turns"]["prompts"]
+    lengths = [turn[0][0] for turn in sizes["alone"]]
+    assert [cached for _, cached in sizes["cold"]] == [(0, 0)] * 3
+    # Of the turn before all but its last token is in the cache, in whole blocks.
+    warm = [0, *((before + 4 - 1) // 128 * 128 for before in lengths[:-1])]
+    assert [cached for _, cached in sizes["alone"]] == [(n, n) for n in warm] and warm[1] > 0
+    assert all(c["formed"] == c["asked"] for c in finding.evidence["conditions"].values())
+
+
+def test_conversations_on_our_kernels_are_the_same_warm_and_cold(detcheck, write):
+    asked = ("--conditions", "alone,cold,wave-2", "-n", 6, "--max-tokens", 4, "--ignore-eos", "--turns")
+    how = ("--kernels", "batch-invariant", "--prompt-file", write("talk.jsonl", TALK), "--format", "json", "-q")
+    result = detcheck("completions", "--engine", "vllm", *asked, *how)
+    _, found = findings(result)
+    ours = found["batch-invariant"]
+    assert (result.code, ours["verdict"], ours["distinct_bits"]) == (0, "identical", 1), ours["note"]
+    assert "cold" not in ours["evidence"]["turns"] and ours["evidence"]["turns"]["same_bits"] == [6, 6, 6]
 
 
 def test_log_probabilities_are_those_of_the_model(stock, tmp_path):
