@@ -29,6 +29,7 @@ class ConditionKind(StrEnum):
     MIXED = "mixed"
     HOSTILE = "hostile"
     ADAPTERS = "adapters"
+    PREFILL = "prefill"
     THREADS = "threads"
     UNALIGNED = "unaligned"
     STRIDED = "strided"

@@ -247,3 +247,9 @@ class Engine(Protocol):
         rows before left there if it `goes_on` with them.
         Raises OutOfMemoryError if the batch does not fit, FailedError if the engine died.
         """
+
+    def prefill(self, row: Row, made: Completion) -> Decoded:
+        """What the row, alone, made token by token, computed once more in one pass: in slot 0 the token that comes behind each of those before it.
+
+        Of tokens that an engine drew itself, the very tokens, with their log-probabilities. Raises as `complete` does.
+        """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,12 +13,13 @@ from detcheck.condition_name import ConditionKind, kind_of
 from detcheck.engine import Completion, Decoded, Engine, Question, Ran, Row, Sample, Sampler
 from detcheck.errors import OutOfMemoryError
 from detcheck.harness import engines
+from detcheck.harness.lone import prefilled
 from detcheck.harness.model import OpenModel
 from detcheck.harness.turns import no_room
 from detcheck.hashes import content_hash
 from detcheck.outcomes import outcome
 from detcheck.records import Condition, Observation, Outcome, Schedule, Step, Subject
-from detcheck.schedules import adapters, arrivals, batches
+from detcheck.schedules import adapters, arrivals, batches, lone
 from detcheck.schedules.wanted import Wanted
 from detcheck.schedules.widths import edges
 from detcheck.spec import Spec
@@ -114,7 +116,10 @@ class Local:
         decoded, calls, why = Decoded({}, ()), [], "the engine returned no completion"
         try:
             with self.engine.running(case.kernels) as calls:
-                decoded = self.complete(step, rows, goes_on)
+                decode = functools.partial(self.complete, step, rows, goes_on)
+                decoded = (
+                    prefilled(self.engine, rows[0], decode) if step.condition == ConditionKind.PREFILL else decode()
+                )
         except OutOfMemoryError as error:
             why = str(error)
         samples = []
@@ -164,8 +169,10 @@ class Batches(Local):
         widest = max(longest, self.engine.context - most_tokens)
         room = min(widest, max(2 * longest, edges(longest)[0]))
         most = self.engine.max_rows(room + most_tokens)
-        planned = batches.schedule(lengths, adapters.rest(self.wanted), most, room, widest)
-        return adapters.beside(planned, lengths, self.wanted, "batch", lambda plan: batches.too_large(plan, most))
+        wanted = lone.rest(self.wanted)
+        planned = batches.schedule(lengths, adapters.rest(wanted), most, room, widest)
+        planned = adapters.beside(planned, lengths, wanted, "batch", lambda plan: batches.too_large(plan, most))
+        return lone.beside(planned, lengths, self.wanted, {}, arriving=False)
 
     def complete(self, step: Step, rows: Sequence[Row], goes_on: bool = False) -> Decoded:
         return self.engine.complete(rows, self.wanted.max_tokens, self._ignore_eos, padding=step.padding)
@@ -180,7 +187,7 @@ class Batches(Local):
         if step.padding:  # all that the row is padded with is of its composition
             composition = content_hash(f"{composition} padding {step.padding}".encode())[:12]
         place = (size, slot, composition) if known else (None, None)
-        fed = batches.fed(step.condition) if known else ""
+        fed = batches.fed(step.condition) or lone.fed(step.condition) if known else ""
         condition = Condition(step.condition, *place, threads=self.threads, fed=fed)
         return Sample(condition, found, missing, decoded.batch_sizes)
 
@@ -191,9 +198,13 @@ class Requests(Local):
     def plan(self, lengths: dict[str, int]) -> Schedule:
         longest, most_tokens = max(lengths.values()), self.wanted.max_tokens
         limits = self.limits(longest)
-        planned = arrivals.schedule(lengths, adapters.rest(self.wanted), limits)
+        wanted = lone.rest(self.wanted)
+        planned = arrivals.schedule(lengths, adapters.rest(wanted), limits)
         why = lambda plan: arrivals.impossible(plan, longest, longest, most_tokens, limits)  # noqa: E731
-        return adapters.beside(planned, lengths, self.wanted, "wave", why)
+        planned = adapters.beside(planned, lengths, wanted, "wave", why)
+        full = longest + most_tokens >= self.engine.context
+        no_room = {ConditionKind.PREFILL: "the context has no room for another token"} if full else {}
+        return lone.beside(planned, lengths, self.wanted, no_room, arriving=True)
 
     def complete(self, step: Step, rows: Sequence[Row], goes_on: bool = False) -> Decoded:
         traffic = step.traffic
@@ -222,7 +233,7 @@ class Requests(Local):
         if trace is None or not decoded.steps:
             return Sample(Condition(step.condition, None, None, threads=self.threads), found, missing)
         most = max(requests for requests, _ in decoded.steps)
-        fed = arrivals.fed(step.condition)
+        fed = arrivals.fed(step.condition) or lone.fed(step.condition)
         condition = Condition(step.condition, most, slot, composition, self.threads, fed, trace.trace)
         as_asked = arrivals.came_about(step.condition, len(step.rows), slot, decoded)
         return Sample(condition, found, missing, trace.batch_sizes, as_asked, trace.preemptions)

@@ -187,11 +187,15 @@ def varies_with(tally: Tally) -> list[str]:
                     aspects.add("padding")
             elif condition.fed and usual.get(place(condition), outcome) != outcome:
                 aspects.add(condition.fed)
+    usual_differ = any(len({o for c, o in steady.items() if not c.fed}) > 1 for steady in settled(tally))
     if only_padding(tally):
         aspects -= {"batch", "slot", "neighbours"}
-    if not aspects and batch_arm(tally):
+    elif (usual_differ and aspects <= set(LONE)) or (not aspects and batch_arm(tally)):
         aspects.add("batch or slot")  # they never changed one at a time
     return sorted(aspects)
+
+
+LONE = ("prefill",)  # aspects of the prompt alone
 
 
 def only_padding(tally: Tally) -> bool:

@@ -58,7 +58,7 @@ def check(conditions: tuple[str, ...] | None) -> None:
         least = 1 if kind in ("chunked", "cached") else 2
         if kind not in (*KINDS, COLD) or (size is not None and (kind in ("alone", COLD) or size < least)):
             raise UsageError(
-                f"--conditions {name}: no such condition. Use {', '.join(KINDS)} (of conversations {COLD} too), or one with its number of requests, like wave-8"
+                f"--conditions {name}: no such condition. Use {', '.join(KINDS)}, prefill (of conversations {COLD} too), or one with its number of requests, like wave-8"
             )
 
 
@@ -252,6 +252,8 @@ def came_about(condition: str, size: int, slot: int, decoded: Decoded) -> bool:
     met = {requests for requests, _ in decoded.steps}
     if kind in ("cached", COLD):
         return (trace.cached > 0) is (kind == "cached")
+    if kind == "prefill":
+        return trace.chunks == 1 and not trace.cached
     if kind == "chunked":
         return any(other.chunks > 1 for other in decoded.traces.values())
     if kind in ("staggered", "ragged"):

@@ -26,13 +26,15 @@ class Wanted:
     """whether there are other adapters for neighbours"""
     seeded: bool = False
     """whether each prompt is drawn with several seeds"""
+    lone: bool = False
+    """whether the probe has the conditions of `lone.py`"""
 
     @classmethod
     def of(cls, spec: Spec) -> Wanted:
         own = spec.options
         others = bool(getattr(own, "other_adapter", ()))
         asked = own.samples, own.max_tokens, spec.trials, own.conditions, spec.batch_sizes, spec.seed
-        return cls(*asked, others, seeded=bool(getattr(own, "seeds", 0)))
+        return cls(*asked, others, seeded=bool(getattr(own, "seeds", 0)), lone=spec.probe == "completions")
 
     @property
     def by_name(self) -> bool:

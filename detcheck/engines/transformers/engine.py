@@ -211,6 +211,12 @@ class TransformersEngine(Checkpoint):
             hook.remove()
         return Decoded(completions, tuple(sorted(seen)) if set(which) <= met else ())
 
+    def prefill(self, row: Row, made: Completion) -> Decoded:
+        from detcheck.engines.transformers.prefill import prefill
+
+        with self._mixed.rows([row.adapter]) if self._mixed else contextlib.nullcontext():
+            return prefill(self, row, made)
+
     def new_cache(self, tokens: int) -> Any:
         """What a batch begins with whose rows grow to so many tokens, the last one that is made left out. None: the model makes it."""
         if self._cache != Cache.STATIC:

@@ -9,7 +9,7 @@ from detcheck.engine import EngineType
 from detcheck.errors import UsageError
 from detcheck.models.adapter import adapters_of
 from detcheck.models.cache import Cache
-from detcheck.schedules import adapters
+from detcheck.schedules import adapters, lone
 from detcheck.schedules.batches import fit
 from detcheck.schedules.wanted import Wanted
 from detcheck.spec import Kernels
@@ -39,7 +39,7 @@ def check(spec: Spec) -> None:
 
 
 def check_schedule(spec: Spec) -> None:
-    wanted = Wanted.of(spec)
+    wanted = lone.rest(Wanted.of(spec))
     adapters.check(wanted)
     fit(adapters.rest(wanted), ENOUGH)
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from detcheck.engine import Decoded, Row
+from detcheck.engine import Completion, Decoded, Row
 from detcheck.engines.transformers.adapter import TOKENS
 from detcheck.engines.vllm import adapter, install
 from detcheck.engines.vllm.arguments import Settings
@@ -143,6 +144,13 @@ class VllmEngine(Checkpoint):
     def score(self, rows: Sequence[Row], given: int, token_budget: int | None = None) -> Decoded:
         """As `complete`, for the last `given` tokens of each sample's prompt: vLLM never takes their log-probabilities from the prefix cache."""
         return self._serve(BatchRequest(tuple(rows), 1, (), token_budget, cached=False, given=given))
+
+    def prefill(self, row: Row, made: Completion) -> Decoded:
+        whole, count = replace(row, prompt=row.prompt + made.tokens, sampling=None), len(made.tokens)
+        asked = BatchRequest((whole,), 1, (), None, cached=False, given=count, likeliest=row.sampling is None)
+        again = self._serve(asked)
+        found = {slot: replace(one, finish_reason=made.finish_reason) for slot, one in again.completions.items()}
+        return replace(again, completions=found)
 
     def _serve(self, request: BatchRequest) -> Decoded:
         try:

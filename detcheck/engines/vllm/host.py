@@ -24,7 +24,7 @@ from detcheck.counted import VLLM_NEEDS
 from detcheck.engine import Completion, RequestTrace, Row
 from detcheck.engines.vllm import lora
 from detcheck.engines.vllm.arguments import KEY, BadArgumentError, Settings, engine_arguments
-from detcheck.engines.vllm.messages import Answer, BatchRequest, TraceRequest, completion, first_line
+from detcheck.engines.vllm.messages import Answer, BatchRequest, TraceRequest, completion, first_line, likeliest
 from detcheck.machine import of_gpu
 
 SCHEDULERS = {False: "PlannedScheduler", True: "PlannedAsyncScheduler"}
@@ -216,6 +216,8 @@ class Host:
         tokens, entries, reason = tuple(result.token_ids), result.logprobs or (), result.finish_reason
         if given := request.given:
             tokens, entries, reason = request.rows[slot].prompt[-given:], (output.prompt_logprobs or ())[-given:], ""
+            if request.likeliest and len(entries) == len(tokens) and all(entries):
+                tokens = likeliest(tokens, entries)
         if len(entries) != len(tokens) or not all(entries):
             answer.missing[slot] = "vLLM returned no log-probability for some of its tokens"
         else:

@@ -32,6 +32,8 @@ class BatchRequest:
     """whether it is the next turn of the conversations before: these are left in the prefix cache, and it is read"""
     given: int = 0
     """tokens at the end of a sample's prompt whose log-probabilities are asked for; 0: those of the tokens that it makes"""
+    likeliest: bool = False
+    """of these positions the likeliest tokens, whatever was given"""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,13 @@ def completion(tokens: tuple[int, ...], entries: Sequence[Any], reason: str) -> 
     logprobs = np.asarray(own, np.float32)
     margins = logprobs - np.asarray([logprob for logprob, _ in others], np.float32)
     return Completion(tokens, logprobs, margins, tuple(-t for _, t in others), reason)
+
+
+def likeliest(tokens: Sequence[int], entries: Sequence[Any]) -> tuple[int, ...]:
+    """Of each position the token that vLLM would take at temperature 0: the one that was given where no other is likelier."""
+    return tuple(
+        max(entry, key=lambda t: (entry[t].logprob, t == own, -t)) for own, entry in zip(tokens, entries, strict=True)
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from detcheck.engines.vllm import install
 from detcheck.errors import FailedError, UsageError
 from detcheck.models import gguf
 from detcheck.models.adapter import adapters_of
-from detcheck.schedules import adapters, arrivals
+from detcheck.schedules import adapters, arrivals, lone
 from detcheck.schedules.wanted import Wanted
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def check(spec: Spec) -> None:
 
 
 def check_schedule(spec: Spec) -> None:
-    wanted = Wanted.of(spec)
+    wanted = lone.rest(Wanted.of(spec))
     adapters.check(wanted)
     arrivals.check(adapters.rest(wanted).conditions)
 

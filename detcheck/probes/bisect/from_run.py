@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from detcheck.bits import as_integers, first_difference
-from detcheck.condition_name import kind_of
+from detcheck.condition_name import ConditionKind, kind_of
 from detcheck.errors import UsageError
 from detcheck.finding import Finding, Run
 from detcheck.records import Observation, Outcome, Prompt, Step, Traffic
+from detcheck.schedules import lone
 from detcheck.spec import Kernels
 from detcheck.verdict import Role
 
@@ -68,17 +69,20 @@ def first_divergence(run: Run, observations: Iterable[Observation], outcomes: Ma
     steps = [s for s in run.subject.schedule.steps if cases[s.case] == finding.case and s.condition in seen]
     lones = {is_decoding(s): seen[s.condition][0] for s in reversed(steps) if is_lone(s)}
     pairs = [
-        (step, lone, other)
+        (step, usual, other)
         for step in steps
-        if not is_lone(step) and kind_of(step.condition) != "adapters" and (lone := lones.get(is_decoding(step)))
+        if not is_lone(step) and not is_of_another_kind(step) and (usual := lones.get(is_decoding(step)))
         for other in seen[step.condition]
-        if other.id != lone.id
+        if other.id != usual.id
     ]
     if pairs:  # a fork in the text is what was seen; where there is none, bits are
-        step, lone, other = next((p for p in pairs if forks_at(*p[1:]) is not None), pairs[0])
-        fed = () if run.spec.probe == "batch" else tuple(int(t) for t in lone.tokens[: parting(lone, other)][:LONGEST])
+        step, usual, other = next((p for p in pairs if forks_at(*p[1:]) is not None), pairs[0])
+        fed = (
+            () if run.spec.probe == "batch" else tuple(int(t) for t in usual.tokens[: parting(usual, other)][:LONGEST])
+        )
         arm = Kernels(finding.case.kernels)
         prompt = next(p for p in run.subject.inputs if p.name == finding.case.input)
+        prompt = replace(prompt, seed=None)  # of tokens that were drawn, those that were are fed
         weights = weights_of(run.subject.digests)
         how = is_decoding(step), step.traffic, step.padding
         return Differing(prompt, weights, arm, step.condition, step.rows, fed, *how)
@@ -86,6 +90,11 @@ def first_divergence(run: Run, observations: Iterable[Observation], outcomes: Ma
         raise UsageError(
             f"in {where} batches differ by the adapters of their neighbours, if at all, and bisect puts on one adapter. "
             "Look at how the engine gives rows their adapters"
+        )
+    if found := [name for name in seen if lone.of_these(name)]:
+        raise UsageError(
+            f"in {where} no batch differs from the prompt alone, and {' and '.join(found)} is about the prompt alone: bisect compares it with a batch. "
+            "detcheck batch has decode-N, the last tokens of a prompt fed one by one"
         )
     raise UsageError(f"in {where} no batch differs from the prompt alone; bisect compares these two. Ask with --model")
 
@@ -95,8 +104,15 @@ def weights_of(digests: Mapping[str, str]) -> str:
     return "+".join(digests[name] for name in ("model", "adapter") if name in digests)
 
 
+def is_of_another_kind(step: Step) -> bool:
+    """Whether it is of neighbours with another adapter, or of the prompt alone made in another way: bisect forms none of these."""
+    return kind_of(step.condition) == ConditionKind.ADAPTERS or lone.of_these(step.condition)
+
+
 def is_lone(step: Step) -> bool:
     """Whether the prompt is computed alone, in one piece, and with nothing before it."""
+    if lone.of_these(step.condition):
+        return False
     cut = step.traffic is not None and (step.traffic.token_budget is not None or step.traffic.cached)
     return len(step.rows) == 1 and not cut and not step.padding
 

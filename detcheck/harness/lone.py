@@ -1,0 +1,18 @@
+"""How an engine is asked for conditions of the prompt alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from detcheck.engine import Decoded, Engine, Row
+
+
+def prefilled(engine: Engine, row: Row, decode: Callable[[], Decoded]) -> Decoded:
+    """The row's tokens are made one by one, and then computed again in one go. Where none came, that is what is told."""
+    decoded = decode()
+    made = decoded.completions.get(0)
+    if made is None:
+        return decoded
+    again = engine.prefill(row, made)
+    return replace(again, steps=decoded.steps + again.steps)

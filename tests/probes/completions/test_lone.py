@@ -1,0 +1,95 @@
+"""Conditions of the prompt alone, asked for by name: what was decoded is computed again in one pass."""
+
+import json
+
+import pytest
+from models import llama_like
+from scripted import OTHER, SAME, Scripted, observe
+
+from detcheck.engine import Decoded
+from detcheck.engines.transformers.engine import TransformersEngine
+from detcheck.verdict import Verdict
+
+
+class Prefilling(Scripted):
+    """Computes again what it made, by `again(made)`."""
+
+    def __init__(self, again, answer=lambda rows, slot, call: SAME):
+        super().__init__(answer)
+        self._again = again
+
+    def prefill(self, row, made):
+        return Decoded({0: self._again(made)}, (1,))
+
+
+CONDITIONS = ("alone", "batch-2", "prefill")
+
+
+def test_a_prefill_that_gives_what_was_decoded_passes_and_another_is_named():
+    finding, observations = observe(Prefilling(lambda made: made), samples=4, conditions=CONDITIONS)
+    assert finding.verdict is Verdict.IDENTICAL and finding.evidence["conditions"]["prefill"]["formed"] == 2
+    assert [o.condition.fed for o in observations] == [""] * 4 + ["prefill"] * 2
+    finding, _ = observe(Prefilling(lambda made: OTHER), samples=4, conditions=CONDITIONS)
+    assert (finding.verdict, finding.evidence["varies_with"]) == (Verdict.BATCH_VARIANT, ["prefill"])
+    by_both = Prefilling(lambda made: OTHER, lambda rows, slot, call: OTHER if rows > 1 else SAME)
+    finding, _ = observe(by_both, samples=4, conditions=CONDITIONS)
+    assert "prefill" in finding.evidence["varies_with"] and len(finding.evidence["varies_with"]) == 2
+
+
+def test_where_nothing_was_decoded_there_is_nothing_to_compute_again():
+    finding, _ = observe(Prefilling(None, lambda *_: None), samples=4, conditions=CONDITIONS)
+    assert finding.verdict is Verdict.FAILED
+    finding, _ = observe(
+        Prefilling(lambda made: made, lambda rows, slot, call: None if call > 3 else SAME), 4, CONDITIONS
+    )
+    assert finding.verdict is Verdict.INCONCLUSIVE and finding.missing == 2
+
+
+def test_by_default_it_is_not_tried_and_says_how():
+    finding, _ = observe(Scripted(lambda *_: SAME))
+    assert "prefill: by name alone, with --conditions" in map(str, finding.evidence["not_tried"])
+    finding, _ = observe(Scripted(lambda *_: SAME), samples=6, batch_sizes=(1, 2))
+    assert not finding.evidence["not_tried"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return llama_like(tmp_path_factory.mktemp("llama"), num_hidden_layers=1)
+
+
+@pytest.fixture
+def ask(detcheck, folder):
+    def call(*arguments):
+        ask = ("completions", "--model", folder, "--prompt", "Tell me about him", "-n", "4", "--max-tokens", "6")
+        result = detcheck(*ask, "--kernels", "batch-invariant", "--format", "json", "-q", *arguments)
+        return result.code, json.loads(result.out)["findings"]
+
+    return call
+
+
+def test_on_our_kernels_a_prefill_has_the_bits_of_decoding_greedily_and_by_seeds(ask):
+    asked = ("--conditions", "alone,prefill", "--temperature", "0.8", "--seeds", "2")
+    for arguments, cases in ((asked[:2], 1), (asked, 2)):
+        code, found = ask(*arguments)
+        assert code == 0 and len(found) == cases, found[0]["note"]
+        assert all(f["evidence"]["conditions"]["prefill"]["formed"] == 2 for f in found)
+
+
+def test_decoding_that_is_otherwise_than_a_prefill_is_caught(ask, monkeypatch):
+    """The last bit of the logits of a single token behind a cache: no batch shows it."""
+    plain = TransformersEngine.forward
+
+    def forward(self, ids, mask, cache, **extra):
+        logits, cache = plain(self, ids, mask, cache, **extra)
+        return (logits.nextafter(logits + 1) if ids.shape[1] == 1 else logits), cache
+
+    monkeypatch.setattr(TransformersEngine, "forward", forward)
+    code, (found,) = ask("--conditions", "alone,batch-2,prefill")
+    assert code == 1 and found["evidence"]["varies_with"] == ["prefill"]
+    assert found["evidence"]["first_variant_condition"] == "prefill"
+
+
+@pytest.mark.parametrize("words", [("--base-url", "http://127.0.0.1:9", "--conditions", "prefill"), ("--conditions", "prefill-3")])  # fmt: skip
+def test_who_has_no_such_condition_says_so(words, detcheck):
+    result = detcheck("completions", "-q", *words)
+    assert result.code == 2 and "there is no such condition" in result.err
