@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,10 @@ from detcheck.hashes import content_hash
 from detcheck.models import amplifier
 from detcheck.outcomes import digest_outcome, outcome
 from detcheck.probes.logprobs import trainer
-from detcheck.probes.logprobs.explain import Held, explanations
+from detcheck.probes.logprobs.explain import explanations
 from detcheck.probes.logprobs.facts import CAUSES, SAMPLER, TOKENIZER, TRAINER, WEIGHTS, WIDTHS
 from detcheck.probes.logprobs.options import Options, parameter
+from detcheck.probes.logprobs.places import Places
 from detcheck.probes.logprobs.sampler import TOGETHER, EngineSampler, FileSampler, Made, TokenSampler, Wanted
 from detcheck.probes.logprobs.weights import tensor_digests
 from detcheck.records import Case, Condition, Observation, Outcome, Prompt, Schedule, Step, Subject
@@ -32,31 +34,9 @@ from detcheck.spec import Spec
 from detcheck.verdict import Role
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 PROMPTS = 8  # of unequal length, unless told
-MOST_HELD = 4_000_000  # elements of logits that causes are tried on
-
-
-@dataclass
-class Places:
-    """Logits of some places of an arm, kept for what is tried on them."""
-
-    logits: list[np.ndarray]
-    tokens: list[int]
-    sampler: list[float]
-    prompts: list[np.ndarray]
-    before: list[np.ndarray]
-
-    def held(self) -> Held:
-        logits = np.stack(self.logits).astype(np.float64)
-        return Held(
-            logits,
-            np.asarray(self.tokens),
-            np.asarray(self.sampler, np.float64),
-            tuple(self.prompts),
-            tuple(self.before),
-        )
 
 
 class ModelSession:
@@ -79,7 +59,7 @@ class ModelSession:
     def _sampling_engine(self) -> object | None:
         """None: the tokens come from a file."""
         spec, own = self._spec, self._own
-        if own.sampler is None:
+        if own.sampler is None or own.server:
             return None
         if own.sampler == "vllm":
             from detcheck.engines.vllm.engine import VllmEngine
@@ -94,21 +74,14 @@ class ModelSession:
     def _open(self) -> None:
         spec, own = self._spec, self._own
         self._sampler: TokenSampler
-        if self._engine is None:
-            self._sampler = FileSampler(Path(own.file), self._trainer)
-            asked = self._sampler.prompts()
-            longest = max(len(p.token_ids) + len(s.tokens) for p, s in zip(asked, self._sampler.sequences, strict=True))
-        else:
-            self._sampler = EngineSampler(self._engine, own)
-            asked = tuple(self._tokenize(n, question) for n, question in enumerate(questions(spec)))
-            longest = max(len(p.token_ids) for p in asked) + own.max_tokens
-        for engine in dict.fromkeys(self._closes):
+        asked, longest = self._asked()
+        for engine in dict.fromkeys(one for one in (self._engine, self._trainer) if one is not None):
             engine.load(longest)
         switch.check(spec.kernels, self._trainer.device)
         self._form = trainer.LOGSUMEXP if own.sampler == "transformers" else trainer.LOG_SOFTMAX
         self._wanted = [Wanted(prompt, n) for prompt in asked for n in range(own.samples)]
         self._made: dict[str, list[Made | None]] = {}
-        self._places: dict[str, Places] = {}
+        self._places: dict[str, Places] = defaultdict(Places)
         who = f"{own.sampler or Path(own.file).name} and {own.trainer}"
         name, dtype = f"{self._trainer.name}: {who}", self._trainer.dtype
         arms = ARMS[spec.kernels]
@@ -123,14 +96,14 @@ class ModelSession:
         for kind in self._of_both():
             steps.append(Step(0, kind, kind, 0, (0, 0), case=len(cases)))
             cases.append((Case("logprobs", name, arms[-1][0], dtype, kind), Role.GATES))
-        flags = {**(self._engine or self._trainer).flags, "trainer": f"transformers, {self._form} of float32 logits"}
+        flags = {**self._sampler.flags, "trainer": f"transformers, {self._form} of float32 logits"}
         if self._engine is not self._trainer:
             flags |= {f"trainer.{key}": value for key, value in self._trainer.flags.items()}
         environment = observe_environment(
             self._trainer.device, {**flags, **kernel_flags(spec.kernels)}, self._trainer.threads
         )
         self.subject = Subject(
-            name, dtype, self._digests(), asked if self._engine is not None else (),
+            name, dtype, self._digests(), () if isinstance(self._sampler, FileSampler) else asked,
             Schedule(tuple(replace(step, index=n) for n, step in enumerate(steps))), environment, tuple(cases),
         )  # fmt: skip
 
@@ -148,12 +121,34 @@ class ModelSession:
                 yield WEIGHTS
             if other.get("tokenizer") != self._trainer.digests.get("tokenizer"):
                 yield TOKENIZER
-        if isinstance(self._sampler, FileSampler):
+        if self._engine is None:
             yield WIDTHS
 
-    def _tokenize(self, index: int, question: Question) -> Prompt:
-        engine, own = self._engine, self._own
-        if question.messages or own.chat:
+    def _asked(self) -> tuple[tuple[Prompt, ...], int]:
+        """(the prompts, tokens of the longest sequence), with whoever makes the tokens."""
+        spec, own = self._spec, self._own
+        if self._engine is None and not own.server:
+            self._sampler = FileSampler(Path(own.file), self._trainer)
+            return self._sampler.prompts(), self._sampler.longest
+        asking = questions(spec)
+        if own.server:
+            from detcheck.probes.logprobs.served import ServedTokens
+
+            self._sampler = ServedTokens(spec, asking)
+            self._closes.insert(0, self._sampler)
+            known = [self._sampler.ids(n) for n in range(len(asking))]
+        else:
+            self._sampler = EngineSampler(self._engine, own)
+            known = [()] * len(asking)
+        asked = tuple(self._tokenize(n, one, ids) for n, (one, ids) in enumerate(zip(asking, known, strict=True)))
+        return asked, max(len(p.token_ids) for p in asked) + own.max_tokens
+
+    def _tokenize(self, index: int, question: Question, ids: tuple[int, ...]) -> Prompt:
+        """`ids`: what the sampler makes of it, where it says so; (): it is asked here."""
+        engine, own = self._engine or self._trainer, self._own
+        if ids:
+            pass
+        elif question.messages or own.chat:
             ids = engine.encode_chat(question.messages or [{"role": "user", "content": question.text}])
         else:
             ids = engine.encode(question.text)
@@ -215,7 +210,7 @@ class ModelSession:
         there = [one for one in made if one is not None]
         rows = [trainer.Asked(one.prompt, tuple(one.tokens.tolist())) for one in there]
         keeps = step.condition == self._own.conditions[0] and step.trial == 0
-        see = (lambda n, logits: self._keep(kernels, there[n], logits)) if keeps else None
+        see = (lambda n, logits: self._places[kernels].keep(there[n], logits, len(self._wanted))) if keeps else None
         scored, formed, calls, why = [], False, [], "the sampler did not make it"
         if rows:
             try:
@@ -241,19 +236,6 @@ class ModelSession:
                 )
             )
         return observations, outcomes
-
-    def _keep(self, kernels: str, one: Made, logits: torch.Tensor) -> None:
-        """Some places' logits [n, V], evenly over the sequence and over all sequences."""
-        places = self._places.setdefault(kernels, Places([], [], [], [], []))
-        share = max(1, MOST_HELD // logits.shape[1] // len(self._wanted))
-        for place in np.unique(np.linspace(0, len(one.tokens) - 1, min(share, len(one.tokens))).astype(int)):
-            if len(places.tokens) * logits.shape[1] >= MOST_HELD:
-                return
-            places.logits.append(logits[place].float().cpu().numpy())
-            places.tokens.append(int(one.tokens[place]))
-            places.sampler.append(float(one.logprobs[place]))
-            places.prompts.append(np.asarray(one.prompt))
-            places.before.append(one.tokens[:place])
 
     def _observe_causes(self, step: Step, kernels: str) -> tuple[list[Observation], list[Outcome]]:
         places = self._places.pop(kernels, None)

@@ -36,6 +36,7 @@ class Options:
     attn: str | None = same(CompletionOptions, "attn")
     trust_remote_code: bool = same(CompletionOptions, "trust_remote_code")
     engine_arg: tuple[str, ...] = same(CompletionOptions, "engine_arg")
+    header: tuple[str, ...] = same(CompletionOptions, "header")
     sampling: tuple[str, ...] = knob(
         (), help="Like temperature=0.7. May be given again.", panel=PROMPTS, metavar="KEY=VALUE", repeated=True
     )
@@ -65,6 +66,18 @@ class Options:
         "fail_on": {},
         "fail_fast": {},
     }
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for what is no URL. Whoever is named in one is kept apart from what is shown and stored."""
+        if self.server:
+            from detcheck.engines.server.client import Url
+
+            object.__setattr__(self, "sampler", self.sampler if isinstance(self.sampler, Url) else Url(self.sampler))
+
+    @property
+    def server(self) -> bool:
+        """Whether the sampler is one."""
+        return "://" in (self.sampler or "")
 
     @property
     def runs_model(self) -> bool:
@@ -121,9 +134,9 @@ def check_sides(spec: Spec) -> None:
         if value < 1:
             raise UsageError(f"{name} must be at least 1; got {value}")
     asked = dict(parameter(one) for one in own.sampling)
-    if own.sampler == "transformers" and (more := [name for name in asked if name not in ("temperature", "seed")]):
+    if own.sampler != "vllm" and (more := [name for name in asked if name not in ("temperature", "seed")]):
         raise UsageError(
-            f"--sampling {more[0]}: transformers draws at a temperature here, with a seed. Use --sampler vllm, or leave it out"
+            f"--sampling {more[0]}: transformers and servers draw at a temperature, with a seed. Use --sampler vllm, or leave it out"
         )
     if asked and not asked.get("temperature"):
         raise UsageError("--sampling: needs temperature=T above 0 too; without it the likeliest token is taken")

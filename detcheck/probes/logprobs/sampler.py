@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -44,7 +44,10 @@ class Wanted:
 
 
 class TokenSampler(Protocol):
-    """Makes sequences. `None` with a reason stands for one that did not come."""
+    """Makes sequences."""
+
+    flags: Mapping[str, str]
+    """what can change bits, for the environment's record"""
 
     def make(self, wanted: Sequence[Wanted], kernels: str) -> tuple[list[Made | str], Sequence[tuple[str, int]]]:
         """(each sequence or why it did not come, calls as counted.py names them)"""
@@ -66,6 +69,10 @@ class EngineSampler:
         except OutOfMemoryError as error:
             return [str(error)] * len(rows), calls
         return [self._sequence(ran, slot, one) for slot, one in enumerate(wanted)], calls
+
+    @property
+    def flags(self) -> Mapping[str, str]:
+        return {**self._engine.flags, **({"sampling": ", ".join(self._own.sampling)} if self._own.sampling else {})}
 
     def _drawn(self, place: int, one: Wanted) -> Sampling | None:
         """None: the likeliest token is taken."""
@@ -92,6 +99,8 @@ class FileSampler:
         self.sequences = files.read(path, (SAMPLER,))
         self.precision = files.precision([one.logprobs[SAMPLER] for one in self.sequences])
         self._prompts = [prompt_ids(one, engine) for one in self.sequences]
+        self.longest = max(len(ids) + len(one.tokens) for ids, one in zip(self._prompts, self.sequences, strict=True))
+        self.flags: Mapping[str, str] = {}
 
     def prompts(self) -> tuple[Prompt, ...]:
         return tuple(
