@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from detcheck.kernels._cpu import build
+from detcheck.kernels._shared import gradients
 from detcheck.kernels._shared.rowwise import make_rows
 from detcheck.kernels._shared.unreadable import ADDS_NOTHING
 from detcheck.op import NAMES, Op, dtype_code
@@ -137,5 +138,6 @@ ATEN: dict[str, Callable[..., object]] = {name: unary(name) for name in UNARY} |
     "elu": elu,
     "mish": mish,
     "log_sigmoid_forward": log_sigmoid,
+    "tanh_backward": gradients.elementwise("tanh"),
 }
 OP = Op("elementwise", ("67", "1024"), make_rows, stock, reference, tanh, order=ADDS_NOTHING, aten=ATEN)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from detcheck.kernels._shared import gradients
 from detcheck.kernels._shared.rowwise import make_rows, rowwise
 from detcheck.kernels._shared.unreadable import ADDS_NOTHING
 from detcheck.op import Op
@@ -49,5 +50,5 @@ TRITON = ("detcheck.kernels._triton.rowwise:gate_kernel",)
 OP = Op(
     "gelu_mul", ("67", "1024"), make, stock, reference, gelu_mul,
     batched=(0, 1), devices=("cpu", "cuda"), roundings=2, triton=TRITON, order=ADDS_NOTHING,
-    aten={"gelu": lambda x, *, approximate="none": gelu(x, approximate)},
+    aten={"gelu": lambda x, *, approximate="none": gelu(x, approximate), "gelu_backward": gradients.gelu},
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """LayerNorm over the last axis, or over several.
 
 Batch-invariant because a row's mean, and then the squares of what the mean leaves, are summed by themselves in an order that the row's
-length decides (`_cpu/rowwise.cpp` states it). The backward pass is stock.
+length decides (`_cpu/rowwise.cpp` states it). On a GPU the backward pass is stock.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from detcheck.kernels._shared import norm
+from detcheck.kernels._shared import gradients, norm
 from detcheck.kernels._shared.rowwise import make_rows
 from detcheck.kernels._shared.unreadable import SQUARES_BEHIND_A_MEAN
 from detcheck.op import Op
@@ -61,5 +61,6 @@ def native(
 TRITON = ("detcheck.kernels._triton.norm:norm_kernel",)
 OP = Op(
     "layer_norm", ("67", "1024"), make, stock, reference, layer_norm,
-    devices=("cpu", "cuda"), triton=TRITON, order=SQUARES_BEHIND_A_MEAN, aten={"native_layer_norm": native},
+    devices=("cpu", "cuda"), triton=TRITON, order=SQUARES_BEHIND_A_MEAN,
+    aten={"native_layer_norm": native, "native_layer_norm_backward": gradients.layer_norm},
 )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from detcheck.kernels._shared import gradients
 from detcheck.kernels._shared.rowwise import along, make_rows, rowwise
 from detcheck.kernels._shared.unreadable import LOGARITHM_OF_A_SUM
 from detcheck.op import Op
@@ -34,5 +35,8 @@ def reference(x: torch.Tensor) -> torch.Tensor:
 TRITON = ("detcheck.kernels._triton.rowwise:softmax_kernel",)
 OP = Op(
     "log_softmax", ("67", "1024"), make_rows, stock, reference, log_softmax, devices=("cpu", "cuda"), triton=TRITON, order=LOGARITHM_OF_A_SUM,
-    aten={"_log_softmax": lambda x, dim, half_to_float: along(log_softmax, x, dim, half_to_float)},
+    aten={
+        "_log_softmax": lambda x, dim, half_to_float: along(log_softmax, x, dim, half_to_float),
+        "_log_softmax_backward_data": gradients.softmax("log_softmax"),
+    },
 )  # fmt: skip

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from detcheck.kernels._cpu import build, fallback
-from detcheck.kernels._shared import float64
+from detcheck.kernels._shared import float64, product_gradients
 from detcheck.kernels._triton import launch
 from detcheck.op import Op, dtype_code
 
@@ -183,4 +183,5 @@ TRITON = ("detcheck.kernels._triton.matmul:matmul_kernel", "detcheck.kernels._tr
 OP = Op(
     "matmul", ("67x33", "1024x1024"), make, stock, reference, linear,
     devices=("cpu", "cuda"), triton=TRITON, order="linear", aten=ATEN, also=("grouped_mm",),
+    elsewhere=product_gradients.put,
 )  # fmt: skip

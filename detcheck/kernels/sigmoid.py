@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from detcheck.kernels._shared import gradients
 from detcheck.kernels._shared.rowwise import make_rows, rowwise
 from detcheck.kernels._shared.unreadable import ADDS_NOTHING
 from detcheck.op import Op
@@ -37,5 +38,5 @@ def glu(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
 
 OP = Op(
     "sigmoid", ("67", "1024"), make_rows, stock, reference, sigmoid, order=ADDS_NOTHING,
-    aten={"sigmoid": sigmoid, "glu": glu},
+    aten={"sigmoid": sigmoid, "glu": glu, "sigmoid_backward": gradients.elementwise("sigmoid")},
 )  # fmt: skip

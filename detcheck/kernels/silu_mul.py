@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from detcheck.kernels._shared import gradients
 from detcheck.kernels._shared.rowwise import make_rows, rowwise
 from detcheck.kernels._shared.unreadable import ADDS_NOTHING
 from detcheck.op import Op
@@ -46,5 +47,6 @@ def make(shape: str, rows: int, dtype: torch.dtype, seed: int) -> tuple[torch.Te
 TRITON = ("detcheck.kernels._triton.rowwise:gate_kernel",)
 OP = Op(
     "silu_mul", ("67", "1024"), make, stock, reference, silu_mul,
-    batched=(0, 1), devices=("cpu", "cuda"), roundings=2, triton=TRITON, order=ADDS_NOTHING, aten={"silu": silu},
+    batched=(0, 1), devices=("cpu", "cuda"), roundings=2, triton=TRITON, order=ADDS_NOTHING,
+    aten={"silu": silu, "silu_backward": gradients.elementwise("silu")},
 )  # fmt: skip

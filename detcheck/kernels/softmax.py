@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from detcheck.kernels._shared import gradients
 from detcheck.kernels._shared.rowwise import along, make_rows, rowwise
 from detcheck.kernels._shared.unreadable import SUM_OF_EXPONENTIALS
 from detcheck.op import Op
@@ -34,5 +35,8 @@ def reference(x: torch.Tensor) -> torch.Tensor:
 TRITON = ("detcheck.kernels._triton.rowwise:softmax_kernel",)
 OP = Op(
     "softmax", ("67", "1024"), make_rows, stock, reference, softmax, devices=("cpu", "cuda"), triton=TRITON, order=SUM_OF_EXPONENTIALS,
-    aten={"_softmax": lambda x, dim, half_to_float: along(softmax, x, dim, half_to_float)},
+    aten={
+        "_softmax": lambda x, dim, half_to_float: along(softmax, x, dim, half_to_float),
+        "_softmax_backward_data": gradients.softmax("softmax"),
+    },
 )  # fmt: skip

@@ -2,16 +2,18 @@
 
 Batch-invariant because each number of the result is a sum by itself, in an order that its length decides (`_cpu/rowwise.cpp` states it):
 other rows, and where in memory the numbers lie, change nothing. On a CPU zeros behind its own numbers change nothing either, as a longer
-neighbour brings them where a mask is multiplied and tokens are summed. A sum over the batch itself has the batch in it: its order is
-fixed too, but it is no row's own result.
+neighbour brings them where a mask is multiplied and tokens are summed. A sum over the batch itself has the batch in it, and is no row's own
+result: on a CPU it takes the rows from first to last, and a row of zeros changes nothing wherever it lies (`_cpu/over_rows.cpp`), since that is
+what the gradient of a bias, a norm's weight or an embedding is.
 """
 
 from __future__ import annotations
 
-import functools
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from detcheck.kernels._shared import float64
+from detcheck.kernels._shared import float64, gradients, over_rows
 from detcheck.kernels._shared.rowwise import make_rows, reduced, rowwise
 from detcheck.op import Op
 
@@ -34,6 +36,20 @@ def reference(x: torch.Tensor) -> torch.Tensor:
     return stock(x.double())
 
 
+def over(
+    x: torch.Tensor, dim: Sequence[int] | None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """Over any dimensions, as aten has it. Where the first is among them, and others beside it, it is a sum over rows."""
+    x = x if dtype is None else x.to(dtype)
+    dims = sorted(d % x.ndim for d in dim) if dim and x.ndim else list(range(x.ndim))
+    if x.ndim < 2 or 0 not in dims or not x.is_cpu:
+        return reduced(sum, x, dim, keepdim)
+    rest = [d for d in range(x.ndim) if d not in dims]
+    kept = math.prod(x.shape[d] for d in rest)
+    total = over_rows.sums(x.permute(*dims, *rest).reshape(x.numel() // kept if kept else 0, kept))
+    return total.view([1 if d in dims else n for d, n in enumerate(x.shape)] if keepdim else [x.shape[d] for d in rest])
+
+
 TRITON = ("detcheck.kernels._triton.rowwise:sum_kernel",)
 OP = Op(
     "sum",
@@ -45,5 +61,9 @@ OP = Op(
     devices=("cpu", "cuda"),
     triton=TRITON,
     order="sum",
-    aten={"sum.dim_IntList": functools.partial(reduced, sum)},
+    aten={
+        "sum.dim_IntList": over,
+        "embedding_dense_backward": gradients.embedding,
+        "scatter_add": gradients.scatter_add,
+    },
 )

@@ -8,6 +8,7 @@
 // numbers or behind them, is zero and changes nothing.
 //
 // A plain sum (SUM) has its tail in the same lanes as the rest, so that zeros behind a row, as padding brings them, change nothing.
+// Gradients of softmaxes take the sum of the products with the gradient in the same way, from the first weight that is not zero.
 // A running sum (CUMSUM) is one accumulator from first to last. Norms add twice in the order of other ops: the numbers, then the squares of
 // what the mean leaves of them.
 #include "common.h"
@@ -82,6 +83,23 @@ template <int DT> static inline double exponentials(const char* row, int64_t n, 
     return sum;
 }
 
+// Sum over the row of a * b, of the first b that is not zero on: 16 lanes by place from there.
+template <int DT> static inline double weighted(const char* a, const char* b, int64_t n) {
+    auto wide = [&](int64_t i) { return __builtin_convertvector(load_as<DT>(a, i), d8) * __builtin_convertvector(load_as<DT>(b, i), d8); };
+    d8 s = {0, 0, 0, 0, 0, 0, 0, 0}, t = s;
+    int64_t i = 0;
+    while (i < n && one_as<DT>(b, i) == 0.f) i++;
+    for (; i + 16 <= n; i += 16) {
+        s += wide(i);
+        t += wide(i + 8);
+    }
+    for (int64_t j = 0; i + j < n; j++) (j < 8 ? s[j] : t[j - 8]) += double(one_as<DT>(a, i + j)) * double(one_as<DT>(b, i + j));
+    s += t;
+    double sum = 0;
+    for (int j = 0; j < 8; j++) sum += s[j];
+    return sum;
+}
+
 // The largest element; NaN if there is one.
 template <int DT> static inline float row_max(const char* row, int64_t n) {
     v8 most = splat(-std::numeric_limits<float>::infinity()), bad = splat(0.f);
@@ -114,7 +132,7 @@ template <int DT, typename F> static inline void each(char* out, const char* a, 
     for (int64_t j = 0; j < n - i; j++) store_one<DT>(out, i + j, r[j]);
 }
 
-enum What : int64_t { SOFTMAX = 0, LOG_SOFTMAX = 1, MEAN = 2, RMSNORM = 3, SILU = 4, GELU = 5, GELU_TANH = 6, SILU_MUL = 7, GELU_MUL = 8, GELU_TANH_MUL = 9, SUM = 10, CUMSUM = 11, SIGMOID = 12, SOFTPLUS = 13 };
+enum What : int64_t { SOFTMAX = 0, LOG_SOFTMAX = 1, MEAN = 2, RMSNORM = 3, SILU = 4, GELU = 5, GELU_TANH = 6, SILU_MUL = 7, GELU_MUL = 8, GELU_TANH_MUL = 9, SUM = 10, CUMSUM = 11, SIGMOID = 12, SOFTPLUS = 13, SOFTMAX_GRAD = 14, LOG_SOFTMAX_GRAD = 15, SIGMOID_GRAD = 16, TANH_GRAD = 17, SILU_GRAD = 18, GELU_GRAD = 19, GELU_TANH_GRAD = 20 };
 
 static inline v8 silu(v8 x) { return x / (splat(1.f) + exp(-x)); }
 
@@ -129,6 +147,24 @@ static inline v8 gelu_tanh(v8 x) {
     for (int j = 0; j < 8; j++) {
         double d = x[j];
         r[j] = float(0.5 * d * (1.0 + std::tanh(0.79788456080286535588 * (d + 0.044715 * d * d * d))));
+    }
+    return r;
+}
+
+static inline v8 gelu_slope(v8 x) {
+    v8 r;
+    for (int j = 0; j < 8; j++) {
+        const double d = x[j];
+        r[j] = float(0.5 * (1.0 + std::erf(d * 0.70710678118654752440)) + d * 0.39894228040143267794 * std::exp(-0.5 * d * d));
+    }
+    return r;
+}
+
+static inline v8 gelu_tanh_slope(v8 x) {
+    v8 r;
+    for (int j = 0; j < 8; j++) {
+        const double d = x[j], t = std::tanh(0.79788456080286535588 * (d + 0.044715 * d * d * d));
+        r[j] = float(0.5 * (1.0 + t) + 0.5 * d * (1.0 - t * t) * 0.79788456080286535588 * (1.0 + 3 * 0.044715 * d * d));
     }
     return r;
 }
@@ -184,6 +220,27 @@ template <int DT> static void row(int64_t what, char* out, const char* a, const 
         case SILU: each<DT>(out, a, nullptr, n, [](v8 x, v8) { return silu(x); }); break;
         case GELU: each<DT>(out, a, nullptr, n, [](v8 x, v8) { return gelu(x); }); break;
         case GELU_TANH: each<DT>(out, a, nullptr, n, [](v8 x, v8) { return gelu_tanh(x); }); break;
+        // Of what stands before it in the list: a is the gradient, b the op's result (softmaxes, sigmoid, tanh) or what it was given.
+        case SOFTMAX_GRAD: {
+            const v8 total = splat(float(weighted<DT>(a, b, n)));
+            each<DT>(out, a, b, n, [&](v8 g, v8 y) { return y * (g - total); });
+            break;
+        }
+        case LOG_SOFTMAX_GRAD: {
+            const v8 total = splat(float(lane_sum<DT>(a, n)));
+            each<DT>(out, a, b, n, [&](v8 g, v8 y) { return g - exp(y) * total; });
+            break;
+        }
+        case SIGMOID_GRAD: each<DT>(out, a, b, n, [](v8 g, v8 y) { return g * ((splat(1.f) - y) * y); }); break;
+        case TANH_GRAD: each<DT>(out, a, b, n, [](v8 g, v8 y) { return g * (splat(1.f) - y * y); }); break;
+        case SILU_GRAD:
+            each<DT>(out, a, b, n, [](v8 g, v8 x) {
+                const v8 s = sigmoid(x);
+                return g * (s * (splat(1.f) + x * (splat(1.f) - s)));
+            });
+            break;
+        case GELU_GRAD: each<DT>(out, a, b, n, [](v8 g, v8 x) { return g * gelu_slope(x); }); break;
+        case GELU_TANH_GRAD: each<DT>(out, a, b, n, [](v8 g, v8 x) { return g * gelu_tanh_slope(x); }); break;
         case SILU_MUL: each<DT>(out, a, b, n, [](v8 x, v8 y) { return rounded<DT>(silu(x)) * y; }); break;
         case GELU_MUL: each<DT>(out, a, b, n, [](v8 x, v8 y) { return rounded<DT>(gelu(x)) * y; }); break;
         case GELU_TANH_MUL: each<DT>(out, a, b, n, [](v8 x, v8 y) { return rounded<DT>(gelu_tanh(x)) * y; }); break;
@@ -194,7 +251,7 @@ static constexpr int64_t THREAD_WORK = int64_t(1) << 14;  // elements that pay f
 static constexpr int64_t SLOW = 16;                       // plain elements that one with erf or tanh takes as long as
 
 template <int DT> static void rows(int64_t what, char* out, int64_t out_width, const char* a, int64_t a_stride, const char* b, int64_t b_stride, int64_t M, int64_t n, double eps, int64_t threads) {
-    const int64_t size = bytes_of(DT), cost = what == GELU || what == GELU_TANH || what == GELU_MUL || what == GELU_TANH_MUL ? SLOW : 1;
+    const int64_t size = bytes_of(DT), cost = what == GELU || what == GELU_TANH || what == GELU_MUL || what == GELU_TANH_MUL || what == GELU_GRAD || what == GELU_TANH_GRAD ? SLOW : 1;
     in_parallel(M, std::min(threads, 1 + M * n * cost / THREAD_WORK), [&](int64_t begin, int64_t end) {
         for (int64_t m = begin; m < end; m++)
             row<DT>(what, out + m * out_width * size, a + m * a_stride * size, b ? b + m * b_stride * size : nullptr, n, eps);

@@ -30,6 +30,13 @@ OPS = (
     "cumsum",
     "sigmoid",
     "softplus",
+    "softmax_backward",
+    "log_softmax_backward",
+    "sigmoid_backward",
+    "tanh_backward",
+    "silu_backward",
+    "gelu_backward",
+    "gelu_tanh_backward",
 )
 
 

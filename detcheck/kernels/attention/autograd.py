@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from detcheck.kernels._cpu import build
 from detcheck.kernels.attention.dense import attention
+from detcheck.op import dtype_code
 
 if TYPE_CHECKING:
     import torch
@@ -49,11 +51,52 @@ def gradients(
     soft_cap: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of `attention` for q, k, v, from grad[B, H, L, D]: weights are computed again, in float32."""
+    scale = q.shape[3] ** -0.5 if scale is None else scale
+    native = q.is_cpu and build.available()
+    return (by_itself if native else written)(grad, q, k, v, low, high, scale, soft_cap)
+
+
+def by_itself(
+    grad: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
+    scale: float,
+    soft_cap: float,
+) -> tuple[torch.Tensor, ...]:
+    """Every key, value and query in an order of its own (`_cpu/attention_backward.cpp` states it)."""
     import torch
 
-    batch, heads, _, dim = q.shape
+    own, dim = v.shape[3], max(q.shape[3], v.shape[3])  # as in MLA: filled up with zeros, which add nothing
+    dense = [torch.nn.functional.pad(t, (0, dim - t.shape[3])).contiguous() for t in (grad, q, k, v)]
+    code = dtype_code("the gradient of attention", *dense)
+    made = [torch.empty_like(t) for t in dense[1:]]
+    seen = [t.to(torch.int32).contiguous() for t in (low, high)]
+    batch, heads, length, _ = q.shape
+    pointers = [t.data_ptr() for t in (*made, *dense, *seen)]
+    call = build.function("attention_backward", "ippppppppp" + "iiiiii" + "ddi")
+    call(code, *pointers, batch, heads, length, dim, *k.shape[1:3], scale, soft_cap, torch.get_num_threads())
+    d_q, d_k, d_v = made
+    return d_q[..., : q.shape[3]], d_k[..., : q.shape[3]], d_v[..., :own]
+
+
+def written(
+    grad: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
+    scale: float,
+    soft_cap: float,
+) -> tuple[torch.Tensor, ...]:
+    """As products of whole matrices, where the kernel is not: their bits may follow padding."""
+    import torch
+
+    batch, heads = q.shape[:2]
     share, keys = heads // k.shape[1], k.shape[2]
-    scale = dim**-0.5 if scale is None else scale
     q32, g32 = q.float(), grad.float()
     k32, v32 = (t.float().repeat_interleave(share, 1) for t in (k, v))
     at = torch.arange(keys, device=q.device)
