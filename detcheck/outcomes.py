@@ -17,10 +17,11 @@ TURN = " [turn {}] "  # before each later answer in a conversation's text
 
 @dataclass(frozen=True, eq=False)
 class Earlier:
-    """The positions of a prompt before its last. See `records.Outcome`."""
+    """The positions of a prompt before its last, or the gradients of what is named. See `records.Outcome`."""
 
     hashes: np.ndarray
     apart: np.ndarray
+    names: tuple[str, ...] = ()
 
 
 def outcome(
@@ -65,6 +66,7 @@ def outcome(
         None if earlier is None else earlier.hashes,
         None if earlier is None else earlier.apart,
         None if turns is None else np.asarray(turns, np.int64),
+        () if earlier is None else earlier.names,
     )
 
 
@@ -99,7 +101,7 @@ def joined(answers: Sequence[Outcome]) -> Outcome:
 def row_outcome(bits: np.ndarray, dtype: str, earlier: Earlier | None = None) -> Outcome:
     """The outcome of a tensor's row: the bit patterns of its elements, as integers of any width, and torch's name of their dtype.
 
-    `earlier`: of a row of logits, what those before it were.
+    `earlier`: of a row of logits, what those before it were; of a gradient, what all of them were.
     """
     return outcome(patterns(bits), unit="element", dtype=dtype, earlier=earlier)
 

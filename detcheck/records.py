@@ -163,11 +163,13 @@ class Outcome:
     dtype: str = ""
     """of a tensor's elements, torch's name; `tokens` are their bit patterns then"""
     positions: np.ndarray | None = None
-    """int64[n]: of logits at a prompt's last position, hashes of those at each position before it"""
+    """int64[n]: of logits at a prompt's last position, hashes of those at each position before it; of an input's gradient, hashes of all gradients"""
     apart: np.ndarray | None = None
     """float32[2, n]: how far each of these is from the prompt alone, in ulp and absolute; NaN where one is no number. Not hashed"""
     turns: np.ndarray | None = None
     """int64[k]: of a conversation, how many of the tokens each of its answers has, in order; `finish_reason` is one for each, with commas"""
+    names: tuple[str, ...] = ()
+    """of gradients: of which parameter each is, in the order of the backward pass. Not hashed"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,9 +83,9 @@ class OpenModel:
         """Tokens of the longest row that will be asked for."""
         return min(self.engine.context, max(2 * prompt, arrivals.LONGEST) + self.max_tokens + self.grows)
 
-    def most_rows(self, tokens: int) -> int:
-        """Rows of that length that memory is estimated to hold. Raises UsageError where --batch-sizes asks for more."""
-        most, asked = self.engine.max_rows(tokens), self.spec.batch_sizes
+    def most_rows(self, tokens: int, **how: object) -> int:
+        """Rows of that length that memory is estimated to hold; `how`: as the engine's own. Raises UsageError where --batch-sizes asks for more."""
+        most, asked = self.engine.max_rows(tokens, **how), self.spec.batch_sizes
         if asked and max(asked) > most:
             raise UsageError(f"--batch-sizes: memory is estimated to hold {most} rows; got {max(asked)}. Ask for less")
         return most

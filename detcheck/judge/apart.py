@@ -78,7 +78,7 @@ def distance(a: Outcome, b: Outcome) -> float | None:
         return 0.0
     numbers = [] if (far := divergence(a, b).max_abs) is None else [far]
     if (
-        a.apart is not None and b.apart is not None and not a.apart.any()
+        a.apart is not None and b.apart is not None and not a.apart.any() and not a.names
     ):  # positions before the last, from the prompt alone
         numbers += b.apart[1][np.isfinite(b.apart[1])].tolist()
     return max(numbers, default=None)

@@ -17,7 +17,7 @@ import numpy as np
 
 from detcheck.counted import alike_in, ours_in, stock_in, unlike_in
 from detcheck.finding import Finding
-from detcheck.judge import batch, positions, ranks, seeds, server, turns, uncovered
+from detcheck.judge import batch, gradients, positions, ranks, seeds, server, turns, uncovered
 from detcheck.judge import sides as two_files
 from detcheck.judge.apart import apart
 from detcheck.judge.statistics import NUMBERS, describe
@@ -148,6 +148,8 @@ def judge_case(
         evidence["positions"] = seen
     if talk := turns.seen(tally, counts, outcomes, steps):
         evidence["turns"] = talk
+    if seen := gradients.gradients([outcomes[o] for o in counts]):
+        evidence["gradients"] = seen
     if server.of_server(steps):
         evidence |= {"concurrency": tally.in_flight, "resent": tally.resent}
     if len(counts) > 1 and not sides:
@@ -169,7 +171,7 @@ def judge_case(
             else batch.why_they_differ
         )
         verdict, note = why(draft, tally)
-        note += positions.note(evidence) + turns.note(evidence)
+        note += positions.note(evidence) + gradients.note(evidence) + turns.note(evidence)
     elif why := turns.broken_and_apart(evidence):
         verdict, note = Verdict.DIVERGENT, why
     elif counts and not tally.unreadable <= set(counts):
@@ -228,6 +230,8 @@ def what_is_equal(evidence: Mapping[str, object]) -> str:
         what = f"{what} in all {talk['asked']} turns"
     if seen := evidence.get("positions"):
         what = f"{what} at all {seen['of']} positions"
+    if seen := evidence.get("gradients"):
+        what = f"{what} in all {seen['of']} gradients"
     return what.replace("tokens", "choices") if evidence["unit"] == "choice" else what
 
 

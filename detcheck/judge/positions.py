@@ -11,7 +11,7 @@ from detcheck.records import Outcome
 
 def positions(found: Collection[Outcome]) -> dict[str, object] | None:
     """None: there are none, or only the last was observed. `max_ulp` and `max_abs` are of positions before the last."""
-    if not found or any(o.positions is None for o in found):
+    if not found or any(o.positions is None or o.names for o in found):
         return None
     first = next(iter(found))
     differs = np.any([o.positions != first.positions for o in found], axis=0)  # [n]

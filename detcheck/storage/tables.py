@@ -52,6 +52,7 @@ def schema(kind: str) -> pyarrow.Schema:
         columns |= {"unit": pa.string(), "dtype": pa.string()}
         columns |= {"words": pa.list_(pa.string()), "logprob_dtype": pa.string()}
         columns |= {"positions": pa.list_(pa.int64()), "position_apart_bits": bits, "turns": pa.list_(pa.int64())}
+        columns |= {"position_names": pa.list_(pa.string())}
     return pa.schema(list(columns.items()))
 
 
@@ -97,6 +98,7 @@ def outcome_row(o: Outcome) -> dict[str, object]:
         "positions": o.positions,
         "position_apart_bits": None if o.apart is None else as_integers(o.apart).reshape(-1),
         "turns": o.turns,
+        "position_names": o.names or None,
     }
 
 
@@ -108,7 +110,8 @@ def read_outcome(row: Mapping[str, object]) -> Outcome:
         return None if bits is None else np.asarray(bits, f"u{kind.itemsize}").view(kind)
 
     places, apart = row.get("positions"), floats(row.get("position_apart_bits"))
-    earlier = None if places is None else Earlier(np.asarray(places, np.int64), apart.reshape(2, -1))
+    names = tuple(row.get("position_names") or ())
+    earlier = None if places is None else Earlier(np.asarray(places, np.int64), apart.reshape(2, -1), names)
     return outcome(
         np.asarray(row["tokens"], np.int64),
         logprobs=floats(row["logprob_bits"], row.get("logprob_dtype") or "float32"),

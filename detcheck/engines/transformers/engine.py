@@ -167,8 +167,8 @@ class TransformersEngine(Checkpoint):
             )
         calls += of_coverage(coverage).items()
 
-    def max_rows(self, tokens: int, logits: int = 1) -> int:
-        """`logits`: tokens of a row whose logits are held at once."""
+    def max_rows(self, tokens: int, logits: int = 1, backward: bool = False) -> int:
+        """`logits`: tokens of a row whose logits are held at once; `backward`: what every layer computes is held too."""
         import torch
 
         text = self._config.get_text_config()
@@ -179,6 +179,7 @@ class TransformersEngine(Checkpoint):
         cache = 2 * layers * (getattr(text, "num_key_value_heads", None) or heads) * head_dim
         prefill = 6 * hidden + 3 * (getattr(text, "intermediate_size", None) or 4 * hidden)
         scores = tokens * (heads if self.attention == "eager" else 1)
+        prefill, logits = (prefill * layers, 4 * logits) if backward else (prefill, logits)
         row_bytes = tokens * (cache + prefill + scores) * self._model.dtype.itemsize + 8 * logits * text.vocab_size
         free = torch.cuda.mem_get_info(self.device)[0] if self.device.startswith("cuda") else free_memory()
         return max(1, int(MEMORY_SHARE * free / row_bytes))

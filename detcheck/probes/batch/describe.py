@@ -12,7 +12,7 @@ SHOWN = 3  # changes of place
 
 def describe(finding: Finding) -> tuple[Block, ...]:
     """As of samples, with the positions before the last and the order by score, where they were observed."""
-    return samples.describe(finding, first=(*before_the_last(finding), *order(finding)))
+    return samples.describe(finding, first=(*before_the_last(finding), *of_gradients(finding), *order(finding)))
 
 
 def order(finding: Finding) -> tuple[str, ...]:
@@ -25,6 +25,25 @@ def order(finding: Finding) -> tuple[str, ...]:
     lines = [str(Swap(**swap)) for swap in seen["swaps"]]
     more = (f"... and {len(lines) - SHOWN} more; report.json has all",) if len(lines) > SHOWN else ()
     return (*lines[:SHOWN], *more)
+
+
+def of_gradients(finding: Finding) -> tuple[str, ...]:
+    """A fact a line."""
+    seen = finding.evidence.get("gradients")
+    if not seen:
+        return ()
+    if not seen["differing"]:
+        return (f"all {seen['of']} gradients are equal: of the prompt's inputs, and of each parameter",)
+    lines = [
+        f"{seen['differing']} of {seen['of']} gradients differ; in the order of the backward pass the first is that of {seen['first']}"
+    ]
+    if "first_abs" in seen:
+        lines[0] += f", by up to {seen['first_abs']:.3g} ({seen['first_ulp']:.0f} ulp) from the prompt alone"
+    if seen.get("furthest", seen["first"]) != seen["first"]:
+        lines.append(
+            f"furthest is that of {seen['furthest']}: {seen['furthest_abs']:.3g} ({seen['furthest_ulp']:.0f} ulp)"
+        )
+    return tuple(lines)
 
 
 def before_the_last(finding: Finding) -> tuple[str, ...]:

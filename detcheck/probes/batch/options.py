@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from detcheck.condition_name import kind_of
 from detcheck.errors import UsageError
+from detcheck.models.cache import Cache
 from detcheck.models.task import Task
 from detcheck.options import MODEL, PROMPTS, knob, same
 from detcheck.probes.completions.options import Options as CompletionOptions
@@ -31,6 +32,9 @@ class Options:
     task: Task = knob(
         Task.AUTO, help="generate, embed or score. auto: by the model's files.", panel=MODEL, metavar="NAME"
     )
+    backward: bool = knob(
+        False, help="Ask for the gradients of the prompt's loss, in the place of its logits.", panel=MODEL
+    )
 
     max_tokens: ClassVar[int] = 1  # what fillers are given beyond their prompt, and the context must have room for
     SHARED: ClassVar[dict[str, dict[str, str]]] = {
@@ -53,6 +57,19 @@ def check(spec: Spec) -> None:
     if spec.options.task not in tuple(Task):
         raise UsageError(f"--task {spec.options.task}: use {', '.join(Task)}")
     model.check(spec)
+    own = spec.options
+    if own.backward:
+        refused = {
+            f"--task {own.task}": own.task not in (Task.AUTO, Task.GENERATE),
+            "--compile": own.compile,
+            f"--cache {own.cache}": own.cache != Cache.DYNAMIC,
+            "--adapter": own.adapter and not own.merge_adapter,
+        }
+        for what, given in refused.items():
+            if given:
+                raise UsageError(
+                    f"--backward takes a causal model as a trainer runs it, in one piece. Leave {what} out"
+                )
 
 
 def fillers(condition: str) -> str:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 
 from detcheck.condition_name import kind_of, named
 from detcheck.engine import Engine
 from detcheck.engines.transformers.given import given
+from detcheck.engines.transformers.gradients import Gradients, gradients, lone_gradients
 from detcheck.engines.transformers.logits import last_logits
 from detcheck.engines.transformers.positions import Lone, earlier_logits, gives_all, lone_logits
 from detcheck.errors import OutOfMemoryError, UsageError
@@ -33,6 +35,7 @@ SAMPLES = 3  # rows of a batch that are the prompt: at both ends and in between
 DECODE_SIZES = (1, 2, 8)
 MIXED_SIZES = (2, 8, 32)  # asked again with other tokens in the neighbours: does what they hold reach the row?
 BEFORE = "positions before the last"
+ROWS_BACKWARD = 16  # with a backward pass for each sample
 ROWS = 64  # the largest batch of the default schedule: a forward pass of 257 prompts takes minutes on a CPU
 
 
@@ -45,8 +48,17 @@ class Batch:
         questions = prompts.asked(spec)
         self._model = OpenModel(spec, engine or open_engine(spec), spec.options.max_tokens)
         self._engine = self._model.engine
-        self._lone: tuple[int, Lone] | None = None  # of the case that is being observed
+        if spec.options.backward and not self._engine.causal:
+            raise UsageError(f"--backward: {self._engine.name} is no causal language model. Leave it out")
+        self._lone: tuple[int, Lone | Gradients] | None = None  # of the case that is being observed
         self.subject = self._model.open(questions, self._plan, planned)
+        if spec.options.backward:
+            environment = self.subject.environment
+            flags = {
+                **environment.flags,
+                "gradients of": "minus the sum of the log-probabilities of the prompt's tokens",
+            }
+            self.subject = replace(self.subject, environment=replace(environment, flags=flags))
 
     def close(self) -> None:
         self._engine.close()
@@ -57,9 +69,13 @@ class Batch:
             raise UsageError(
                 f"a prompt has {longest} tokens, and {self._engine.name} holds {self._engine.context - 1}. Shorten it"
             )
+        if spec.options.backward and min(lengths.values()) < 2:
+            raise UsageError("--backward: a prompt of one token has no loss. Give it two or more")
         room = min(self._engine.context - 1, 2 * longest)
-        most, asked = self._model.most_rows(room), spec.batch_sizes
-        sizes = asked or tuple(size for size in THRESHOLDS if size <= min(most, ROWS))
+        backward = spec.options.backward
+        most = self._model.most_rows(room, logits=room, backward=True) if backward else self._model.most_rows(room)
+        asked = spec.batch_sizes
+        sizes = asked or tuple(n for n in THRESHOLDS if n <= min(most, ROWS_BACKWARD if backward else ROWS))
         not_tried = [
             NotTried(
                 named("batch", size),
@@ -68,7 +84,7 @@ class Batch:
             for size in (() if asked else THRESHOLDS)
             if size not in sizes
         ]
-        missing = self._missing_positions(max(sizes, default=1), room)
+        missing = [] if backward else self._missing_positions(max(sizes, default=1), room)
         not_tried += missing
         ragged = sizes if asked else RAGGED
         steps: list[Step] = []
@@ -85,7 +101,9 @@ class Batch:
             batches += [
                 (named("mixed", size), formed[same]) for size in MIXED_SIZES if (same := named("batch", size)) in formed
             ]
-            if not self._engine.causal:
+            if backward:
+                not_tried.append(NotTried("decode", "a backward pass takes a prompt in one piece"))
+            elif not self._engine.causal:
                 who = "an encoder" if self._engine.task is Task.GENERATE else f"--task {self._engine.task}"
                 not_tried.append(NotTried("decode", f"{who} takes a prompt in one piece"))
             elif length > DECODED:
@@ -97,7 +115,7 @@ class Batch:
                     NotTried("decode", f"a prompt of {length} tokens is too short to feed {DECODED} of them one by one")
                 )
             for condition, rows in batches:
-                every = self._engine.causal and length > 1 and not missing
+                every = self._engine.causal and length > 1 and not missing and not backward
                 steps += [
                     Step(
                         len(steps) + t, name, condition, t, rows, padding=padded.get(condition, 0), every_position=every
@@ -130,14 +148,19 @@ class Batch:
         calls: list[tuple[str, int]] = []
         earlier: list[Earlier | None] = [None] * len(slots)
         try:
-            lone = self._alone(step) if step.every_position else None
+            asked, backward = [row.prompt for row in rows], self._model.spec.options.backward
+            lone = self._alone(step) if step.every_position or backward else None
             with self._engine.running(case.kernels) as calls:
-                asked = [row.prompt for row in rows]
-                bits, dtype, seen = (
-                    last_logits(self._engine, asked, slots, decoded, step.padding)
-                    if self._engine.causal
-                    else given(self._engine, asked, slots, step.padding)
-                )
+                if backward:
+                    found, seen = gradients(self._engine, asked, slots, lone, step.padding)
+                    bits, dtype = [one.first_input for one in found], found[0].dtype
+                    earlier, lone = [one.result() for one in found], None
+                else:
+                    bits, dtype, seen = (
+                        last_logits(self._engine, asked, slots, decoded, step.padding)
+                        if self._engine.causal
+                        else given(self._engine, asked, slots, step.padding)
+                    )
                 if lone:
                     earlier, also = earlier_logits(self._engine, asked, slots, lone, decoded, step.padding)
                     seen = tuple(sorted({*seen, *also}))
@@ -159,12 +182,13 @@ class Batch:
             )
         return observations, list({o.id: o for o in made}.values())
 
-    def _alone(self, step: Step) -> Lone:
+    def _alone(self, step: Step) -> Lone | Gradients:
         """What the case's prompt gives alone: computed once before its first step, and again where a run is resumed."""
         if not self._lone or self._lone[0] != step.case:
             case, _ = self.subject.cases[step.case]
+            of = lone_gradients if self._model.spec.options.backward else lone_logits
             with self._engine.running(case.kernels):
-                self._lone = step.case, lone_logits(self._engine, self._model.prompts[step.input].token_ids)
+                self._lone = step.case, of(self._engine, self._model.prompts[step.input].token_ids)
         return self._lone[1]
 
 
