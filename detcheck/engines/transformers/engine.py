@@ -36,15 +36,15 @@ from detcheck.spec import Kernels
 from detcheck.switch import batch_invariant
 from detcheck.tensors import out_of_memory
 
-MEMORY_SHARE = (
-    0.5  # of the free memory that a batch may take by estimate: the estimate leaves out the allocator's slack
-)
+# Of the free memory that a batch may take by estimate: the estimate leaves out the allocator's slack.
+MEMORY_SHARE = 0.5
 
 
 class TransformersEngine(Checkpoint):
     """See `engine.Engine`."""
 
     schedules_itself = False
+    model = property(lambda self: self._model, doc="The loaded torch module, for who trains it.")
 
     def __init__(
         self,
@@ -172,8 +172,7 @@ class TransformersEngine(Checkpoint):
         import torch
 
         text = self._config.get_text_config()
-        heads = getattr(text, "num_attention_heads", 1)
-        hidden = getattr(text, "hidden_size", 1)
+        heads, hidden = getattr(text, "num_attention_heads", 1), getattr(text, "hidden_size", 1)
         head_dim = getattr(text, "head_dim", None) or hidden // heads
         layers = getattr(text, "num_hidden_layers", 1)
         cache = 2 * layers * (getattr(text, "num_key_value_heads", None) or heads) * head_dim
