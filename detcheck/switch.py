@@ -143,6 +143,16 @@ def _writers(name: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
 _here = threading.local()  # whether one of ours runs: what it calls of torch's is torch's
 
 
+@contextlib.contextmanager
+def torchs_own() -> Iterator[None]:
+    """torch's own ops in the block, in this thread, whatever is ours around it."""
+    before, _here.ours = getattr(_here, "ours", False), True
+    try:
+        yield
+    finally:
+        _here.ours = before
+
+
 def _made_of_others(name: str, key: str) -> bool:
     """Whether torch has no kernel for it there, and calls other ops in its place."""
     import torch

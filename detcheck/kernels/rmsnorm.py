@@ -2,6 +2,9 @@
 
 Batch-invariant because a row's squares are summed by itself, in an order that its length decides (`_cpu/rowwise.cpp` states
 it). More rows mean more rows, never a different sum.
+
+It is rounded wherever models that write their norm out round (`written_out`), so that a model in transformers, whose norm is made of `mean`
+and `elementwise`, and the same model in vLLM, whose norm is this, have the same bits.
 """
 
 from __future__ import annotations
@@ -24,9 +27,18 @@ def stock(x: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> torch.Tens
     return torch.nn.functional.rms_norm(x, weight.shape[-1:], weight.view(-1), eps)
 
 
+def written_out(x: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> torch.Tensor:
+    """As transformers' Llama and Qwen have it. Gemma's has a float32 weight, and rounds to x's dtype at the end alone."""
+    import torch
+
+    wide = x.float()
+    normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    return (weight * normed.to(weight.dtype)).to(x.dtype)
+
+
 def rmsnorm(x: torch.Tensor, weight: torch.Tensor, eps: float = EPS) -> torch.Tensor:
-    """x[..., n] / sqrt(mean(x**2) + eps) * weight[n]. Sums in float64."""
-    return rowwise("rmsnorm", x, weight, torch_row=lambda row, w: stock(row, w, eps), eps=eps)
+    """x[..., n] / sqrt(mean(x**2) + eps), rounded to the dtype, * weight[n]. Sums in float64."""
+    return rowwise("rmsnorm", x, weight, torch_row=lambda row, w: written_out(row, w, eps), eps=eps)
 
 
 def add_rmsnorm(
@@ -57,6 +69,7 @@ OP = Op(
     reference,
     rmsnorm,
     devices=("cpu", "cuda"),
+    roundings=2,
     triton=TRITON,
     order=SUMS_OF_SQUARES,
 )

@@ -7,6 +7,12 @@
 // Softmaxes add exponentials in 16 lanes, the tail among them, counted from the first that is not zero: what a mask hides, before a row's own
 // numbers or behind them, is zero and changes nothing.
 //
+// A log-softmax is each element less the logarithm of the sum (LOGSUMEXP), which is rounded to float32 first: so those who take the
+// log-softmax of all elements and those who take one element less the logsumexp have the same bits.
+//
+// An RMS norm is rounded where models that write it out round: the mean of the squares, that and eps, the reciprocal of its root, the row
+// times that (to the dtype), and this times the weight. So both have the same bits.
+//
 // A plain sum (SUM) has its tail in the same lanes as the rest, so that zeros behind a row, as padding brings them, change nothing.
 // Gradients of softmaxes take the sum of the products with the gradient in the same way, from the first weight that is not zero.
 // A running sum (CUMSUM) is one accumulator from first to last. Norms add twice in the order of other ops: the numbers, then the squares of
@@ -118,6 +124,12 @@ template <int DT> static inline float row_max(const char* row, int64_t n) {
     return nan == nan ? top : nan;
 }
 
+// The logarithm of the sum over the row of exp(x), rounded to float32 as one number: what is taken off each element in a log-softmax too.
+template <int DT> static inline float log_sum(const char* row, int64_t n) {
+    const float most = row_max<DT>(row, n), from = std::isinf(most) ? 0.f : most;
+    return float(double(from) + std::log(exponentials<DT>(row, n, from)));
+}
+
 // out = f(in...) for every element, in 8 lanes also at the tail.
 template <int DT, typename F> static inline void each(char* out, const char* a, const char* b, int64_t n, const F& f) {
     int64_t i = 0;
@@ -132,7 +144,7 @@ template <int DT, typename F> static inline void each(char* out, const char* a, 
     for (int64_t j = 0; j < n - i; j++) store_one<DT>(out, i + j, r[j]);
 }
 
-enum What : int64_t { SOFTMAX = 0, LOG_SOFTMAX = 1, MEAN = 2, RMSNORM = 3, SILU = 4, GELU = 5, GELU_TANH = 6, SILU_MUL = 7, GELU_MUL = 8, GELU_TANH_MUL = 9, SUM = 10, CUMSUM = 11, SIGMOID = 12, SOFTPLUS = 13, SOFTMAX_GRAD = 14, LOG_SOFTMAX_GRAD = 15, SIGMOID_GRAD = 16, TANH_GRAD = 17, SILU_GRAD = 18, GELU_GRAD = 19, GELU_TANH_GRAD = 20 };
+enum What : int64_t { SOFTMAX = 0, LOG_SOFTMAX = 1, MEAN = 2, RMSNORM = 3, SILU = 4, GELU = 5, GELU_TANH = 6, SILU_MUL = 7, GELU_MUL = 8, GELU_TANH_MUL = 9, SUM = 10, CUMSUM = 11, SIGMOID = 12, SOFTPLUS = 13, SOFTMAX_GRAD = 14, LOG_SOFTMAX_GRAD = 15, SIGMOID_GRAD = 16, TANH_GRAD = 17, SILU_GRAD = 18, GELU_GRAD = 19, GELU_TANH_GRAD = 20, LOGSUMEXP = 21 };
 
 static inline v8 silu(v8 x) { return x / (splat(1.f) + exp(-x)); }
 
@@ -197,11 +209,12 @@ template <int DT> static void row(int64_t what, char* out, const char* a, const 
             break;
         }
         case LOG_SOFTMAX: {
-            const float top = row_max<DT>(a, n);
-            const v8 most = splat(top), log_sum = splat(float(std::log(exponentials<DT>(a, n, top))));
-            each<DT>(out, a, nullptr, n, [&](v8 x, v8) { return (x - most) - log_sum; });
+            const float total = log_sum<DT>(a, n);
+            const v8 less = splat(total == std::numeric_limits<float>::infinity() ? total - total : total);  // NaN, as torch has it
+            each<DT>(out, a, nullptr, n, [&](v8 x, v8) { return x - less; });
             break;
         }
+        case LOGSUMEXP: store_one<DT>(out, 0, log_sum<DT>(a, n)); break;
         case MEAN: store_one<DT>(out, 0, float(row_sum<DT>(a, n, same) / double(n))); break;
         case SUM: store_one<DT>(out, 0, float(lane_sum<DT>(a, n))); break;
         case CUMSUM: {
@@ -210,9 +223,9 @@ template <int DT> static void row(int64_t what, char* out, const char* a, const 
             break;
         }
         case RMSNORM: {
-            double squares = row_sum<DT>(a, n, [](v8 x) { return x * x; });
-            v8 scale = splat(float(1.0 / std::sqrt(squares / double(n) + eps)));
-            each<DT>(out, a, b, n, [&](v8 x, v8 w) { return b ? (x * scale) * w : x * scale; });
+            const float mean = float(row_sum<DT>(a, n, [](v8 x) { return x * x; }) / double(n));
+            const v8 scale = splat(float(1.0 / std::sqrt(double(mean + float(eps)))));
+            each<DT>(out, a, b, n, [&](v8 x, v8 w) { return b ? rounded<DT>(x * scale) * w : x * scale; });
             break;
         }
         case SIGMOID: each<DT>(out, a, nullptr, n, [](v8 x, v8) { return sigmoid(x); }); break;

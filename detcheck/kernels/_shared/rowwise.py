@@ -37,6 +37,7 @@ OPS = (
     "silu_backward",
     "gelu_backward",
     "gelu_tanh_backward",
+    "logsumexp",
 )
 
 

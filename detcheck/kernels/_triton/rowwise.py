@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MOST = 4096  # columns a step. Part of the result's definition
 GATE_BLOCK = 1024  # elements of a row that one program takes of an elementwise op
 ELEMENTWISE = ("silu", "gelu", "gelu_tanh", "silu_mul", "gelu_mul", "gelu_tanh_mul")
+SOFTMAXES = ("softmax", "log_softmax", "logsumexp")
 
 
 def tile(columns: int) -> Tile:
@@ -40,19 +41,19 @@ def rmsnorm_kernel(x, weight, out, N, eps, x_m, out_m, UNIT: tl.constexpr, BLOCK
         column = begin + tl.arange(0, BLOCK)
         v = tl.load(x + column, mask=column < N, other=0.0).to(tl.float32)
         squares += v * v
-    scale = tl.rsqrt(tl.sum(squares, 0) / N + eps)
+    scale = tl.rsqrt(tl.sum(squares, 0) / N + eps)  # and rounded below where models that write it out round
     for begin in range(0, N, BLOCK):
         column = begin + tl.arange(0, BLOCK)
         v = tl.load(x + column, mask=column < N, other=0.0).to(tl.float32)
         w = tl.load(weight + column, mask=column < N, other=0.0).to(tl.float32)
-        tl.store(out + column, (v * scale * w).to(out.dtype.element_ty), mask=column < N)
+        normed = (v * scale).to(out.dtype.element_ty).to(tl.float32)
+        tl.store(out + column, (normed * w).to(out.dtype.element_ty), mask=column < N)
 
 
 @triton.jit(do_not_specialize=["x_m", "out_m"])
-def softmax_kernel(x, out, N, x_m, out_m, LOG: tl.constexpr, UNIT: tl.constexpr, BLOCK: tl.constexpr):
+def softmax_kernel(x, out, N, x_m, out_m, WHAT: tl.constexpr, UNIT: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     x += row * x_m * UNIT
-    out += row * out_m * UNIT
     greatest = tl.full([BLOCK], float("-inf"), tl.float32)
     for begin in range(0, N, BLOCK):
         column = begin + tl.arange(0, BLOCK)
@@ -65,12 +66,17 @@ def softmax_kernel(x, out, N, x_m, out_m, LOG: tl.constexpr, UNIT: tl.constexpr,
         v = tl.load(x + column, mask=column < N, other=float("-inf")).to(tl.float32)
         sums += tl.exp(v - most)
     total = tl.sum(sums, 0)
-    logarithm = tl.log(total)
-    for begin in range(0, N, BLOCK):
-        column = begin + tl.arange(0, BLOCK)
-        v = tl.load(x + column, mask=column < N, other=0.0).to(tl.float32) - most
-        y = v - logarithm if LOG else tl.exp(v) / total
-        tl.store(out + column, y.to(out.dtype.element_ty), mask=column < N)
+    logarithm = most + tl.log(total)
+    if WHAT == "logsumexp":
+        logarithm = tl.where(tl.abs(most) == float("inf"), most, logarithm)
+        tl.store(out + row * out_m, logarithm.to(out.dtype.element_ty))
+    else:
+        out += row * out_m * UNIT
+        for begin in range(0, N, BLOCK):
+            column = begin + tl.arange(0, BLOCK)
+            v = tl.load(x + column, mask=column < N, other=0.0).to(tl.float32)
+            y = v - logarithm if WHAT == "log_softmax" else tl.exp(v - most) / total
+            tl.store(out + column, y.to(out.dtype.element_ty), mask=column < N)
 
 
 @triton.jit(do_not_specialize=["x_m", "out_m"])
@@ -122,7 +128,8 @@ def rowwise(op: str, x: torch.Tensor, second: torch.Tensor | None, eps: float, w
     (rows, n), dtype = x.shape, type_of(x)
     out = torch.empty(rows, width, dtype=x.dtype, device=x.device)
     if not rows or not n:
-        return out.fill_({"mean": float("nan"), "sum": 0.0}[op]) if op in ("mean", "sum") else out
+        empty = {"mean": float("nan"), "sum": 0.0, "logsumexp": float("-inf")}
+        return out.fill_(empty[op]) if op in empty else out
     step = unit(n, dtype)
     x = fit(x, step)
     (x_m,), (out_m,) = strides(x, step), strides(out, step if width == n else 1)
@@ -143,7 +150,7 @@ def rowwise(op: str, x: torch.Tensor, second: torch.Tensor | None, eps: float, w
         kernel = mean_kernel if op == "mean" else sum_kernel
         kernel[(rows,)](x, out, n, x_m, out_m, **constants, **chosen.options)
     else:
-        softmax_kernel[(rows,)](x, out, n, x_m, out_m, LOG=op == "log_softmax", **constants, **chosen.options)
+        softmax_kernel[(rows,)](x, out, n, x_m, out_m, WHAT=op, **constants, **chosen.options)
     return out
 
 
@@ -172,7 +179,7 @@ def _signature(
 _ROWS = ("x_m", "out_m")
 DETCHECK: Declared = {
     "rmsnorm_kernel": _signature(("x", "weight", "out"), {}, tile(COLUMNS), _ROWS, eps=True),
-    "softmax_kernel": _signature(("x", "out"), {"LOG": (False, True)}, tile(COLUMNS), _ROWS),
+    "softmax_kernel": _signature(("x", "out"), {"WHAT": SOFTMAXES}, tile(COLUMNS), _ROWS),
     "mean_kernel": _signature(("x", "out"), {}, tile(COLUMNS), _ROWS),
     "sum_kernel": _signature(("x", "out"), {}, tile(COLUMNS), _ROWS),
     "gate_kernel": _signature(("x", "up", "out"), {"WHAT": ELEMENTWISE}, GATE, ("x_m", "up_m", "out_m")),

@@ -155,6 +155,28 @@ def norms(calls: Counter[str], device: str) -> None:
         RMSNorm.forward_cuda, GemmaRMSNorm.forward_cuda = ours, gemma
 
 
+def positions(calls: Counter[str], device: str) -> None:
+    """Rotary positions, rounded where transformers' models round: each product, then their sum. vLLM's own op on the CPU rounds once.
+
+    The frequencies are torch's own, ours elsewhere in this process or not: transformers' are made when a model is loaded, before anything is ours.
+    """
+    from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding, RotaryEmbeddingBase
+
+    def as_loaded(made: Callable[..., Any]) -> Callable[..., Any]:
+        def frequencies(*arguments: Any, **options: Any) -> Any:
+            with switch.torchs_own():
+                return made(*arguments, **options)
+
+        return frequencies
+
+    kinds = [RotaryEmbeddingBase]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        if made := vars(kind).get("_compute_inv_freq"):
+            kind._compute_inv_freq = as_loaded(made)
+    RotaryEmbedding.forward_cpu = RotaryEmbedding.forward_native
+
+
 def activations(calls: Counter[str], device: str) -> None:
     from vllm.model_executor.layers.activation import GeluAndMul, SiluAndMul
 
@@ -243,5 +265,5 @@ def stock_adapters(calls: Counter[str], device: str) -> None:
         setattr(wrapper, name, counted_products(name, getattr(wrapper, name)))
 
 
-PARTS = (linear_layers, attention, norms, activations, stock_ops, stock_layers)
+PARTS = (linear_layers, attention, norms, positions, activations, stock_ops, stock_layers)
 PARTS_GPU = (linear_layers_gpu, attention_gpu, norms, activations, stock_ops, stock_layers, stock_adapters)
