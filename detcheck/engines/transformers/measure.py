@@ -43,11 +43,11 @@ class Measure:
         import torch
 
         self._logits.copy_(logits)
-        top = self._ranked().topk(2)
-        best, second = top.values.unbind()
-        own = best if self._sampling is None else self._logits[top.indices[0]]
-        logprob = own - self._logits.logsumexp(-1)
-        return torch.cat([top.indices.double(), torch.stack([logprob, best - second]).double()])
+        ranked = self._ranked()
+        token = ranked.argmax()  # of equal ones the first, as vLLM and `generate` take it
+        second, runner_up = ranked.index_fill(0, token, float("-inf")).max(-1)
+        logprob = self._logits[token] - self._logits.logsumexp(-1)
+        return torch.stack([each.double() for each in (token, runner_up, logprob, ranked[token] - second)])
 
     def _ranked(self) -> Any:
         """[V], in nats, whose largest is the next token. Element by element, so that the order of no sum reaches it."""

@@ -178,6 +178,13 @@ template <int DT> static inline void store_as(void* base, int64_t index, v8 x) {
     }
 }
 
+// To the dtype and back, as torch rounds between two ops.
+template <int DT> static inline v8 rounded(v8 x) {
+    char narrow[32];
+    store_as<DT>(narrow, 0, x);
+    return load_as<DT>(narrow, 0);
+}
+
 // exp, lane by lane: x = n ln 2 + r, a polynomial in r (Cephes' expf, Moshier 1992), times 2 to the n. Within 2 ulp.
 template <typename V> static inline V exp(V x) {
     typedef decltype(x < x) I;  // int32 in as many lanes

@@ -192,13 +192,6 @@ static inline v8 softplus(v8 x, float threshold) {
     return x > splat(threshold) || x != x ? x : y;
 }
 
-// To the dtype and back, as torch rounds between two ops.
-template <int DT> static inline v8 rounded(v8 x) {
-    char narrow[32];
-    store_as<DT>(narrow, 0, x);
-    return load_as<DT>(narrow, 0);
-}
-
 template <int DT> static void row(int64_t what, char* out, const char* a, const char* b, int64_t n, double eps) {
     auto same = [](v8 x) { return x; };
     switch (what) {

@@ -169,12 +169,22 @@ def positions(calls: Counter[str], device: str) -> None:
 
         return frequencies
 
-    kinds = [RotaryEmbeddingBase]
+    rotary, kinds = find("rotary", device), [RotaryEmbeddingBase]
     for kind in kinds:
         kinds += kind.__subclasses__()
         if made := vars(kind).get("_compute_inv_freq"):
             kind._compute_inv_freq = as_loaded(made)
-    RotaryEmbedding.forward_cpu = RotaryEmbedding.forward_native
+
+    def forward(self: Any, positions: Any, query: Any, key: Any = None) -> tuple[Any, Any]:
+        calls[by_ours("vllm::rotary_embedding")] += 1
+        table, places = self._match_cos_sin_cache_dtype(query), positions.flatten()
+        with uncounted():
+            for tensor in (query,) if key is None else (query, key):
+                heads = tensor.view(len(places), -1, self.head_size)
+                rotary.rotate(heads, places, table, neighbours=not self.is_neox_style)
+        return query, key
+
+    RotaryEmbedding.forward_cpu = forward
 
 
 def activations(calls: Counter[str], device: str) -> None:
