@@ -30,6 +30,7 @@ class ConditionKind(StrEnum):
     HOSTILE = "hostile"
     ADAPTERS = "adapters"
     PREFILL = "prefill"
+    FRESH = "fresh"
     THREADS = "threads"
     UNALIGNED = "unaligned"
     STRIDED = "strided"

@@ -165,6 +165,10 @@ class RequestTrace:
     preemptions: int
     adapters: int = 1
     """the most LoRA adapters that were in one step with it, its own included; none counts as one"""
+    drafted: int = 0
+    """tokens that a drafter proposed and that were computed"""
+    accepted: int = 0
+    """of these, tokens that it took"""
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,8 @@ class Decoded:
     """(requests, tokens) of every engine step, where the engine schedules itself"""
     missing: Mapping[int, str] = field(default_factory=dict)
     """by slot: why a sample has no completion"""
+    speculation: tuple[int, int] | None = None
+    """tokens of the samples that were drafted, and accepted; None: the engine drafts none, or does not tell"""
 
 
 class Engine(Protocol):

@@ -51,7 +51,7 @@ class Condition:
     """content hash of everybody in the batch, in order, and of when each arrived; "" where it is not known"""
     threads: int | None = None
     fed: str = ""
-    """"" for the usual way; else in what it was fed otherwise: "alignment", "strides", "chunk", "cache", "padding", "adapters" (of the neighbours), "prefill" """
+    """"" for the usual way; else in what it was fed otherwise: "alignment", "strides", "chunk", "cache", "padding", "adapters" (of the neighbours), "prefill", "process" """
     trace: str = ""
     """content hash of what each engine step computed, where the engine forms its batches itself"""
 

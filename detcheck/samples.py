@@ -115,6 +115,8 @@ def figures(finding: Finding, given: bool = False) -> list[str]:
         lines.append(how_far(far, finding.evidence["largest"], numbers))
     if drawn := finding.evidence.get("seeds"):
         lines.append(f"{drawn['asked']} seeds gave {drawn['distinct']} different completions of this prompt")
+    if drafted := finding.evidence.get("speculation"):
+        lines.append(f"{drafted['accepted']} of {drafted['drafted']} drafted tokens were accepted")
     if requests := finding.evidence.get("concurrency"):
         again = finding.evidence.get("resent")
         lines.append(

@@ -46,6 +46,9 @@ def together(turns: Sequence[Ran], asked: int, why: str) -> Ran:
         return replace(only, samples=tuple(replace(sample, turns=()) for sample in only.samples))
     samples = tuple(whole(of_one, asked, why) for of_one in zip(*(ran.samples for ran in turns), strict=True))
     calls: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for ran in turns:
         calls.update(dict(ran.calls))
-    return Ran(samples, tuple(calls.items()), tuple(step for ran in turns for step in ran.steps))
+        counts.update(dict(ran.metrics))
+    steps = tuple(step for ran in turns for step in ran.steps)
+    return Ran(samples, tuple(calls.items()), steps, tuple(counts.items()))

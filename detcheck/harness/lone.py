@@ -15,4 +15,4 @@ def prefilled(engine: Engine, row: Row, decode: Callable[[], Decoded]) -> Decode
     if made is None:
         return decoded
     again = engine.prefill(row, made)
-    return replace(again, steps=decoded.steps + again.steps)
+    return replace(again, steps=decoded.steps + again.steps, speculation=decoded.speculation)

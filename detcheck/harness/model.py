@@ -39,6 +39,8 @@ class OpenModel:
         self.spec, self.engine, self.max_tokens = spec, engine, max_tokens
         self.prompts: dict[str, Prompt] = {}
         self.grows = 0  # tokens that a conversation's prompt may grow by until its last turn, at most
+        self.loaded = 0
+        """tokens of the longest row that the engine was opened for"""
         own = spec.options
         others = len(getattr(own, "other_adapter", ()))
         self._others = others + bool(
@@ -68,7 +70,8 @@ class OpenModel:
         )
         asked = sampling.with_seeds(asked, spec)
         self.grows = max(grown(p, self.max_tokens) for p in asked)
-        engine.load(self.longest(max(len(p.token_ids) for p in asked)))
+        self.loaded = self.longest(max(len(p.token_ids) for p in asked))
+        engine.load(self.loaded)
         if not engine.schedules_itself:
             switch.check(spec.kernels, engine.device)
         judged = cases(spec.kernels, spec.probe, engine.name, engine.dtype, asked)

@@ -12,7 +12,7 @@ import numpy as np
 from detcheck.condition_name import ConditionKind, kind_of
 from detcheck.engine import Completion, Decoded, Engine, Question, Ran, Row, Sample, Sampler
 from detcheck.errors import OutOfMemoryError
-from detcheck.harness import engines
+from detcheck.harness import engines, fresh
 from detcheck.harness.lone import prefilled
 from detcheck.harness.model import OpenModel
 from detcheck.harness.turns import no_room
@@ -22,7 +22,7 @@ from detcheck.records import Condition, Observation, Outcome, Schedule, Step, Su
 from detcheck.schedules import adapters, arrivals, batches, lone
 from detcheck.schedules.wanted import Wanted
 from detcheck.schedules.widths import edges
-from detcheck.spec import Spec
+from detcheck.spec import Kernels, Spec
 from detcheck.turns import together
 
 
@@ -115,11 +115,13 @@ class Local:
         case, _ = self.subject.cases[step.case]
         decoded, calls, why = Decoded({}, ()), [], "the engine returned no completion"
         try:
-            with self.engine.running(case.kernels) as calls:
-                decode = functools.partial(self.complete, step, rows, goes_on)
-                decoded = (
-                    prefilled(self.engine, rows[0], decode) if step.condition == ConditionKind.PREFILL else decode()
-                )
+            if step.condition == ConditionKind.FRESH:
+                decoded, calls = self._fresh(rows, Kernels(case.kernels))
+            else:
+                with self.engine.running(case.kernels) as calls:
+                    decode = functools.partial(self.complete, step, rows, goes_on)
+                    again = step.condition == ConditionKind.PREFILL
+                    decoded = prefilled(self.engine, rows[0], decode) if again else decode()
         except OutOfMemoryError as error:
             why = str(error)
         samples = []
@@ -130,7 +132,14 @@ class Local:
             made = self.sample(step, slot, composition, decoded, found, missing)
             cached = decoded.traces[slot].cached if slot in decoded.traces else None
             samples.append(replace(made, turns=((len(rows[slot].prompt), cached),)))
-        return Ran(tuple(samples), tuple(calls), decoded.steps), decoded
+        drafted = zip(("drafted", "accepted"), map(float, decoded.speculation or ()), strict=False)
+        return Ran(tuple(samples), tuple(calls), decoded.steps, metrics=tuple(drafted)), decoded
+
+    def _fresh(self, rows: Sequence[Row], kernels: Kernels) -> tuple[Decoded, fresh.Calls]:
+        if self.engine.schedules_itself:  # its own process holds memory that the fresh one needs
+            self.engine.close()
+        spec = replace(self._model.spec, kernels=kernels)
+        return fresh.complete(fresh.FreshRequest(spec, tuple(rows), self._model.loaded, self.threads))
 
     def complete(self, step: Step, rows: Sequence[Row], goes_on: bool = False) -> Decoded:
         """Have the engine run the step's rows; `goes_on`: a conversation's next turn. Raises OutOfMemoryError, FailedError."""

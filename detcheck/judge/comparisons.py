@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from detcheck.finding import Divergence, Finding
+from detcheck.judge import named_sides
 from detcheck.judge.paired import Paired, distances, listed, paired, shared
 from detcheck.records import Case, Outcome
 from detcheck.spec import Kernels
@@ -37,6 +38,8 @@ def compare(a: Baseline, b: Baseline) -> tuple[Finding, ...]:
     findings = [compare_case(first, known, evidence, orders, payloads) for first, known in pairs]
     if a.environment.get("flags", {}).get(DRAFTS) != b.environment.get("flags", {}).get(DRAFTS):
         findings = [undrafted(f, *pair) for f, pair in zip(findings, pairs, strict=True)]
+    if sides := named_sides.named(a.environment, b.environment):
+        findings = [replace(f, note=f"{sides}; {f.note}") for f in findings]
     compared = {first.case for first, _ in pairs if first}
     for known in a.cases:
         if known.case not in compared:

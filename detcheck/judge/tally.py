@@ -54,6 +54,8 @@ class Tally:
     preemptions: int = 0
     in_flight: int = 0
     """the most requests that were sent to a server at once"""
+    speculation: Counter[str] = field(default_factory=Counter)
+    """ "drafted" and "accepted" -> tokens; empty where the engine drafts none, or does not tell"""
     resent: int = 0
     """requests that had to be sent again, since the server was busy and said when"""
     traced: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -110,6 +112,9 @@ class Tally:
             found.setdefault("error_share", found["error"] / max(found["error_allowed"], 1e-300))
         self.in_flight = max(self.in_flight, int(found.pop("in_flight", 0)))
         self.resent += int(found.pop("resent", 0))
+        for name in ("drafted", "accepted"):
+            if name in found:
+                self.speculation[name] += int(found.pop(name))
         for name, value in found.items():
             self.metrics[o.condition.batch_size][name].append(value)
 
@@ -195,7 +200,7 @@ def varies_with(tally: Tally) -> list[str]:
     return sorted(aspects)
 
 
-LONE = ("prefill",)  # aspects of the prompt alone
+LONE = ("prefill", "process")  # aspects of the prompt alone
 
 
 def only_padding(tally: Tally) -> bool:

@@ -58,7 +58,7 @@ def check(conditions: tuple[str, ...] | None) -> None:
         least = 1 if kind in ("chunked", "cached") else 2
         if kind not in (*KINDS, COLD) or (size is not None and (kind in ("alone", COLD) or size < least)):
             raise UsageError(
-                f"--conditions {name}: no such condition. Use {', '.join(KINDS)}, prefill (of conversations {COLD} too), or one with its number of requests, like wave-8"
+                f"--conditions {name}: no such condition. Use {', '.join(KINDS)}, prefill, fresh (of conversations {COLD} too), or one with its number of requests, like wave-8"
             )
 
 

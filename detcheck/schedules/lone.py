@@ -1,6 +1,7 @@
 """Conditions of the prompt alone that must be asked for by name, since each costs more than a batch or is about more than batches.
 
-`prefill`: what a lone sample made token by token is computed once more in one forward pass. Neighbours there are none, so the control is `alone`.
+`prefill`: what a lone sample made token by token is computed once more in one forward pass. `fresh`: a lone sample of a process that was started
+for it. Neighbours there are none, so the control is `alone`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from detcheck.condition_name import ConditionKind, kind_of
 from detcheck.records import NotTried, Schedule, Step, Traffic
 from detcheck.schedules.wanted import Wanted
 
-KINDS = (ConditionKind.PREFILL,)
-FED = {ConditionKind.PREFILL: "prefill"}
+FED = {ConditionKind.PREFILL: "prefill", ConditionKind.FRESH: "process"}
+KINDS = tuple(FED)  # the last ends an engine that runs beside us, so that it comes last
 BY_NAME = "by name alone, with --conditions"
 
 

@@ -161,7 +161,9 @@ class VllmEngine(Checkpoint):
         self._calls += sorted(answer.calls.items())
         self.engine_s = answer.engine_s
         sizes = tuple(sorted({size for trace in answer.traces.values() for size in trace.batch_sizes}))
-        return Decoded(answer.completions, sizes, answer.traces, answer.steps, answer.missing)
+        samples = [trace for slot, trace in answer.traces.items() if request.rows[slot].continuation is None]
+        drafted = (sum(t.drafted for t in samples), sum(t.accepted for t in samples)) if self._facts["drafts"] else None
+        return Decoded(answer.completions, sizes, answer.traces, answer.steps, answer.missing, drafted)
 
     def look(self, asked: TraceRequest) -> tuple[list[ModuleTrace], dict[int, Any], Any]:
         """What every module did with the rows of one request (see `worker/trace.py`), its logits by position, and a row.

@@ -81,6 +81,7 @@ class Host:
             "context": config.model_config.max_model_len,
             "max_requests": scheduler.max_num_seqs,
             "token_budget": scheduler.max_num_batched_tokens,
+            "drafts": config.speculative_config is not None,
             "chunked_prefill": bool(scheduler.enable_chunked_prefill),
             "block_size": cache.block_size,
             "cache_tokens": (cache.num_gpu_blocks or 0) * cache.block_size,
@@ -206,6 +207,8 @@ class Host:
                 of_request["cached"],
                 of_request["preemptions"],
                 of_request["adapters"],
+                of_request["drafted"],
+                of_request["accepted"],
             )
         if request.rows[slot].continuation is not None:
             return

@@ -1,6 +1,9 @@
-"""Conditions of the prompt alone, asked for by name: what was decoded is computed again in one pass."""
+"""Conditions of the prompt alone, asked for by name: what was decoded is computed again in one pass, or in a process that was just started."""
 
 import json
+import os
+import sys
+from pathlib import Path
 
 import pytest
 from models import llama_like
@@ -47,7 +50,9 @@ def test_where_nothing_was_decoded_there_is_nothing_to_compute_again():
 
 def test_by_default_it_is_not_tried_and_says_how():
     finding, _ = observe(Scripted(lambda *_: SAME))
-    assert "prefill: by name alone, with --conditions" in map(str, finding.evidence["not_tried"])
+    assert {f"{kind}: by name alone, with --conditions" for kind in ("prefill", "fresh")} <= set(
+        map(str, finding.evidence["not_tried"])
+    )
     finding, _ = observe(Scripted(lambda *_: SAME), samples=6, batch_sizes=(1, 2))
     assert not finding.evidence["not_tried"]
 
@@ -87,6 +92,50 @@ def test_decoding_that_is_otherwise_than_a_prefill_is_caught(ask, monkeypatch):
     code, (found,) = ask("--conditions", "alone,batch-2,prefill")
     assert code == 1 and found["evidence"]["varies_with"] == ["prefill"]
     assert found["evidence"]["first_variant_condition"] == "prefill"
+
+
+PLANTED = """
+from detcheck.engines.transformers import measure
+def read(self, logits, plain=measure.Measure.read):
+    found = plain(self, logits)
+    found[2] += 1e-6 * (hash("what a process picks once") % 997)
+    return found
+measure.Measure.read = read
+"""
+
+
+def test_a_fresh_process_has_the_same_bits(ask):
+    code, (found,) = ask("--conditions", "alone,fresh", "--trials", "1")
+    assert code == 0 and found["evidence"]["conditions"]["fresh"] == {
+        "asked": 1, "formed": 1, "samples": 1, "distinct": 1, "distinct_bits": 1,
+    }  # fmt: skip
+    assert found["evidence"]["coverage"]["overridden"]["aten::mm"] % 5 == 0  # of all five samples: its calls came too
+
+
+def test_what_a_process_picks_once_is_caught(ask, tmp_path, monkeypatch):
+    """The seed of its hashes, in every process that is started from here on."""
+    (tmp_path / "planted").mkdir()
+    (tmp_path / "planted" / "sitecustomize.py").write_text(PLANTED)
+    here = Path(__file__).parents[3]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "planted"), str(here)]))
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    code, (found,) = ask("--conditions", "alone,fresh")
+    assert (code, found["verdict"]) == (1, "run-variant")
+    assert "equal conditions gave different bits (in 1 of them, first in fresh, slot 0)" in found["note"]
+
+
+def test_where_every_fresh_process_gives_the_same_other_bits_the_process_is_named(monkeypatch):
+    from detcheck.harness import fresh
+
+    monkeypatch.setattr(fresh, "complete", lambda asked: (Decoded({0: OTHER}, (1,)), ()))
+    finding, _ = observe(Scripted(lambda *_: SAME), samples=4, conditions=("alone", "batch-2", "fresh"))
+    assert (finding.verdict, finding.evidence["varies_with"]) == (Verdict.BATCH_VARIANT, ["process"])
+
+
+def test_a_fresh_process_that_fails_is_a_missing_sample(ask, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "false")
+    code, (found,) = ask("--conditions", "alone,fresh")
+    assert code == 3 and found["evidence"]["missing"] == {"the fresh process ended with exit code 1": 2}
 
 
 @pytest.mark.parametrize("words", [("--base-url", "http://127.0.0.1:9", "--conditions", "prefill"), ("--conditions", "prefill-3")])  # fmt: skip

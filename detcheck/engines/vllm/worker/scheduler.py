@@ -59,6 +59,7 @@ class Planned:
             _, row, request = self._held.pop(0)
             self._seen_of[request.request_id] = {
                 "row": row, "steps": [], "requests": [], "tokens": [], "chunks": 0, "cached": 0, "preemptions": 0, "adapters": 1,
+                "drafted": 0, "accepted": 0,
             }  # fmt: skip
             super().add_request(request)
 
@@ -97,6 +98,13 @@ class Planned:
             if name in self._seen_of:
                 self._seen_of[name]["trace"] = trace
         self._step += 1
+
+    def make_spec_decoding_stats(self, *arguments: Any, **options: Any) -> Any:
+        """vLLM calls this for each request of a step in which drafted tokens were computed."""
+        if seen := self._seen_of.get(options["request_id"]):
+            seen["drafted"] += options["num_draft_tokens"]
+            seen["accepted"] += options["num_accepted_tokens"]
+        return super().make_spec_decoding_stats(*arguments, **options)
 
     def _free_request(self, request: Any, *arguments: Any, **options: Any) -> Any:
         params, *rest = super()._free_request(request, *arguments, **options)
