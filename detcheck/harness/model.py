@@ -116,7 +116,7 @@ class OpenModel:
         if why := no_room(least, self.max_tokens, self.engine.name, self.engine.context):
             raise UsageError(f"{where}: in its turn {1 + len(later)} {why}")
         parts = [np.asarray(part, "<i8").tobytes() for part in (ids, *later)]
-        return Prompt(f"{index}:{content_hash(*parts)[:8]}", question.shown, tuple(ids), later)
+        return Prompt(f"{index}:{content_hash(*parts)[:8]}", question.shown, tuple(ids), later=later)
 
     def batch(self, step: Step, fillers: str = "") -> tuple[list[Row], str]:
         """The rows of a batch and their content hash. Fillers are made of ordinary tokens, seeded by `fillers` ("": the condition)

@@ -44,7 +44,9 @@ def rotate(x: torch.Tensor, places: torch.Tensor, table: torch.Tensor, neighbour
     fits = x.ndim == 3 and table.ndim == 2 and places.shape == x.shape[:1] and width <= x.shape[2] and width % 2 == 0
     if not fits or places.dtype != torch.int64:
         given = ", ".join(f"{t.dtype}{list(t.shape)}".removeprefix("torch.") for t in (x, places, table))
-        raise ValueError(f"rotate needs x[T, H, D], places int64[T] and table[N, R] with R even, at most D; got {given}")
+        raise ValueError(
+            f"rotate needs x[T, H, D], places int64[T] and table[N, R] with R even, at most D; got {given}"
+        )
     code = dtype_code("rotary", x, table)
     if not build.available() or x.is_cuda:
         cos, sin = table[places][:, None].chunk(2, -1)

@@ -22,11 +22,11 @@ def run(*arguments, **environment):
 
 
 def test_from_the_command_line_to_the_exit_code(tmp_path, reacting):
-    result = run("completions", "-n", 16, "--max-tokens", 32, "--output-dir", tmp_path / "runs")
+    result = run("completions", "-n", 8, "--max-tokens", 12, "--output-dir", tmp_path / "runs")
     assert result.returncode == 1, result.stderr
     assert result.stdout.startswith("batch-variant")
-    assert "Total samples: 16, Unique samples: " in result.stdout
-    assert "reproduce: detcheck completions --samples 16 --max-tokens 32" in result.stdout
+    assert "Total samples: 8, Unique samples: " in result.stdout
+    assert "reproduce: detcheck completions --samples 8 --max-tokens 12" in result.stdout
     path = only_run(tmp_path / "runs")
     assert {"run.json", "report.json", "report.md", "report.html", "junit.xml"} <= {p.name for p in path.iterdir()}
 

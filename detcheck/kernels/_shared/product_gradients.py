@@ -1,6 +1,6 @@
 """Gradients of products on the CPU: for the rows each by itself, for what all rows share a sum over rows (`over_rows`).
 
-torch's own backward pass calls `mm` for both, and a sum over rows cannot be told from a row's own sum there: one would have the order of
+torch's own backward pass calls `mm` for both, where a sum over rows looks like a row's own: one would have the order of
 the other. So inside the switch a product that needs gradients is an autograd function of ours. Its own gradients are products again.
 """
 

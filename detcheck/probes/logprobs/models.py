@@ -26,8 +26,8 @@ from detcheck.probes.logprobs import trainer
 from detcheck.probes.logprobs.explain import explanations
 from detcheck.probes.logprobs.facts import CAUSES, SAMPLER, TOKENIZER, TRAINER, WEIGHTS, WIDTHS
 from detcheck.probes.logprobs.options import Options, parameter
-from detcheck.probes.logprobs.places import Places
-from detcheck.probes.logprobs.sampler import TOGETHER, EngineSampler, FileSampler, Made, TokenSampler, Wanted
+from detcheck.probes.logprobs.places import KeptPlaces
+from detcheck.probes.logprobs.sampler import TOGETHER, AskedSequence, EngineSampler, FileSampler, Made, TokenSampler
 from detcheck.probes.logprobs.weights import tensor_digests
 from detcheck.records import Case, Condition, Observation, Outcome, Prompt, Schedule, Step, Subject
 from detcheck.spec import Spec
@@ -79,9 +79,9 @@ class ModelSession:
             engine.load(longest)
         switch.check(spec.kernels, self._trainer.device)
         self._form = trainer.LOGSUMEXP if own.sampler == "transformers" else trainer.LOG_SOFTMAX
-        self._wanted = [Wanted(prompt, n) for prompt in asked for n in range(own.samples)]
+        self._wanted = [AskedSequence(prompt, n) for prompt in asked for n in range(own.samples)]
         self._made: dict[str, list[Made | None]] = {}
-        self._places: dict[str, Places] = defaultdict(Places)
+        self._places: dict[str, KeptPlaces] = defaultdict(KeptPlaces)
         who = f"{own.sampler or Path(own.file).name} and {own.trainer}"
         name, dtype = f"{self._trainer.name}: {who}", self._trainer.dtype
         arms = ARMS[spec.kernels]
@@ -276,5 +276,5 @@ def questions(spec: Spec) -> list[Question]:
     return [Question(" ".join(words[: len(words) * n // PROMPTS])) for n in range(1, PROMPTS + 1)]
 
 
-def sequence_name(one: Wanted, samples: int) -> str:
+def sequence_name(one: AskedSequence, samples: int) -> str:
     return one.prompt.name if samples == 1 else f"{one.prompt.name}.{one.sample}"

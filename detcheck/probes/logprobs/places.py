@@ -17,7 +17,7 @@ MOST = 4_000_000  # elements of logits
 
 
 @dataclass
-class Places:
+class KeptPlaces:
     """Of one arm."""
 
     logits: list[np.ndarray] = field(default_factory=list)

@@ -35,7 +35,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class AskedSequence:
     """A sequence that is asked for."""
 
     prompt: Prompt
@@ -49,7 +49,7 @@ class TokenSampler(Protocol):
     flags: Mapping[str, str]
     """what can change bits, for the environment's record"""
 
-    def make(self, wanted: Sequence[Wanted], kernels: str) -> tuple[list[Made | str], Sequence[tuple[str, int]]]:
+    def make(self, wanted: Sequence[AskedSequence], kernels: str) -> tuple[list[Made | str], Sequence[tuple[str, int]]]:
         """(each sequence or why it did not come, calls as counted.py names them)"""
 
 
@@ -60,7 +60,7 @@ class EngineSampler:
         self._engine, self._own = engine, own
         self._sampling = dict(parameter(one) for one in own.sampling)
 
-    def make(self, wanted: Sequence[Wanted], kernels: str) -> tuple[list[Made | str], Sequence[tuple[str, int]]]:
+    def make(self, wanted: Sequence[AskedSequence], kernels: str) -> tuple[list[Made | str], Sequence[tuple[str, int]]]:
         rows = [Row(one.prompt.token_ids, sampling=self._drawn(n, one)) for n, one in enumerate(wanted)]
         calls: list[tuple[str, int]] = []
         try:
@@ -74,7 +74,7 @@ class EngineSampler:
     def flags(self) -> Mapping[str, str]:
         return {**self._engine.flags, **({"sampling": ", ".join(self._own.sampling)} if self._own.sampling else {})}
 
-    def _drawn(self, place: int, one: Wanted) -> Sampling | None:
+    def _drawn(self, place: int, one: AskedSequence) -> Sampling | None:
         """None: the likeliest token is taken."""
         others = dict(self._sampling)
         temperature, seed = others.pop("temperature", 0.0), int(others.pop("seed", 0))
@@ -82,7 +82,7 @@ class EngineSampler:
             return None
         return Sampling(temperature, seed + 7919 * place + one.sample, tuple(others.items()))
 
-    def _sequence(self, ran: object, slot: int, one: Wanted) -> Made | str:
+    def _sequence(self, ran: object, slot: int, one: AskedSequence) -> Made | str:
         found = ran.completions.get(slot)
         if found is None:
             return ran.missing.get(slot, "the engine returned no completion")
@@ -108,7 +108,7 @@ class FileSampler:
             for n, (one, ids) in enumerate(zip(self.sequences, self._prompts, strict=True))
         )
 
-    def make(self, wanted: Sequence[Wanted], kernels: str) -> tuple[list[Made | str], Sequence[tuple[str, int]]]:
+    def make(self, wanted: Sequence[AskedSequence], kernels: str) -> tuple[list[Made | str], Sequence[tuple[str, int]]]:
         made: list[Made | str] = []
         for one in wanted:
             found = self.sequences[int(one.prompt.name.partition(":")[0])]

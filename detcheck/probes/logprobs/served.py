@@ -13,7 +13,7 @@ from detcheck.errors import UsageError
 from detcheck.probes.completions.options import Options as CompletionOptions
 from detcheck.probes.logprobs import files
 from detcheck.probes.logprobs.options import Options, parameter
-from detcheck.probes.logprobs.sampler import Made, Wanted
+from detcheck.probes.logprobs.sampler import AskedSequence, Made
 from detcheck.records import Load, Prompt, Step
 from detcheck.spec import Spec
 
@@ -63,16 +63,16 @@ class ServedTokens:
         """One a question."""
         return list({sampling.parted(p.name)[0]: p for p in self.subject.inputs}.values())
 
-    def make(self, wanted: Sequence[Wanted], kernels: str) -> tuple[list[Made | str], Sequence[tuple[str, int]]]:
+    def make(self, wanted: Sequence[AskedSequence], kernels: str) -> tuple[list[Made | str], Sequence[tuple[str, int]]]:
         return [self._sequence(one) for one in wanted], ()
 
-    def _sequence(self, one: Wanted) -> Made | str:
+    def _sequence(self, one: AskedSequence) -> Made | str:
         place = one.prompt.name, one.sample
         if place not in self._known:
             self._known[place] = self._ask(one)
         return self._known[place]
 
-    def _ask(self, one: Wanted) -> Made | str:
+    def _ask(self, one: AskedSequence) -> Made | str:
         """Raises UsageError where the server does not give what the trainer needs."""
         theirs = self._inputs()[int(one.prompt.name.partition(":")[0])]
         name = sampling.parted(theirs.name)[0]
