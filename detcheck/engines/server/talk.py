@@ -51,6 +51,6 @@ def cached(said: ServerAnswer, seen: SentStep) -> int | None:
 
 
 def on_its_own_history(turn: Sample) -> Sample:
-    """Of a conversation that began cold, at a server that forgets nothing on request: its later turns find what it said itself."""
+    """Of a conversation that began cold, at a server that takes no salt: its later turns find what it said itself."""
     fed_by_itself = turn.as_asked is False and turn.condition.slot is not None
     return replace(turn, condition=replace(turn.condition, fed=""), as_asked=None if fed_by_itself else turn.as_asked)
