@@ -144,7 +144,9 @@ def train(setting: str, folder: Path, steps: int, seed: int) -> list[TrainingSte
 
 def compared(reward: torch.Tensor, tokens: torch.Tensor, sampled: torch.Tensor, trained: torch.Tensor) -> TrainingStep:
     far = (trained - sampled).double()
-    kl = (sampled.exp() * (far.expm1() - far)).sum(-1).mean().item()  # the same number, and no rounding makes it negative
+    kl = (
+        (sampled.exp() * (far.expm1() - far)).sum(-1).mean().item()
+    )  # the same number, and no rounding makes it negative
     bits = [t.gather(-1, tokens[..., None]).contiguous().view(torch.int32) for t in (sampled, trained)]
     return TrainingStep(reward.mean().item(), kl, int((bits[0] != bits[1]).sum()), tokens.numel())
 
