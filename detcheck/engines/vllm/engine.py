@@ -19,7 +19,7 @@ from detcheck.engines.transformers.adapter import TOKENS
 from detcheck.engines.vllm import adapter, install
 from detcheck.engines.vllm.arguments import Settings
 from detcheck.engines.vllm.calls import ModuleTrace
-from detcheck.engines.vllm.messages import Answer, BatchRequest, TraceRequest
+from detcheck.engines.vllm.messages import Answer, BatchRequest, TraceRequest, WeightsRequest
 from detcheck.engines.vllm.process import Process
 from detcheck.errors import FailedError, UsageError
 from detcheck.machine import free_memory
@@ -138,6 +138,7 @@ class VllmEngine(Checkpoint):
         cached: bool = False,
         goes_on: bool = False,
     ) -> Decoded:
+        """See `engine.Engine`. `goes_on`: the prefix cache is left as it is, and read."""
         ends = () if ignore_eos else tuple(sorted(self.ends))
         return self._serve(BatchRequest(tuple(rows), max_tokens, ends, token_budget, cached, goes_on=goes_on))
 
@@ -175,6 +176,10 @@ class VllmEngine(Checkpoint):
         except FailedError:
             self.close()
             raise
+
+    def weights(self, asked: WeightsRequest) -> Any:
+        """Something about the weights of the engine that runs. Raises FailedError; it runs on, unless its process has ended."""
+        return self._host.ask("weights", asked)
 
     def close(self) -> None:
         if self._host is not None:

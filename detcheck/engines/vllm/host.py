@@ -22,9 +22,9 @@ from typing import Any
 
 from detcheck.counted import VLLM_NEEDS
 from detcheck.engine import Completion, RequestTrace, Row
-from detcheck.engines.vllm import lora
+from detcheck.engines.vllm import lora, weights
 from detcheck.engines.vllm.arguments import KEY, BadArgumentError, Settings, engine_arguments
-from detcheck.engines.vllm.messages import Answer, BatchRequest, TraceRequest, completion, first_line, likeliest
+from detcheck.engines.vllm.messages import Answer, BatchRequest, TraceRequest, WeightsRequest, completion, first_line, likeliest
 from detcheck.machine import of_gpu
 
 SCHEDULERS = {False: "PlannedScheduler", True: "PlannedAsyncScheduler"}
@@ -112,9 +112,8 @@ class Host:
 
     def serve(self, request: BatchRequest) -> Answer:
         """All rows, until the last has ended."""
-        keeps = self._config.cache_config.enable_prefix_caching and not request.goes_on
-        if keeps and not self._engine.reset_prefix_cache():
-            raise RuntimeError("vLLM did not empty its prefix cache between two batches")
+        if not request.goes_on:
+            self.empty()
         warming_s = 0.0
         if request.cached and not request.goes_on:
             first = next(row for row in request.rows if row.continuation is None)
@@ -124,6 +123,15 @@ class Host:
         answer.engine_s += warming_s
         answer.calls = self._verify(ran=True)
         return answer
+
+    def empty(self) -> None:
+        """The prefix cache. Raises RuntimeError."""
+        if self._config.cache_config.enable_prefix_caching and not self._engine.reset_prefix_cache():
+            raise RuntimeError("vLLM did not empty its prefix cache between two batches")
+
+    def weights(self, asked: WeightsRequest) -> Any:
+        """See `weights.py`."""
+        return weights.act(self._engine, asked, self.empty)
 
     def look(self, asked: TraceRequest) -> Any:
         """What modules did with the traced request's rows: (their calls, logits, a row that was kept).
@@ -292,6 +300,8 @@ def main(descriptor: int) -> None:
                 channel.send(("ready", host.facts()))
             elif kind == "look":
                 channel.send(("seen", host.look(message)))
+            elif kind == "weights":
+                channel.send(("weights", host.weights(message)))
             else:
                 channel.send(("served", host.serve(message)))
         except BadArgumentError as error:

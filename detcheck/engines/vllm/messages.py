@@ -1,7 +1,7 @@
 """What the two processes say to each other, as pickled tuples.
 
-("open", settings) -> ("ready", facts); ("serve", request) -> ("served", answer); ("look", look) -> ("seen", what was seen); a problem is
-("usage", text) or ("failed", text).
+("open", settings) -> ("ready", facts); ("serve", request) -> ("served", answer); ("look", look) -> ("seen", what was seen);
+("weights", asked) -> ("weights", what came of it); a problem is ("usage", text) or ("failed", text).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class BatchRequest:
     traced: int | None = None
     """the row whose request is looked at, module by module"""
     goes_on: bool = False
-    """whether it is the next turn of the conversations before: these are left in the prefix cache, and it is read"""
+    """whether the prefix cache is left as it is, and read: the next turn of the conversations before, or the same prompts on new weights"""
     given: int = 0
     """tokens at the end of a sample's prompt whose log-probabilities are asked for; 0: those of the tokens that it makes"""
     likeliest: bool = False
@@ -47,6 +47,16 @@ class TraceRequest:
     keep: tuple[str, int, int] | None = None
     only_logits: bool = False
     repeats: int = 2
+
+
+@dataclass(frozen=True)
+class WeightsRequest:
+    """Something about the weights of an engine that runs."""
+
+    what: str
+    """update, holds, empty (the prefix cache) or sleep"""
+    update: dict[str, Any] = field(default_factory=dict)
+    """see `worker/update.py`"""
 
 
 @dataclass

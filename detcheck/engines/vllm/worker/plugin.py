@@ -79,3 +79,15 @@ class WorkerExtension:
         self._detcheck_looking.close()
         trace = self._detcheck_trace
         return pickle.dumps((trace.calls, trace.logits, trace.kept))
+
+    def detcheck_update(self, asked: dict[str, Any]) -> tuple[int, float]:
+        """New weights; see `update.update`."""
+        from detcheck.engines.vllm.worker.update import update
+
+        return update(self, **asked)
+
+    def detcheck_holds(self) -> bytes:
+        """What the model holds, pickled; see `update.holds`."""
+        from detcheck.engines.vllm.worker.update import holds
+
+        return pickle.dumps(holds(self))

@@ -1,0 +1,44 @@
+"""Weights to begin with, where a user has only those to end with: the same checkpoint with the lowest bit of every number turned over.
+
+Every tensor of floats has other bits then, so that none can be left behind unseen, and a number is off by no more than one unit in its
+last place, so that the model still works.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from detcheck.errors import FailedError
+from detcheck.models.stored import files
+
+SAID = "made of the new ones: the lowest bit of every number turned over"
+
+
+def make(folder: Path, target: Path) -> None:
+    """Write it into an existing, empty folder, one file after the other. Raises FailedError where there is no room."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    weights = set(files(folder, str(folder)))
+    try:
+        for path in folder.iterdir():
+            if path.is_file() and path not in weights and path.suffix != ".safetensors":
+                (target / path.name).symlink_to(path.resolve())
+        for file in weights:
+            with safe_open(file, "pt") as opened:
+                made = {name: turned(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118  it is no dict
+                save_file(made, target / file.name, metadata=opened.metadata() or {"format": "pt"})
+    except OSError as error:
+        raise FailedError(
+            f"no room for weights to begin with in {target.parent}: {error.strerror or error}. Give other weights with --old, or set TMPDIR"
+        ) from None
+
+
+def turned(tensor):  # noqa: ANN001, ANN201  torch is imported by whoever has a tensor
+    """A copy with the lowest bit of each number turned over; integers stay as they are."""
+    import torch
+
+    if not tensor.is_floating_point():
+        return tensor
+    kind = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    return (tensor.contiguous().view(kind) ^ 1).view(tensor.dtype)

@@ -1,0 +1,110 @@
+"""The second process of `stream.py`: it reads a checkpoint and sends it, a bucket after the other, to the one that started it.
+
+What it says are lines of JSON on stdout: that it is there, what is in the next bucket, that there are no more. A line on stdin says that a
+bucket was taken. It ends with the one that started it, since its stdin ends then.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from detcheck.models.stored import StoredTensor, buckets, stored
+from detcheck.models.stream import BLOCKS, Way, broadcast, from_files, group
+
+ALIGNED = 64  # bytes, at which a tensor begins in a bucket
+
+
+def main(arguments: Sequence[str]) -> None:
+    way, folder, meeting, bucket_bytes = arguments
+    tensors = stored(Path(folder), folder)
+    planned = list(buckets(tensors, int(bucket_bytes)))
+    largest = max((packed_bytes(bucket) for bucket in planned), default=0)
+    send = SharedSender(meeting, largest) if way == Way.SHARED else BroadcastSender(meeting)
+    say({"there": True})
+    for number, bucket in enumerate(planned):
+        send(number, bucket)
+    for _ in range(send.waiting):
+        taken()
+    say({"end": True})
+    sys.stdin.readline()  # until it is ended
+
+
+def say(what: dict[str, Any]) -> None:
+    print(json.dumps(what), flush=True)
+
+
+def taken() -> None:
+    if not sys.stdin.readline():
+        sys.exit("the process that takes the weights is gone")
+
+
+def places(bucket: Sequence[StoredTensor]) -> list[tuple[StoredTensor, int]]:
+    """Where each begins."""
+    found, offset = [], 0
+    for tensor in bucket:
+        found.append((tensor, offset))
+        offset += -(-tensor.nbytes // ALIGNED) * ALIGNED
+    return found
+
+
+def packed_bytes(bucket: Sequence[StoredTensor]) -> int:
+    last, offset = places(bucket)[-1]
+    return max(offset + last.nbytes, 1)
+
+
+def pack(bucket: Sequence[StoredTensor], into: Any) -> list[tuple[Any, ...]]:
+    """The bucket's bytes into uint8[bytes], and what is where."""
+    import torch
+
+    said = []
+    for (tensor, offset), (_, read) in zip(places(bucket), from_files(bucket), strict=True):
+        if tensor.nbytes:
+            into[offset : offset + tensor.nbytes].copy_(read.reshape(-1).view(torch.uint8))
+        said.append((tensor.name, tensor.dtype, tensor.shape, offset, tensor.nbytes))
+    return said
+
+
+class SharedSender:
+    """Two blocks of shared memory, filled in turn: one while the other is read."""
+
+    def __init__(self, meeting: str, largest: int) -> None:
+        import torch
+
+        self.waiting, self._blocks = 0, []
+        for number in range(BLOCKS):
+            with (Path(meeting) / f"block-{number}").open("w+b") as file:
+                file.truncate(max(largest, 1))
+                self._blocks.append(torch.frombuffer(mmap.mmap(file.fileno(), 0), dtype=torch.uint8))
+
+    def __call__(self, number: int, bucket: Sequence[StoredTensor]) -> None:
+        if self.waiting == BLOCKS:
+            taken()
+            self.waiting -= 1
+        said = pack(bucket, self._blocks[number % BLOCKS])
+        say({"block": f"block-{number % BLOCKS}", "tensors": said})
+        self.waiting += 1
+
+
+class BroadcastSender:
+    """One broadcast a bucket; the next one is read while the last is taken."""
+
+    def __init__(self, meeting: str) -> None:
+        self.waiting = 0
+        self._group = group(meeting, 0)
+
+    def __call__(self, number: int, bucket: Sequence[StoredTensor]) -> None:
+        import torch
+
+        whole = torch.empty(packed_bytes(bucket), dtype=torch.uint8)
+        said = pack(bucket, whole)
+        if self.waiting:
+            taken()
+            self.waiting -= 1
+        say({"bytes": len(whole), "tensors": said})
+        broadcast(self._group, whole)
+        self.waiting += 1

@@ -1,0 +1,107 @@
+"""The tensors of a checkpoint's safetensors files, as their headers tell: what is there, whether it is whole, and how it is cut into buckets."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from detcheck.errors import UsageError
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+LARGEST_HEADER = 100 << 20  # bytes: what the format's own reader allows
+BAD = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a file."""
+
+    name: str
+    file: Path
+    dtype: str
+    """as safetensors names it: F32, BF16 ..."""
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+def stored(folder: Path, named: str) -> list[StoredTensor]:
+    """Every tensor, in the order of the files and of the bytes in them. `named`: as the folder was given, for what is said of it.
+
+    Raises UsageError where a file is torn, not there, or no safetensors file.
+    """
+    found = [tensor for file in files(folder, named) for tensor in tensors_of(file, named)]
+    twice = {t.name for t in found if sum(o.name == t.name for o in found) > 1} if len(found) < 5000 else set()
+    if twice:
+        raise UsageError(f"{named}: {sorted(twice)[0]} is in two files. Save the model again")
+    return found
+
+
+def files(folder: Path, named: str) -> list[Path]:
+    """The files that the checkpoint is made of: those of its index, or all that there are."""
+    if not (folder / INDEX).is_file():
+        return [folder / SINGLE] if (folder / SINGLE).is_file() else sorted(folder.glob("*.safetensors"))
+    try:
+        index = json.loads((folder / INDEX).read_text("utf-8"))
+        names = sorted(set(index["weight_map"].values()))
+    except BAD as error:
+        raise UsageError(
+            f"{named}: {INDEX} cannot be read ({type(error).__name__}: {error}). Save the model again"
+        ) from None
+    if lacking := [name for name in names if not (folder / name).is_file()]:
+        raise UsageError(f"{named}: {lacking[0]} is not there, and {INDEX} names it. Copy the whole checkpoint")
+    return [folder / name for name in names]
+
+
+def tensors_of(file: Path, named: str) -> list[StoredTensor]:
+    """In the order of their bytes. Raises UsageError where the file ends before its header says so."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            if length > min(size - 8, LARGEST_HEADER):
+                raise ValueError(f"its header has {length} bytes, and the file {size}")
+            header = json.loads(opened.read(length))
+        header.pop("__metadata__", None)
+        ends = [(one["data_offsets"][0], one["data_offsets"][1], name, one) for name, one in header.items()]
+    except (*BAD, struct.error) as error:
+        raise UsageError(
+            f"{named}: {file.name} is torn or no safetensors file ({type(error).__name__}: {error}). Nothing was loaded from it; copy it again"
+        ) from None
+    wanted = 8 + length + max((end for _, end, _, _ in ends), default=0)
+    if size != wanted:
+        raise UsageError(
+            f"{named}: {file.name} is torn: its header speaks of {wanted} bytes, and it has {size}. Nothing was loaded from it; copy it again"
+        )
+    return [
+        StoredTensor(name, file, one["dtype"], tuple(one["shape"]), end - start)
+        for start, end, name, one in sorted(ends, key=lambda e: (e[0], e[2]))
+    ]
+
+
+def buckets(tensors: Iterable[StoredTensor], most: int) -> Iterator[list[StoredTensor]]:
+    """The tensors in order, as many together as `most` bytes hold; one that is larger is alone."""
+    held: list[StoredTensor] = []
+    for tensor in tensors:
+        if held and sum(t.nbytes for t in held) + tensor.nbytes > most:
+            yield held
+            held = []
+        held.append(tensor)
+    if held:
+        yield held
+
+
+def refuse_unlike(old: Iterable[StoredTensor], new: Iterable[StoredTensor], named: str) -> None:
+    """Raises UsageError where the two are not the same model with other weights."""
+    before, after = ({t.name: (t.dtype, t.shape) for t in side} for side in (old, new))
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            there = [
+                f"{dtype} {list(shape)}" if (dtype, shape) != ("", ()) else "not there"
+                for dtype, shape in (before.get(name, ("", ())), after.get(name, ("", ())))
+            ]
+            raise UsageError(
+                f"{named}: {name} is {there[0]} in the old weights and {there[1]} in the new ones. An update in place needs the same tensors in both"
+            )
