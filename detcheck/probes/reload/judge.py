@@ -120,6 +120,8 @@ def judged(seen: Seen, update: WeightUpdate | None, tally: Tally) -> tuple[Verdi
     if doubts := [*doubts_about(seen, update, tally, sensitive)]:
         return Verdict.INCONCLUSIVE, doubts
     n = seen.shared("updated", "fresh") + seen.shared("emptied", "fresh")
+    if not update.tensors:
+        return Verdict.IDENTICAL, [Cause("same_unread", {"completions": n}), Cause("not_read")]
     same = Cause("same", {"completions": n, "tensors": update.tensors, "differ": update.differ})
     return Verdict.IDENTICAL, [same, *unread(update)]
 
@@ -130,9 +132,11 @@ def failed_update(update: WeightUpdate, as_old: bool, as_fresh: bool, sensitive:
     if not sensitive:
         return Verdict.FAILED, [Cause("failed_unclear", why)]
     if as_old and update.left_old == update.differ:
-        return Verdict.FAILED, [Cause("failed_old", why)]
+        return Verdict.FAILED, [Cause("failed_old_read" if update.differ else "failed_old", why)]
     if as_fresh and not update.left_count:
         return Verdict.DIVERGENT, [Cause("failed_new", why)]
+    if not update.tensors:
+        return Verdict.DIVERGENT, [Cause("failed_torn_unread", why)]
     new = update.differ - update.left_count
     return Verdict.DIVERGENT, [Cause("failed_torn", {**why, "new": new, "differ": update.differ})]
 
@@ -151,6 +155,8 @@ def why_divergent(seen: Seen, update: WeightUpdate, as_old: bool, as_fresh: bool
     cured = seen.shared("emptied", "fresh") and not seen.unequal("emptied", "fresh")
     if cured and (leaked or update.cache):
         return [Cause("cache", {"count": len(unlike), "of": seen.shared("updated", "fresh")})]
+    if not update.tensors:
+        return [Cause("nothing_unread" if as_old and sensitive else "unlike_unread"), Cause("not_read")]
     old = Cause("derived_old" if as_old and sensitive else "derived", {"tensors": update.tensors})
     return [old, *unread(update)]
 

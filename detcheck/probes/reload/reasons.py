@@ -9,6 +9,9 @@ Cause = Reason
 SENTENCES = {
     "same": "all {completions} completions after the update have the bits of a fresh load, and so have all {tensors} tensors, of which the update "
     "changed {differ}",
+    "same_unread": "all {completions} completions after the update have the bits of a fresh load",
+    "nothing_unread": "the engine gives what it gave before the update, bit for bit",
+    "unlike_unread": "completions after the update have other bits than a fresh load's",
     "nothing": "nothing was updated: the engine gives what it gave before, and all {differ} tensors in which old and new weights differ have the old bits",
     "left": "{count} of {differ} tensors were not brought up to date: {names}",
     "left_silent": "the completions do not show it",
@@ -18,7 +21,9 @@ SENTENCES = {
     "something made of the old weights is still in use, such as a compiled graph with constants in it, a captured CUDA graph or a packed copy",
     "derived": "completions after the update have other bits than a fresh load's, although all {tensors} tensors that could be read are the same: "
     "something that was made of the old weights, or while they were loaded, is still in use",
-    "failed_old": "the update failed ({why}), and the old weights still serve: every completion has the bits from before, and so has every tensor",
+    "failed_old": "the update failed ({why}), and the old weights still serve: every completion has the bits from before",
+    "failed_old_read": "the update failed ({why}), and the old weights still serve: every completion has the bits from before, and so has every tensor",
+    "failed_torn_unread": "the update failed half-way ({why}), and the engine serves what is neither the old weights nor the new ones",
     "failed_new": "the update failed ({why}), and yet the engine serves the new weights",
     "failed_torn": "the update failed half-way ({why}), and the engine serves what is neither: {new} of {differ} tensors are new already, and it answers all the same",
     "failed_unclear": "the update failed ({why}), and old and new weights give the same completions, so that these do not tell which of them serve",

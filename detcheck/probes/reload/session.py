@@ -8,38 +8,39 @@ is a prefix cache, it is asked once more after that was emptied (`emptied`). A n
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
-
-from detcheck.engine import Completion
 from detcheck.errors import FailedError, OutOfMemoryError
-from detcheck.harness import engines, prompts
-from detcheck.harness.model import OpenModel
-from detcheck.hashes import files_hash
-from detcheck.models import perturbed
-from detcheck.models.folder import resolve
+from detcheck.harness import engines
 from detcheck.models.held import Held
-from detcheck.models.stored import files, refuse_unlike, stored
-from detcheck.outcomes import digest_outcome, outcome
+from detcheck.outcomes import digest_outcome
 from detcheck.probes.reload.facts import WeightUpdate
 from detcheck.probes.reload.options import check
-from detcheck.probes.reload.running import Updatable, updatable
+from detcheck.probes.reload.stack import Stack, Updatable
 from detcheck.probes.reload.tensors import compared
 from detcheck.records import Case, Condition, Observation, Outcome, Prompt, Schedule, Step
 from detcheck.spec import Spec
 from detcheck.verdict import Role
 
 FRESH, OLD, UPDATE, UPDATED, EMPTIED = "fresh", "old", "update", "updated", "emptied"
+STAGES = (OLD, UPDATE, UPDATED, EMPTIED)  # of one engine, in this order
+
+
+def stack(spec: Spec) -> Stack:
+    """Servers where a URL is given. Raises UsageError, FailedError."""
+    if engines.chosen(spec) == "server":
+        from detcheck.probes.reload.served import ServedStack
+
+        return ServedStack(spec)
+    from detcheck.probes.reload.local import LocalStack
+
+    return LocalStack(spec)
 
 
 def schedule(ways: Sequence[str], asked: Sequence[Prompt], trials: int, cache: bool) -> Schedule:
-    """One case a way: all that is fresh first, as that engine is ended before the next one is brought up."""
+    """A case each way. All that is fresh comes first, as that engine is ended before the next one is brought up."""
     steps: list[Step] = []
 
     def add(stage: str, case: int) -> None:
@@ -53,186 +54,116 @@ def schedule(ways: Sequence[str], asked: Sequence[Prompt], trials: int, cache: b
     for case in range(len(ways)):
         add(FRESH, case)
     for case in range(len(ways)):
-        for stage in (OLD, UPDATE, UPDATED, *([EMPTIED] if cache else [])):
+        for stage in STAGES if cache else STAGES[:-1]:
             add(stage, case)
     return Schedule(tuple(steps))
 
 
 class Reload:
-    """The probe, opened, on an engine that runs here."""
+    """The probe, opened."""
 
-    def __init__(self, spec: Spec, planned: Schedule | None = None) -> None:
-        """`planned`: the schedule of a run that is resumed. Raises UsageError, FailedError where the new weights cannot be loaded."""
+    def __init__(self, spec: Spec, planned: Schedule | None = None, serving: Stack | None = None) -> None:
+        """`planned`: the schedule of a run that is resumed; `serving`: what is open already.
+
+        Raises UsageError, FailedError where the new weights cannot be loaded.
+        """
         check(spec)
-        self._spec, self._own = spec, spec.options
-        self._made: Path | None = None
+        self._spec = spec
+        self._stack = serving or stack(spec)
+        opened, ways = self._stack.subject, spec.options.update
+        cases = [(Case(spec.probe, opened.name, spec.kernels, opened.dtype, way), Role.GATES) for way in ways]
+        steps = planned or schedule(ways, opened.inputs, spec.trials, self._stack.cache)
+        self.subject = replace(opened, schedule=steps, cases=tuple(cases))
+        self._up: Updatable | None = None
+        self._at: tuple[int, str] | None = None  # (case, stage) that the engine which is up has come to
+        self._fresh_case: int | None = None  # whose fresh completions it gives
         self._fresh_held: Held | None = None
-        self._at: tuple[int | None, str] | None = None  # (case, stage) that the engine which is up has come to
-        self._lost = ""  # why the engine of this case answers no more
-        self._warm = 0  # times that every prompt was asked of it before the update
-        self._engine = None
-        try:
-            self._new, self._old = self._folders()
-            self._engine = engines.open_engine(spec)
-            self._model = OpenModel(spec, self._engine, self._own.max_tokens)
-            base = self._model.open(prompts.asked(spec), lambda _: Schedule(()), None)
-        except BaseException:
-            self.close()
-            raise
-        self._up: Updatable = updatable(spec, self._engine)
-        self._at = None, FRESH
-        self._asked, self._cache = base.inputs, self._up.cache
-        cases = tuple(
-            (Case(spec.probe, base.name, spec.kernels, base.dtype, way), Role.GATES) for way in self._own.update
-        )
-        steps = planned or schedule(self._own.update, base.inputs, spec.trials, self._cache)
-        old = {"old weights": files_hash(files(self._old, str(self._old)))}
-        flags = base.environment.flags | {"old weights": self._own.old or perturbed.SAID}
-        environment = replace(base.environment, flags=flags)
-        digests = {**base.digests, **old}
-        self.subject = replace(base, schedule=steps, cases=cases, digests=digests, environment=environment)
-
-    def _folders(self) -> tuple[Path, Path]:
-        """Those of the new weights and of the old. Raises UsageError where a file is torn, or the two are not of one model."""
-        from detcheck.models import amplifier
-
-        spec = self._spec
-        new = amplifier.folder() if spec.model is None else resolve(spec.model)[0]
-        tensors = stored(new, f"--model {spec.model or amplifier.NAME}")
-        if self._own.old is not None:
-            old = Path(self._own.old).expanduser()
-            refuse_unlike(stored(old, f"--old {self._own.old}"), tensors, f"--old {self._own.old}")
-            return new, old
-        self._made = Path(tempfile.mkdtemp(prefix="detcheck-old-"))
-        perturbed.make(new, self._made)
-        return new, self._made
+        self._warm = 0  # completions before the update
+        self._lost = ""  # why the engine that is up answers no more
 
     def close(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-        if self._made is not None:
-            shutil.rmtree(self._made, ignore_errors=True)
+        self._stack.close()
 
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
-        """Bring the engine to where the step is, and ask it. What does not come is missing, with the reason."""
+        """Bring an engine to where the step is, and ask it. What does not come is missing, with the reason.
+
+        Raises FailedError where there is nothing to compare with: the new weights do not come up, or give nothing.
+        """
         case, _ = self.subject.cases[step.case]
-        stage = step.condition.partition("-")[0]
-        started = time.perf_counter()
-        found, why, metrics, fed = None, "", (), ""
-        try:
-            self._reach(step.case, stage)
-            if stage == UPDATE:
-                found, metrics = self._update(case.input)
-            else:
-                if self._lost:
-                    raise FailedError(self._lost)
-                found, cached = self._complete(self._prompt(step.input))
-                fed = "cache" if cached else ""
-                metrics = (("cached", float(cached)),) if cached else ()
-        except (FailedError, OutOfMemoryError) as error:
-            if stage == FRESH:
-                raise
-            why = self._lost = str(error)
-        condition = Condition(step.condition, 1, 0, step.input, self.subject.environment.threads, fed)
-        if stage == UPDATE:
-            self._at = step.case, UPDATED
-        seen = Observation(
-            case,
-            condition,
-            step.trial,
-            step.index,
-            0,
-            found and found.id,
-            (1,),
-            wall_s=time.perf_counter() - started,
-            missing=why,
-            metrics=metrics,
+        stage, started = step.condition.partition("-")[0], time.perf_counter()
+        found, why, metrics, cached = None, "", (), 0
+        if stage == FRESH:
+            found, cached = self._fresh(step.case).complete(step.input)
+        else:
+            try:
+                self._reach(step.case, stage)
+                if stage == UPDATE:
+                    found, metrics = self._update(step.case)
+                else:
+                    found, cached = self._up.complete(step.input)
+            except (FailedError, OutOfMemoryError) as error:
+                why = self._lost = str(error)
+        condition = Condition(
+            step.condition, 1, 0, step.input, self.subject.environment.threads, "cache" if cached else ""
         )
+        wall_s = time.perf_counter() - started
+        place = case, condition, step.trial, step.index, 0
+        seen = Observation(*place, found and found.id, (1,), wall_s=wall_s, missing=why, metrics=metrics)
         return [seen], [found] if found else []
 
-    def _prompt(self, name: str) -> tuple[int, ...]:
-        return next(p.token_ids for p in self._asked if p.name == name)
+    def _fresh(self, case: int) -> Updatable:
+        """With an empty prefix cache at the beginning of each case."""
+        if self._up is None or self._at is not None:
+            self._up, self._at = None, None
+            self._up = self._stack.engine(new=True)
+        elif self._fresh_case not in (None, case):
+            self._up.empty_cache()
+        self._fresh_case = case
+        return self._up
 
     def _reach(self, case: int, stage: str) -> None:
-        """An engine that has come as far as that: the one that is up, or another one. A run that is resumed begins anew with its old weights."""
-        if stage == FRESH:
-            if self._at != (None, FRESH):
-                self._open(self._spec, None, FRESH)
-            return
-        order = (OLD, UPDATE, UPDATED, EMPTIED)
-        if self._at is None or self._at[0] != case or order.index(self._at[1]) > order.index(stage):
+        """An engine that has come as far as that: the one that is up, or another one. A run that is resumed begins anew with the old weights."""
+        if self._at is None or self._at[0] != case or STAGES.index(self._at[1]) > STAGES.index(stage):
             if self._fresh_held is None:
-                if self._at != (None, FRESH):
-                    self._open(self._spec, None, FRESH)
-                self._fresh_held = self._up.holds()
-            self._open(replace(self._spec, model=str(self._old)), case, OLD)
+                self._fresh_held = self._fresh(case).holds()
+            self._up = None
+            self._up = self._stack.engine(new=False)
+            self._at, self._lost, self._warm = (case, OLD), "", 0
         if self._lost:
-            return
+            raise FailedError(self._lost)
         if stage == OLD:
             self._warm += 1
             return
-        while self._warm < self._spec.trials * len(self._asked):
-            for prompt in self._asked:
-                self._complete(prompt.token_ids)
+        while self._warm < self._spec.trials * len(self.subject.inputs):  # of a run that was resumed
+            for prompt in self.subject.inputs:
+                self._up.complete(prompt.name)
                 self._warm += 1
-        if stage in (UPDATED, EMPTIED) and self._at[1] == OLD:  # a run that was resumed after its update
-            self._update(self.subject.cases[case][0].input)
-            self._at = case, UPDATED
+        if stage != UPDATE and self._at[1] == OLD:
+            self._update(case)
         if stage == EMPTIED and self._at[1] != EMPTIED:
             self._up.empty_cache()
             self._at = case, EMPTIED
 
-    def _open(self, spec: Spec, case: int | None, stage: str) -> None:
-        self._engine.close()
-        self._up, self._at = None, None  # its memory is wanted for the next one
-        self._engine = engines.open_engine(spec)
-        longest = self._model.longest(max(len(p.token_ids) for p in self._asked))
-        self._engine.load(longest)
-        self._up = updatable(spec, self._engine)
-        self._at, self._lost, self._warm = (case, stage), "", 0
-
-    def _update(self, way: str) -> tuple[Outcome, tuple[tuple[str, float], ...]]:
+    def _update(self, case: int) -> tuple[Outcome, tuple[tuple[str, float], ...]]:
         """What the update was and left, as an outcome; and its bytes and seconds."""
-        if self._lost:
-            raise FailedError(self._lost)
+        way = self.subject.cases[case][0].input
         before = self._up.holds()
-        known = {"cache": self._cache, "ignored": self._up.ignores(way)}
+        known = {"cache": self._stack.cache, "ignored": self._up.ignores(way)}
         moved, took, why = 0, 0.0, ""
         try:
-            moved, took = self._up.update(way, self._new)
-            if not self._own.keep_cache:
+            moved, took = self._up.update(way)
+            if not self._spec.options.keep_cache:
                 self._up.empty_cache()
         except Exception as error:  # noqa: BLE001  an engine may raise anything: what it serves then is asked
             why = str(error) or type(error).__name__
+        self._at = case, UPDATED
         try:
             made = compared(before, self._up.holds(), self._fresh_held, failed=why, **known)
         except Exception as error:  # noqa: BLE001  it cannot even say what it holds
-            made = WeightUpdate(failed=why or f"what it holds cannot be read: {error}", **known)
+            made = WeightUpdate(failed=why or f"what it holds then cannot be read: {error}", **known)
         text = json.dumps(made.to_json(), sort_keys=True)
-        metrics = (("bytes", float(moved)), ("seconds", took)) if not why else ()
+        metrics = () if why else (("bytes", float(moved)), ("seconds", took))
         return replace(digest_outcome(text.encode()), text=text), metrics
 
-    def _complete(self, prompt: tuple[int, ...]) -> tuple[Outcome, int]:
-        """Raises FailedError where nothing came."""
-        decoded, cached = self._up.complete(prompt)
-        completion: Completion | None = decoded.completions.get(0)
-        if completion is None:
-            raise FailedError(decoded.missing.get(0, "the engine returned no completion"))
-        made = outcome(
-            np.asarray(completion.tokens, np.int64),
-            logprobs=completion.logprobs,
-            finish_reason=completion.finish_reason,
-            margins=completion.margins,
-            runners_up=np.asarray(completion.runners_up, np.int64),
-            decode=self._engine.decode,
-        )
-        return made, cached
 
-
-def open_session(spec: Spec, planned: Schedule | None = None) -> Reload:
-    """On servers where a URL is given."""
-    if engines.chosen(spec) == "server":
-        from detcheck.probes.reload.served import ServedReload
-
-        return ServedReload(spec, planned)
-    return Reload(spec, planned)
+open_session = Reload
