@@ -18,6 +18,7 @@ from detcheck.records import Case, Outcome, Step
 from detcheck.verdict import Verdict
 
 UPDATE = "update"
+SHOWN = 3  # names in a sentence
 
 
 @dataclass
@@ -109,14 +110,16 @@ def judged(seen: Seen, update: WeightUpdate | None, tally: Tally) -> tuple[Verdi
                 Cause("no_more", {"why": failed or gone, "then": f"; then: {gone}" if failed and gone else ""})
             ]
         return Verdict.INCONCLUSIVE, [Cause("stopped")]
+    # What an update that failed left in the prefix cache is not what the weights give.
+    stage = "emptied" if update.failed and "emptied" in seen.at else "updated"
     as_old, as_fresh = (
-        seen.shared("updated", other) and not seen.unequal("updated", other) for other in ("old", "fresh")
+        bool(seen.shared(stage, other)) and not seen.unequal(stage, other) for other in ("old", "fresh")
     )
     sensitive = bool(seen.unequal("old", "fresh"))
     if update.failed:
-        return failed_update(update, bool(as_old), bool(as_fresh), sensitive)
+        return failed_update(update, as_old, as_fresh, sensitive)
     if update.left_count or not as_fresh:
-        return Verdict.DIVERGENT, why_divergent(seen, update, bool(as_old), bool(as_fresh), sensitive)
+        return Verdict.DIVERGENT, why_divergent(seen, update, as_old, as_fresh, sensitive)
     if doubts := [*doubts_about(seen, update, tally, sensitive)]:
         return Verdict.INCONCLUSIVE, doubts
     n = seen.shared("updated", "fresh") + seen.shared("emptied", "fresh")
@@ -143,7 +146,7 @@ def failed_update(update: WeightUpdate, as_old: bool, as_fresh: bool, sensitive:
 
 def why_divergent(seen: Seen, update: WeightUpdate, as_old: bool, as_fresh: bool, sensitive: bool) -> list[Cause]:
     if update.left_count and update.left_old == update.differ == update.left_count and (as_old or not sensitive):
-        return [Cause("nothing", {"differ": update.differ})]
+        return [Cause("nothing", {"differ": update.differ, "names": some(update)})]
     causes = []
     if update.left_count:
         causes.append(Cause("left", {"names": names(update), "count": update.left_count, "differ": update.differ}))
@@ -169,7 +172,7 @@ def doubts_about(seen: Seen, update: WeightUpdate, tally: Tally, sensitive: bool
     if not update.differ and not sensitive and update.tensors:
         found.append(Cause("same_weights"))
     elif not sensitive:
-        found.append(Cause("not_sensitive", {"differ": update.differ, "names": ", ".join(update.first)}))
+        found.append(Cause("not_sensitive", {"differ": update.differ, "names": some(update)}))
     if update.cache and not any(stage == "old" for stage, *_ in seen.cached):
         found.append(Cause("cache_cold"))
     if update.ignored:
@@ -183,10 +186,16 @@ def unread(update: WeightUpdate) -> list[Cause]:
     return [Cause("unread", {"count": len(update.unread), "names": ", ".join(update.unread)})] if update.unread else []
 
 
+def some(update: WeightUpdate) -> str:
+    """Tensors in which the old and the new weights differ."""
+    more = update.differ - len(update.first[:SHOWN])
+    return ", ".join(update.first[:SHOWN]) + (f" and {more} more" if more else "")
+
+
 def names(update: WeightUpdate) -> str:
     """ "a.weight (rows 0 to 63 of 128, the old bits)" """
     said = []
-    for one in update.left[:3]:
+    for one in update.left[:SHOWN]:
         rows = (
             ""
             if one.rows == one.of

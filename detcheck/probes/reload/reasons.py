@@ -12,7 +12,8 @@ SENTENCES = {
     "same_unread": "all {completions} completions after the update have the bits of a fresh load",
     "nothing_unread": "the engine gives what it gave before the update, bit for bit",
     "unlike_unread": "completions after the update have other bits than a fresh load's",
-    "nothing": "nothing was updated: the engine gives what it gave before, and all {differ} tensors in which old and new weights differ have the old bits",
+    "nothing": "nothing was updated: the engine gives what it gave before, and every tensor in which old and new weights differ "
+    "has the old bits ({differ}: {names})",
     "left": "{count} of {differ} tensors were not brought up to date: {names}",
     "left_silent": "the completions do not show it",
     "cache": "the prefix cache of the old weights is still in use: {count} of {of} completions after the update have other bits than a fresh "

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from detcheck.engines.server import metrics
 from detcheck.engines.server.answer import BadAnswerError
 from detcheck.engines.server.client import Client, NoAnswerError, Secrets, Url
 from detcheck.engines.server.engine import Budget, Capability, PromptInput, Server
@@ -57,7 +58,7 @@ class ServedStack:
             raise
         self._asked = {name_of(n, one): one for n, one in enumerate(asked)}
         inputs = tuple(Prompt(n, q.shown, self._asked[n].tokens) for n, q in zip(self._asked, questions, strict=True))
-        self.cache = "cache_hits" in self._servers[1].reading.numbers
+        self.cache = self._loop.run(self._servers[1].keeps_prefixes())
         self.subject = Subject(spec.model, "", {}, inputs, Schedule(()), observe_client("a server", self._flags()))
 
     async def _look(self, url: Url) -> Server:
@@ -126,6 +127,14 @@ def name_of(index: int, one: PromptInput) -> str:
 
 class UpdatedServer(Server):
     """A server that is asked for more than completions."""
+
+    async def keeps_prefixes(self) -> bool:
+        """Whether it counts what comes from a prefix cache, and does not say that it has none."""
+        try:
+            page = await self._client.text("/metrics")
+        except NoAnswerError:
+            return False
+        return "cache_hits" in metrics.read(page).numbers and 'enable_prefix_caching="False"' not in page
 
     async def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """What it answers; None where that is no JSON. Raises NoAnswerError."""
