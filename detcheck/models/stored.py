@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +34,9 @@ def stored(folder: Path, named: str) -> list[StoredTensor]:
     Raises UsageError where a file is torn, not there, or no safetensors file.
     """
     found = [tensor for file in files(folder, named) for tensor in tensors_of(file, named)]
-    twice = {t.name for t in found if sum(o.name == t.name for o in found) > 1} if len(found) < 5000 else set()
+    twice = [name for name, times in Counter(t.name for t in found).items() if times > 1]
     if twice:
-        raise UsageError(f"{named}: {sorted(twice)[0]} is in two files. Save the model again")
+        raise UsageError(f"{named}: {twice[0]} is in two files. Save the model again")
     return found
 
 

@@ -69,7 +69,7 @@ def test_a_torn_checkpoint_is_told_by_its_headers(folder):
         struct.pack("<Q", 2**60) + whole[8:],
     ):
         file.write_bytes(torn)
-        with pytest.raises(UsageError, match="model-2.safetensors is torn"):
+        with pytest.raises(UsageError, match=r"model-2\.safetensors is torn"):
             stored(folder, "it")
     file.unlink()
     with pytest.raises(UsageError, match="is not there"):

@@ -14,7 +14,7 @@ ADVICE = {
     "nothing": "Look at whether the update's call returned before its work was done, or went to another process than the one that serves.",
     "derived": "Look for what is computed from weights once and kept: packed or quantised copies, folded constants, captured graphs. Make it again "
     "with each update.",
-    "failed_torn": "End this engine and start it anew: what it gives belongs to no version of the weights.",
+    "failed_torn": "End this engine and start it again: what it gives belongs to no version of the weights.",
 }
 ADVICE["derived_old"] = ADVICE["derived"]
 

@@ -33,7 +33,8 @@ class WeightUpdate:
     tensors: int = 0
     """of the engine that were read, before and after and in a fresh load"""
     unread: tuple[str, ...] = ()
-    """names of those that could not be read"""
+    """the first of those that could not be read"""
+    unread_count: int = 0
     differ: int = 0
     """of those that were read: in how many the old and the new weights differ"""
     first: tuple[str, ...] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -55,14 +54,20 @@ def findings(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: M
     facts = next(iter(seen.at.pop(UPDATE, {}).values()), None)
     update = None if facts is None else WeightUpdate.from_json(json.loads(outcomes[facts].text))
     verdict, causes = judged(seen, update, tally)
-    after = [seen.at[stage][key] for stage in ("updated", "emptied") for key in seen.at.get(stage, {})]
-    counts = Counter(after)
+    pairs = [
+        (seen.at[stage][key], seen.at["fresh"].get(key))
+        for stage in ("updated", "emptied")
+        for key in seen.at.get(stage, {})
+        if "fresh" in seen.at
+    ]
+    other_tokens = sum(bool(b) and token_key(outcomes[a]) != token_key(outcomes[b]) for a, b in pairs)
+    other_bits = sum(bool(b) and a != b for a, b in pairs)
     measured = {name: values[0] for name, values in tally.metrics.get(1, {}).items() if name in ("bytes", "seconds")}
     if measured.get("seconds"):
         measured["bytes_per_s"] = measured["bytes"] / measured["seconds"]
     missing = absent(steps or (), tally)
     evidence = {
-        "compared": level(outcomes[name] for name in counts) if counts else "",
+        "compared": level(outcomes[name] for name, _ in pairs) if pairs else "",
         "causes": [cause.to_json() for cause in causes],
         "update": None if update is None else update.to_json(),
         "after": compared_with(seen),
@@ -76,11 +81,11 @@ def findings(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: M
             case,
             verdict,
             "; ".join(map(sentence, causes)),
-            samples=len(after),
+            samples=len(pairs),
             missing=missing,
-            distinct=len({token_key(outcomes[name]) for name in counts}),
-            distinct_bits=len(counts),
-            mode_count=max(counts.values(), default=0),
+            distinct=1 + other_tokens if pairs else 0,
+            distinct_bits=1 + other_bits if pairs else 0,
+            mode_count=len(pairs) - other_tokens,
             evidence=evidence,
             metrics=measured,
             detail=update,
@@ -183,7 +188,11 @@ def doubts_about(seen: Seen, update: WeightUpdate, tally: Tally, sensitive: bool
 
 
 def unread(update: WeightUpdate) -> list[Cause]:
-    return [Cause("unread", {"count": len(update.unread), "names": ", ".join(update.unread)})] if update.unread else []
+    if not update.unread_count:
+        return []
+    more = update.unread_count - len(update.unread[:SHOWN])
+    names = ", ".join(update.unread[:SHOWN]) + (f" and {more} more" if more else "")
+    return [Cause("unread", {"count": update.unread_count, "names": names})]
 
 
 def some(update: WeightUpdate) -> str:

@@ -36,7 +36,7 @@ NO_ENDPOINT = (
 
 
 class ServedStack:
-    """See `stack.Stack`. The server that is updated cannot be had anew: it has the old weights once."""
+    """See `stack.Stack`. The server that is updated cannot be brought up again: it has the old weights once."""
 
     def __init__(self, spec: Spec) -> None:
         """Raises UsageError, FailedError where one cannot be asked."""

@@ -122,7 +122,7 @@ class Reload:
         return self._up
 
     def _reach(self, case: int, stage: str) -> None:
-        """An engine that has come as far as that: the one that is up, or another one. A run that is resumed begins anew with the old weights."""
+        """An engine that has come as far as that: the one that is up, or another one. A run that is resumed begins again with the old weights."""
         if self._at is None or self._at[0] != case or STAGES.index(self._at[1]) > STAGES.index(stage):
             if self._fresh_held is None:
                 self._fresh_held = self._fresh(case).holds()

@@ -30,6 +30,7 @@ def compared(before: Held, after: Held, fresh: Held, **known: object) -> WeightU
     return WeightUpdate(
         tensors=len(readable),
         unread=tuple(unread[:SHOWN]),
+        unread_count=len(unread),
         differ=len(differ),
         first=tuple(differ[:SHOWN]),
         left=tuple(left[:SHOWN]),
