@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import ClassVar
 
 from detcheck.errors import UsageError
-from detcheck.options import MODEL, SCHEDULE, SERVER, knob, same, words
+from detcheck.options import MODEL, PROMPTS, SCHEDULE, SERVER, knob, same, words
 from detcheck.probes.completions.options import Options as CompletionOptions
 from detcheck.spec import Kernels, Spec
 
 WAYS = ("files", "pipelined", "shared", "broadcast", "sleep")
-OF_SERVERS = ("files", "sleep")
+NOT_THERE = {  # engine -> ways that it does not have, and what to do instead
+    "transformers": (("sleep",), "sleep and wake_up are vLLM's calls. Use another way, or --engine vllm"),
+    "vllm": ((), ""),
+    "server": (
+        ("pipelined", "shared", "broadcast"),
+        "a server is told which folder to load, and nothing is sent to it. Use files or sleep, or --engine vllm",
+    ),
+}
 MAX_TOKENS = 32
 BUCKET_MIB = 64
 WHAT = {
@@ -36,6 +43,7 @@ class Options:
         help="Weights to begin with, of the same model. Default: made of the new ones.",
         panel=MODEL,
         metavar="FOLDER",
+        engines=("transformers", "vllm"),
     )
     update: tuple[str, ...] = knob(
         ("files",),
@@ -50,7 +58,7 @@ class Options:
     bucket_mib: int = knob(
         BUCKET_MIB, help="MiB that are sent at once.", panel=SCHEDULE, engines=("transformers", "vllm")
     )
-    max_tokens: int = knob(MAX_TOKENS, help="Tokens per completion.", panel="Prompts")
+    max_tokens: int = knob(MAX_TOKENS, help="Tokens per completion.", panel=PROMPTS)
     ignore_eos: bool = same(CompletionOptions, "ignore_eos")
     prompt: str | None = same(CompletionOptions, "prompt")
     prompt_file: str | None = same(CompletionOptions, "prompt_file")
@@ -81,7 +89,7 @@ class Options:
     load_rate: ClassVar[float | None] = None
     SHARED: ClassVar[dict[str, dict[str, str]]] = {
         "model": {"help": "The new weights: hub id or folder. Default: the embedded amplifier."},
-        "kernels": {},
+        "kernels": {"help": "Whose run: stock, batch-invariant; engine: vLLM's own."},
         "dtype": {},
         "device": {},
         "trials": {"help": "How often each prompt is asked before and after the update."},
@@ -107,17 +115,15 @@ def check(spec: Spec) -> None:
         raise UsageError(f"--update {unknown[0]}: use {', '.join(WAYS)}")
     if len(set(own.update)) < len(own.update):
         raise UsageError("--update: one of them is given twice. Name each way once")
-    known = OF_SERVERS if engine == "server" else WAYS if engine == "vllm" else WAYS[:-1]
-    if other := [way for way in own.update if way not in known]:
-        raise UsageError(
-            f"--update {other[0]}: {WHAT['server' if engine == 'server' else 'transformers'][1].replace('is vLLM', 'sleep is vLLM')}"
-        )
+    lacking, why = NOT_THERE[engine]
+    if other := [way for way in own.update if way in lacking]:
+        raise UsageError(f"--update {other[0]}: {why}")
     for option, value in (("--max-tokens", own.max_tokens), ("--bucket-mib", own.bucket_mib)):
         if value < 1:
             raise UsageError(f"{option} must be at least 1; got {value}")
     if spec.model and gguf.of(spec.model):
         raise UsageError(f"--model {spec.model}: weights are updated from safetensors. Give a folder of them")
-    if own.old is not None and not Path(own.old).expanduser().is_dir() and engine != "server":
+    if own.old is not None and not Path(own.old).expanduser().is_dir():
         raise UsageError(f"--old {own.old}: no such folder. Give the folder of a model, or leave it out")
     if engine == "server":
         check_server(spec)

@@ -119,7 +119,7 @@ def test_an_update_that_ends_half_way_is_told_by_what_is_served_then(detcheck, m
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--update", "sleep"), "sleep is vLLM's"),
+        (("--update", "sleep"), "are vLLM's calls"),
         (("--update", "fax"), "use files, pipelined"),
         (("--update", "files,files"), "given twice"),
         (("--kernels", "both"), "needs no control arm"),
