@@ -24,15 +24,18 @@ class ScriptedEngine:
 
     def __init__(self, weights, stack):
         self.weights, self.serves, self.stack = dict(weights), dict(weights), stack
-        self.prefixes, self.dead = {}, False
+        self.prefixes, self.dead, self.asked = {}, False, 0
 
     def complete(self, prompt):
         if self.dead:
             raise FailedError("it does not answer")
+        self.asked += 1
         known = self.prefixes.get(prompt) if self.stack.cache else None
         serves = tuple((known or self.serves).values())
         self.prefixes.setdefault(prompt, dict(self.serves))
-        tokens = np.asarray([5, 6, sum(serves) if self.stack.sensitive else 7], np.int64)
+        tokens = np.asarray(
+            [5, 6, (sum(serves) if self.stack.sensitive else 7) + self.stack.noise * self.asked], np.int64
+        )
         return outcome(tokens, logprobs=np.full(3, -1.0, np.float32)), 128 if known else 0
 
     def holds(self):
@@ -51,7 +54,8 @@ class ScriptedEngine:
 class ScriptedStack:
     """`how(engine, way)`: what an update does."""
 
-    def __init__(self, how=None, cache=True, sensitive=True, readable=True):
+    def __init__(self, how=None, cache=True, sensitive=True, readable=True, noise=0):
+        self.noise = noise
         self.how, self.cache, self.sensitive, self.readable = how or updated, cache, sensitive, readable
         inputs = (Prompt("0:aaaa", "ask me", (1, 2)), Prompt("1:bbbb", "ask me more", (1, 2, 3)))
         self.subject = Subject("scripted", "float32", {}, inputs, Schedule(()), observe_client("nowhere", {}))

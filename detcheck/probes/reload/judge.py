@@ -44,6 +44,13 @@ class Seen:
         first, second = self.at.get(a, {}), self.at.get(b, {})
         return [key for key in first if key in second and first[key] != second[key]]
 
+    def unsteady(self) -> list[str]:
+        """Prompts that a fresh load gave several answers to, although nothing was otherwise: not in the prefix cache, or each time."""
+        found: dict[tuple[str, bool], set[str]] = {}
+        for key, outcome in self.at.get("fresh", {}).items():
+            found.setdefault((key[0], ("fresh", *key) in self.cached), set()).add(outcome)
+        return sorted({prompt for (prompt, _), outcomes in found.items() if len(outcomes) > 1})
+
     def shared(self, a: str, b: str) -> int:
         return len(self.at.get(a, {}).keys() & self.at.get(b, {}).keys())
 
@@ -53,7 +60,7 @@ def findings(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: M
     seen = Seen.of(tally)
     facts = next(iter(seen.at.pop(UPDATE, {}).values()), None)
     update = None if facts is None else WeightUpdate.from_json(json.loads(outcomes[facts].text))
-    verdict, causes = judged(seen, update, tally)
+    verdict, causes = judged(seen, update, tally, seen_cache=bool(case.dtype) or bool(update and update.cache))
     pairs = [
         (seen.at[stage][key], seen.at["fresh"].get(key))
         for stage in ("updated", "emptied")
@@ -105,8 +112,8 @@ def compared_with(seen: Seen) -> dict[str, dict[str, int]]:
     return table
 
 
-def judged(seen: Seen, update: WeightUpdate | None, tally: Tally) -> tuple[Verdict, list[Cause]]:
-    """(verdict, why: the most telling first)."""
+def judged(seen: Seen, update: WeightUpdate | None, tally: Tally, seen_cache: bool) -> tuple[Verdict, list[Cause]]:
+    """(verdict, why: the most telling first). `seen_cache`: whether it is known what came from a prefix cache."""
     gone = "; ".join(why for why in tally.missing)
     if update is None or "updated" not in seen.at:
         failed = update.failed if update else ""
@@ -123,6 +130,10 @@ def judged(seen: Seen, update: WeightUpdate | None, tally: Tally) -> tuple[Verdi
     sensitive = bool(seen.unequal("old", "fresh"))
     if update.failed:
         return failed_update(update, as_old, as_fresh, sensitive)
+    if unsteady := seen.unsteady():
+        count = {"count": len(unsteady)}
+        return (Verdict.RUN_VARIANT if seen_cache else Verdict.DIVERGENT), [Cause("unsteady", count)]
+    as_fresh = as_fresh and not seen.unequal("emptied", "fresh")
     if update.left_count or not as_fresh:
         return Verdict.DIVERGENT, why_divergent(seen, update, as_old, as_fresh, sensitive)
     if doubts := [*doubts_about(seen, update, tally, sensitive)]:

@@ -22,16 +22,6 @@ NOT_THERE = {  # engine -> ways that it does not have, and what to do instead
 }
 MAX_TOKENS = 32
 BUCKET_MIB = 64
-WHAT = {
-    "transformers": (
-        "sleep",
-        "is vLLM's: there the memory of the weights is given back and taken again. Use --engine vllm, or another way",
-    ),
-    "server": (
-        "pipelined",
-        "needs a process beside the engine's own. A server is given a folder to load: use files or sleep",
-    ),
-}
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ SENTENCES = {
     "failed_new": "the update failed ({why}), and yet the engine serves the new weights",
     "failed_torn": "the update failed half-way ({why}), and the engine serves what is neither: {new} of {differ} tensors are new already, and it answers all the same",
     "failed_unclear": "the update failed ({why}), and old and new weights give the same completions, so that these do not tell which of them serve",
+    "unsteady": "a fresh load does not repeat itself: {count} prompts, asked again, have other bits, so that nothing is known of the update. "
+    "detcheck completions tells the run from the batch",
     "no_more": "the update did not come to its end ({why}), and the engine gave no completions after it{then}",
     "stopped": "the run stopped before all completions were asked for",
     "missing": "{count} completions are missing ({why})",

@@ -6,6 +6,7 @@ vLLM's are those of VLLM_SERVER_DEV_MODE=1. SGLang's request is written by its d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,13 @@ class ServedStack:
         """Raises UsageError, FailedError where one cannot be asked."""
         self._spec, self._own = spec, spec.options
         self._loop = asyncio.Runner()
-        self._updated = False
         try:
             urls = (Url(self._own.fresh_url), self._own.base_url[0])
             self._servers = tuple(self._loop.run(self._look(url)) for url in urls)
+            if self._servers[1].reading.kind == "SGLang" and SLEEP in self._own.update:
+                raise UsageError(
+                    f"--update sleep: those are vLLM's calls, and {self._servers[1].url} is SGLang. Use files"
+                )
             questions = prompts.asked(spec)
             asked = [PromptInput(text=q.text, messages=q.messages) for q in questions]
             self._ways = [
@@ -97,14 +101,13 @@ class ServedStack:
         return found
 
     def engine(self, new: bool) -> UpdatableServer:
-        """See `stack.Stack`. Raises UsageError where the old weights are gone."""
-        if not new and self._updated:
-            raise UsageError(
-                "--resume: the server may have the new weights already. Start it with the old ones, and a new run"
-            )
-        self._updated = self._updated or not new
+        """See `stack.Stack`."""
         which = 0 if new else 1
-        return UpdatableServer(self._servers[which], self._ways[which], self._asked, self._spec, self._loop.run)
+        found = UpdatableServer(self._servers[which], self._ways[which], self._asked, self._spec, self._loop.run)
+        if new:  # what an earlier run left in its prefix cache; where it has no such endpoint, the report shows what came from there
+            with contextlib.suppress(FailedError):
+                found.empty_cache()
+        return found
 
     def close(self) -> None:
         async def closing() -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from detcheck.errors import FailedError, OutOfMemoryError
+from detcheck.errors import FailedError, OutOfMemoryError, UsageError
 from detcheck.harness import engines
 from detcheck.models.held import Held
 from detcheck.outcomes import digest_outcome
@@ -28,9 +28,13 @@ FRESH, OLD, UPDATE, UPDATED, EMPTIED = "fresh", "old", "update", "updated", "emp
 STAGES = (OLD, UPDATE, UPDATED, EMPTIED)  # of one engine, in this order
 
 
-def stack(spec: Spec) -> Stack:
+def stack(spec: Spec, resumed: bool) -> Stack:
     """Servers where a URL is given. Raises UsageError, FailedError."""
     if engines.chosen(spec) == "server":
+        if resumed:
+            raise UsageError(
+                "--resume: the server may have the new weights already, and it is asked with the old ones first. Start it with the old ones, and a new run"
+            )
         from detcheck.probes.reload.served import ServedStack
 
         return ServedStack(spec)
@@ -69,7 +73,7 @@ class Reload:
         """
         check(spec)
         self._spec = spec
-        self._stack = serving or stack(spec)
+        self._stack = serving or stack(spec, planned is not None)
         opened, ways = self._stack.subject, spec.options.update
         cases = [(Case(spec.probe, opened.name, spec.kernels, opened.dtype, way), Role.GATES) for way in ways]
         steps = planned or schedule(ways, opened.inputs, spec.trials, self._stack.cache)

@@ -56,6 +56,8 @@ def test_a_server_that_dies_in_the_middle_fails_with_what_was_observed_kept(detc
     assert found["missing"] == 4 and found["evidence"]["missing"]
     (run,) = (tmp_path / "runs").iterdir()
     assert detcheck("report", run, "--format", "json").code == 4
+    refused = detcheck("reload", "--resume", run)
+    assert refused.code == 2 and "may have the new weights already" in refused.err
 
 
 def test_sglang_is_asked_by_its_documented_request(detcheck):

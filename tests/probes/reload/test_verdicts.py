@@ -134,3 +134,8 @@ def test_a_run_that_is_resumed_does_the_update_again():
     finding, _ = asked(stack, skip=range(4, 9))
     assert len(stack.engines) == 2 and stack.engines[1].weights == NEW
     assert finding.verdict == "inconclusive"  # of these alone
+
+
+def test_an_engine_that_does_not_repeat_itself_says_nothing_of_an_update():
+    finding, causes = asked(ScriptedStack(cache=False, noise=1))
+    assert (finding.verdict, causes) == ("run-variant", ["unsteady"])
