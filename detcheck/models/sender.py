@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from detcheck.models.stored import StoredTensor, buckets, stored
-from detcheck.models.stream import BLOCKS, Way, broadcast, from_files, group
+from detcheck.models.stream import BLOCKS, Way, broadcast, group
 
 ALIGNED = 64  # bytes, at which a tensor begins in a bucket
 
@@ -57,14 +57,14 @@ def packed_bytes(bucket: Sequence[StoredTensor]) -> int:
     return max(offset + last.nbytes, 1)
 
 
-def pack(bucket: Sequence[StoredTensor], into: Any) -> list[tuple[Any, ...]]:
-    """The bucket's bytes into uint8[bytes], and what is where."""
-    import torch
-
+def pack(bucket: Sequence[StoredTensor], into: memoryview) -> list[tuple[Any, ...]]:
+    """The bucket's bytes, and what is where. Raises EOFError where a file has become shorter than its header says."""
     said = []
-    for (tensor, offset), (_, read) in zip(places(bucket), from_files(bucket), strict=True):
-        if tensor.nbytes:
-            into[offset : offset + tensor.nbytes].copy_(read.reshape(-1).view(torch.uint8))
+    for tensor, offset in places(bucket):
+        with tensor.file.open("rb") as file:
+            file.seek(tensor.start)
+            if file.readinto(into[offset : offset + tensor.nbytes]) < tensor.nbytes:
+                raise EOFError(f"{tensor.file.name} ends within {tensor.name}")
         said.append((tensor.name, tensor.dtype, tensor.shape, offset, tensor.nbytes))
     return said
 
@@ -73,13 +73,11 @@ class SharedSender:
     """Two blocks of shared memory, filled in turn: one while the other is read."""
 
     def __init__(self, meeting: str, largest: int) -> None:
-        import torch
-
         self.waiting, self._blocks = 0, []
         for number in range(BLOCKS):
             with (Path(meeting) / f"block-{number}").open("w+b") as file:
                 file.truncate(max(largest, 1))
-                self._blocks.append(torch.frombuffer(mmap.mmap(file.fileno(), 0), dtype=torch.uint8))
+                self._blocks.append(memoryview(mmap.mmap(file.fileno(), 0)))
 
     def __call__(self, number: int, bucket: Sequence[StoredTensor]) -> None:
         if self.waiting == BLOCKS:
@@ -100,11 +98,11 @@ class BroadcastSender:
     def __call__(self, number: int, bucket: Sequence[StoredTensor]) -> None:
         import torch
 
-        whole = torch.empty(packed_bytes(bucket), dtype=torch.uint8)
-        said = pack(bucket, whole)
+        held = bytearray(packed_bytes(bucket))
+        said = pack(bucket, memoryview(held))
         if self.waiting:
             taken()
             self.waiting -= 1
-        say({"bytes": len(whole), "tensors": said})
-        broadcast(self._group, whole)
+        say({"bytes": len(held), "tensors": said})
+        broadcast(self._group, torch.frombuffer(held, dtype=torch.uint8))
         self.waiting += 1

@@ -26,6 +26,8 @@ class StoredTensor:
     """as safetensors names it: F32, BF16 ..."""
     shape: tuple[int, ...]
     nbytes: int
+    start: int
+    """of its bytes in the file"""
 
 
 def stored(folder: Path, named: str) -> list[StoredTensor]:
@@ -77,8 +79,8 @@ def tensors_of(file: Path, named: str) -> list[StoredTensor]:
             f"{named}: {file.name} is torn: its header speaks of {wanted} bytes, and it has {size}. Nothing was loaded from it; copy it again"
         )
     return [
-        StoredTensor(name, file, one["dtype"], tuple(one["shape"]), end - start)
-        for start, end, name, one in sorted(ends, key=lambda e: (e[0], e[2]))
+        StoredTensor(name, file, one["dtype"], tuple(one["shape"]), end - start, 8 + length + start)
+        for start, end, name, one in sorted(ends, key=lambda each: (each[0], each[2]))
     ]
 
 
