@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> None:
     planned = list(buckets(tensors, int(bucket_bytes)))
     largest = max((packed_bytes(bucket) for bucket in planned), default=0)
     send = SharedSender(meeting, largest) if way == Way.SHARED else BroadcastSender(meeting)
-    say({"there": True})
+    send.meet()
     for number, bucket in enumerate(planned):
         send(number, bucket)
     for _ in range(send.waiting):
@@ -73,11 +73,15 @@ class SharedSender:
     """Two blocks of shared memory, filled in turn: one while the other is read."""
 
     def __init__(self, meeting: str, largest: int) -> None:
+        self._meeting, self._largest = meeting, largest
         self.waiting, self._blocks = 0, []
+
+    def meet(self) -> None:
         for number in range(BLOCKS):
-            with (Path(meeting) / f"block-{number}").open("w+b") as file:
-                file.truncate(max(largest, 1))
+            with (Path(self._meeting) / f"block-{number}").open("w+b") as file:
+                file.truncate(max(self._largest, 1))
                 self._blocks.append(memoryview(mmap.mmap(file.fileno(), 0)))
+        say({"there": True})
 
     def __call__(self, number: int, bucket: Sequence[StoredTensor]) -> None:
         if self.waiting == BLOCKS:
@@ -92,8 +96,13 @@ class BroadcastSender:
     """One broadcast a bucket; the next one is read while the last is taken."""
 
     def __init__(self, meeting: str) -> None:
-        self.waiting = 0
-        self._group = group(meeting, 0)
+        self.waiting, self._meeting, self._group = 0, meeting, None
+
+    def meet(self) -> None:
+        import torch.distributed  # noqa: F401  it takes seconds, which the other one is not to wait for there
+
+        say({"there": True})
+        self._group = group(self._meeting, 0)
 
     def __call__(self, number: int, bucket: Sequence[StoredTensor]) -> None:
         import torch

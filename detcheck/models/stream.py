@@ -45,7 +45,7 @@ class Way(StrEnum):
 BLOCKS = 2  # of shared memory: one is filled while the other is read
 SHARED_MEMORY = "/dev/shm"
 START = "import sys; from detcheck.models.sender import main; main(sys.argv[1:])"
-MEETING_S = 120  # that a second process may take to be there
+MEETING_S = 60  # that a second process may take to be there
 DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
@@ -128,8 +128,8 @@ def sent(way: str, folder: Path, bucket_bytes: int) -> Iterator[Iterator[Bucket]
             text=True,
         )
         try:
-            receive = Broadcast(meeting) if way == Way.BROADCAST else Shared(meeting)
             heard(sender, log)  # it is there
+            receive = Broadcast(meeting) if way == Way.BROADCAST else Shared(meeting)
             yield received(sender, log, receive)
         finally:
             sender.kill()
@@ -152,7 +152,12 @@ def heard(sender: subprocess.Popen[str], log: Any) -> dict[str, Any]:
 
 def received(sender: subprocess.Popen[str], log: Any, receive: Any) -> Iterator[Bucket]:
     while (said := heard(sender, log)) != {"end": True}:
-        yield unpacked(receive(said), said["tensors"])
+        try:
+            whole = receive(said)
+        except RuntimeError:  # of gloo, where the other side is gone
+            heard(sender, log)
+            raise
+        yield unpacked(whole, said["tensors"])
         try:
             sender.stdin.write("taken\n")  # its room may be filled again
             sender.stdin.flush()
