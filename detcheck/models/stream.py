@@ -211,8 +211,11 @@ def group(meeting: str, rank: int) -> Any:
 
     from torch.distributed import FileStore, PrefixStore, ProcessGroupGloo
 
+    options = ProcessGroupGloo._Options()
+    options._devices = [ProcessGroupGloo.create_device(hostname="127.0.0.1")]  # this machine's name may lead elsewhere
+    options._timeout = timedelta(seconds=MEETING_S)
     store = PrefixStore("detcheck", FileStore(str(Path(meeting) / "meeting"), 2))
-    return ProcessGroupGloo(store, rank, 2, timedelta(seconds=MEETING_S))
+    return ProcessGroupGloo(store, rank, 2, options)
 
 
 def broadcast(group: Any, whole: torch.Tensor) -> None:

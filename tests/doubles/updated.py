@@ -1,6 +1,7 @@
 """Engines whose weights are updated, with every leak that we could think of; and a server like that."""
 
 import json
+import socket
 from contextlib import contextmanager
 
 import numpy as np
@@ -98,7 +99,7 @@ class UpdatableHandler(Handler):
             self.send({"detail": "Not Found"}, 404)
         elif server.dies == path:
             server.gone = True
-            self.connection.close()
+            hang_up(self)
         elif path in ("/reset_prefix_cache", "/flush_cache"):
             server.prefixes.clear()
             self.send(b"Cache flushed.", content_type="text/plain") if server.sglang else self.send({"success": True})
@@ -112,6 +113,11 @@ class UpdatableHandler(Handler):
             self.send({"status": "done"})
 
 
+def hang_up(handler):
+    handler.close_connection = True
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
 @contextmanager
 def updatable(weights, *, sglang=False, refuses="", dies="", loads=NEW):
     """A server with those weights, and a prefix cache."""
@@ -119,7 +125,7 @@ def updatable(weights, *, sglang=False, refuses="", dies="", loads=NEW):
     def answer(handler, body, number, together):
         server = handler.server
         if server.gone:
-            handler.connection.close()
+            hang_up(handler)
             return None
         prompt = json.dumps(body["prompt"])
         server.hits += 128 * (prompt in server.prefixes)
