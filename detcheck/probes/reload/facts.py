@@ -46,8 +46,8 @@ class WeightUpdate:
     """how many of them have the old bits in all rows that differ"""
     cache: bool = False
     """whether the engine keeps a prefix cache"""
-    ignored: bool = False
-    """whether the engine took a call to sleep, and did nothing"""
+    ignored: bool | None = False
+    """whether the engine took a call to sleep, and did nothing; None: that could not be seen"""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

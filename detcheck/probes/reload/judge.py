@@ -139,10 +139,11 @@ def judged(seen: Seen, update: WeightUpdate | None, tally: Tally, seen_cache: bo
     if doubts := [*doubts_about(seen, update, tally, sensitive)]:
         return Verdict.INCONCLUSIVE, doubts
     n = seen.shared("updated", "fresh") + seen.shared("emptied", "fresh")
+    unseen = [Cause("sleep_unseen")] if update.ignored is None else []
     if not update.tensors:
-        return Verdict.IDENTICAL, [Cause("same_unread", {"completions": n}), Cause("not_read")]
+        return Verdict.IDENTICAL, [Cause("same_unread", {"completions": n}), Cause("not_read"), *unseen]
     same = Cause("same", {"completions": n, "tensors": update.tensors, "differ": update.differ})
-    return Verdict.IDENTICAL, [same, *unread(update)]
+    return Verdict.IDENTICAL, [same, *unread(update), *unseen]
 
 
 def failed_update(update: WeightUpdate, as_old: bool, as_fresh: bool, sensitive: bool) -> tuple[Verdict, list[Cause]]:

@@ -38,7 +38,8 @@ SENTENCES = {
     "pass too. Ask for more --max-tokens or other prompts, or name other weights with --old",
     "cache_cold": "no prompt came from the prefix cache before the update, so that nothing is known of what is left in it. Give a longer prompt, or --trials 2",
     "ignored": "vLLM ignores the call to sleep on this device, so that nothing was given back or taken again",
-    "unread": "{count} could not be read ({names})",
+    "sleep_unseen": "whether the server gave its memory back while it slept cannot be seen from here",
+    "unread": "{count} more tensors could not be read ({names})",
     "not_read": "the server does not say what its weights are, so that a tensor left behind shows in completions alone",
 }
 

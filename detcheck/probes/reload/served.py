@@ -224,9 +224,9 @@ class UpdatableServer:
         if isinstance(said, dict) and said.get("success") is False:
             raise FailedError(f"{self._server.url} did not empty its prefix cache ({path}): requests are still running")
 
-    def ignores(self, way: str) -> bool:
-        """A server does not say so."""
-        return False
+    def ignores(self, way: str) -> bool | None:
+        """A server does not say whether it gave its memory back."""
+        return None if way == SLEEP else False
 
 
 def bytes_of(folder: str) -> int:

@@ -26,8 +26,8 @@ class Updatable(Protocol):
     def empty_cache(self) -> None:
         """Raises FailedError where it does not."""
 
-    def ignores(self, way: str) -> bool:
-        """Whether it takes that way's calls and does nothing."""
+    def ignores(self, way: str) -> bool | None:
+        """Whether it takes that way's calls and does nothing; None: that cannot be seen."""
 
 
 class Stack(Protocol):
