@@ -24,8 +24,16 @@ from detcheck.counted import VLLM_NEEDS
 from detcheck.engine import Completion, RequestTrace, Row
 from detcheck.engines.vllm import lora, weights
 from detcheck.engines.vllm.arguments import KEY, BadArgumentError, Settings, engine_arguments
-from detcheck.engines.vllm.messages import Answer, BatchRequest, TraceRequest, WeightsRequest, completion, first_line, likeliest
-from detcheck.machine import of_gpu
+from detcheck.engines.vllm.in_effect import in_effect
+from detcheck.engines.vllm.messages import (
+    Answer,
+    BatchRequest,
+    TraceRequest,
+    WeightsRequest,
+    completion,
+    first_line,
+    likeliest,
+)
 
 SCHEDULERS = {False: "PlannedScheduler", True: "PlannedAsyncScheduler"}
 OURS = "detcheck.engines.vllm.worker.scheduler"
@@ -67,48 +75,7 @@ class Host:
         return answer.completions[0]
 
     def facts(self) -> dict[str, Any]:
-        import vllm
-        from vllm.platforms import current_platform
-
-        config = self._config
-        cache, scheduler, parallel = config.cache_config, config.scheduler_config, config.parallel_config
-        device = current_platform.device_type
-        return {
-            "version": vllm.__version__,
-            "dtype": str(config.model_config.dtype).removeprefix("torch."),
-            "device": device if device == "cpu" else f"{device} ({current_platform.get_device_name()})",
-            "threads": self._reports()[0]["threads"],
-            "context": config.model_config.max_model_len,
-            "max_requests": scheduler.max_num_seqs,
-            "token_budget": scheduler.max_num_batched_tokens,
-            "drafts": config.speculative_config is not None,
-            "chunked_prefill": bool(scheduler.enable_chunked_prefill),
-            "block_size": cache.block_size,
-            "cache_tokens": (cache.num_gpu_blocks or 0) * cache.block_size,
-            "prefix_cache": bool(cache.enable_prefix_caching),
-            "flags": {
-                "vllm.async_scheduling": str(bool(scheduler.async_scheduling)),
-                "vllm.chunked_prefill": str(bool(scheduler.enable_chunked_prefill)),
-                "vllm.compilation": str(
-                    getattr(config.compilation_config.mode, "name", config.compilation_config.mode)
-                ),
-                "vllm.cudagraph_mode": str(
-                    getattr(config.compilation_config.cudagraph_mode, "name", config.compilation_config.cudagraph_mode)
-                ),
-                "vllm.enforce_eager": str(bool(config.model_config.enforce_eager)),
-                "vllm.block_size": str(cache.block_size),
-                "vllm.max_num_seqs": str(scheduler.max_num_seqs),
-                "vllm.max_num_batched_tokens": str(scheduler.max_num_batched_tokens),
-                "vllm.tensor_parallel_size": str(parallel.tensor_parallel_size),
-                "vllm.pipeline_parallel_size": str(parallel.pipeline_parallel_size),
-                "vllm.data_parallel_size": str(parallel.data_parallel_size),
-                "vllm.executor": str(parallel.distributed_executor_backend),
-                **self._effect,
-                "vllm.quantization": str(config.model_config.quantization),
-                # vLLM sets some of these in its own process.
-                **{f"vllm.{name}": str(value) for name, value in (of_gpu() if device != "cpu" else {}).items()},
-            },
-        }
+        return in_effect(self._config, self._reports()[0]["threads"], self._effect)
 
     def serve(self, request: BatchRequest) -> Answer:
         """All rows, until the last has ended."""
