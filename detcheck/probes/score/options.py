@@ -45,6 +45,8 @@ class Options:
     max_tokens: ClassVar[int] = 1  # what fillers are given beyond their prompt
     ignore_eos: ClassVar[bool] = False
     chat: ClassVar[bool] = False
+    temperature: ClassVar[float] = 0.0
+    seeds: ClassVar[int] = 0
     conditions: ClassVar[tuple[str, ...] | None] = None
     SHARED: ClassVar[dict[str, dict[str, str]]] = CompletionOptions.SHARED
 
