@@ -14,11 +14,12 @@ SHOWN = 8  # sequences in the table
 MOST_TEXT = 60  # characters of the text before a mismatch
 
 ADVICE = {
-    "stock": "Numerics: kernels that add in another order than the other side's. Run both sides with --kernels batch-invariant, or both to see the two side by side.",
-    "files": "Numerics, as far as the numbers tell: kernels that add in another order than the other side's. To know, score the sampler's tokens here: "
-    "--trainer transformers --model, with --kernels both.",
-    "ours": "These are batch-invariant kernels on both sides, so it is an op that ran without one, or that the two engines compute differently. `detcheck bisect` "
-    "says of each side which op its bits depend on.",
+    "stock": "No temperature, soft cap, penalty, top-k, top-p, min-p or shift explains the differences, as far as was seen. What is left is numerics (kernels that add "
+    "in another order than the other side's), or weights that are not the same. --kernels both shows the two sides on batch-invariant kernels beside these.",
+    "files": "The numbers alone show no other cause, so it is likely numerics: kernels that add in another order than the other side's. To know, score the sampler's "
+    "tokens here: --trainer transformers --model, with --kernels both.",
+    "ours": "These are batch-invariant kernels on every side that runs here, so an op ran without one, or the two engines compute it differently. `detcheck bisect` says "
+    "of each engine which op its bits depend on.",
 }
 
 

@@ -131,8 +131,7 @@ def judged(
         and not any(c.measures.not_finite for c in compared)
     )
     if limits and verdict is not Verdict.IDENTICAL:
-        within = "within" if all(limit.holds for limit in limits) else "beyond"
-        note += f"; {within} what you accept: " + ", ".join(
+        note += f"; {accepting(limits, accepted)}: " + ", ".join(
             f"{one.name} {one.found:.3g} of {one.limit:.3g}" for one in limits
         )
     if found and verdict is not Verdict.IDENTICAL:
@@ -223,6 +222,14 @@ def doubts_about(arm: BothSides, compared: Sequence[Compared], missing: int) -> 
     cut = max(sum(p.lengths is not None for p in pairs) for pairs in arm.pairs.values())
     if cut:
         yield f"{cut} sequences do not have the same length on both sides"
+
+
+def accepting(limits: Sequence[Limit], accepted: bool) -> str:
+    if accepted:
+        return "the difference is within what you accept, and so no exit code of 1"
+    if all(limit.holds for limit in limits):
+        return "what you accept is for differences between two numbers of one token, and this is more than that"
+    return "the difference is beyond what you accept"
 
 
 def limits_of(compared: Sequence[Compared], options: Options) -> tuple[Limit, ...]:

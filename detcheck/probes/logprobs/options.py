@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from detcheck.errors import UsageError
+from detcheck.models import gguf
 from detcheck.options import MODEL, PROMPTS, SCHEDULE, VERDICT, knob, same, words
 from detcheck.probes.completions.options import Options as CompletionOptions
 from detcheck.probes.logprobs.facts import ALONE, PACKED, PADDED
@@ -143,6 +144,10 @@ def check_sides(spec: Spec) -> None:
     if own.samples > 1 and not asked.get("temperature"):
         raise UsageError(
             f"--samples {own.samples}: greedy samples of one prompt are one. Add --sampling temperature=1, or leave it out"
+        )
+    if own.sampler == "vllm" and spec.model and (file := gguf.of(spec.model)):
+        raise UsageError(
+            f"--model {spec.model}: --sampler vllm wants safetensors, and found {file.name}. Use --sampler transformers"
         )
     if own.engine_arg and own.sampler != "vllm":
         raise UsageError("--engine-arg is for vLLM. Leave it out, or use --sampler vllm")

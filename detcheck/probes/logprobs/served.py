@@ -30,18 +30,16 @@ class ServedTokens:
         own: Options = spec.options
         drawn = dict(parameter(one) for one in own.sampling)
         how = {"temperature": drawn["temperature"], "seeds": own.samples} if drawn else {}
-        asked = CompletionOptions(
-            own.samples,
-            own.max_tokens,
-            own.ignore_eos,
-            chat=own.chat,
-            base_url=(own.sampler,),
-            header=own.header,
-            **how,
-        )
-        self._url, self._own = own.sampler, own
+        about = {"max_tokens": own.max_tokens, "ignore_eos": own.ignore_eos, "chat": own.chat}
+        asked = CompletionOptions(own.samples, base_url=(own.sampler,), header=own.header, **about, **how)
         self._server = ServerSampler(Spec("completions", asked))
         self.subject = self._server.open(questions)
+        can = self.subject.environment.flags
+        lacks = [] if can.get("server.token ids") == "yes" else ["token ids"]
+        lacks += [] if can.get("server.log-probabilities") in ("exact", "as printed") else ["log-probabilities"]
+        if lacks:
+            self.close()
+            raise UsageError(LACKS.format(url=own.sampler, what=" and no ".join(lacks)))
         self._known: dict[tuple[str, int], Made | str] = {}
 
     @property
@@ -73,7 +71,6 @@ class ServedTokens:
         return self._known[place]
 
     def _ask(self, one: AskedSequence) -> Made | str:
-        """Raises UsageError where the server does not give what the trainer needs."""
         theirs = self._inputs()[int(one.prompt.name.partition(":")[0])]
         name = sampling.parted(theirs.name)[0]
         name = sampling.named(name, one.sample) if theirs.seed is not None else name
@@ -83,10 +80,6 @@ class ServedTokens:
         found = ran.samples[0].outcome
         if found is None:
             return ran.samples[0].missing
-        if found.words is not None or found.unit != "token":
-            raise UsageError(LACKS.format(url=self._url, what="token ids"))
-        if found.logprobs is None:
-            raise UsageError(LACKS.format(url=self._url, what="log-probabilities"))
         logprobs = found.logprobs.astype(np.float32)
         return Made(one.prompt.token_ids, found.tokens, logprobs, found.text, ran.samples[0].batch_sizes)
 

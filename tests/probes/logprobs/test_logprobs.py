@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import only_run
+from misbehaving import completion, serving
 from models import llama_like
 from transformers import AutoModelForCausalLM
 
@@ -256,3 +257,51 @@ def test_what_cannot_be_asked_is_refused_in_words(detcheck, kind):
     arguments, words = BAD[kind]
     result = detcheck("logprobs", *arguments)
     assert result.code == 2 and words in result.err
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_a_server_as_the_sampler(detcheck, llama, temperature):
+    """It has the model's own numbers, or, at 0.7, those behind a temperature that it does not speak of."""
+    model = AutoModelForCausalLM.from_pretrained(llama)
+
+    def answer(handler, body, number, together):
+        whole = completion(handler.server, body, number)
+        choice = whole["choices"][0]
+        prompt, tokens = choice.get("prompt_token_ids"), choice.get("token_ids")
+        if prompt and choice.get("logprobs"):
+            with torch.inference_mode():
+                logits = model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
+            logprobs = (logits / temperature).log_softmax(-1)[range(len(tokens)), tokens]
+            choice["logprobs"]["token_logprobs"] = logprobs.double().tolist()
+        return whole
+
+    with serving(answer, metrics=True) as server:
+        asked = [
+            "--sampler",
+            server.url,
+            "--trainer",
+            "transformers",
+            "--model",
+            llama,
+            "--conditions",
+            "alone",
+            "--max-tokens",
+            "12",
+        ]
+        result = detcheck(
+            "logprobs", *asked, "--prompt", "Take it apart", "--max-diff", "1e-3", "--format", "json", "-q"
+        )
+    report = json.loads(result.out)
+    (finding,) = report["findings"]
+    named = [cause["kind"] for cause in finding["evidence"]["causes"]]
+    assert finding["samples"] == 1 and finding["metrics"]["tokens"] == 12
+    assert (result.code, named) == ((0, []) if temperature == 1 else (1, ["temperature"])), finding["note"]
+    assert report["environment"]["flags"]["sampler"].endswith(server.url)
+
+
+def test_a_server_without_token_ids_is_refused(detcheck, llama):
+    with serving(ids=False) as server:
+        result = detcheck(
+            "logprobs", "--sampler", server.url, "--trainer", "transformers", "--model", llama, "--prompt", "Take", "-q"
+        )
+    assert result.code == 2 and "gives no token ids" in result.err
