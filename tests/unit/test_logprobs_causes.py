@@ -108,6 +108,15 @@ def test_numerics_is_none_of_it(drawn, noise):
     assert not causes.explained(explanations(held(drawn, lambda z, t: z, noise)))
 
 
+def test_ids_that_a_model_masks_with_infinity_do_no_harm(drawn):
+    masked = [(np.where(np.arange(VOCABULARY) == 49, -np.inf, z), np.where(t == 49, 0, t)) for z, t in drawn]
+    (found,) = causes.explained(explanations(held(masked, PLANTED["temperature"])))
+    assert found.kind == "temperature"
+    broken = held(drawn, PLANTED["temperature"])
+    broken.logits[3, 3] = np.nan
+    assert explanations(broken) == []
+
+
 def test_a_model_of_its_own_is_none_of_it(drawn):
     """Other weights: every logit is another."""
     rng = np.random.default_rng(9)

@@ -7,7 +7,7 @@ what is left ("processed" log-probabilities; "raw" ones are those of the logits 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from detcheck.probes.logprobs.facts import Explanation
 
 QUANTILE = 0.9
 LEAST = 1e-3  # nats; differences below are not asked
+NOTHING = 50.0  # below the lowest logit
 GRID, GOLDEN = 41, 40  # values tried, and steps of the search between the best of them
 ROUND = (
     0.1,
@@ -62,8 +63,9 @@ class Held:
 def explanations(held: Held) -> list[Explanation]:
     """What was tried, each with the value that fits best. []: the two are too close to ask."""
     known = np.isfinite(held.sampler)
-    if not known.any():
+    if not known.any() or np.isnan(held.logits).any():
         return []
+    held = replace(held, logits=finite(held.logits))
     at = np.arange(len(held.tokens))
 
     def apart(logits: np.ndarray) -> np.ndarray:
@@ -96,6 +98,13 @@ def explanations(held: Held) -> list[Explanation]:
     for warm in dict.fromkeys((1.0, temperature, *ROUND)):
         found += truncations(held, known, order, rank, warm, before)
     return best_of_each(found)
+
+
+def finite(logits: np.ndarray) -> np.ndarray:
+    """Ids that a model masks with infinity get a logit that weighs nothing."""
+    known = np.isfinite(logits)
+    lowest = np.where(known, logits, np.inf).min(axis=1, keepdims=True)
+    return np.where(known, logits, lowest - NOTHING)
 
 
 def best_of_each(found: Sequence[Explanation]) -> list[Explanation]:

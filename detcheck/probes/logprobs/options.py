@@ -111,6 +111,10 @@ def check_files(spec: Spec) -> None:
             raise UsageError(f"{path}: no such file. Give a file of log-probabilities, or --sampler and --trainer")
     if own.sampler is not None:
         raise UsageError(f"{own.file} is the sampler's side, and --sampler {own.sampler} is one too. Leave one out")
+    if own.samples != 1 or own.sampling or own.prompt is not None or own.prompt_file is not None:
+        raise UsageError(
+            f"{own.file} has the sequences. Leave out --samples, --sampling, --prompt and --prompt-file, which are of a sampler that runs"
+        )
     if own.other is not None and own.trainer is not None:
         raise UsageError(f"{own.other} is the trainer's side, and --trainer {own.trainer} is one too. Leave one out")
     if own.other is not None and Path(own.file).resolve() == Path(own.other).resolve():

@@ -13,7 +13,7 @@ from detcheck.probes.logprobs.sampler import Made
 if TYPE_CHECKING:
     import torch
 
-MOST = 4_000_000  # elements of logits
+MOST = 2_000_000  # elements of logits
 
 
 @dataclass

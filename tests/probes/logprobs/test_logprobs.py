@@ -244,6 +244,7 @@ BAD = {
         ["--sampler", "transformers", "--trainer", "transformers", "--conditions", "ragged-2"],
         "--conditions ragged-2",
     ),
+    "samples of a file": ([__file__, "--trainer", "transformers", "-n", "3"], "has the sequences"),
     "no file": (["nowhere.jsonl"], "no such file"),
     "tokens": (["--sampler", "vllm", "--trainer", "transformers", "--fail-on", "tokens"], "--fail-on tokens"),
     "a limit": (["--sampler", "vllm", "--trainer", "transformers", "--max-kl", "nan"], "--max-kl wants nats"),
