@@ -16,7 +16,6 @@ from detcheck.probes.batch.options import Options
 from detcheck.probes.batch.session import Batch
 from detcheck.report import render
 from detcheck.spec import Kernels, Spec
-from detcheck.storage import folder
 from detcheck.verdict import Verdict
 
 OPTIONS = Options(prompt="Tell me about Richard Feynman", backward=True)
@@ -36,12 +35,13 @@ def asked(monkeypatch, engine, tmp_path, kernels=Kernels.BATCH_INVARIANT, **spec
     return runner.run(Spec("batch", OPTIONS, kernels=kernels, **{"batch_sizes": (1, 2, 4)} | spec), tmp_path / "runs")
 
 
-def test_ours_have_the_bits_of_the_prompt_alone_and_stock_does_not(detcheck, reacting):
-    done = detcheck(*ON, "--kernels", "both", "--format", "json")
-    ours, control = json.loads(done.out)["findings"]
+def test_ours_have_the_bits_of_the_prompt_alone_and_stock_does_not(detcheck, reacting, small):
+    done = detcheck(*ON, "--model", small.name, "--kernels", "both", "--format", "json")
+    found = {finding["case"]["kernels"]: finding for finding in json.loads(done.out)["findings"]}
+    ours, control = found["batch-invariant"], found["stock"]
     assert (done.code, ours["verdict"], control["verdict"]) == (0, "identical", "batch-variant"), done.err
     seen = ours["evidence"]["gradients"]
-    assert seen == {"of": seen["of"], "differing": 0} and seen["of"] > 100
+    assert seen == {"of": 1 + sum(1 for _ in small.model.parameters()), "differing": 0}
     assert f"have the same bits in all {seen['of']} gradients" in ours["note"]
     assert ours["evidence"]["coverage"]["uncovered"] == {}
     assert "detcheck::products_over_rows" in ours["evidence"]["coverage"]["overridden"]
@@ -61,7 +61,7 @@ def test_a_sound_model_passes_and_what_is_stored_says_the_same(monkeypatch, tmp_
     parameters = sum(1 for _ in engine.model.parameters())
     assert finding.evidence["gradients"] == {"of": parameters + 1, "differing": 0}
     assert {"1", "2", "4"} == set(finding.evidence["batch_sizes"])  # rows of the backward passes themselves
-    stored = folder.load(only_run(tmp_path / "runs"))
+    stored = runner.load(only_run(tmp_path / "runs"))
     assert render(stored, "md") == render(run, "md")
     assert f"all {parameters + 1} gradients are equal: of the prompt's inputs, and of each parameter" in render(
         stored, "md"
@@ -116,23 +116,18 @@ def test_where_no_gradient_reaches_the_prompt_nothing_is_said_of_it(monkeypatch,
 
 
 def test_one_kind_of_batch_is_no_pass(monkeypatch, tmp_path, small):
-    from detcheck.schedules import widths
-
     monkeypatch.setattr(batch, "swept", lambda *_: [])
-    assert widths.SWEPT
     (finding,) = asked(monkeypatch, small, tmp_path, batch_sizes=(1,), trials=2).findings
     assert finding.verdict is Verdict.INCONCLUSIVE and "only one kind of batch was met" in finding.note
 
 
 def test_stock_that_does_not_react_makes_it_inconclusive(monkeypatch, tmp_path, small):
     """Both arms on ours: then the control shows nothing, whatever this machine's stock does."""
-    from detcheck import switch
-
     real = TransformersEngine.running
     monkeypatch.setattr(TransformersEngine, "running", lambda self, kernels: real(self, Kernels.BATCH_INVARIANT))
     run = asked(monkeypatch, small, tmp_path, kernels=Kernels.BOTH)
-    assert run.verdict is Verdict.INCONCLUSIVE and "stock kernels did not react either" in run.findings[0].note
-    assert switch
+    assert run.verdict is Verdict.INCONCLUSIVE
+    assert any("stock kernels did not react either" in finding.note for finding in run.findings)
 
 
 @pytest.mark.parametrize(
