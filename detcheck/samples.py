@@ -156,7 +156,9 @@ def how_far(found: Mapping[str, float], largest: float, numbers: bool) -> str:
 
 
 def of_the_last(finding: Finding) -> str:
-    """Where elements are logits of a prompt whose other positions were observed too."""
+    """Where elements are logits of a prompt whose other positions were observed too, or the gradient of its first token's embedding."""
+    if finding.evidence.get("gradients"):
+        return " of the gradient of the prompt's first input"
     return " of the last position" if finding.evidence.get("positions") else ""
 
 
