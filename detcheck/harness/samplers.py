@@ -11,7 +11,7 @@ import numpy as np
 
 from detcheck.condition_name import ConditionKind, kind_of
 from detcheck.engine import Completion, Decoded, Engine, Question, Ran, Row, Sample, Sampler
-from detcheck.errors import OutOfMemoryError
+from detcheck.errors import FailedError, OutOfMemoryError
 from detcheck.harness import engines, fresh
 from detcheck.harness.lone import prefilled
 from detcheck.harness.model import OpenModel
@@ -82,6 +82,7 @@ class Local:
     def __init__(self, spec: Spec, engine: Engine) -> None:
         self.wanted, self._ignore_eos, self.engine = Wanted.of(spec), spec.options.ignore_eos, engine
         self._model = OpenModel(spec, engine, self.wanted.max_tokens)
+        self._dead: FailedError | None = None  # of what the engine died in a later turn of a conversation
 
     def open(self, questions: Sequence[Question], planned: Schedule | None = None) -> Subject:
         self.subject = self._model.open(questions, self.plan, planned)
@@ -93,8 +94,10 @@ class Local:
     def run(self, step: Step) -> Ran:
         """Of a conversation all turns, each in a batch of the same rows: they have their own histories from the second on.
 
-        A batch of which a sample is lost, or has no room, is not asked on: the next one would be another batch.
+        A batch of which a sample is lost, or has no room, is not asked on: the next one would be another batch. Raises FailedError.
         """
+        if self._dead:
+            raise self._dead
         rows, composition = self._model.batch(step)
         prompt, engine = self._model.prompts[step.input], self.engine
         ran, decoded = self._turn(step, rows, composition)
@@ -107,7 +110,11 @@ class Local:
             longest = max(len(row.prompt) for row in rows) + step.padding
             if why := no_room(longest, self.wanted.max_tokens, engine.name, engine.context):
                 break
-            ran, decoded = self._turn(step, rows, composition, goes_on=True)
+            try:
+                ran, decoded = self._turn(step, rows, composition, goes_on=True)
+            except FailedError as error:  # what was answered before is kept; the next step ends the run
+                self._dead, why = error, str(error)
+                break
             turns.append(ran)
         return together(turns, prompt.turns, why)
 

@@ -148,6 +148,20 @@ def test_a_tool_call_ends_a_conversation_and_is_said(ask):
     )
 
 
+def test_a_server_whose_context_is_full_says_so_at_that_turn(ask):
+    def full(handler, body, number, together):
+        if turn_of(body) == 3:
+            return handler.send({"error": {"message": "This model's maximum context length is 64 tokens"}}, 400)
+        return completion(handler.server, body, number)
+
+    with serving(full, metrics=True) as server:
+        code, report = ask(server)
+    (finding,) = report["findings"]
+    assert code == 3 and finding["evidence"]["turns"]["same"] == [8, 8, 0]
+    (why,) = finding["evidence"]["missing"]
+    assert why == 'turn 3 of 3: status 400: "This model\'s maximum context length is 64 tokens"'
+
+
 def test_turns_count_in_what_may_be_sent(ask, detcheck):
     with serving(answering(), metrics=True) as server:
         _, report = ask(server, "--max-requests", "90", conditions=None)

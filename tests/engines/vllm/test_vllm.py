@@ -148,9 +148,9 @@ def test_a_conversations_history_is_warm_but_under_cold_and_a_cache_that_leaks_i
         return decoded
 
     monkeypatch.setattr(stock, "complete", leaking)
-    own = Options(
-        6, 4, True, prompt_file=str(write("t.jsonl", TALK)), turns=True, conditions=("alone", "cold", "wave-2")
-    )
+    file, conditions = str(write("talk.jsonl", TALK)), ("alone", "cold", "wave-2")
+    how = {"samples": 6, "max_tokens": 4, "ignore_eos": True, "engine": "vllm"}
+    own = Options(**how, prompt_file=file, turns=True, conditions=conditions)
     probe = Completions(Spec("completions", own), stock)
     observations, outcomes = [], {}
     for step in probe.subject.schedule.steps:

@@ -1,14 +1,17 @@
 """Conversations through the command and the engines: planted partings are found at their turn and token, and sound ones pass."""
 
 import copy
+import importlib.resources
 import json
 
+import jsonschema
 import pytest
 from conftest import only_run
 from models import llama_like
 from scripted import Scripted, completion
 
 from detcheck import runner
+from detcheck.errors import FailedError, UsageError
 from detcheck.judge.conditions import judge
 from detcheck.probes.completions.options import Options
 from detcheck.probes.completions.session import Completions
@@ -162,6 +165,27 @@ def test_where_one_sample_of_a_batch_is_lost_its_batch_is_not_asked_on(observe):
     assert finding.verdict == "inconclusive"
 
 
+def test_an_engine_that_dies_between_turns_leaves_what_was_answered_and_ends_the_run(ask, amplifier, monkeypatch):
+    complete, asked = amplifier.complete, []
+
+    def dying(*arguments, **how):
+        asked.append(arguments)
+        if len(asked) == 4:  # turn 2 of the second step
+            raise FailedError("the process ended by signal 9")
+        return complete(*arguments, **how)
+
+    monkeypatch.setattr(amplifier, "complete", dying)
+    monkeypatch.setattr("detcheck.engines.transformers.engine.TransformersEngine", lambda *_, **__: amplifier)
+    code, report, _ = ask(TRACE, arguments=("-n", "4", "--max-tokens", "2", "--batch-sizes", "1"))
+    (finding,) = report["findings"]
+    assert code == 3 and finding["evidence"]["turns"]["samples"] == [2, 1]
+    assert finding["evidence"]["missing"] == {
+        "turn 2 of 2: the process ended by signal 9": 1,
+        "the run stopped before them": 2,
+    }
+    assert report["summary"]["warnings"] == ["the run ended early: the process ended by signal 9"]
+
+
 def test_answers_that_broke_off_and_differ_are_a_divergence(observe):
     def broken(rows, slot, call, turn):
         return completion([5, 6, 7, 8 + (rows > 2)]) if turn == 1 else None
@@ -188,8 +212,6 @@ def test_a_full_context_is_said_in_words(observe):
 
 
 def test_a_last_turn_that_can_never_fit_is_refused_before_the_first(observe):
-    from detcheck.errors import UsageError
-
     engine = Talking(sound)
     engine.context = 60
     with pytest.raises(UsageError, match="in its turn 3 the context is full"):
@@ -214,6 +236,8 @@ SMALL = ("-n", "6", "--max-tokens", "6", "--batch-sizes", "1,3")
 
 def test_the_amplifier_on_our_kernels_is_the_same_in_every_turn_where_stock_is_not(ask, reacting):
     code, report, runs = ask(TRACE, arguments=(*SMALL, "--kernels", "both"))
+    schema = json.loads((importlib.resources.files("detcheck") / "formats" / "report.schema.json").read_text())
+    jsonschema.validate(report, schema)
     findings = {f["case"]["kernels"]: f for f in report["findings"]}
     assert (code, findings["batch-invariant"]["verdict"]) == (0, "identical"), findings["batch-invariant"]["note"]
     assert "in all 2 turns" in findings["batch-invariant"]["note"]
