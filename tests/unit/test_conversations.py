@@ -178,14 +178,16 @@ def test_cold_and_warm_are_compared_by_name():
     found, _ = evidence(("alone", WHOLE, "", 8), ("cold", LEAVES, "", 0))
     assert found["cold"] == (2, 1) and "cold and warm conversations part in turn 2" in turns.note({"turns": found})
     same, _ = evidence(("alone", WHOLE, "", 8), ("cold", WHOLE, "", 0))
-    assert "cold" not in same and not [*turns.doubts({"turns": same})]
+    assert "cold" not in same and not [*turns.doubts({"turns": same, "conditions": {"cold": {"asked": 2}}})]
 
 
 def test_a_cache_that_gave_nothing_is_no_comparison():
     found, _ = evidence(("alone", WHOLE, "", 0), ("cold", WHOLE, "", 0))
-    assert "were not compared" in next(turns.doubts({"turns": found}))
+    asked = {"cold": {"asked": 2}}
+    assert "were not compared" in next(turns.doubts({"turns": found, "conditions": asked}))
+    assert not [*turns.doubts({"turns": found, "conditions": {"cold": {"asked": 1}}})], "only its first turn was cold"
     unknown, _ = evidence(("alone", WHOLE, "", None), ("cold", WHOLE, "", None))
-    assert not [*turns.doubts({"turns": unknown})], "what is not known is no reason"
+    assert not [*turns.doubts({"turns": unknown, "conditions": asked})], "what is not known is no reason"
 
 
 def test_without_conversations_nothing_is_said():

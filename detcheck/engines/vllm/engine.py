@@ -91,6 +91,8 @@ class VllmEngine(Checkpoint):
         self._longest = longest
         if not self._facts:
             self._facts = self._open()
+            if any(name.replace("-", "_") == "max_model_len" for name, _ in self._arguments):
+                self.context = min(self.context, self._facts["context"])
 
     def _open(self) -> dict[str, Any]:
         own = str(self._config.get_text_config().dtype or "auto").removeprefix("torch.")

@@ -301,8 +301,10 @@ def test_requests_that_are_put_aside_are_counted_and_give_the_same_bits(prompt):
     """A cache that holds two of three requests: one is put aside and computed again from the start."""
     from detcheck.engines.vllm.engine import VllmEngine
 
-    engine = VllmEngine(None, arguments=["num_gpu_blocks_override=8"], kernels=Kernels.BATCH_INVARIANT)
+    arguments = ["num_gpu_blocks_override=8", "max_model_len=512"]
+    engine = VllmEngine(None, arguments=arguments, kernels=Kernels.BATCH_INVARIANT)
     engine.load(512)
+    assert engine.context == 512, "which is what a conversation may grow to"
     try:
         with engine.running("batch-invariant"):
             size = engine._facts["block_size"]
