@@ -36,6 +36,8 @@ def stored(folder: Path, named: str) -> list[StoredTensor]:
     Raises UsageError where a file is torn, not there, or no safetensors file.
     """
     found = [tensor for file in files(folder, named) for tensor in tensors_of(file, named)]
+    if not found:
+        raise UsageError(f"{named}: there are no safetensors in it. Give the folder of a model with its weights")
     twice = [name for name, times in Counter(t.name for t in found).items() if times > 1]
     if twice:
         raise UsageError(f"{named}: {twice[0]} is in two files. Save the model again")

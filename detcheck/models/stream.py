@@ -79,6 +79,14 @@ def from_files(bucket: Sequence[StoredTensor]) -> Bucket:
     return found
 
 
+def read_whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, whose file was only mapped until now: a byte of each page is looked at, so that all of it is read here."""
+    import torch
+
+    tensor.reshape(-1).view(torch.uint8)[:: mmap.PAGESIZE].sum()
+    return tensor
+
+
 def pipelined(folder: Path, bucket_bytes: int) -> Iterator[Bucket]:
     """A thread reads one bucket ahead."""
     ahead: queue.Queue[Any] = queue.Queue(maxsize=1)
@@ -94,9 +102,7 @@ def pipelined(folder: Path, bucket_bytes: int) -> Iterator[Bucket]:
     def read() -> None:
         try:
             for bucket in buckets(stored(folder, str(folder)), bucket_bytes):
-                if not put(
-                    [(name, tensor.clone()) for name, tensor in from_files(bucket)]
-                ):  # the file is read here, not when it is loaded
+                if not put([(name, read_whole(tensor)) for name, tensor in from_files(bucket)]):
                     return
             put(None)
         except Exception as error:  # noqa: BLE001  raised again where the tensors are taken

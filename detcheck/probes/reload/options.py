@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from detcheck.errors import UsageError
+from detcheck.models.stored import stored
 from detcheck.options import MODEL, PROMPTS, SCHEDULE, SERVER, knob, same, words
 from detcheck.probes.completions.options import Options as CompletionOptions
 from detcheck.spec import Kernels, Spec
@@ -131,5 +132,7 @@ def check_server(spec: Spec) -> None:
         )
     if spec.model is None:
         raise UsageError("--model: give the folder of the new weights as the server sees it; it is told to load that")
+    if Path(spec.model).is_dir():  # vLLM takes its old weights apart before it looks for new ones
+        stored(Path(spec.model), f"--model {spec.model}")
     if len(own.update) > 1:
         raise UsageError("--update: a server is updated once a run, since it has the new weights then. Name one way")

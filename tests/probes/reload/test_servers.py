@@ -65,3 +65,12 @@ def test_sglang_is_asked_by_its_documented_request(detcheck):
     code, found, causes, calls = asked(detcheck, sglang=True)
     assert (code, causes) == (0, ["same_unread", "not_read"]), found["note"]
     assert "/update_weights_from_disk" in calls and "/collective_rpc" not in calls
+
+
+def test_a_folder_that_holds_nothing_is_not_named_to_a_server(detcheck, tmp_path):
+    """vLLM would take its old weights apart before it finds out."""
+    (tmp_path / "empty").mkdir()
+    with updatable(NEW) as fresh, updatable(OLD) as server:
+        result = detcheck("reload", "--model", tmp_path / "empty", "--base-url", server.url, "--fresh-url", fresh.url)
+    assert result.code == 2 and "there are no safetensors" in result.err
+    assert not server.calls and not server.requests
