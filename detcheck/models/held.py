@@ -39,7 +39,15 @@ Held = Mapping[str, HeldTensor | None]
 
 
 def held(tensors: Iterable[tuple[str, torch.Tensor | None]]) -> dict[str, HeldTensor | None]:
-    return {name: None if tensor is None else of_tensor(tensor) for name, tensor in tensors}
+    return {name: None if tensor is None else readable(tensor) for name, tensor in tensors}
+
+
+def readable(tensor: torch.Tensor) -> HeldTensor | None:
+    """None of what has no bytes of its own: a quantised number in parts, or one that was taken away."""
+    try:
+        return of_tensor(tensor)
+    except (RuntimeError, NotImplementedError, TypeError, AttributeError):
+        return None
 
 
 def of_tensor(tensor: torch.Tensor) -> HeldTensor:

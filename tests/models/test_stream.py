@@ -123,4 +123,4 @@ def test_rows_that_differ_are_found():
     before, after = (held([("w", t)])["w"] for t in (one, other))
     assert before.unlike(after).tolist() == [False, False, True, False, False, False]
     assert held([("w", one.bfloat16())])["w"].unlike(before).all()
-    assert held([("gone", None)]) == {"gone": None}
+    assert held([("gone", None), ("away", torch.empty(2, 2, device="meta"))]) == {"gone": None, "away": None}
