@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from detcheck.models.held import Held, held
+from detcheck.models.stored import stored
 from detcheck.models.stream import Way, opened
 
 READ_ROWS = 256  # of the identity matrix at once
@@ -36,7 +37,7 @@ def update(worker: Any, way: str, folder: str, bucket_bytes: int) -> tuple[int, 
         started = time.perf_counter()
         worker.reload_weights(weights_path=folder)
         took = time.perf_counter() - started
-        return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors")), took
+        return sum(tensor.nbytes for tensor in stored(Path(folder), folder)), took
     with opened(way, Path(folder), bucket_bytes) as coming:
         started = time.perf_counter()
         worker.reload_weights(weights_iterator=counted(coming))
