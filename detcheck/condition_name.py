@@ -1,4 +1,4 @@
-"""Names of conditions, made and read here alone: a kind, and the sizes that go with it, as in "wave-8" or "threads-2-rows-8".
+"""Names of conditions, made and read here alone: a kind, and the sizes that go with it, as in "wave-8", "threads-2-rows-8" or "chunked-1-tokens-16".
 
 A file that somebody else wrote may name its conditions as it likes: such a name is a kind of its own, without sizes.
 """
@@ -39,6 +39,7 @@ class ConditionKind(StrEnum):
 FORMS = (
     re.compile(r"(?P<kind>threads)-(?P<threads>\d+)-rows-(?P<size>\d+)"),
     re.compile(r"(?P<kind>rows)-(?P<size>\d+)-threads-(?P<threads>\d+)"),
+    re.compile(r"(?P<kind>chunked)-(?P<size>\d+)-tokens-(?P<tokens>\d+)"),
     re.compile(r"(?P<kind>[a-z]+)(-(?P<size>\d+))?"),
 )
 
@@ -49,8 +50,12 @@ class ConditionName:
     size: int | None = None
     """rows, requests, or the width of a padded row"""
     threads: int | None = None
+    tokens: int | None = None
+    """of a chunk, where prompts are cut"""
 
     def __str__(self) -> str:
+        if self.tokens is not None:
+            return f"{self.kind}-{self.size}-tokens-{self.tokens}"
         if self.threads is not None and self.kind == ConditionKind.THREADS:
             return f"threads-{self.threads}-rows-{self.size}"
         sized = self.kind if self.size is None else f"{self.kind}-{self.size}"

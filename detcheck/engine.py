@@ -248,8 +248,8 @@ class Engine(Protocol):
     ) -> Decoded:
         """Run exactly these rows until every sample has ended or has max_tokens.
 
-        As one batch, with `padding` pad tokens in front of the longest; or, where the engine schedules itself, as requests, at most
-        `token_budget` tokens in an engine step (None: its own limit), the prompt in the prefix cache before if `cached`, or all that the
+        As one batch, with `padding` pad tokens in front of the longest, prompts fed in chunks of `token_budget` tokens (None: whole); or, where
+        the engine schedules itself, as requests, at most `token_budget` tokens in an engine step (None: its own limit), the prompt in the prefix cache before if `cached`, or all that the
         rows before left there if it `goes_on` with them.
         Raises OutOfMemoryError if the batch does not fit, FailedError if the engine died.
         """

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from detcheck.condition_name import ConditionName
 from detcheck.verdict import Role
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ class Condition:
     """"" for the usual way; else in what it was fed otherwise: "alignment", "strides", "chunk", "cache", "padding", "adapters" (of the neighbours), "prefill", "process" """
     trace: str = ""
     """content hash of what each engine step computed, where the engine forms its batches itself"""
+
+    @property
+    def way(self) -> tuple[str, int | None]:
+        """In what it was fed otherwise, and of chunks how many tokens, where their size is named."""
+        return self.fed, ConditionName.parse(self.name).tokens
 
     @property
     def complete(self) -> bool:

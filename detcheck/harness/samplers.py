@@ -185,13 +185,14 @@ class Batches(Local):
         widest = max(longest, self.engine.context - most_tokens)
         room = min(widest, max(2 * longest, edges(longest)[0]))
         most = self.engine.max_rows(room + most_tokens)
-        wanted = lone.rest(self.wanted)
+        wanted = lone.rest(self.wanted, arriving=False)
         planned = batches.schedule(lengths, adapters.rest(wanted), most, room, widest)
         planned = adapters.beside(planned, lengths, wanted, "batch", lambda plan: batches.too_large(plan, most))
         return lone.beside(planned, lengths, self.wanted, {}, arriving=False)
 
     def complete(self, step: Step, rows: Sequence[Row], goes_on: bool = False) -> Decoded:
-        return self.engine.complete(rows, self.wanted.max_tokens, self._ignore_eos, padding=step.padding)
+        how = {"token_budget": chunk} if (chunk := lone.chunk(step.condition)) else {}
+        return self.engine.complete(rows, self.wanted.max_tokens, self._ignore_eos, padding=step.padding, **how)
 
     def sample(
         self, step: Step, slot: int, composition: str, decoded: Decoded, found: Outcome | None, missing: str
@@ -214,7 +215,7 @@ class Requests(Local):
     def plan(self, lengths: dict[str, int]) -> Schedule:
         longest, most_tokens = max(lengths.values()), self.wanted.max_tokens
         limits = self.limits(longest)
-        wanted = lone.rest(self.wanted)
+        wanted = lone.rest(self.wanted, arriving=True)
         planned = arrivals.schedule(lengths, adapters.rest(wanted), limits)
         why = lambda plan: arrivals.impossible(plan, longest, longest, most_tokens, limits)  # noqa: E731
         planned = adapters.beside(planned, lengths, wanted, "wave", why)

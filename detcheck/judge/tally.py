@@ -277,10 +277,10 @@ def plain(c: Condition) -> bool:
 
 # aspect -> what is held equal while it changes; None: the condition is about something else
 ASPECTS = {
-    "batch": lambda c: (c.slot, c.threads, c.fed) if plain(c) else None,
+    "batch": lambda c: (c.slot, c.threads, c.way) if plain(c) else None,
     "neighbours": place_in_batch,
-    "slot": lambda c: (c.batch_size, c.composition, c.threads, c.fed),
-    "threads": lambda c: (c.batch_size, c.composition, c.slot, c.fed),
+    "slot": lambda c: (c.batch_size, c.composition, c.threads, c.way),
+    "threads": lambda c: (c.batch_size, c.composition, c.slot, c.way),
 }
 
 

@@ -58,7 +58,11 @@ def check(conditions: tuple[str, ...] | None) -> None:
         least = 1 if kind in ("chunked", "cached") else 2
         if kind not in (*KINDS, COLD) or (size is not None and (kind in ("alone", COLD) or size < least)):
             raise UsageError(
-                f"--conditions {name}: no such condition. Use {', '.join(KINDS)}, prefill, fresh (of conversations {COLD} too), or one with its number of requests, like wave-8"
+                f"--conditions {name}: there is no such condition. Use {', '.join(KINDS)}, prefill, fresh (of conversations {COLD} too), or one with its number of requests, like wave-8, or chunked-1-tokens-16"
+            )
+        if made.tokens is not None and made.tokens <= size:
+            raise UsageError(
+                f"--conditions {name}: {size} requests need more than {made.tokens} tokens a step, one each and some of a prompt"
             )
 
 
@@ -162,6 +166,8 @@ def impossible(plan: Plan, shortest: int, length: int, max_tokens: int, limits: 
         return limits.uncut
     if kind == "chunked" and shortest < 2:
         return "the prompt has a single token, which cannot be cut"
+    if (tokens := ConditionName.parse(plan.name).tokens) and tokens >= shortest:
+        return f"the prompt's {shortest} tokens fit into one chunk"
     if kind in ("cached", COLD) and not limits.cache_block:
         return "the engine keeps no prefix cache"
     if kind == COLD and not limits.history:
@@ -219,7 +225,8 @@ def requests(
         lengths = [n for n in EDGES if n <= limits.room] or [limits.room]
         for order, slot in enumerate(slot for slot in range(size) if slot not in slots):
             rows[slot] = lengths[order % len(lengths)]
-    budget = max(size + 1, min(CHUNK, max(1, length // 3))) if kind == "chunked" else None
+    usual = max(size + 1, min(CHUNK, max(1, length // 3))) if kind == "chunked" else None
+    budget = ConditionName.parse(plan.name).tokens or usual
     return tuple(rows), Traffic(tuple(arrivals), tuple(new_tokens), budget, kind == "cached")
 
 

@@ -84,7 +84,7 @@ def fit(
         if unknown := [name for name in chosen if name not in known]:
             raise UsageError(
                 f"--conditions {unknown[0]}: there is no such condition with --engine transformers. Use alone, batch, ragged, padded, "
-                "prefill, fresh, or one with its size, like batch-8 (other sizes with --batch-sizes)"
+                "prefill, fresh, chunked-1-tokens-16, or one with its size, like batch-8 (other sizes with --batch-sizes)"
             )
         candidates = [plan for plan in candidates if plan.name in chosen or kind_of(plan.name) in chosen]
     elif asked:

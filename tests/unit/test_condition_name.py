@@ -19,6 +19,12 @@ def test_a_name_with_threads_comes_back(kind, size, threads):
     assert ConditionName.parse(named(kind, size, threads)) == ConditionName(kind, size, threads)
 
 
+@given(st.integers(1, 999), st.integers(1, 999))
+def test_a_name_with_a_chunk_comes_back(size, tokens):
+    made = ConditionName(ConditionKind.CHUNKED, size, tokens=tokens)
+    assert str(made) == f"chunked-{size}-tokens-{tokens}" and ConditionName.parse(str(made)) == made
+
+
 @pytest.mark.parametrize(
     ("text", "kind"),
     [("alone", "alone"), ("wave-8", "wave"), ("threads-2-rows-8", "threads"), ("rows-8-threads-2", "rows"),

@@ -95,6 +95,7 @@ def test_neighbours_around_blocks_and_splits():
         ({"limits": EngineLimits(300, 8192, 0, 1024)}, "cached-1", "keeps no prefix cache"),
         ({"length": 100}, "cached-8", "do not fill a block of 128"),
         ({"length": 1}, "chunked-1", "a single token"),
+        ({"limits": EngineLimits(300, 8192, 128, 1024, "it cuts none")}, "chunked-1", "it cuts none"),
         ({"max_tokens": 2}, "staggered-4", "over before anybody joins"),
         ({"limits": EngineLimits(300, 8192, 128, 300)}, "ragged-4", "no room for neighbours"),
         ({"max_tokens": 4, "limits": EngineLimits(300, 900, 128, 1024)}, "wave-64", "would have ended before the last came in"),

@@ -202,7 +202,9 @@ class TransformersEngine(Checkpoint):
             which = [row.adapter for row in rows]
             mixing = self._mixed.rows(which) if self._mixed else contextlib.nullcontext({0})
             with torch.inference_mode(), quiet_transformers(), mixing as met:
-                completions = self._decode(rows, max_tokens, frozenset() if ignore_eos else self._ends, padding)
+                completions = self._decode(
+                    rows, max_tokens, frozenset() if ignore_eos else self._ends, padding, token_budget
+                )
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -245,7 +247,7 @@ class TransformersEngine(Checkpoint):
         return out.logits, cache
 
     def _decode(
-        self, rows: Sequence[Row], max_tokens: int, ends: frozenset[int], padding: int
+        self, rows: Sequence[Row], max_tokens: int, ends: frozenset[int], padding: int, chunk: int | None
     ) -> dict[int, Completion]:
         import torch
 
@@ -271,6 +273,12 @@ class TransformersEngine(Checkpoint):
             if r.continuation is None
         }
         cache, running = self.new_cache(width + max_tokens - 1), set(measures)
+        begun = range(chunk, width, chunk) if chunk else ()  # where all but the last chunk of the prompts end
+        for until in begun:
+            if self._accepts_positions:
+                extra["position_ids"] = positions[:, until - chunk : until]
+            _, cache = self.forward(step_ids[:, until - chunk : until], mask[:, :until], cache, **extra)
+        step_ids = step_ids[:, begun[-1] :] if begun else step_ids
         for step in range(max_tokens):
             until = width + step
             if self._accepts_positions:

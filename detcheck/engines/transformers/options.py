@@ -39,7 +39,7 @@ def check(spec: Spec) -> None:
 
 
 def check_schedule(spec: Spec) -> None:
-    wanted = lone.rest(Wanted.of(spec))
+    wanted = lone.rest(Wanted.of(spec), arriving=False)
     adapters.check(wanted)
     fit(adapters.rest(wanted), ENOUGH)
 

@@ -59,7 +59,7 @@ def check(spec: Spec) -> None:
 
 
 def check_schedule(spec: Spec) -> None:
-    wanted = lone.rest(Wanted.of(spec))
+    wanted = lone.rest(Wanted.of(spec), arriving=True)
     adapters.check(wanted)
     arrivals.check(adapters.rest(wanted).conditions)
 

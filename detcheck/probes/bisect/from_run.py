@@ -91,7 +91,7 @@ def first_divergence(run: Run, observations: Iterable[Observation], outcomes: Ma
             f"in {where} batches differ by the adapters of their neighbours, if at all, and bisect puts on one adapter. "
             "Look at how the engine gives rows their adapters"
         )
-    if found := [name for name in seen if lone.of_these(name)]:
+    if found := list(dict.fromkeys(step.condition for step in steps if lone.of_step(step))):
         raise UsageError(
             f"in {where} no batch differs from the prompt alone, and {' and '.join(found)} is about the prompt alone: bisect compares it with a batch. "
             "detcheck batch has decode-N, the last tokens of a prompt fed one by one"
@@ -106,12 +106,12 @@ def weights_of(digests: Mapping[str, str]) -> str:
 
 def is_of_another_kind(step: Step) -> bool:
     """Whether it is of neighbours with another adapter, or of the prompt alone made in another way: bisect forms none of these."""
-    return kind_of(step.condition) == ConditionKind.ADAPTERS or lone.of_these(step.condition)
+    return kind_of(step.condition) == ConditionKind.ADAPTERS or lone.of_step(step)
 
 
 def is_lone(step: Step) -> bool:
     """Whether the prompt is computed alone, in one piece, and with nothing before it."""
-    if lone.of_these(step.condition):
+    if lone.of_step(step):
         return False
     cut = step.traffic is not None and (step.traffic.token_budget is not None or step.traffic.cached)
     return len(step.rows) == 1 and not cut and not step.padding

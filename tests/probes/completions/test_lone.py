@@ -94,6 +94,35 @@ def test_decoding_that_is_otherwise_than_a_prefill_is_caught(ask, monkeypatch):
     assert found["evidence"]["first_variant_condition"] == "prefill"
 
 
+def test_on_our_kernels_a_prompt_has_its_bits_in_chunks_of_any_size(ask):
+    sizes = ("chunked-1-tokens-2", "chunked-1-tokens-3")
+    code, (found,) = ask("--conditions", ",".join(("alone", *sizes)))
+    assert code == 0 and all(found["evidence"]["conditions"][name]["formed"] == 2 for name in sizes), found["note"]
+
+
+def test_a_chunk_of_one_size_that_goes_wrong_is_named(ask, monkeypatch):
+    """The second chunk's mask is that of a whole prompt: what stands before it is not seen."""
+    plain = TransformersEngine.forward
+    widths = []
+
+    def forward(self, ids, mask, cache, **extra):
+        widths.append(ids.shape[1])
+        if ids.shape[1] == 3 and mask.shape[1] > 3:
+            mask = mask.clone()
+            mask[:, 0] = 0
+        return plain(self, ids, mask, cache, **extra)
+
+    monkeypatch.setattr(TransformersEngine, "forward", forward)
+    code, (found,) = ask("--conditions", "alone,chunked-1-tokens-2,chunked-1-tokens-3")
+    assert code == 1 and found["evidence"]["varies_with"] == ["chunk"]
+    assert found["evidence"]["first_variant_condition"] == "chunked-1-tokens-3" and {2, 3} < set(widths)
+
+
+def test_a_chunk_that_holds_the_whole_prompt_is_not_tried():
+    finding, _ = observe(Scripted(lambda *_: SAME), samples=4, conditions=("alone", "batch-2", "chunked-1-tokens-6"))
+    assert "chunked-1-tokens-6: the prompt's 6 tokens fit into one chunk" in map(str, finding.evidence["not_tried"])
+
+
 PLANTED = """
 from detcheck.engines.transformers import measure
 def read(self, logits, plain=measure.Measure.read):
