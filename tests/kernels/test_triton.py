@@ -192,6 +192,7 @@ def reference(op, x, second):
     if op.endswith("_mul"):
         return gate[op[:-4]](x) * second
     over_rows = {"softmax": x.softmax(-1), "log_softmax": x.log_softmax(-1)}
+    over_rows |= {"logsumexp": x.logsumexp(-1, keepdim=True)}
     return {**over_rows, "mean": x.mean(-1, keepdim=True), "sum": x.sum(-1, keepdim=True)}[op]
 
 
@@ -203,6 +204,7 @@ def reference(op, x, second):
         "rmsnorm",
         "softmax",
         "log_softmax",
+        "logsumexp",
         "mean",
         "sum",
         "silu",
@@ -223,7 +225,7 @@ def test_row_ops(rowwise, op, n, dtype):
     def run(rows, feed=lambda t: t):
         operand = second if second is None or len(second) == 1 else second[rows]
         return rowwise.rowwise(
-            op, feed(x[rows]), None if operand is None else feed(operand), 1e-6, 1 if op in ("mean", "sum") else n
+            op, feed(x[rows]), None if operand is None else feed(operand), 1e-6, 1 if op in ("mean", "sum", "logsumexp") else n
         )
 
     whole = run(slice(None))
