@@ -88,7 +88,8 @@ def explanations(held: Held) -> list[Explanation]:
     temperature = fit("temperature", lambda v: z / v, *RANGES["temperature"])
     fit("softcap", lambda v: v * np.tanh(z / v), *RANGES["softcap"])
     least = float(np.abs(z).max()) * (1 + 1e-9)
-    fit("uncapped", lambda v: v * np.arctanh(z / v), least, least * 20)
+    with np.errstate(invalid="ignore"):  # a cap below a logit is none
+        fit("uncapped", lambda v: v * np.arctanh(z / v), least, least * 20)
     seen, counts = penalised(held)
     fit("repetition_penalty", lambda v: np.where(seen, np.where(z > 0, z / v, z * v), z), *RANGES["repetition_penalty"])
     fit("presence_penalty", lambda v: z - v * (counts > 0), *RANGES["presence_penalty"])
