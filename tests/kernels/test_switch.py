@@ -98,9 +98,7 @@ def test_what_is_made_of_ours_is_ours(monkeypatch):
     with detcheck.batch_invariant() as coverage:
         for call in (lambda x: torch.nn.functional.rms_norm(x, (37,)), lambda x: torch.special.logsumexp(x, -1)):
             assert bits_equal(call(x)[2:3], call(x[2:3]))
-    assert not coverage.uncovered and {"aten::mean.dim", "aten::rsqrt"} <= set(
-        coverage.overridden
-    )
+    assert not coverage.uncovered and {"aten::mean.dim", "aten::rsqrt"} <= set(coverage.overridden)
 
 
 def test_integers_are_torchs_and_not_counted_unless_they_become_floats():

@@ -225,7 +225,11 @@ def test_row_ops(rowwise, op, n, dtype):
     def run(rows, feed=lambda t: t):
         operand = second if second is None or len(second) == 1 else second[rows]
         return rowwise.rowwise(
-            op, feed(x[rows]), None if operand is None else feed(operand), 1e-6, 1 if op in ("mean", "sum", "logsumexp") else n
+            op,
+            feed(x[rows]),
+            None if operand is None else feed(operand),
+            1e-6,
+            1 if op in ("mean", "sum", "logsumexp") else n,
         )
 
     whole = run(slice(None))
