@@ -165,7 +165,15 @@ def test_a_stored_spec_is_the_command(detcheck, tmp_path, monkeypatch):
     spec = Spec(
         "completions",
         Options(
-            7, 5, True, "a 'b' \"c\" $d", chat=True, attn="eager", trust_remote_code=True, cache="static", compile=True
+            samples=7,
+            max_tokens=5,
+            ignore_eos=True,
+            prompt="a 'b' \"c\" $d",
+            chat=True,
+            attn="eager",
+            trust_remote_code=True,
+            cache="static",
+            compile=True,
         ),
         model="some/model",
         dtype="bfloat16",

@@ -115,12 +115,12 @@ def test_figures_name_scripts_that_exist():
 
 
 def test_conditions_of_vllm_are_all_described():
-    from detcheck.schedules import adapters
+    from detcheck.schedules import adapters, lone
     from detcheck.schedules.arrivals import COLD, KINDS
 
     described = (ROOT / "docs/engines/vllm.md").read_text("utf-8")
     found = set(re.findall(r"^\| `(\w+)(?:-N)?` \|", described.split("## Kernels")[0], re.M))
-    assert found == {*KINDS, COLD, adapters.KIND}
+    assert found == {*KINDS, COLD, adapters.KIND, *lone.KINDS}
 
 
 def test_conditions_and_levels_of_servers_are_all_described():
