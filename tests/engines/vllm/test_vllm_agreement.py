@@ -51,7 +51,7 @@ def test_one_number_of_one_op_that_is_one_ulp_off_is_seen(agreement, dtype):
 
     hook = model.model.layers[0].mlp.down_proj.register_forward_hook(nudge)
     try:
-        moved = trained(model, scored.sequences, "alone")
+        moved = trained(model, scored.sequences, "alone", train=False)
     finally:
         hook.remove()
     count, numbers, far = apart(scored.logprobs["vLLM, prompt"], moved)
