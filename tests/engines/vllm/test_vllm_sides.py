@@ -35,11 +35,21 @@ def test_speculative_decoding_is_compared_with_plain(run, detcheck):
         return result.code, finding
 
     itself = {"method": "draft_model", "model": str(amplifier.folder()), "num_speculative_tokens": 3}
-    code, finding = compared(run(json.dumps(itself)))
+    drafting = run(json.dumps(itself))
+    (own,) = json.loads(detcheck("report", drafting, "--format", "json").out)["findings"]
+    drafts = own["evidence"]["speculation"]
+    assert 0 < drafts["accepted"] <= drafts["drafted"], drafts
+    code, finding = compared(drafting)
+    assert finding["note"].startswith("speculative decoding: none then, draft_model now; ")
     assert code in (0, 1), finding["note"]  # its bits follow this processor's attention of several tokens
     if finding["verdict"] == "divergent" and "places" in finding["evidence"]:
         assert "the engine made other steps of " in finding["note"]
     assert any(line.startswith("flags.vllm.speculative_config: ") for line in finding["evidence"]["changed"])
     lookup = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 8, "prompt_lookup_min": 8}
-    code, finding = compared(run(json.dumps(lookup)))
+    looking = run(json.dumps(lookup))
+    report = detcheck("report", looking, "--format", "json")
+    (own,) = json.loads(report.out)["findings"]
+    assert own["evidence"]["speculation"] == {"drafted": 0, "accepted": 0}
+    assert own["verdict"] != "identical"
+    code, finding = compared(looking)
     assert code == 3 and "no drafted token was computed" in finding["note"]
