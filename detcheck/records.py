@@ -175,7 +175,7 @@ class Outcome:
     turns: np.ndarray | None = None
     """int64[k]: of a conversation, how many of the tokens each of its answers has, in order; `finish_reason` is one for each, with commas"""
     names: tuple[str, ...] = ()
-    """of gradients: of which parameter each is, in the order of the backward pass. Not hashed"""
+    """of gradients: of which parameter each is, in the order of the backward pass; of what a sampler made beside a trainer: each token's text. Not hashed"""
 
 
 @dataclass(frozen=True, slots=True)

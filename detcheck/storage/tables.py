@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,7 +113,7 @@ def read_outcome(row: Mapping[str, object]) -> Outcome:
     places, apart = row.get("positions"), floats(row.get("position_apart_bits"))
     names = tuple(row.get("position_names") or ())
     earlier = None if places is None else Earlier(np.asarray(places, np.int64), apart.reshape(2, -1), names)
-    return outcome(
+    made = outcome(
         np.asarray(row["tokens"], np.int64),
         logprobs=floats(row["logprob_bits"], row.get("logprob_dtype") or "float32"),
         finish_reason=row["finish_reason"],
@@ -125,3 +126,4 @@ def read_outcome(row: Mapping[str, object]) -> Outcome:
         earlier=earlier,
         turns=row.get("turns"),
     )
+    return replace(made, names=names)

@@ -95,4 +95,5 @@ def paired(name: str, a: Outcome, b: Outcome) -> ScoredPair:
         None if np.array_equal(tokens, others) else others,
         None if lengths[0] == lengths[1] else lengths,
         ids=a.unit != PLACES,
+        pieces=a.names,
     )

@@ -28,8 +28,8 @@ def describe(finding: Finding) -> tuple[Block, ...]:
     if not isinstance(details, Details):
         return ()
     blocks: list[Block] = [Totals(totals(finding)), Facts(tuple(facts(finding, details)))]
-    if len(details.compared) > 1 or any(c.measures.mismatching for c in details.compared):
-        blocks.append(table(details))
+    if len(details.compared) > 1 or details.control or any(c.measures.mismatching for c in details.compared):
+        blocks.append(table(finding.case.kernels, details))
     if any(point.max_abs for point in details.points):
         points = tuple((point.first, point.mean_abs, point.max_abs) for point in details.points)
         blocks.append(Curve("Differences along the sequence", "place of the token", "nats, mean", points))
@@ -62,7 +62,10 @@ def facts(finding: Finding, details: Details) -> list[str]:
         lines.append(
             f"first in sequence {visible(str(first['sequence']))} at token {first['index']}{which}: {first['sampler']:.9g} and {first['trainer']:.9g} nats, {first['sampler_bits']} and {first['trainer_bits']}"
         )
-        if first["text"]:
+        if first.get("around"):
+            before, own, behind = (visible(str(one)) for one in first["around"])
+            lines.append(f"its text, in [ ]: {before}[{own}]{behind}")
+        elif first["text"]:
             lines.append(f"its text: {visible(str(first['text'])[:MOST_TEXT])}")
     if not details.ids:
         lines.append("no token ids were given, so both sides are taken to have scored the same tokens")
@@ -74,7 +77,7 @@ def spread(one: Estimate) -> str:
     return f"{one.mean:.3g} ± {one.error:.2g}"
 
 
-def table(details: Details) -> Table:
+def table(kernels: str, details: Details) -> Table:
     head = (
         "trainer",
         "sequences",
@@ -86,7 +89,14 @@ def table(details: Details) -> Table:
         "ESS tokens",
         "ESS sequences",
     )
-    return Table("How the trainer scored", (head, *map(line, details.compared)))
+    rows = [line(one) for one in details.compared]
+    if details.control:  # side by side, without what both have in common
+        short = [0, 3, 4, 6, 7, 8]
+        both = [("ours" if kernels == Kernels.BATCH_INVARIANT else kernels, row) for row in rows]
+        both += [(str(Kernels.STOCK), line(one)) for one in details.control]
+        head = ("kernels", *(head[n] for n in short))
+        rows = [(whose, *(row[n] for n in short)) for whose, row in both]
+    return Table("How the trainer scored", (head, *rows))
 
 
 def line(one: Compared) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from detcheck.verdict import Role, Verdict
 
 SPREAD = 1.96  # standard errors of an estimate up to which --max-kl must hold it
 OF_MODELS = ("weights", "tokenizer")
+BESIDE = 6  # tokens before and behind the first mismatch that are shown
 MOST_PROMPTS = 20  # in the evidence, the furthest apart first
 
 
@@ -63,6 +64,8 @@ class Details:
     """the furthest apart first"""
     ids: bool = True
     calls: Mapping[str, int] = field(default_factory=dict)
+    control: tuple[Compared, ...] = ()
+    """the same by the control's kernels, where there is one"""
 
 
 def whole(
@@ -89,7 +92,13 @@ def whole(
         explained = [e for c, t in held.items() if c.input == CAUSES for e in explanations(t, outcomes)]
         arm = read({c: t for c, t in held.items() if c.input != CAUSES}, list(asked), outcomes)
         findings.append(replace(judged(case, arm, known, explained, options), role=roles.get(first, Role.GATES)))
-    return findings
+    control = next((f.detail.compared for f in findings if f.role is not Role.GATES and f.detail), ())
+    return [beside(f, control) if f.role is Role.GATES and f.detail else f for f in findings]
+
+
+def beside(finding: Finding, control: tuple[Compared, ...]) -> Finding:
+    """With what the control gave, so that the two arms are seen side by side."""
+    return replace(finding, detail=replace(finding.detail, control=control))
 
 
 def judged(
@@ -251,12 +260,20 @@ def first_of(pairs: Sequence[ScoredPair]) -> dict[str, object] | None:
             continue
         token = int(pair.tokens[index]) if pair.ids else None
         return {
-            "sequence": pair.name, "index": index, "token": token, "text": pair.text,
+            "sequence": pair.name, "index": index, "token": token, "text": pair.text, "around": around(pair.pieces, index),
             "sampler": float(pair.sampler[index]), "trainer": float(pair.trainer[index]),
             "sampler_bits": f"{int(as_integers(pair.sampler[index : index + 1])[0]):#x}",
             "trainer_bits": f"{int(as_integers(pair.trainer[index : index + 1])[0]):#x}",
         }  # fmt: skip
     return None
+
+
+def around(pieces: Sequence[str], index: int) -> list[str]:
+    """[what is before a token, its own text, what is behind it]; []: not known"""
+    if index >= len(pieces):
+        return []
+    before, behind = pieces[max(0, index - BESIDE) : index], pieces[index + 1 : index + 1 + BESIDE]
+    return ["".join(before), pieces[index], "".join(behind)]
 
 
 def by_prompt(pairs: Sequence[ScoredPair]) -> tuple[Mapping[str, object], ...]:

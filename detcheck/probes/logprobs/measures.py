@@ -39,6 +39,8 @@ class ScoredPair:
     """tokens of the sampler's and of the trainer's sequence, where they are not as many"""
     ids: bool = True
     """whether the sides gave token ids; otherwise they are taken to be of the same tokens"""
+    pieces: tuple[str, ...] = ()
+    """each token's text, where it is known"""
 
     @property
     def unequal(self) -> np.ndarray:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     pass
 
 PROMPTS = 8  # of unequal length, unless told
+MOST_SPELLED = 200_000  # tokens whose text is kept one by one
 
 
 class ModelSession:
@@ -192,17 +193,23 @@ class ModelSession:
             made.append(None if isinstance(answer, str) else answer)
             found, missing, sizes = None, answer, ()
             if not isinstance(answer, str):
-                found, missing, sizes = (
-                    outcome(answer.tokens, logprobs=answer.logprobs, text=answer.text),
-                    "",
-                    answer.batch_sizes,
-                )
+                found = outcome(answer.tokens, logprobs=answer.logprobs, text=answer.text)
+                found = replace(found, names=self._spelled(answer.tokens.tolist()))
+                missing, sizes = "", answer.batch_sizes
                 outcomes.append(found)
             condition = Condition(SAMPLER, None, None, threads=self._trainer.threads)
             place = case, condition, step.trial, step.index, n
             of_first = {} if n else {"calls": tuple(calls)}
             observations.append(Observation(*place, found and found.id, sizes, missing=missing, **of_first))
         return observations, outcomes
+
+    def _spelled(self, tokens: list[int]) -> tuple[str, ...]:
+        """The text that each token adds to the one before it."""
+        if len(tokens) * len(self._wanted) > MOST_SPELLED:
+            return ()
+        decode = self._trainer.decode
+        pairs = zip([[], *([t] for t in tokens)], tokens, strict=False)
+        return tuple(decode([*before, token])[len(decode(before)) if before else 0 :] for before, token in pairs)
 
     def _observe_trainer(self, step: Step, kernels: str) -> tuple[list[Observation], list[Outcome]]:
         begin = step.case - next(n for n, (case, _) in enumerate(self.subject.cases) if case.kernels == kernels)

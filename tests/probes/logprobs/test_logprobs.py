@@ -306,3 +306,35 @@ def test_a_server_without_token_ids_is_refused(detcheck, llama):
             "logprobs", "--sampler", server.url, "--trainer", "transformers", "--model", llama, "--prompt", "Take", "-q"
         )
     assert result.code == 2 and "gives no token ids" in result.err
+
+
+def test_the_first_mismatch_is_shown_in_its_text(asked, monkeypatch):
+    """One token's number, moved by its last bit."""
+    plain = trainer.score
+
+    def moved(*arguments, **options):
+        scored, formed = plain(*arguments, **options)
+        scored[0][4] = np.nextafter(scored[0][4], np.float32(-np.inf))
+        return scored, formed
+
+    monkeypatch.setattr(trainer, "score", moved)
+    code, report = asked(*OURS, "--conditions", "alone")
+    (finding,) = report["findings"]
+    first = finding["evidence"]["first_mismatch"]
+    before, own, behind = first["around"]
+    assert (code, finding["metrics"]["mismatching"], first["index"]) == (1, 3, 4)  # of each sequence
+    assert own and first["text"] == before + own + behind and len(before.split()) >= 1
+
+
+def test_stock_and_ours_stand_side_by_side(detcheck, llama, reacting):
+    words = [w for w in ENGINES if w not in ("--format", "json")]
+    result = detcheck(
+        "logprobs", *words, "--prompt", PROMPTS[0], "--model", llama, "--kernels", "both", "--conditions", "alone"
+    )
+    rows = [line.split()[:3] for line in result.out.splitlines() if line.startswith(("ours ", "stock "))]
+    assert (
+        result.code == 0
+        and rows[0] == ["ours", "alone", "0"]
+        and rows[1][:2] == ["stock", "alone"]
+        and rows[1][2] != "0"
+    )
