@@ -27,6 +27,7 @@ from detcheck.models.adapter import Adapter, digests_of
 from detcheck.models.checkpoint import Checkpoint
 from detcheck.spec import Kernels
 
+COMPILING = {"compilation_config", "optimization_level"}
 CPU_DEFAULTS = {
     "enforce_eager": True,  # compiling takes half a minute and more
     "max_num_batched_tokens": 8192,  # so that waves of prompts are together in the engine after a few steps
@@ -77,7 +78,7 @@ class VllmEngine(Checkpoint):
         """seconds that the last batch spent in vLLM's own steps"""
         # Begun now, since importing vLLM takes seconds: meanwhile config and tokenizer are read here.
         self._looked_into, self._seeded = looked_into, seeded
-        self._host = Process("stock" if kernels is Kernels.BOTH else str(kernels), self._on_cpu, looked_into)
+        self._host = self._process("stock" if kernels is Kernels.BOTH else str(kernels))
         try:
             super().__init__(model, dtype, trust_remote_code)
             self._adapters = (adapted, *others) if adapted or others else ()
@@ -86,6 +87,9 @@ class VllmEngine(Checkpoint):
         except BaseException:
             self.close()
             raise
+
+    def _process(self, kernels: str) -> Process:
+        return Process(kernels, self._on_cpu, self._looked_into, eager(self._arguments))
 
     def load(self, longest: int = 0) -> None:
         self._longest = longest
@@ -126,7 +130,7 @@ class VllmEngine(Checkpoint):
     def running(self, kernels: str) -> Iterator[list[tuple[str, int]]]:
         if self._host is None or self._host.kernels != kernels:
             self.close()
-            self._host = Process(kernels, self._on_cpu, self._looked_into)
+            self._host = self._process(kernels)
             self._facts = self._open()
         self._calls = []
         yield self._calls
@@ -256,3 +260,9 @@ def cache_bytes() -> int:
     """For the KV cache on a CPU: a share of what is free."""
     low, high = (gib << 30 for gib in CACHE_GIB)
     return max(low, min(high, int(CACHE_SHARE * free_memory())))
+
+
+def eager(arguments: Sequence[tuple[str, str]]) -> bool:
+    """Whether none of vLLM's arguments asks for compiled graphs."""
+    asked = {name.replace("-", "_"): value.lower() for name, value in arguments}
+    return asked.get("enforce_eager", "true") in ("true", "1") and not asked.keys() & COMPILING

@@ -29,8 +29,8 @@ ON_CPU = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "TORCHDYNAMO_DISABLE": "1",  # with log-probabilities vLLM compiles one small function, which takes seconds
 }
+EAGER = {"TORCHDYNAMO_DISABLE": "1"}  # with log-probabilities vLLM compiles one small function, which takes seconds
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 LAST_WORDS = 200  # lines of vLLM's log that an error looks through
 
@@ -38,7 +38,8 @@ LAST_WORDS = 200  # lines of vLLM's log that an error looks through
 class Process:
     """`close` leaves none of its own behind."""
 
-    def __init__(self, kernels: str, on_cpu: bool, looked_into: bool = False) -> None:
+    def __init__(self, kernels: str, on_cpu: bool, looked_into: bool = False, eager: bool = True) -> None:
+        """`looked_into`: modules will be traced. `eager`: nothing that the user asked for is compiled."""
         self.kernels = kernels
         ours, theirs = socket.socketpair()
         loud = logging.getLogger("detcheck").isEnabledFor(logging.INFO)
@@ -50,7 +51,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                env=environment(kernels, on_cpu, looked_into),
+                env=environment(kernels, on_cpu, looked_into, eager),
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is ours to handle
             )
@@ -104,14 +105,14 @@ def end(process: subprocess.Popen[bytes], channel: Connection, log: Any) -> None
         log.close()
 
 
-def environment(kernels: str, on_cpu: bool, looked_into: bool = False) -> dict[str, str]:
+def environment(kernels: str, on_cpu: bool, looked_into: bool = False, eager: bool = True) -> dict[str, str]:
     """What an arm's process starts with."""
     made = dict(os.environ)
     if (
         looked_into
     ):  # where requests lie in a step is known of vLLM's first model runner, and its second is the default on GPUs
         made.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
-    for name, value in (ENVIRONMENT | (ON_CPU if on_cpu else {})).items():
+    for name, value in (ENVIRONMENT | (ON_CPU | (EAGER if eager else {}) if on_cpu else {})).items():
         made.setdefault(name, value)
     made["DETCHECK_KERNELS"] = kernels if kernels == "batch-invariant" else "stock"
     made["DETCHECK_EVIDENCE"] = "off"  # each process is asked for its counts itself

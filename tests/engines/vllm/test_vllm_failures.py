@@ -14,8 +14,8 @@ from models import llama_like
 
 from detcheck import runner
 from detcheck.engines.vllm import install
-from detcheck.engines.vllm.engine import split
-from detcheck.engines.vllm.process import explained
+from detcheck.engines.vllm.engine import eager, split
+from detcheck.engines.vllm.process import environment, explained
 from detcheck.errors import FailedError, UsageError
 
 real = pytest.mark.usefixtures("needs_vllm")
@@ -284,6 +284,15 @@ def test_a_root_cause_is_quoted_from_what_vllm_printed():
 def test_what_can_be_known_before_anything_is_loaded_is_a_usage_error(detcheck, arguments, said):
     result = detcheck("completions", *arguments)
     assert (result.code, said in result.err) == (2, True), result.err
+
+
+def test_graphs_are_compiled_where_an_argument_asks_for_it(monkeypatch):
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE", raising=False)
+    assert eager(()) and eager((("max_num_seqs", "4"), ("enforce_eager", "True")))
+    for asked in (("enforce_eager", "false"), ("enforce-eager", "False"), ("compilation_config", "{}")):
+        assert not eager((asked,))
+    assert environment("stock", True)["TORCHDYNAMO_DISABLE"] == "1"
+    assert "TORCHDYNAMO_DISABLE" not in environment("stock", True, eager=False)
 
 
 def test_split():
