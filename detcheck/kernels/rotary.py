@@ -10,6 +10,7 @@ import ctypes
 from typing import TYPE_CHECKING
 
 from detcheck.kernels._cpu import build
+from detcheck.kernels._shared.unreadable import TWO_PRODUCTS
 from detcheck.op import Op, dtype_code
 
 if TYPE_CHECKING:
@@ -83,5 +84,5 @@ def make(shape: str, rows: int, dtype: torch.dtype, seed: int) -> tuple[torch.Te
 
 
 OP = Op(
-    "rotary", ("3x22", "8x64"), make, stock, reference, rotary, batched=(0, 1, 2), devices=("cpu", "cuda"), roundings=2
+    "rotary", ("3x22", "8x64"), make, stock, reference, rotary, batched=(0, 1, 2), roundings=2, order=TWO_PRODUCTS
 )  # fmt: skip

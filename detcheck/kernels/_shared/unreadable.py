@@ -95,6 +95,18 @@ def follows(op: Op, arguments: Tensors) -> bool:
     return bool(moved[:, row:, 1].all()) and int(moved.sum()) == moved[:, row:, 1].numel()
 
 
+def turns_in_pairs(op: Op, arguments: Tensors) -> bool:
+    """Another number in one place changes the results in that place and in its partner's, half a head away, and no other."""
+    x, cos, sin = arguments
+    place, before = 1, op(x, cos, sin)
+    changed = x.clone()
+    changed[..., place] = changed[..., place] * 2 + 64
+    moved = (op(changed, cos, sin) != before).flatten(0, -2).any(0)
+    expected = moved.new_zeros(moved.shape)
+    expected[[place, place + x.shape[-1] // 2]] = True
+    return bool((moved == expected).all())
+
+
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     """To the bit: -0.0 is not 0.0."""
     import torch
@@ -112,6 +124,11 @@ ADDS_NOTHING = Unreadable(
     "it adds nothing up: each number of its result is made of one number of each argument",
     "another number in one place changes the result in that place, and nowhere else",
     stands_alone,
+)
+TWO_PRODUCTS = Unreadable(
+    "each number of its result is a sum of two products, which has one order",
+    "another number in one place changes the results in that place and in its partner's",
+    turns_in_pairs,
 )
 LOWERING = "a score made as low as can be lowers none of the other results"
 SUM_OF_EXPONENTIALS = Unreadable(
