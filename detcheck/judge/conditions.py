@@ -17,7 +17,7 @@ import numpy as np
 
 from detcheck.counted import alike_in, ours_in, stock_in, unlike_in
 from detcheck.finding import Finding
-from detcheck.judge import batch, gradients, positions, ranks, seeds, server, speculation, turns, uncovered
+from detcheck.judge import batch, gradients, nan, positions, ranks, seeds, server, speculation, turns, uncovered
 from detcheck.judge import sides as two_files
 from detcheck.judge.apart import apart
 from detcheck.judge.statistics import NUMBERS, describe
@@ -154,7 +154,7 @@ def judge_case(
         evidence |= {"concurrency": tally.in_flight, "resent": tally.resent}
     if len(counts) > 1 and not sides:
         evidence |= apart(tally, outcomes, case.dtype)
-    evidence |= speculation.seen(tally)
+    evidence |= speculation.seen(tally) | nan.seen(outcomes[o] for o in counts)
     if sides:
         evidence |= two_files.seen(tally, sides)
     if tally.metrics or (evidence["unit"] == "element" and len(evidence["batch_sizes"]) > 1):
@@ -250,7 +250,8 @@ def doubts_about(finding: Finding, tally: Tally, allow_unseen: bool, all_tried: 
     unformed = [name for name, c in finding.evidence["conditions"].items() if c["formed"] < min(c["asked"], enough)]
     yield from two_files.doubts(finding)
     yield from turns.doubts(finding.evidence)
-    yield from filter(None, (uncovered.doubt(tally.calls), speculation.doubt(finding.evidence)))
+    found = finding.evidence
+    yield from filter(None, (uncovered.doubt(tally.calls), speculation.doubt(found), nan.doubt(found)))
     if tally.unseen and not allow_unseen and "sides" not in finding.evidence:
         yield f"the batches of {tally.unseen} samples could not be seen (--allow-unseen-batch accepts that)"
     elif unformed and not tally.unseen and not finding.missing:

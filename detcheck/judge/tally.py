@@ -54,8 +54,8 @@ class Tally:
     preemptions: int = 0
     in_flight: int = 0
     """the most requests that were sent to a server at once"""
-    speculation: Counter[str] = field(default_factory=Counter)
-    """ "drafted" and "accepted" -> tokens; empty where the engine drafts none, or does not tell"""
+    speculation: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """condition name -> "drafted" and "accepted" -> tokens; empty where the engine drafts none, or does not tell"""
     resent: int = 0
     """requests that had to be sent again, since the server was busy and said when"""
     traced: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -114,7 +114,7 @@ class Tally:
         self.resent += int(found.pop("resent", 0))
         for name in ("drafted", "accepted"):
             if name in found:
-                self.speculation[name] += int(found.pop(name))
+                self.speculation[o.condition.name][name] += int(found.pop(name))
         for name, value in found.items():
             self.metrics[o.condition.batch_size][name].append(value)
 

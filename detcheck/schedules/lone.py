@@ -66,7 +66,7 @@ def beside(
     not_tried += [] if wanted.by_name else [NotTried(kind, BY_NAME) for kind in KINDS]
     for kind in asked(wanted, arriving):
         if (tokens := chunk(kind)) and tokens >= min(inputs.values()):
-            impossible = {**impossible, kind: f"the prompt's {min(inputs.values())} tokens fit into one chunk"}
+            impossible = {**impossible, kind: f"the shortest prompt's {min(inputs.values())} tokens fit into one chunk"}
         if why := impossible.get(kind):
             not_tried.append(NotTried(kind, why))
         else:

@@ -35,7 +35,14 @@ def test_sides_are_named(then, now, said):
 def test_drafts_that_are_not_taken_are_no_speculation(drafted, accepted, doubt, said):
     tally = Tally()
     assert speculation.seen(tally) == {} and not speculation.doubt({}) and not speculation.said({})
-    tally.speculation.update(drafted=drafted, accepted=accepted)
+    tally.speculation["wave-2"].update(drafted=drafted, accepted=accepted)
     evidence = speculation.seen(tally)
     assert speculation.doubt(evidence).startswith(doubt) and bool(speculation.doubt(evidence)) == bool(doubt)
     assert speculation.said(evidence).startswith(said)
+
+
+def test_a_condition_in_which_no_draft_was_taken_was_plain_decoding():
+    tally = Tally()
+    tally.speculation["alone"].update(drafted=9, accepted=8)
+    tally.speculation["wave-8"].update(drafted=9, accepted=0)
+    assert speculation.doubt(speculation.seen(tally)).startswith("no drafted token was accepted in wave-8, so")

@@ -120,7 +120,9 @@ def test_a_chunk_of_one_size_that_goes_wrong_is_named(ask, monkeypatch):
 
 def test_a_chunk_that_holds_the_whole_prompt_is_not_tried():
     finding, _ = observe(Scripted(lambda *_: SAME), samples=4, conditions=("alone", "batch-2", "chunked-1-tokens-6"))
-    assert "chunked-1-tokens-6: the prompt's 6 tokens fit into one chunk" in map(str, finding.evidence["not_tried"])
+    assert "chunked-1-tokens-6: the shortest prompt's 6 tokens fit into one chunk" in map(
+        str, finding.evidence["not_tried"]
+    )
 
 
 PLANTED = """
