@@ -120,7 +120,8 @@ def turn_at(outcome: Outcome, index: int) -> tuple[int, int]:
 
 
 def token_key(outcome: Outcome) -> object:
-    """Equal for equal token sequences, and only for them; of logits, for equal ones at every position."""
+    """Equal for equal token sequences, and only for them; of logits, for equal ones at every position; of conversations, for equal answers."""
     if outcome.positions is not None:
         return outcome.tokens.tobytes(), outcome.positions.tobytes()
-    return outcome.words if outcome.words is not None else outcome.tokens.tobytes()
+    key = outcome.words if outcome.words is not None else outcome.tokens.tobytes()
+    return key if outcome.turns is None else (key, outcome.turns.tobytes())

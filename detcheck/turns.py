@@ -22,6 +22,8 @@ def whole(turns: Sequence[Sample], asked: int, missing: str) -> Sample:
     """
     came = [turn.outcome for turn in turns if turn.outcome]
     broken = next((turn.missing for turn in turns if not turn.outcome), missing)
+    if len(came) < asked and not broken:  # Ctrl-C at a server, between two turns
+        broken = "interrupted"
     condition = next((t.condition for t in turns if not t.condition.complete), turns[0].condition)
     if condition.trace:
         condition = replace(condition, trace=content_hash(*(t.condition.trace.encode() for t in turns))[:16])

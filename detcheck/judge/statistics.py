@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,15 @@ from detcheck.verdict import Verdict
 
 CONFIDENCE = 0.95
 NUMBERS = ("element", "word")  # units that no prefix tree is made of: what follows a difference does not follow from it
+
+
+def by_tokens(sequences: Sequence[TokenSequence]) -> list[TokenSequence]:
+    """Conversations whose tokens are the same and whose answers end elsewhere are one path of the tree."""
+    found: dict[bytes, TokenSequence] = {}
+    for one in sequences:
+        key = one.tokens.tobytes()
+        found[key] = replace(found[key], count=found[key].count + one.count) if key in found else one
+    return list(found.values())
 
 
 def describe(
@@ -72,7 +81,7 @@ def describe(
         common_prefix_bits=min(leaves_bits, default=len(mode_bits.tokens)),
         histogram=tuple(sorted(leaves.items())),
         histogram_bits=tuple(sorted(leaves_bits.items())),
-        forks=() if mode.outcome.unit in NUMBERS else find_forks(sequences),
+        forks=() if mode.outcome.unit in NUMBERS else find_forks(by_tokens(sequences)),
         interval=clopper_pearson(sum(c for together, c in batches.items() if not together <= in_mode), n),
         interval_bits=clopper_pearson(sum(c for together, c in batches.items() if together != {mode_bits.id}), n),
         metrics=metrics,

@@ -6,14 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from detcheck.engine import Sample
 from detcheck.errors import UsageError
 from detcheck.harness.conversations import conversation
 from detcheck.judge import turns
+from detcheck.judge.statistics import describe
 from detcheck.judge.tally import Tally
 from detcheck.models.conversation import LostAnswerError, between
 from detcheck.outcomes import joined, outcome, turn_at
 from detcheck.records import Case, Condition, Observation, Step
 from detcheck.storage.tables import outcome_row, read_outcome
+from detcheck.turns import whole
 
 
 def said(role, content="x", **others):
@@ -194,3 +197,18 @@ def test_without_conversations_nothing_is_said():
     assert evidence(("alone", WHOLE, "", 0), asked=1)[0] == {}
     assert not turns.note({}) and not turns.broken_and_apart({}) and not [*turns.doubts({})]
     assert replace(answer(1), turns=None).id == answer(1).id
+
+
+def test_answers_that_end_elsewhere_are_other_answers_though_all_tokens_are_the_same():
+    """Under --fail-on tokens too."""
+    a, b = joined([answer(1, 2), answer(3)]), joined([answer(1), answer(2, 3)])
+    case, counts = Case("completions", "m", "stock", "", "0"), Counter({a.id: 3, b.id: 1})
+    found = describe(case, counts, Counter({frozenset([a.id]): 1, frozenset([b.id]): 1}), {a.id: a, b.id: b})
+    assert (found.distinct, found.distinct_bits, found.latent, found.forks) == (2, 2, False, ())
+
+
+def test_a_conversation_that_was_cut_off_between_turns_is_missing_its_end():
+    """Ctrl-C at a server: the answers so far are no whole conversation."""
+    came = Sample(Condition("alone", 1, 0), answer(1, 2))
+    assert whole([came], 3, "").missing == "turn 2 of 3: interrupted"
+    assert whole([came, came], 2, "").missing == ""
