@@ -97,6 +97,8 @@ class UpdatableHandler(Handler):
         }  # fmt: skip
         if path not in known or server.refuses == path:
             self.send({"detail": "Not Found"}, 404)
+        elif server.breaks == path and any(asked == "/collective_rpc" for asked, _ in server.calls):
+            self.send({"detail": "out of memory"}, 500)
         elif server.dies == path:
             server.gone = True
             hang_up(self)
@@ -119,8 +121,8 @@ def hang_up(handler):
 
 
 @contextmanager
-def updatable(weights, *, sglang=False, refuses="", dies="", loads=NEW):
-    """A server with those weights, and a prefix cache."""
+def updatable(weights, *, sglang=False, refuses="", dies="", breaks="", loads=NEW):
+    """A server with those weights, and a prefix cache. `breaks`: a path that it answers with an error once it was updated."""
 
     def answer(handler, body, number, together):
         server = handler.server
@@ -137,5 +139,6 @@ def updatable(weights, *, sglang=False, refuses="", dies="", loads=NEW):
         server.weights, server.prefixes, server.calls, server.gone = dict(weights), {}, [], False
         server.kind = "sglang" if sglang else "vllm"
         server.hits, server.hits_name = 0, "sglang:cached_tokens_total" if sglang else "vllm:prefix_cache_hits_total"
+        server.breaks = breaks
         server.sglang, server.refuses, server.dies, server.loads = sglang, refuses, dies, loads
         yield server

@@ -35,6 +35,11 @@ class WeightUpdate:
     unread: tuple[str, ...] = ()
     """the first of those that could not be read"""
     unread_count: int = 0
+    gone: tuple[str, ...] = ()
+    """the first of those that could be read before the update and in a fresh load, and not after it; they are not among `unread`"""
+    gone_count: int = 0
+    silent: str = ""
+    """why it did not say what it holds, although it was asked; "": it did, or it has no way to say it"""
     differ: int = 0
     """of those that were read: in how many the old and the new weights differ"""
     first: tuple[str, ...] = ()
@@ -56,5 +61,6 @@ class WeightUpdate:
     def from_json(cls, stored: Mapping[str, Any]) -> WeightUpdate:
         known = dict(stored)
         known["left"] = tuple(LeftBehind(**each) for each in known["left"])
-        known["unread"], known["first"] = tuple(known["unread"]), tuple(known["first"])
+        for names in ("unread", "gone", "first"):
+            known[names] = tuple(known.get(names, ()))
         return cls(**known)

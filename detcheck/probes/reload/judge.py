@@ -137,7 +137,7 @@ def judged(seen: Seen, update: WeightUpdate | None, tally: Tally, seen_cache: bo
     if update.left_count or not as_fresh:
         return Verdict.DIVERGENT, why_divergent(seen, update, as_old, as_fresh, sensitive)
     if doubts := [*doubts_about(seen, update, tally, sensitive)]:
-        return Verdict.INCONCLUSIVE, doubts
+        return Verdict.INCONCLUSIVE, [*doubts, *unread(update)]
     n = seen.shared("updated", "fresh") + seen.shared("emptied", "fresh")
     unseen = [Cause("sleep_unseen")] if update.ignored is None else []
     if not update.tensors:
@@ -169,16 +169,17 @@ def why_divergent(seen: Seen, update: WeightUpdate, as_old: bool, as_fresh: bool
         causes.append(Cause("left", {"names": names(update), "count": update.left_count, "differ": update.differ}))
         if as_fresh:
             causes.append(Cause("left_silent"))
-        return [*causes, *unread(update)]
+        return [*causes, *not_seen_after(update), *unread(update)]
     unlike = seen.unequal("updated", "fresh")
     leaked = [key for key in unlike if ("updated", *key) in seen.cached and ("fresh", *key) not in seen.cached]
     cured = seen.shared("emptied", "fresh") and not seen.unequal("emptied", "fresh")
     if cured and (leaked or update.cache):
         return [Cause("cache", {"count": len(unlike), "of": seen.shared("updated", "fresh")})]
     if not update.tensors:
-        return [Cause("nothing_unread" if as_old and sensitive else "unlike_unread"), Cause("not_read")]
+        why = not_seen_after(update) or [Cause("not_read")]
+        return [Cause("nothing_unread" if as_old and sensitive else "unlike_unread"), *why]
     old = Cause("derived_old" if as_old and sensitive else "derived", {"tensors": update.tensors})
-    return [old, *unread(update)]
+    return [old, *not_seen_after(update), *unread(update)]
 
 
 def doubts_about(seen: Seen, update: WeightUpdate, tally: Tally, sensitive: bool) -> list[Cause]:
@@ -186,6 +187,7 @@ def doubts_about(seen: Seen, update: WeightUpdate, tally: Tally, sensitive: bool
     found = []
     if tally.missing:
         found.append(Cause("missing", {"count": tally.missing.total(), "why": "; ".join(tally.missing)}))
+    found += not_seen_after(update)
     if not update.differ and not sensitive and update.tensors:
         found.append(Cause("same_weights"))
     elif not sensitive:
@@ -199,18 +201,29 @@ def doubts_about(seen: Seen, update: WeightUpdate, tally: Tally, sensitive: bool
     return found
 
 
+def not_seen_after(update: WeightUpdate) -> list[Cause]:
+    """What should have been read and was not: no pass without it."""
+    found = [Cause("silent", {"why": update.silent})] if update.silent else []
+    if update.gone_count:
+        found.append(Cause("gone", {"count": update.gone_count, "names": listed(update.gone, update.gone_count)}))
+    return found
+
+
 def unread(update: WeightUpdate) -> list[Cause]:
     if not update.unread_count:
         return []
-    more = update.unread_count - len(update.unread[:SHOWN])
-    names = ", ".join(update.unread[:SHOWN]) + (f" and {more} more" if more else "")
-    return [Cause("unread", {"count": update.unread_count, "names": names})]
+    return [Cause("unread", {"count": update.unread_count, "names": listed(update.unread, update.unread_count)})]
 
 
 def some(update: WeightUpdate) -> str:
     """Tensors in which the old and the new weights differ."""
-    more = update.differ - len(update.first[:SHOWN])
-    return ", ".join(update.first[:SHOWN]) + (f" and {more} more" if more else "")
+    return listed(update.first, update.differ)
+
+
+def listed(first: Sequence[str], count: int) -> str:
+    """ "a, b, c and 5 more" """
+    more = count - len(first[:SHOWN])
+    return ", ".join(first[:SHOWN]) + (f" and {more} more" if more else "")
 
 
 def names(update: WeightUpdate) -> str:

@@ -175,11 +175,18 @@ class UpdatableServer:
         return found, int((await self._server.metrics()).since(before, "cache_hits") or 0)
 
     def holds(self) -> Held:
-        """By vLLM's /weight_checker. On the CPU, where vLLM packs weights, what it calls a weight is empty."""
+        """By vLLM's /weight_checker. On the CPU, where vLLM packs weights, what it calls a weight is empty.
+
+        Raises FailedError where it has that endpoint and gives no answer.
+        """
         try:
             said = self._run(self._server.post("/weight_checker", {"action": "checksum"}))
-        except NoAnswerError:
-            return {}
+        except NoAnswerError as error:
+            if error.status in ABSENT:
+                return {}
+            raise FailedError(
+                f"{self._server.url} does not say what its weights are (/weight_checker): {error}"
+            ) from None
         sums = said.get("checksums") if isinstance(said, dict) else None
         if not isinstance(sums, dict) or not all(isinstance(s, str) and len(s) == 64 for s in sums.values()):
             return {}

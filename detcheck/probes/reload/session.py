@@ -16,7 +16,6 @@ from detcheck.errors import FailedError, OutOfMemoryError, UsageError
 from detcheck.harness import engines
 from detcheck.models.held import Held
 from detcheck.outcomes import digest_outcome
-from detcheck.probes.reload.facts import WeightUpdate
 from detcheck.probes.reload.options import check
 from detcheck.probes.reload.stack import Stack, Updatable
 from detcheck.probes.reload.tensors import compared
@@ -81,7 +80,7 @@ class Reload:
         self._up: Updatable | None = None
         self._at: tuple[int, str] | None = None  # (case, stage) that the engine which is up has come to
         self._fresh_case: int | None = None  # whose fresh completions it gives
-        self._fresh_held: Held | None = None
+        self._fresh_held: tuple[Held, str] | None = None
         self._warm = 0  # completions before the update
         self._lost = ""  # why the engine that is up answers no more
 
@@ -129,7 +128,7 @@ class Reload:
         """An engine that has come as far as that: the one that is up, or another one. A run that is resumed begins again with the old weights."""
         if self._at is None or self._at[0] != case or STAGES.index(self._at[1]) > STAGES.index(stage):
             if self._fresh_held is None:
-                self._fresh_held = self._fresh(case).holds()
+                self._fresh_held = held_by(self._fresh(case))
             self._up = None
             self._up = self._stack.engine(new=False)
             self._at, self._lost, self._warm = (case, OLD), "", 0
@@ -151,7 +150,7 @@ class Reload:
     def _update(self, case: int) -> tuple[Outcome, tuple[tuple[str, float], ...]]:
         """What the update was and left, as an outcome; and its bytes and seconds."""
         way = self.subject.cases[case][0].input
-        before = self._up.holds()
+        before, *silent = held_by(self._up)
         known = {"cache": self._stack.cache, "ignored": self._up.ignores(way)}
         moved, took, why = 0, 0.0, ""
         try:
@@ -161,13 +160,21 @@ class Reload:
         except Exception as error:  # noqa: BLE001  an engine may raise anything: what it serves then is asked
             why = str(error) or type(error).__name__
         self._at = case, UPDATED
-        try:
-            made = compared(before, self._up.holds(), self._fresh_held, failed=why, **known)
-        except Exception as error:  # noqa: BLE001  it cannot even say what it holds
-            made = WeightUpdate(failed=why or f"what it holds then cannot be read: {error}", **known)
+        after, then = held_by(self._up)
+        fresh, first = self._fresh_held
+        known["silent"] = "; ".join(dict.fromkeys(one for one in (first, *silent, then) if one))
+        made = compared(before, after, fresh, failed=why, **known)
         text = json.dumps(made.to_json(), sort_keys=True)
         metrics = () if why else (("bytes", float(moved)), ("seconds", took))
         return replace(digest_outcome(text.encode()), text=text), metrics
+
+
+def held_by(engine: Updatable) -> tuple[Held, str]:
+    """(what it holds, why it does not say)"""
+    try:
+        return engine.holds(), ""
+    except Exception as error:  # noqa: BLE001  an engine may raise anything: what it gives is judged all the same
+        return {}, str(error) or type(error).__name__
 
 
 open_session = Reload

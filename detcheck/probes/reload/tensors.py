@@ -17,7 +17,10 @@ def compared(before: Held, after: Held, fresh: Held, **known: object) -> WeightU
         for n, tensor in fresh.items()
         if tensor is not None and before.get(n) is not None and after.get(n) is not None
     ]
-    unread = sorted((before.keys() | after.keys() | fresh.keys()) - set(readable))
+    gone = sorted(
+        n for n, tensor in fresh.items() if tensor is not None and before.get(n) is not None and after.get(n) is None
+    )
+    unread = sorted((before.keys() | after.keys() | fresh.keys()) - set(readable) - set(gone))
     differ = [name for name in readable if before[name].unlike(fresh[name]).any()]
     left = []
     for name in readable:
@@ -31,6 +34,8 @@ def compared(before: Held, after: Held, fresh: Held, **known: object) -> WeightU
         tensors=len(readable),
         unread=tuple(unread[:SHOWN]),
         unread_count=len(unread),
+        gone=tuple(gone[:SHOWN]),
+        gone_count=len(gone),
         differ=len(differ),
         first=tuple(differ[:SHOWN]),
         left=tuple(left[:SHOWN]),

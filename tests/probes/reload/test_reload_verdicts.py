@@ -95,6 +95,18 @@ def test_an_engine_that_does_not_say_what_it_holds_is_judged_by_what_it_gives(ho
     assert (finding.verdict, causes[0]) == (verdict, cause)
 
 
+def test_a_tensor_that_can_be_read_no_more_is_no_pass():
+    def hiding(engine, way):
+        took = updated(engine, way)
+        del engine.weights["b"]  # it serves all the same
+        return took
+
+    finding, causes = asked(ScriptedStack(hiding))
+    assert (finding.verdict, causes) == ("inconclusive", ["gone"])
+    assert "1 tensors could be read before the update and in a fresh load, and not after it (b)" in finding.note
+    assert finding.detail.gone_count == 1 and not finding.detail.unread_count
+
+
 def test_a_prefix_cache_of_the_old_weights_is_caught_where_it_is_not_emptied():
     finding, causes = asked(ScriptedStack(), keep_cache=True)
     assert (finding.verdict, causes) == ("divergent", ["cache"])

@@ -44,6 +44,12 @@ def test_a_server_that_does_not_show_its_weights_is_judged_by_its_answers(detche
     assert (code, causes) == (0, ["same_unread", "not_read"])
 
 
+def test_a_server_that_shows_its_weights_only_before_the_update_is_no_pass(detcheck):
+    code, found, causes, _ = asked(detcheck, breaks="/weight_checker")
+    assert (code, causes) == (3, ["silent", "gone"]), found["note"]
+    assert "out of memory" in found["note"] and "(a, b)" in found["note"]
+
+
 def test_a_server_that_refuses_still_has_the_old_weights(detcheck):
     code, found, causes, _ = asked(detcheck, refuses="/collective_rpc")
     assert (code, causes) == (4, ["failed_old_read"])
