@@ -35,10 +35,26 @@ def make(folder: Path, target: Path) -> None:
 
 
 def turned(tensor):  # noqa: ANN001, ANN201  torch is imported by whoever has a tensor
-    """A copy with the lowest bit of each number turned over; integers stay as they are."""
+    """A copy with the lowest bit of each number turned over; integers stay as they are.
+
+    Infinities and NaN stay too, and a number that would become one has its second lowest bit turned over: float8_e4m3fn's 448.
+    """
     import torch
 
     if not tensor.is_floating_point():
         return tensor
     kind = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
-    return (tensor.contiguous().view(kind) ^ 1).view(tensor.dtype)
+    bits = tensor.contiguous().view(kind)
+    made = torch.where(finite(tensor), bits ^ 1, bits)
+    if tensor.element_size() == 1:  # in wider ones the largest number is odd
+        made = torch.where(finite(tensor) & ~finite(made.view(tensor.dtype)), bits ^ 2, made)
+    return made.view(tensor.dtype)
+
+
+def finite(tensor):  # noqa: ANN001, ANN201
+    """bool[...]. No number of float4_e2m1fn_x2's, two in a byte, is anything else, and torch turns it into no other type."""
+    import torch
+
+    if tensor.dtype == torch.float4_e2m1fn_x2:
+        return torch.ones(tensor.shape, dtype=torch.bool)
+    return (tensor.float() if tensor.element_size() == 1 else tensor).isfinite()
