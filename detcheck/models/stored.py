@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import operator
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def files(folder: Path, named: str) -> list[Path]:
     try:
         index = json.loads((folder / INDEX).read_text("utf-8"))
         names = sorted(set(index["weight_map"].values()))
+        if unnamed := [name for name in names if not isinstance(name, str)]:
+            raise TypeError(f"{unnamed[0]!r} is no file's name")
     except BAD as error:
         raise UsageError(
             f"{named}: {INDEX} cannot be read ({type(error).__name__}: {error}). Save the model again"
@@ -70,20 +73,30 @@ def tensors_of(file: Path, named: str) -> list[StoredTensor]:
                 raise ValueError(f"its header has {length} bytes, and the file {size}")
             header = json.loads(opened.read(length))
         header.pop("__metadata__", None)
-        ends = [(one["data_offsets"][0], one["data_offsets"][1], name, one) for name, one in header.items()]
+        found = [
+            tensor_of(name, file, one["dtype"], one["shape"], one["data_offsets"], 8 + length)
+            for name, one in header.items()
+        ]
     except (*BAD, struct.error) as error:
         raise UsageError(
             f"{named}: {file.name} is torn or no safetensors file ({type(error).__name__}: {error}). Nothing was loaded from it; copy it again"
         ) from None
-    wanted = 8 + length + max((end for _, end, _, _ in ends), default=0)
+    wanted = max((tensor.start + tensor.nbytes for tensor in found), default=8 + length)
     if size != wanted:
         raise UsageError(
             f"{named}: {file.name} is torn: its header speaks of {wanted} bytes, and it has {size}. Nothing was loaded from it; copy it again"
         )
-    return [
-        StoredTensor(name, file, one["dtype"], tuple(one["shape"]), end - start, 8 + length + start)
-        for start, end, name, one in sorted(ends, key=lambda each: (each[0], each[2]))
-    ]
+    return sorted(found, key=lambda tensor: (tensor.start, tensor.name))
+
+
+def tensor_of(
+    name: str, file: Path, dtype: str, shape: Iterable[int], offsets: Sequence[int], base: int
+) -> StoredTensor:
+    """Of one entry of a header. Raises TypeError, ValueError where that is none."""
+    start, end = map(operator.index, offsets)
+    if not isinstance(dtype, str) or not 0 <= start <= end:
+        raise ValueError(f"{name} has dtype {dtype!r} and bytes {start} to {end}")
+    return StoredTensor(name, file, dtype, tuple(map(operator.index, shape)), end - start, base + start)
 
 
 def buckets(tensors: Iterable[StoredTensor], most: int) -> Iterator[list[StoredTensor]]:

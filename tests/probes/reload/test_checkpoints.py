@@ -1,9 +1,14 @@
 """Weights to begin with, made of those to end with; and files that are no good, which are refused in words."""
 
+import json
+import struct
+
 import pytest
 import torch
 
+from detcheck.errors import UsageError
 from detcheck.models.perturbed import turned
+from detcheck.models.stored import INDEX, SINGLE, stored
 
 FLOATS = (
     torch.float16,
@@ -30,3 +35,45 @@ def test_each_finite_number_becomes_another_finite_one_and_the_rest_stays(dtype)
 def test_numbers_of_four_bits_are_turned_too():
     pairs = torch.arange(256).to(torch.uint8)
     assert torch.equal(turned(pairs.view(torch.float4_e2m1fn_x2)).view(torch.uint8), pairs ^ 1)
+
+
+def written(path, entry):
+    """A safetensors file with one tensor of four bytes, whose header says that of it."""
+    header = json.dumps({"w": entry}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+
+
+SOUND = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+
+
+def test_a_sound_file_is_read(tmp_path):
+    written(tmp_path / SINGLE, SOUND)
+    (one,) = stored(tmp_path, "--model new")
+    assert (one.name, one.dtype, one.shape, one.nbytes) == ("w", "F32", (1,), 4)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"shape": [1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "data_offsets": [0, 4]},
+        SOUND | {"dtype": 5},
+        SOUND | {"shape": ["x"]},
+        SOUND | {"shape": 1},
+        SOUND | {"data_offsets": ["x", "y"]},
+        SOUND | {"data_offsets": [4]},
+        SOUND | {"data_offsets": [8, 4]},
+        [],
+    ],
+)
+def test_a_header_that_is_no_good_is_refused_in_words(tmp_path, entry):
+    written(tmp_path / SINGLE, entry)
+    with pytest.raises(UsageError, match=r"--model new: model.safetensors is torn or no safetensors file"):
+        stored(tmp_path, "--model new")
+
+
+@pytest.mark.parametrize("files", [{"a": 5}, {"a": 5, "b": "x"}, {"a": ["x"]}, ["x"], None])
+def test_an_index_that_names_no_files_is_refused_in_words(tmp_path, files):
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": files}))
+    with pytest.raises(UsageError, match=r"--model new: model.safetensors.index.json cannot be read"):
+        stored(tmp_path, "--model new")
