@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from detcheck.kernels._cpu import build
 from detcheck.kernels._cpu.fallback import bits_equal
 from detcheck.kernels.attention import attention, causal, gradients, seen
 from detcheck.op import NotInvariantError
@@ -96,6 +97,35 @@ def test_masks_are_understood_or_refused():
 def test_shapes_are_checked_in_words():
     with pytest.raises(ValueError, match=r"H a multiple of KH; got \(1, 4, 3, 8\), \(1, 3, 3, 8\)"):
         attention(torch.randn(1, 4, 3, 8), torch.randn(1, 3, 3, 8), torch.randn(1, 3, 3, 8))
+    with pytest.raises(ValueError, match="H a multiple of KH"):
+        attention(torch.randn(1, 4, 3, 8), torch.randn(1, 0, 3, 8), torch.randn(1, 0, 3, 8))
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize(
+    ("lows", "highs", "says"),
+    [
+        ((1, 3, 0), (1, 3, 5), r"\(2, 3\); got \(1, 3\) and \(1, 3\)"),
+        ((2, 3, 0), (2, 2, 5), r"\(2, 3\); got \(2, 3\) and \(2, 2\)"),
+        ((2, 3, 0), (2, 3, 6), "at most 5, the number of keys; got 0 and 6"),
+        ((2, 3, -1), (2, 3, 5), "at most 5, the number of keys; got -1 and 5"),
+    ],
+)
+def test_keys_that_are_not_there_are_neither_read_nor_written(monkeypatch, native, lows, highs, says):
+    if not native:
+        monkeypatch.setattr(build, "available", lambda: False)
+    q, k, v = tensors(5, 3, batch=2)
+    low, high = (torch.full(shape, number, dtype=torch.int32) for *shape, number in (lows, highs))
+    with pytest.raises(ValueError, match=says):
+        attention(q, k, v, low, high)
+    with pytest.raises(ValueError, match=says):
+        gradients(q, q, k, v, low, high)
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    q, k, v = tensors(5, 3, batch=2)
+    with pytest.raises(ValueError, match=r"\(2, 4, 3, 64\); got \(1, 4, 3, 64\)"):
+        gradients(q[:1], q, k, v, *causal(2, 3, 5))
 
 
 @pytest.mark.parametrize("cap", [0.0, 3.0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from detcheck.kernels._cpu import build
-from detcheck.kernels.attention.dense import attention
+from detcheck.kernels.attention.dense import attention, check
 from detcheck.op import dtype_code
 
 if TYPE_CHECKING:
@@ -50,7 +50,12 @@ def gradients(
     scale: float | None = None,
     soft_cap: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of `attention` for q, k, v, from grad[B, H, L, D]: weights are computed again, in float32."""
+    """Gradients of `attention` for q, k, v, from grad[B, H, L, E]: weights are computed again, in float32. Raises ValueError as `attention` does."""
+    check(q, k, v, low, high)
+    if grad.shape != (form := (*q.shape[:3], v.shape[3])):
+        raise ValueError(
+            f"the gradient of attention must have the shape of its result, {form}; got {tuple(grad.shape)}"
+        )
     scale = q.shape[3] ** -0.5 if scale is None else scale
     native = q.is_cpu and build.available()
     return (by_itself if native else written)(grad, q, k, v, low, high, scale, soft_cap)

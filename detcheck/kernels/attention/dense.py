@@ -27,17 +27,12 @@ def attention(
 ) -> torch.Tensor:
     """q[B, H, L, D], k[B, KH, S, D], v[B, KH, S, E] -> [B, H, L, E]; query i of request b sees the keys low[b, i] to high[b, i] - 1.
 
-    low, high: int32[B, L]; by default causal, the last query seeing every key. A query that sees no key gives zeros.
+    low, high: int32[B, L], at least 0 and at most S; by default causal, the last query seeing every key. A query that sees no key gives zeros.
     soft_cap: scores become cap * tanh(score / cap); 0: not. Sums in float32. Raises ValueError for what it cannot take.
     """
     import torch
 
-    keys_fit = q.ndim == k.ndim == v.ndim == 4 and k.shape[:3] == v.shape[:3] and k.shape[::3] == q.shape[::3]
-    if not keys_fit or q.shape[1] % k.shape[1]:
-        given = ", ".join(str(tuple(t.shape)) for t in (q, k, v))
-        raise ValueError(
-            f"attention needs q[B, H, L, D], k[B, KH, S, D] and v[B, KH, S, E] with H a multiple of KH; got {given}"
-        )
+    check(q, k, v, low, high)
     code = dtype_code("attention", q, k, v)
     batch, heads, length, dim = q.shape
     scale = dim**-0.5 if scale is None else scale
@@ -67,6 +62,27 @@ def attention(
     call = build.function("attention", "ppppppppppiddi")
     call(*pointers, None, None, None, out.data_ptr(), shape, code, scale, soft_cap, torch.get_num_threads())
     return out
+
+
+def check(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, low: torch.Tensor | None, high: torch.Tensor | None
+) -> None:
+    """Raises ValueError where they do not fit together. Whether low and high lie within the keys is asked on a CPU alone: a GPU would be waited for."""
+    keys_fit = q.ndim == k.ndim == v.ndim == 4 and k.shape[:3] == v.shape[:3] and k.shape[::3] == q.shape[::3]
+    if not keys_fit or not k.shape[1] or q.shape[1] % k.shape[1]:
+        given = ", ".join(str(tuple(t.shape)) for t in (q, k, v))
+        raise ValueError(
+            f"attention needs q[B, H, L, D], k[B, KH, S, D] and v[B, KH, S, E] with H a multiple of KH; got {given}"
+        )
+    if low is None or high is None:
+        return
+    form, keys = q.shape[::2], k.shape[2]
+    if low.shape != form or high.shape != form:
+        given = f"{tuple(low.shape)} and {tuple(high.shape)}"
+        raise ValueError(f"attention needs low and high of the shape (batch, queries), {tuple(form)}; got {given}")
+    if q.is_cpu and low.numel() and not (int(low.min()) >= 0 and int(high.max()) <= keys):
+        given = f"{int(low.min())} and {int(high.max())}"
+        raise ValueError(f"attention needs low at least 0 and high at most {keys}, the number of keys; got {given}")
 
 
 def torch_attention(
