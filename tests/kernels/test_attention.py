@@ -5,7 +5,7 @@ import torch
 
 from detcheck.kernels._cpu import build
 from detcheck.kernels._cpu.fallback import bits_equal
-from detcheck.kernels.attention import attention, causal, gradients, seen
+from detcheck.kernels.attention import attention, causal, differentiable, gradients, seen
 from detcheck.op import NotInvariantError
 
 SPLIT = 128  # _cpu/attention.cpp
@@ -169,3 +169,13 @@ def test_values_of_another_width_than_keys(dim, own):
     exact = torch.autograd.grad(plain(*made, low, high), made, grad)
     for a, b in zip(gradients(grad.float(), q, k, v, low, high), exact, strict=True):
         torch.testing.assert_close(a.double(), b, atol=1e-5, rtol=1e-4)
+
+
+def test_a_second_derivative_is_refused():
+    """Kernels that autograd does not see would leave out a part of it."""
+    q, k, v = (t.requires_grad_() for t in tensors(5, 3))
+    of_q, *_ = torch.autograd.grad(
+        differentiable(q, k, v, *causal(1, 3, 5)).square().sum(), (q, k, v), create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        of_q.square().sum().backward()

@@ -34,6 +34,7 @@ def differentiable(
             return attention(q, k, v, low, high, scale, soft_cap)
 
         @staticmethod
+        @torch.autograd.function.once_differentiable  # kernels that autograd takes no note of: an error, and no wrong second derivative
         def backward(context: object, grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
             return gradients(grad, *context.saved_tensors, low, high, scale, soft_cap)
 
