@@ -16,7 +16,7 @@ LENGTH, WIDTH = 9, 37  # tokens of a sample, and channels: no multiple of a tile
 
 
 def numbers(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def attention(x, written_out=False):
@@ -38,6 +38,17 @@ MADE = {
         [(20,), (WIDTH, 20)],
         lambda x, b, w: torch.addmm(b, x.flatten(0, 1), w, beta=0.5, alpha=2).view(*x.shape[:2], 20),
     ),
+    "a value head": ([(WIDTH,)], lambda x, w: x @ w),
+    "addmv": (
+        [(1,), (WIDTH,)],
+        lambda x, b, w: torch.addmv(b, x.flatten(0, 1), w, beta=0.5, alpha=2).view(x.shape[:2]),
+    ),
+    "addmm_": (
+        [(20,), (WIDTH, 20)],
+        lambda x, b, w: (b * x[..., :20]).flatten(0, 1).addmm_(x.flatten(0, 1), w).view(*x.shape[:2], 20),
+    ),
+    "baddbmm_": ([(WIDTH, 20)], lambda x, w: (2 * x[..., :20]).baddbmm_(x, w.expand(len(x), -1, -1), alpha=2)),
+    "addmv_": ([(WIDTH,)], lambda x, w: (2 * x[..., 0]).flatten().addmv_(x.flatten(0, 1), w).view(x.shape[:2])),
     "layer_norm": ([(WIDTH,), (WIDTH,)], lambda x, w, b: F.layer_norm(x, (WIDTH,), w, b)),
     "rms_norm": ([(WIDTH,)], lambda x, w: F.rms_norm(x, (WIDTH,), w, 1e-6)),
     "silu": ([(WIDTH,)], lambda x, w: F.silu(x * w)),

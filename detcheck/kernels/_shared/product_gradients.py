@@ -112,7 +112,27 @@ def added(c: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: float = 1,
     return functions()[1].apply(c, a, b, beta, alpha)
 
 
-OURS: dict[str, Callable[..., torch.Tensor]] = {"mm": product, "bmm": product, "addmm": added, "baddbmm": added}
+def mv(a: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return product(a, x[:, None])[:, 0]
+
+
+def addmv(c: torch.Tensor, a: torch.Tensor, x: torch.Tensor, *, beta: float = 1, alpha: float = 1) -> torch.Tensor:
+    return added(c.expand(len(a))[:, None], a, x[:, None], beta=beta, alpha=alpha)[:, 0]
+
+
+def into(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """In place: autograd knows what a copy is."""
+
+    def call(c: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        return c.copy_(function(c, *arguments, **options))
+
+    return call
+
+
+OURS: dict[str, Callable[..., torch.Tensor]] = {
+    "mm": product, "bmm": product, "mv": mv, "addmm": added, "baddbmm": added, "addmv": addmv,
+    "addmm_": into(added), "baddbmm_": into(added), "addmv_": into(addmv),
+}  # fmt: skip
 
 
 def put(undo: contextlib.ExitStack) -> None:
