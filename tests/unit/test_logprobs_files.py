@@ -178,6 +178,35 @@ def test_dumps_of_trl_verl_and_nemo_rl_hold_both_sides(write, tmp_path):
     assert files.read(verl, (SAMPLER, TRAINER))[0].prompt_ids == (1, 2)
 
 
+NEMO = {"input_lengths": 6, "generation_logprobs": [0, 0, -1.0, 0.0, -0.5, 0.0, 0.0], "prev_logprobs": [-9, -9, -1.0, -7.0, -0.5, -3.0, -5.0]}  # fmt: skip
+
+
+def test_a_token_of_which_the_sampler_was_certain_is_compared(found, write):
+    one, code = found([NEMO])
+    assert (one.verdict, code) == (Verdict.DIVERGENT, 1)
+    assert (one.metrics["tokens"], one.metrics["mismatching"]) == (4, 2)
+    (trainer,) = files.read(write("b.jsonl", NEMO), (TRAINER,))  # of two files, the same places
+    assert trainer.logprobs[TRAINER].tolist() == [-1.0, -7.0, -0.5, -3.0]
+    mask = {"token_loss_mask": [0, 1, 1, 0, 0, 1, 0]}
+    (masked,) = files.read(write("c.jsonl", NEMO | mask), (SAMPLER, TRAINER))
+    assert masked.logprobs[TRAINER].tolist() == [-9.0, -1.0, -3.0]
+
+
+@pytest.mark.parametrize(
+    "row", [{"input_lengths": 2, "logprobs": [-1, -2, -3]}, NEMO | {"generation_logprobs": [0] * 7}]
+)
+def test_an_answer_that_begins_nowhere_is_refused(write, row):
+    with pytest.raises(UsageError, match="where the answer begins"):
+        files.read(write("a.jsonl", row), (SAMPLER,))
+
+
+@pytest.mark.parametrize("value", ["[]", '"abc"', "null", "1e400", "{}", "-1", "[1, 2]", "true"])
+def test_a_length_that_is_no_number_is_refused(tmp_path, value):
+    (tmp_path / "a.jsonl").write_text(json.dumps(NEMO | {"input_lengths": "HERE"}).replace('"HERE"', value))
+    with pytest.raises(UsageError, match="input_lengths wants a whole number"):
+        files.read(tmp_path / "a.jsonl", (SAMPLER, TRAINER))
+
+
 def save(path, arrays):
     header, body = {}, b""
     for name, values in arrays.items():

@@ -29,7 +29,7 @@ OF_SIDE = {
     ),
 }  # fmt: skip
 EITHER = ("logprobs", "token_logprobs")
-MASKS = ("completion_mask", "response_mask", "token_mask", "loss_mask")
+MASKS = ("completion_mask", "response_mask", "token_loss_mask", "token_mask", "loss_mask")
 NAMES = ("id", "request_id", "sample_id", "index", "uid")
 TEXTS = ("text", "completion", "output", "response")
 LENGTHS = "input_lengths"  # NeMo-RL's: tokens of a row before its padding
@@ -119,7 +119,7 @@ def sequence(where: str, row: Mapping[str, Any], keys: Mapping[str, str]) -> Fil
         raise UsageError(
             f"{where}: {token_key} has {len(tokens)} entries, and there are {length} log-probabilities; give one each"
         )
-    kept = mask(row, numbers, tokens, length, where)
+    kept = mask(row, tokens, length, where)
     ids, prompt = prompt_of(row, where)
     return FileSequence(
         where,
@@ -136,9 +136,7 @@ def is_list(value: Any) -> bool:
     return isinstance(value, list | np.ndarray)
 
 
-def mask(
-    row: Mapping[str, Any], numbers: Mapping[str, np.ndarray], tokens: np.ndarray | None, length: int, where: str
-) -> np.ndarray:
+def mask(row: Mapping[str, Any], tokens: np.ndarray | None, length: int, where: str) -> np.ndarray:
     """bool[length]: the tokens that count. Raises UsageError."""
     key = next((name for name in MASKS if is_list(row.get(name))), "")
     if key:
@@ -149,10 +147,31 @@ def mask(
     whole = row.get("attention_mask")
     if is_list(whole) and len(whole) >= length and tokens is not None:  # verl's: of prompt and response
         return floats(whole, "attention_mask", where)[len(whole) - length :] != 0
-    if LENGTHS in row and tokens is None:  # NeMo-RL's: of prompt and answer together, and the prompt's are 0
-        there = np.arange(length) < int(np.asarray(row[LENGTHS]).reshape(-1)[0])
-        return there & (numbers[SAMPLER] != 0 if SAMPLER in numbers else there)
+    if LENGTHS in row and tokens is None:
+        return answer_of(row, length, where)
     return np.ones(length, bool)
+
+
+def answer_of(row: Mapping[str, Any], length: int, where: str) -> np.ndarray:
+    """bool[length] of NeMo-RL's rows, which hold prompt, answer and padding: the answer.
+
+    The sampler's numbers are 0 in all of the prompt, so the zeros that a row begins with are its prompt; a 0 behind them is a token of which
+    the sampler was certain. Raises UsageError.
+    """
+    key = next((name for name in OF_SIDE[SAMPLER] if is_list(row.get(name))), "")
+    remedy = f"Give {MASKS[2]}, 1 at each token that was made"
+    if not key:
+        raise UsageError(
+            f"{where}: {LENGTHS} is of prompt and answer together, and without the sampler's numbers beside it nothing says where the answer begins. {remedy}"
+        )
+    there = np.arange(length) < whole_number(row[LENGTHS], LENGTHS, where)
+    made = floats(row[key], key, where)
+    if len(made) != length:
+        raise UsageError(f"{where}: {key} has {len(made)} entries for {length} log-probabilities; give one each")
+    answer = there & np.logical_or.accumulate(made != 0)
+    if there.any() and not answer.any():
+        raise UsageError(f"{where}: {key} is 0 everywhere, so nothing says where the answer begins. {remedy}")
+    return answer
 
 
 def prompt_of(row: Mapping[str, Any], where: str) -> tuple[tuple[int, ...], str]:
@@ -200,3 +219,13 @@ def whole_numbers(value: Any, key: str, where: str) -> np.ndarray:
     if isinstance(value, list) and all(type(one) is int and abs(one) < 2**62 for one in value):
         return np.asarray(value, np.int64)
     raise UsageError(f"{where}: {key} wants a list of token ids; found {shown(value)}")
+
+
+def whole_number(value: Any, key: str, where: str) -> int:
+    """One count, alone or as an array or a list of one. Raises UsageError."""
+    one = value.tolist() if isinstance(value, np.ndarray) else value
+    while isinstance(one, list) and len(one) == 1:
+        one = one[0]
+    if type(one) is not int or one < 0:
+        raise UsageError(f"{where}: {key} wants a whole number; found {shown(value)}")
+    return one
