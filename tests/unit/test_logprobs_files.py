@@ -207,6 +207,37 @@ def test_a_length_that_is_no_number_is_refused(tmp_path, value):
         files.read(tmp_path / "a.jsonl", (SAMPLER, TRAINER))
 
 
+PADDED = {"prompt_ids": [0, 0, 0, 7], "tokens": [1, 2, 3], "rollout_log_probs": [-1, -2, -3], "old_log_probs": [-9, -9, -3]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mask", "prompt", "tokens"),
+    [([0, 0, 0, 1], (7,), 3), ([1, 1, 0], (0, 0, 0, 7), 2), ([0, 0, 0, 1, 1, 1, 0], (7,), 2), ([1] * 9, (0, 0, 0, 7), 3)],
+)  # fmt: skip
+def test_an_attention_mask_masks_what_it_has_the_length_of(write, mask, prompt, tokens):
+    (one,) = files.read(write("a.jsonl", PADDED | {"attention_mask": mask}), (SAMPLER, TRAINER))
+    assert (one.prompt_ids, len(one.logprobs[TRAINER])) == (prompt, tokens)
+
+
+def test_the_prompts_attention_mask_hides_no_difference(found):
+    one, code = found([PADDED | {"attention_mask": [0, 0, 0, 1]}])
+    assert (one.verdict, code, one.metrics["tokens"]) == (Verdict.DIVERGENT, 1, 3)
+
+
+@pytest.mark.parametrize("prompt", [{}, {"prompt_ids": [0, 0, 7]}])
+def test_an_attention_mask_of_prompt_or_answer_is_refused(write, prompt):
+    lines = {key: value for key, value in PADDED.items() if key != "prompt_ids"} | prompt
+    mask = [0, 0, 1] if prompt else [0, 0, 0, 1]
+    with pytest.raises(UsageError, match="does not say what it masks"):
+        files.read(write("a.jsonl", lines | {"attention_mask": mask}), (SAMPLER, TRAINER))
+
+
+@pytest.mark.parametrize("mask", [[[1], [0], [1], [1]], [None, "a", 1, 1], [1, 0]])
+def test_a_prompt_mask_that_is_none_is_refused(write, mask):
+    with pytest.raises(UsageError, match="prompt_mask"):
+        files.read(write("a.jsonl", PADDED | {"prompt_mask": mask}), (SAMPLER, TRAINER))
+
+
 def save(path, arrays):
     header, body = {}, b""
     for name, values in arrays.items():

@@ -120,7 +120,7 @@ def sequence(where: str, row: Mapping[str, Any], keys: Mapping[str, str]) -> Fil
             f"{where}: {token_key} has {len(tokens)} entries, and there are {length} log-probabilities; give one each"
         )
     kept = mask(row, tokens, length, where)
-    ids, prompt = prompt_of(row, where)
+    ids, prompt = prompt_of(row, length, where)
     return FileSequence(
         where,
         next((str(row[key]) for key in NAMES if isinstance(row.get(key), str | int)), ""),
@@ -136,6 +136,10 @@ def is_list(value: Any) -> bool:
     return isinstance(value, list | np.ndarray)
 
 
+def is_ids(value: Any) -> bool:
+    return is_list(value) and all(isinstance(one, int | np.integer) for one in value)
+
+
 def mask(row: Mapping[str, Any], tokens: np.ndarray | None, length: int, where: str) -> np.ndarray:
     """bool[length]: the tokens that count. Raises UsageError."""
     key = next((name for name in MASKS if is_list(row.get(name))), "")
@@ -144,12 +148,35 @@ def mask(row: Mapping[str, Any], tokens: np.ndarray | None, length: int, where: 
         if len(kept) != length:
             raise UsageError(f"{where}: {key} has {len(kept)} entries for {length} log-probabilities; give one each")
         return kept
-    whole = row.get("attention_mask")
-    if is_list(whole) and len(whole) >= length and tokens is not None:  # verl's: of prompt and response
-        return floats(whole, "attention_mask", where)[len(whole) - length :] != 0
+    if tokens is not None and (whole := attention(row, length, where)[1]) is not None:
+        return whole
     if LENGTHS in row and tokens is None:
         return answer_of(row, length, where)
     return np.ones(length, bool)
+
+
+def attention(row: Mapping[str, Any], length: int, where: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """What `attention_mask` leaves of the prompt and of the answer, as bools; None: it is not of that one. Raises UsageError.
+
+    verl's is of both, a tokeniser's of the prompt alone. It goes by its length, since nothing else tells them apart.
+    """
+    if not is_list(row.get("attention_mask")):
+        return None, None
+    whole = floats(row["attention_mask"], "attention_mask", where) != 0
+    prompt = next((len(row[key]) for key in PROMPTS if is_ids(row.get(key))), None)
+    if whole.all():
+        return None, None
+    if prompt is not None and len(whole) == prompt + length:
+        return whole[:prompt], whole[prompt:]
+    if len(whole) == prompt and prompt != length:
+        return whole, None
+    if len(whole) == length and prompt != length:
+        return None, whole
+    known = "of a prompt that is not given" if prompt is None else f"{prompt} of the prompt"
+    raise UsageError(
+        f"{where}: attention_mask has {len(whole)} entries, and with {known} and {length} of the answer that does not say what it masks. "
+        f"Give the answer's as {MASKS[0]}, and the prompt's as prompt_mask"
+    )
 
 
 def answer_of(row: Mapping[str, Any], length: int, where: str) -> np.ndarray:
@@ -174,19 +201,23 @@ def answer_of(row: Mapping[str, Any], length: int, where: str) -> np.ndarray:
     return answer
 
 
-def prompt_of(row: Mapping[str, Any], where: str) -> tuple[tuple[int, ...], str]:
+def prompt_of(row: Mapping[str, Any], length: int, where: str) -> tuple[tuple[int, ...], str]:
     """(ids, what it is known by)"""
     for key in PROMPTS:
         value = row.get(key)
         if isinstance(value, str):
             return (), value
-        if is_list(value) and all(isinstance(one, int | np.integer) for one in value):
+        if is_ids(value):
             ids = whole_numbers(value, key, where)
-            masked = row.get("prompt_mask")
-            if is_list(masked) and len(masked) == len(ids):
-                ids = ids[np.asarray(masked) != 0]
-            elif is_list(whole := row.get("attention_mask")) and len(whole) >= len(ids):
-                ids = ids[np.asarray(whole)[: len(ids)] != 0]
+            if is_list(masked := row.get("prompt_mask")):
+                kept = floats(masked, "prompt_mask", where) != 0
+                if len(kept) != len(ids):
+                    raise UsageError(
+                        f"{where}: prompt_mask has {len(kept)} entries for {len(ids)} of {key}; give one each"
+                    )
+                ids = ids[kept]
+            elif (whole := attention(row, length, where)[0]) is not None:
+                ids = ids[whole]
             return tuple(ids.tolist()), " ".join(map(str, ids.tolist()))
     return (), ""
 
