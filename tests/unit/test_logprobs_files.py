@@ -262,6 +262,16 @@ def test_pairing_goes_by_names_then_by_what_is_held(write):
     assert pair(a, b) == [(0, 0), (1, 1)]
 
 
+@pytest.mark.parametrize(
+    "flat",
+    [{"tokens": [5, 6, 8]}, {"completion_mask": [1, 1, 0]}, {"prompt_ids": [1, 2]}, {"prompt_ids": [1]}, {"tokens": [5]},
+     {"input_lengths": [3, 3]}],
+)  # fmt: skip
+def test_what_is_of_one_sequence_beside_a_batch_is_refused(write, flat):
+    with pytest.raises(UsageError, match=f"{next(iter(flat))} is one list"):
+        files.read(write("a.jsonl", {"logprobs": [[-1, -2, -3]]} | flat), (SAMPLER,))
+
+
 REFUSED = {
     "pickled": (b"\x80\x04\x95abcdefgh", "is pickled"),
     "empty": (b"", "holds no sequences"),

@@ -6,6 +6,7 @@ trl's GRPO batches have `sampling_per_token_logps` and `old_per_token_logps`, ve
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +94,10 @@ def depth(value: Any) -> int:
     """How deep lists or arrays are in each other: 1 of a row, 2 of a batch of rows."""
     if isinstance(value, np.ndarray):
         return value.ndim
-    return 1 + max((depth(one) for one in value[:1]), default=0) if isinstance(value, list) else 0
+    found, inside = 0, [value]
+    while lists := [one for one in inside if isinstance(one, list)]:
+        found, inside = found + 1, list(itertools.chain.from_iterable(lists))
+    return found
 
 
 def unstacked(values: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
@@ -103,9 +107,19 @@ def unstacked(values: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     size = max(set(deep), key=deep.count)
     if uneven := next((key for key, v in lists.items() if depth(v) > 1 and len(v) != size), ""):
         raise UsageError(f"{where}: {uneven} has {len(lists[uneven])} rows and others have {size}; give one a sequence")
+    for key in (*TOKENS, *MASKS, *PROMPTS, "attention_mask", "prompt_mask", LENGTHS):
+        if key in lists and (len(lists[key]) != size or (depth(lists[key]) == 1 and not of_a_row(key, lists[key]))):
+            raise UsageError(
+                f"{where}: {key} is one list, and the log-probabilities are lists in a list, of {size} sequences; give {key} a list or an entry for each of them"
+            )
     rest = {key: v for key, v in values.items() if key not in lists}
     cut = {key: v for key, v in lists.items() if len(v) == size}
     return [rest | {key: v[row] for key, v in cut.items()} for row in range(size)]
+
+
+def of_a_row(key: str, entries: Any) -> bool:
+    """Whether a list's entries can each be all that one sequence has of a key: a text, or one length."""
+    return key == LENGTHS or (key in PROMPTS and not is_ids(entries))
 
 
 def sequence(where: str, row: Mapping[str, Any], keys: Mapping[str, str]) -> FileSequence:
