@@ -272,6 +272,31 @@ def test_what_is_of_one_sequence_beside_a_batch_is_refused(write, flat):
         files.read(write("a.jsonl", {"logprobs": [[-1, -2, -3]]} | flat), (SAMPLER,))
 
 
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("key", ["prompt", "prompt_ids"])
+def test_the_same_tokens_behind_another_prompt_are_not_paired(found, key, named):
+    """By name, by place: nothing makes them one."""
+    forms = {"prompt": ("a", "b"), "prompt_ids": ([1, 2], [1, 3])}[key]
+    a, b = (
+        [{"id": f"s{n}", "tokens": [9], "logprobs": [-1.0], key: forms[0]} for n in range(2)] for _ in range(2)
+    )  # fmt: skip
+    b[1][key] = forms[1]
+    if not named:
+        for line in (*a, *b):
+            del line["id"]
+    one, code = found(a, b)
+    assert (one.verdict, code, one.missing) == (Verdict.INCONCLUSIVE, 3, 2)
+    assert "b.jsonl does not have it, but the same under another prompt" in one.note
+
+
+def test_a_prompt_as_text_and_one_as_ids_do_not_contradict(found):
+    a, b = (
+        {"id": "s", "tokens": [9], "logprobs": [-1.0]} | prompt for prompt in ({"prompt": "a"}, {"prompt_ids": [1]})
+    )
+    assert found([a], [b])[0].verdict is Verdict.IDENTICAL
+    assert found([a], [{"id": "s", "tokens": [9], "logprobs": [-1.0]}])[0].verdict is Verdict.IDENTICAL
+
+
 REFUSED = {
     "pickled": (b"\x80\x04\x95abcdefgh", "is pickled"),
     "empty": (b"", "holds no sequences"),

@@ -15,7 +15,7 @@ from detcheck.probes.logprobs import files
 from detcheck.probes.logprobs.facts import PLACES, SAMPLER, TRAINER, WIDTHS
 from detcheck.probes.logprobs.keys import FileSequence
 from detcheck.probes.logprobs.options import Options
-from detcheck.probes.logprobs.pairing import pair
+from detcheck.probes.logprobs.pairing import contradicted, pair
 from detcheck.records import Case, Condition, Observation, Outcome, Schedule, Step, Subject
 from detcheck.spec import Spec
 from detcheck.verdict import Role
@@ -51,9 +51,7 @@ class FileSession:
         sides = [(SAMPLER, TRAINER)] if len(paths) == 1 else [(SAMPLER,), (TRAINER,)]
         held = [files.read(path, side) for path, side in zip(paths, sides, strict=True)]
         names = [path.name for path in paths]
-        self._sequences = [
-            {SAMPLER: beside(held[0], a, names[0]), TRAINER: beside(held[-1], b, names[-1])} for a, b in matches(held)
-        ]
+        self._sequences = both_sides(held, names)
         self._widths = {
             side: files.precision([one.logprobs[side] for one in held[0 if side == SAMPLER else -1]])
             for side in (SAMPLER, TRAINER)
@@ -113,5 +111,18 @@ def matches(held: Sequence[list[FileSequence]]) -> list[tuple[int | None, int | 
     return [(n, n) for n in range(len(held[0]))] if len(held) == 1 else pair(*held)
 
 
-def beside(side: Sequence[FileSequence], place: int | None, name: str) -> Filed:
-    return Filed(None, f"{name} does not have it") if place is None else Filed(side[place])
+def both_sides(held: Sequence[list[FileSequence]], names: Sequence[str]) -> list[dict[str, Filed]]:
+    """Every sequence of both files, and why a file has no such one."""
+    found = matches(held)
+    left = [held[0][a] for a, b in found if a is not None and b is None]
+    right = [held[-1][b] for a, b in found if b is not None and a is None]
+    apart = contradicted(left, right)
+
+    def filed(side: int, place: int | None, other: int | None) -> Filed:
+        if place is not None:
+            return Filed(held[side][place])
+        one = held[-1 - side][other]
+        why = ", but the same under another prompt" if id(one) in apart else ""
+        return Filed(None, f"{names[side]} does not have it{why}")
+
+    return [{SAMPLER: filed(0, a, b), TRAINER: filed(-1, b, a)} for a, b in found]

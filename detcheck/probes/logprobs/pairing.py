@@ -2,12 +2,13 @@
 
 By the names that both files give, where each names its own; otherwise by what they hold: the same prompt and tokens. What is left over is
 paired by the prompt, or else by its place, where most of the tokens agree: a tokeniser of another kind, or an answer that was cut off.
+Two prompts that contradict each other are never paired: the same tokens behind another prompt are another question to a model.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import numpy as np
 
@@ -32,7 +33,8 @@ def pair(a: Sequence[FileSequence], b: Sequence[FileSequence]) -> list[Match]:
                 waiting[name].append(place)
         for place, one in list(left.items()):
             there = waiting.get(key(place, one), [])
-            chosen = next((other for other in there if not alike or agree(one, right[other])), None)
+            fits = (o for o in there if not contradict(one, right[o]) and (not alike or agree(one, right[o])))
+            chosen = next(fits, None)
             if chosen is not None:
                 there.remove(chosen)
                 found[place] = chosen
@@ -48,7 +50,7 @@ def pair(a: Sequence[FileSequence], b: Sequence[FileSequence]) -> list[Match]:
     if len(left) == len(right):
         order = dict(zip(left, right, strict=True))
         for place, other in order.items():
-            if agree(left[place], right[other]):
+            if agree(left[place], right[other]) and not contradict(left[place], right[other]):
                 found[place] = other
                 del left[place], right[other]
     return [(place, found.get(place)) for place in range(len(a))] + [(None, other) for other in right]
@@ -72,3 +74,23 @@ def agree(a: FileSequence, b: FileSequence) -> bool:
         return True
     shared = min(len(a.tokens), len(b.tokens))
     return bool(shared) and float(np.mean(a.tokens[:shared] == b.tokens[:shared])) >= AGREE
+
+
+def contradict(a: FileSequence, b: FileSequence) -> bool:
+    """Whether both give a prompt in the same form, as ids or as a text, and not the same one."""
+    in_one_form = bool(a.prompt and b.prompt) and bool(a.prompt_ids) == bool(b.prompt_ids)
+    return in_one_form and a.prompt != b.prompt
+
+
+def contradicted(left: Iterable[FileSequence], right: Iterable[FileSequence]) -> set[int]:
+    """By `id`, which of those left over have their name or their tokens in the other file, and contradict its prompt there."""
+    found: set[int] = set()
+    for key in (lambda one: one.name or None, lambda one: content(one, False)):
+        there: dict[Hashable, FileSequence] = {}
+        for one in right:
+            there.setdefault(key(one), one)
+        for one in left:
+            name = key(one)
+            if name is not None and name in there and contradict(one, there[name]):
+                found |= {id(one), id(there[name])}
+    return found
