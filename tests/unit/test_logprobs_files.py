@@ -82,6 +82,16 @@ def test_a_limit_accepts_no_nan_and_no_other_token(found):
     assert (one.verdict, code) == (Verdict.DIVERGENT, 1) and one.evidence["causes"][0]["kind"] == "tokenizer"
 
 
+def test_a_limit_accepts_nothing_that_was_not_compared(found):
+    """NaN on both sides, and a sequence that is cut off, beside a difference that would be accepted."""
+    near = [-1.0, -1.0000001, -2.0, -2.0]
+    for tokens, logprobs in ((4, [None, None]), (2, [])):
+        here = {"id": "x", "tokens": [1, 2, 3, 4], "logprobs": [-1.0, -1.0, *(logprobs or near[2:])]}
+        there = {"id": "x", "tokens": [1, 2, 3, 4][:tokens], "logprobs": [*near[:2], *logprobs]}
+        one, code = found([here], [there], max_diff=1e-3, max_kl=1.0)
+        assert (one.verdict, code) == (Verdict.DIVERGENT, 1) and "so it is not accepted" in one.note
+
+
 @pytest.mark.parametrize("value", [None, "NaN", "-Infinity"])
 def test_no_number_on_one_side_is_a_difference(found, value):
     one, code = found(SEQUENCES, changed(0, 3, value))

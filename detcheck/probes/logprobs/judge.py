@@ -138,9 +138,10 @@ def judged(
         and verdict in (Verdict.DIVERGENT, Verdict.BATCH_VARIANT)
         and not other_tokens
         and not any(c.measures.not_finite for c in compared)
+        and len(doubts) == bool(missing)  # what is missing makes it 3, see `Finding.exit_code`
     )
     if limits and verdict is not Verdict.IDENTICAL:
-        note += f"; {accepting(limits, accepted)}: " + ", ".join(
+        note += f"; {accepting(limits, accepted, bool(doubts))}: " + ", ".join(
             f"{one.name} {one.found:.3g} of {one.limit:.3g}" for one in limits
         )
     if found and verdict is not Verdict.IDENTICAL:
@@ -233,10 +234,12 @@ def doubts_about(arm: BothSides, compared: Sequence[Compared], missing: int) -> 
         yield f"{cut} sequences do not have the same length on both sides"
 
 
-def accepting(limits: Sequence[Limit], accepted: bool) -> str:
+def accepting(limits: Sequence[Limit], accepted: bool, doubted: bool) -> str:
     if accepted:
         return "the difference is within what you accept, and so no exit code of 1"
     if all(limit.holds for limit in limits):
+        if doubted:
+            return "what was compared is within what you accept, but not all was compared, so it is not accepted"
         return "what you accept is for differences between two numbers of one token, and this is more than that"
     return "the difference is beyond what you accept"
 
