@@ -135,6 +135,27 @@ def test_rounded_numbers_are_no_difference_and_no_pass(found):
     assert found(lines, short)[0].verdict is Verdict.DIVERGENT
 
 
+def digits(lines, number):
+    return [one | {"logprobs": [float(f"{x:.{number}g}") for x in one["logprobs"]]} for one in lines]
+
+
+def test_numbers_rounded_alike_on_both_sides_are_no_pass(found):
+    """What differs by less than the digits tell would come out equal."""
+    numbers = (-np.sqrt(np.arange(2, 62))).tolist()
+    lines = [{"tokens": list(range(60)), "logprobs": numbers}]
+    other = [{"tokens": list(range(60)), "logprobs": [x + 1e-6 for x in numbers]}]
+    assert found(lines, other)[1] == 1
+    one, code = found(digits(lines, 3), digits(other, 3))
+    assert (one.verdict, code) == (Verdict.INCONCLUSIVE, 3) and "rounded" in one.note
+
+
+def test_the_coarser_rounding_counts(found):
+    lines = [{"tokens": list(range(40)), "logprobs": [float(x) for x in -RNG.exponential(1, 40)]}]
+    for a, b in ((6, 3), (3, 6)):
+        one, code = found(digits(lines, a), digits(lines, b))
+        assert (one.verdict, code) == (Verdict.INCONCLUSIVE, 3)
+
+
 def test_bfloat16_on_one_side_is_named(found):
     lines = [{"tokens": list(range(30)), "logprobs": [float(x) for x in -RNG.exponential(1, 30).astype(np.float32)]}]
     bits = np.array(lines[0]["logprobs"], np.float32).view(np.uint32) & 0xFFFF0000

@@ -191,9 +191,7 @@ def of_widths(sampler: str, trainer: str) -> list[OtherCause]:
     """Of what width the sides' numbers are, as `files.precision` says it."""
     found = []
     for side, width, other in ((SAMPLER, sampler, trainer), (TRAINER, trainer, sampler)):
-        if width == other:
-            continue
-        if width == "bfloat16":
+        if width == "bfloat16" and width != other:
             why = f"every number of the {side} is a bfloat16, and the other side's are {other}: its log-softmax is computed in bfloat16. Cast the logits to float32 first"
             found.append(OtherCause("precision", True, why))
         elif width.endswith(ROUNDED):

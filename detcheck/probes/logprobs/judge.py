@@ -128,6 +128,8 @@ def judged(
         doubts.append("the two models are not the same, which these tokens do not show")
     if verdict is Verdict.DIVERGENT and not other_tokens and is_rounded(arm, known):
         verdict, note = Verdict.INCONCLUSIVE, f"the two are equal as far as what was written tells; {note}"
+    if any(cause.digits for cause in known) and not differs:
+        doubts.append("numbers were rounded when they were written, which hides what differs behind their digits")
     if verdict is Verdict.IDENTICAL and doubts:
         verdict, note = Verdict.INCONCLUSIVE, f"what was compared is equal, but {'; '.join(doubts)}"
     elif doubts:
@@ -176,7 +178,7 @@ def judged(
 
 def is_rounded(arm: BothSides, known: Sequence[OtherCause]) -> bool:
     """Whether a side's numbers were rounded when they were written, and nothing is further apart than that explains."""
-    digits = next((cause.digits for cause in known if cause.digits), 0)
+    digits = min((cause.digits for cause in known if cause.digits), default=0)
     return bool(digits) and all(causes.only_rounded(pairs, digits) for pairs in arm.pairs.values())
 
 
