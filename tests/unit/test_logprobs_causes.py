@@ -159,6 +159,37 @@ def test_a_shifted_index(drawn, by):
     assert found.kind == "shift" and ("behind" if by > 0 else "before") in found.why
 
 
+def scores(sampler, trainer, **more):
+    numbers = (np.asarray(values, np.float32) for values in (sampler, trainer))
+    return ScoredPair("7:ab", np.arange(len(sampler)), *numbers, **more)
+
+
+def test_a_shifted_index_beside_another_id():
+    trainer = -np.random.default_rng(3).exponential(1, 40)
+    other = np.arange(40)
+    other[7] = 99
+    noisy = scores(trainer + 0.01, trainer, other_tokens=other)
+    assert [cause.kind for cause in causes.of_pairs([noisy])] == ["tokenizer", "renormalisation"]
+    moved = scores(np.roll(trainer, 1), trainer, other_tokens=other)
+    assert "shift" in [cause.kind for cause in causes.of_pairs([moved])]
+
+
+def test_no_index_is_shifted_where_no_two_places_can_be_compared():
+    """Every second number is missing: moved by one, nothing stands beside anything."""
+    rng = np.random.default_rng(3)
+    a, b = (np.where(np.arange(80) % 2, -rng.exponential(1, 80), np.nan) for _ in range(2))
+    assert "shift" not in [cause.kind for cause in causes.of_pairs([scores(a, b)])]
+
+
+@pytest.mark.parametrize("side", ["sampler", "trainer"])
+def test_a_side_without_numbers_of_its_own(side):
+    """A dump that holds zeros where log-probabilities should be."""
+    numbers = -np.random.default_rng(3).exponential(1, 40)
+    sides = (np.zeros(40), numbers) if side == "sampler" else (numbers, np.zeros(40))
+    (found,) = causes.of_pairs([scores(*sides)])
+    assert found.kind == "constant" and f"the {side}'s numbers are all 0" in found.why
+
+
 def one(tokens, others, **more):
     numbers = np.full(len(tokens), -1, np.float32)
     return ScoredPair("7:ab", np.array(tokens), numbers, numbers, other_tokens=np.array(others), **more)

@@ -110,15 +110,23 @@ def shift(pairs: Sequence[ScoredPair]) -> Iterator[OtherCause]:
     if np.isfinite(straight).sum() < ENOUGH or middle(straight) < LEAST:
         return
     for by in (1, -1):
-        moved = [np.abs(replace(p, sampler=p.sampler[:-1] if by > 0 else p.sampler[1:], trainer=p.trainer[1:] if by > 0 else p.trainer[:-1]).ratios) for p in pairs if len(p.tokens) > 1]  # fmt: skip
-        if moved and middle(np.concatenate(moved)) * BETTER < middle(straight):
+        moved = np.concatenate([np.abs(beside(p, by).ratios) for p in pairs])
+        if np.isfinite(moved).sum() >= ENOUGH and middle(moved) * BETTER < middle(straight):
             where = "behind" if by > 0 else "before"
             yield OtherCause(
                 "shift", True,
                 f"the index is shifted by one: the sampler's number of a token is the trainer's of the token {where} it (half of the differences are below "
-                f"{middle(straight):.3g} nats as they stand, and below {middle(np.concatenate(moved)):.2g} when moved). The logits at a place are of the next token",
+                f"{middle(straight):.3g} nats as they stand, and below {middle(moved):.2g} when moved). The logits at a place are of the next token",
             )  # fmt: skip
             return
+
+
+def beside(pair: ScoredPair, by: int) -> ScoredPair:
+    """The sampler's numbers, each with the trainer's of the place behind it (1) or before it (-1)."""
+    here, there = (slice(None, -1), slice(1, None))[::by]
+    return replace(
+        pair, tokens=pair.tokens[here], sampler=pair.sampler[here], trainer=pair.trainer[there], other_tokens=None
+    )
 
 
 def middle(values: np.ndarray) -> float:
@@ -134,13 +142,21 @@ def shape(pairs: Sequence[ScoredPair]) -> Iterator[OtherCause]:
     a, b = a[known], b[known]
     if len(a) < ENOUGH:
         return
+    for side, own, other in ((SAMPLER, a, b), (TRAINER, b, a)):
+        if not np.ptp(own) and np.ptp(other):
+            yield OtherCause(
+                "constant", True,
+                f"the {side}'s numbers are all {own[0]:.6g}, of {len(own)} tokens, and the other side's are not: they were not written, or are of a distribution "
+                "that was cut down to the likeliest token. Ask for the log-probabilities of the model's own distribution",
+            )  # fmt: skip
+            return
     apart = a - b
     beyond = np.abs(apart) > LEAST
     if beyond.mean() < 0.1 or beyond.sum() < ENOUGH:
         return
     up = float((apart[beyond] > 0).mean())
     slope, fits = line(b, apart)
-    if abs(slope) > SLOPE and fits > FITS:
+    if abs(slope) > SLOPE and 1 + slope > SLOPE and fits > FITS:
         yield OtherCause(
             "temperature", False,
             f"a temperature is likely: the differences grow with the log-probability itself (slope {slope:+.2f}, R² {fits:.2f}), as where one side divides "
