@@ -69,6 +69,7 @@ def facts(finding: Finding, details: Details) -> list[str]:
             lines.append(f"its text: {visible(str(first['text'])[:MOST_TEXT])}")
     if not details.ids:
         lines.append("no token ids were given, so both sides are taken to have scored the same tokens")
+    lines += [f"not tried: {one}" for one in finding.evidence.get("not_tried", ())]
     lines += [f"also: {visible(cause.why)}" for cause in details.causes[1:]]
     return lines
 

@@ -93,6 +93,8 @@ def whole(
         arm = read({c: t for c, t in held.items() if c.input != CAUSES}, list(asked), outcomes)
         findings.append(replace(judged(case, arm, known, explained, options), role=roles.get(first, Role.GATES)))
     control = next((f.detail.compared for f in findings if f.role is not Role.GATES and f.detail), ())
+    left = {"not_tried": list(schedule.not_tried)} if schedule.not_tried else {}
+    findings = [replace(f, evidence={**f.evidence, **left}) for f in findings]
     return [beside(f, control) if f.role is Role.GATES and f.detail else f for f in findings]
 
 
@@ -226,7 +228,7 @@ def doubts_about(arm: BothSides, compared: Sequence[Compared], missing: int) -> 
     if missing:
         yield f"{missing} are missing ({'; '.join(f'{n}: {why}' for why, n in arm.missing.items())})"
     if unformed := [c.name for c in compared if not c.formed]:
-        yield f"batches were not formed as asked in {', '.join(unformed)}"
+        yield f"batches were not formed as asked in {', '.join(unformed)}, where rows came apart or there was nothing to pad or pack"
     if nan := max(c.measures.nan for c in compared):
         yield f"{nan} log-probabilities are NaN on both sides"
     if not any(c.measures.tokens for c in compared):

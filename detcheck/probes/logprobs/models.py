@@ -25,11 +25,11 @@ from detcheck.outcomes import digest_outcome, outcome
 from detcheck.probes.logprobs import trainer
 from detcheck.probes.logprobs.explain import explanations
 from detcheck.probes.logprobs.facts import CAUSES, SAMPLER, TOKENIZER, TRAINER, WEIGHTS, WIDTHS
-from detcheck.probes.logprobs.options import Options, parameter
+from detcheck.probes.logprobs.options import CONDITIONS, Options, parameter
 from detcheck.probes.logprobs.places import KeptPlaces
 from detcheck.probes.logprobs.sampler import TOGETHER, AskedSequence, EngineSampler, FileSampler, Made, TokenSampler
 from detcheck.probes.logprobs.weights import tensor_digests
-from detcheck.records import Case, Condition, Observation, Outcome, Prompt, Schedule, Step, Subject
+from detcheck.records import Case, Condition, NotTried, Observation, Outcome, Prompt, Schedule, Step, Subject
 from detcheck.spec import Spec
 from detcheck.verdict import Role
 
@@ -81,6 +81,7 @@ class ModelSession:
         switch.check(spec.kernels, self._trainer.device)
         self._form = trainer.LOGSUMEXP if own.sampler == "transformers" else trainer.LOG_SOFTMAX
         self._wanted = [AskedSequence(prompt, n) for prompt in asked for n in range(own.samples)]
+        self._conditions, left_out = self._formable()
         self._made: dict[str, list[Made | None]] = {}
         self._places: dict[str, KeptPlaces] = defaultdict(KeptPlaces)
         who = f"{own.sampler or Path(own.file).name} and {own.trainer}"
@@ -105,7 +106,7 @@ class ModelSession:
         )
         self.subject = Subject(
             name, dtype, self._digests(), () if isinstance(self._sampler, FileSampler) else asked,
-            Schedule(tuple(replace(step, index=n) for n, step in enumerate(steps))), environment, tuple(cases),
+            Schedule(tuple(replace(step, index=n) for n, step in enumerate(steps)), left_out), environment, tuple(cases),
         )  # fmt: skip
 
     def _digests(self) -> dict[str, str]:
@@ -162,11 +163,22 @@ class ModelSession:
         name = f"{index}:{content_hash(np.asarray(ids, '<i8').tobytes())[:8]}"
         return Prompt(name, question.shown, tuple(ids))
 
+    def _formable(self) -> tuple[tuple[str, ...], tuple[NotTried, ...]]:
+        """How the trainer scores, and what of the default these sequences give no batch for. What the user names stays, and is no pass then."""
+        asked, files = self._own.conditions, isinstance(self._sampler, FileSampler)
+        lengths = [
+            len(one.prompt.token_ids) + (len(self._sampler.sequences[n].tokens) if files else 0)
+            for n, one in enumerate(self._wanted)
+        ]
+        left = [name for name in asked if asked == CONDITIONS and not trainer.has_batches(name, lengths)]
+        why = "there is one sequence alone" if len(lengths) == 1 else "no batch of it has sequences of unequal length"
+        return tuple(name for name in asked if name not in left), tuple(NotTried(name, why) for name in left)
+
     def _steps(self, first: int) -> Iterator[Step]:
         count = len(self._wanted)
         for begin in range(0, count, TOGETHER):
             yield Step(0, "", SAMPLER, 0, (0,) * min(TOGETHER, count - begin), case=first + begin)
-        for condition in self._own.conditions:
+        for condition in self._conditions:
             size = ConditionName.parse(condition).size or 1
             for trial in range(self._spec.trials):
                 for begin in range(0, count, size):
@@ -216,7 +228,7 @@ class ModelSession:
         made = self._made[kernels][begin : begin + len(step.rows)]
         there = [one for one in made if one is not None]
         rows = [trainer.Asked(one.prompt, tuple(one.tokens.tolist())) for one in there]
-        keeps = step.condition == self._own.conditions[0] and step.trial == 0
+        keeps = step.condition == self._conditions[0] and step.trial == 0
         see = (lambda n, logits: self._places[kernels].keep(there[n], logits, len(self._wanted))) if keeps else None
         scored, formed, calls, why = [], False, [], "the sampler did not make it"
         if rows:
@@ -225,6 +237,8 @@ class ModelSession:
                     scored, formed = trainer.score(self._trainer, rows, step.condition, self._form, see)
             except OutOfMemoryError as error:
                 why = str(error)
+        lengths = [one and len(one.prompt) + len(one.tokens) for one in self._made[kernels]]
+        formed = formed and trainer.has_batches(step.condition, lengths)
         numbers = iter(scored)
         composition = content_hash(*(np.asarray(row.prompt + row.tokens, "<i8").tobytes() for row in rows))[:12]
         observations, outcomes = [], []

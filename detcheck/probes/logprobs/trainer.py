@@ -15,7 +15,7 @@ from detcheck.condition_name import ConditionName
 from detcheck.coverage import uncounted
 from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.engines.transformers.logits import watched
-from detcheck.probes.logprobs.facts import PACKED
+from detcheck.probes.logprobs.facts import PACKED, PADDED
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,14 @@ class Asked:
 
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
+
+
+def has_batches(condition: str, lengths: Sequence[int | None]) -> bool:
+    """Whether a batch of it has several rows, and, where they are padded, one that is filled up. `lengths`: tokens of each sequence; None: it is missing."""
+    name = ConditionName.parse(condition)
+    size = name.size or 1
+    batches = ([n for n in lengths[begin : begin + size] if n is not None] for begin in range(0, len(lengths), size))
+    return size == 1 or any(len(set(rows) if name.kind == PADDED else rows) > 1 for rows in batches)
 
 
 def score(

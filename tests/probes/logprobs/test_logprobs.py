@@ -108,6 +108,30 @@ def test_a_batch_that_was_not_formed_is_no_pass(asked, monkeypatch):
     assert "not formed as asked in padded-3" in report["findings"][0]["note"]
 
 
+def test_one_sequence_is_no_batch(asked, write):
+    """What is asked for by name is no pass then; of the default it is left out, and said."""
+    alone = ["--prompt-file", write("one.jsonl", {"prompt": PROMPTS[0]}), *OURS]
+    code, report = asked(*alone, "--conditions", "padded-4,packed-4")
+    assert (code, report["verdict"]) == (3, "inconclusive")
+    assert "not formed as asked in padded-4, packed-4" in report["findings"][0]["note"]
+    code, report = asked(*alone)
+    evidence = report["findings"][0]["evidence"]
+    assert (code, [*evidence["comparisons"]]) == (0, ["alone"])
+    assert evidence["not_tried"] == [f"{name}-4: there is one sequence alone" for name in ("padded", "packed")]
+
+
+@pytest.mark.parametrize(
+    ("condition", "lengths", "expected"),
+    [
+        ("alone", [5], True), ("padded-1", [5], True), ("packed-1", [5], True),
+        ("padded-4", [5], False), ("packed-4", [5], False), ("packed-2", [5, 5], True), ("padded-2", [5, 5], False),
+        ("padded-2", [5, 6], True), ("padded-2", [5, 5, 6], False), ("padded-2", [5, None], False),
+    ],
+)  # fmt: skip
+def test_which_sequences_make_a_batch(condition, lengths, expected):
+    assert trainer.has_batches(condition, lengths) is expected
+
+
 def test_weights_that_differ_in_one_bit_are_named(asked, llama, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(llama, other)
