@@ -169,8 +169,33 @@ def test_float64_on_both_sides_is_compared_as_that(found):
     close = [lines[0] | {"logprobs": [x * (1 + 1e-15) for x in lines[0]["logprobs"]]}]
     one, _ = found(lines, close)
     assert one.case.dtype == "float64" and one.verdict is Verdict.DIVERGENT
-    narrow = [lines[0] | {"logprobs": [float(np.float32(x)) for x in lines[0]["logprobs"]]}]
-    assert found(lines, narrow)[0].verdict is Verdict.IDENTICAL  # as float32, as one side has no more
+
+
+def test_float64_on_one_side_loses_no_digit(found):
+    wide = [{"tokens": list(range(30)), "logprobs": (-RNG.exponential(1, 30)).tolist()}]
+    narrow = [wide[0] | {"logprobs": [float(np.float32(x)) for x in wide[0]["logprobs"]]}]
+    for pair_of in ((wide, narrow), (narrow, wide)):
+        one, code = found(*pair_of)
+        assert (one.case.dtype, one.verdict, code) == ("float64", Verdict.DIVERGENT, 1)
+        assert one.metrics["mismatching"] == 30 and one.metrics["max_abs"] < 1e-6
+    short = [wide[0] | {"logprobs": [float(f"{x:.9g}") for x in narrow[0]["logprobs"]]}]  # the same float32s
+    assert found(narrow, short)[0].verdict is Verdict.IDENTICAL
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_float32_has_no_number_for_is_compared_as_float64(found):
+    one, code = found(
+        [{"tokens": [1, 2], "logprobs": [-1e39, -1e-50]}], [{"tokens": [1, 2], "logprobs": [-2e40, -5e-60]}]
+    )
+    assert (one.verdict, code, one.metrics["mismatching"]) == (Verdict.DIVERGENT, 1, 2)
+
+
+def test_widths_are_told_from_different_numbers_and_from_all_parts():
+    assert files.precision([np.array([0.0] * 25 + [-1.0])]) == "float32"
+    assert files.precision([np.array([-0.1] * 25)]) == "float32"
+    assert files.precision([-np.arange(1.0, 26.0)]) == "bfloat16"
+    many = np.round(-RNG.exponential(1, 8000), 3)
+    assert files.precision([many]) != "float64" == files.precision([np.append(many, -1 / 3)])
 
 
 def test_dumps_of_trl_verl_and_nemo_rl_hold_both_sides(write, tmp_path):

@@ -21,7 +21,7 @@ from detcheck.spec import Spec
 from detcheck.verdict import Role
 
 TOGETHER = 256  # sequences of a step
-NARROW = "float32"
+NARROW, WIDE = "float32", "float64"
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,12 @@ class Filed:
     sequence: FileSequence | None
     missing: str = ""
 
-    def outcome(self, side: str, dtype: str) -> Outcome | None:
+    def outcome(self, side: str, width: str, dtype: str) -> Outcome | None:
+        """Its numbers as what they were computed in, in an array of `dtype`: no side loses digits that it has."""
         one = self.sequence
         if one is None:
             return None
-        logprobs = one.logprobs[side].astype(dtype)
+        logprobs = one.logprobs[side].astype(WIDE if width == WIDE else NARROW).astype(dtype)
         if one.tokens is None:
             return outcome(np.arange(len(logprobs)), logprobs=logprobs, text=one.text, unit=PLACES)
         return outcome(one.tokens, logprobs=logprobs, text=one.text)
@@ -56,7 +57,7 @@ class FileSession:
             side: files.precision([one.logprobs[side] for one in held[0 if side == SAMPLER else -1]])
             for side in (SAMPLER, TRAINER)
         }
-        self._dtype = "float64" if set(self._widths.values()) == {"float64"} else NARROW
+        self._dtype = WIDE if WIDE in self._widths.values() else NARROW
         place = "logprobs", " and ".join(names), "user", self._dtype
         cases = [Case(*place, name) for name in self._named()] + [Case(*place, WIDTHS)]
         digests = {side: file_hash(path) for side, path in zip((SAMPLER, TRAINER), paths, strict=False)}
@@ -88,7 +89,7 @@ class FileSession:
         for n in range(len(step.rows)):
             case, _ = self.subject.cases[step.case + n]
             one = self._sequences[step.case + n][step.condition]
-            found = one.outcome(step.condition, self._dtype)
+            found = one.outcome(step.condition, self._widths[step.condition], self._dtype)
             outcomes += [found] if found else []
             place = case, Condition(step.condition, None, None), 0, step.index, n
             observations.append(Observation(*place, found.id if found else None, missing=one.missing))

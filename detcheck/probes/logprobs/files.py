@@ -31,7 +31,7 @@ PICKLED = (
     "safetensors.torch.save_file({name: batch[name].contiguous() for name in names}, 'batch.safetensors')"
 )
 MOST_HEADER = 1 << 27  # bytes
-ENOUGH, SAMPLE = 20, 5000  # numbers
+ENOUGH, SAMPLE = 20, 100_000  # numbers
 ROUNDED = 6  # significant digits up to which many numbers together must have been rounded when they were written
 FLOAT32_DIGITS = 9
 
@@ -115,17 +115,20 @@ def tensors(path: Path) -> dict[str, np.ndarray]:
 def precision(side: Sequence[np.ndarray]) -> str:
     """Of what width the numbers were when they were computed: "bfloat16", "float32" or "float64"; "6 digits" where they were rounded when written.
 
-    A number that a file gives is of float32 where it is one exactly, or where it has no more digits than tell float32s apart (9).
+    A number that a file gives is of float32 where it is one exactly, or where it has no more digits than tell float32s apart (9), and
+    float32 has it: 1e39 is infinite there, and 1e-50 is 0. What is said of many numbers together is said of different ones.
     """
     values = np.concatenate(side) if side else np.empty(0)
-    values = values[np.isfinite(values)]
-    narrow = values.astype(np.float32)
+    values = np.unique(values[np.isfinite(values)])
+    with np.errstate(over="ignore", under="ignore"):
+        narrow = values.astype(np.float32)
+    if (np.isinf(narrow) | (narrow == 0) & (values != 0)).any():
+        return "float64"
     rest = values[narrow.astype(np.float64) != values]
     if not rest.size:
-        bits = narrow.view(np.uint32)
-        short = len(bits) >= ENOUGH and len(np.unique(bits)) > 1 and not (bits & 0xFFFF).any()
-        return "bfloat16" if short else "float32"
-    digits = max(significant(value) for value in rest[:SAMPLE].tolist())
+        return "bfloat16" if len(narrow) >= ENOUGH and not (narrow.view(np.uint32) & 0xFFFF).any() else "float32"
+    some = rest[np.linspace(0, len(rest) - 1, min(SAMPLE, len(rest))).astype(int)]
+    digits = max(significant(value) for value in some.tolist())
     if digits <= ROUNDED and len(rest) >= ENOUGH:
         return f"{digits} digits"
     return "float32" if digits <= FLOAT32_DIGITS else "float64"
