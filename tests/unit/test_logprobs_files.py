@@ -2,6 +2,7 @@
 
 import json
 import struct
+import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -376,3 +377,90 @@ def test_what_cannot_be_read_is_refused_in_words(tmp_path, kind):
 def test_one_file_of_one_side_is_refused(write):
     with pytest.raises(UsageError, match="is of one side"):
         files.read(write("a.jsonl", *SEQUENCES), (SAMPLER, TRAINER))
+
+
+def archive(path, **options):
+    """A sound .npz, and its bytes."""
+    with zipfile.ZipFile(path, "w", **options) as file:
+        for name, values in {"tokens": np.arange(300), "logprobs": -np.arange(300.0)}.items():
+            with file.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, values)
+    return path.read_bytes()
+
+
+def without_end(data):
+    return data[: len(data) // 2]
+
+
+def changed_inside(data):
+    return data[:200] + bytes(255 - one for one in data[200:260]) + data[260:]
+
+
+def unknown_compression(data):
+    return data.replace(b"PK\x01\x02\x14\x03\x14\x00\x00\x00\x08\x00", b"PK\x01\x02\x14\x03\x14\x00\x00\x00\x63\x00")
+
+
+def encrypted(data):
+    return data.replace(b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00")
+
+
+HARMED = [(h, zipfile.ZIP_DEFLATED) for h in (without_end, changed_inside, unknown_compression, encrypted)]
+HARMED += [(h, zipfile.ZIP_STORED) for h in (without_end, changed_inside, encrypted)]
+
+
+@pytest.mark.parametrize(("harm", "compression"), HARMED)
+def test_a_harmed_archive_is_refused(tmp_path, harm, compression):
+    path = tmp_path / "a.npz"
+    data = archive(path, compression=compression)
+    assert len(files.read(path, (SAMPLER,))[0].tokens) == 300
+    path.write_bytes(harm(data))
+    assert path.read_bytes() != data
+    with pytest.raises(UsageError, match="no archive of numpy's arrays"):
+        files.read(path, (SAMPLER,))
+
+
+@pytest.mark.parametrize(
+    "values", [np.array(["-1", "-2"]), np.array([-1j, -2]), np.zeros(2, [("a", "f4")]), np.zeros(2, "M8[s]")]
+)
+def test_arrays_that_are_no_numbers_are_refused(tmp_path, values):
+    np.savez(tmp_path / "a.npz", tokens=np.arange(2), logprobs=values)
+    with pytest.raises(UsageError, match="logprobs wants a list of numbers"):
+        files.read(tmp_path / "a.npz", (SAMPLER,))
+
+
+def test_a_column_that_is_not_wanted_is_not_read(tmp_path):
+    columns = {"tokens": [[1, 2]], "t": pa.array([2**62 + 1], pa.timestamp("ns"))}
+    pa.parquet.write_table(pa.table(columns | {"logprobs": [[-1.0, -2.0]]}), tmp_path / "a.parquet")
+    assert files.read(tmp_path / "a.parquet", (SAMPLER,))[0].tokens.tolist() == [1, 2]
+    times = pa.array([[1, 2]], pa.list_(pa.timestamp("ns")))
+    pa.parquet.write_table(pa.table(columns | {"logprobs": times}), tmp_path / "b.parquet")
+    with pytest.raises(UsageError, match="not a parquet file that can be read"):
+        files.read(tmp_path / "b.parquet", (SAMPLER,))
+    pa.parquet.write_table(pa.table(columns), tmp_path / "c.parquet")
+    with pytest.raises(UsageError, match="has the keys tokens, t"):
+        files.read(tmp_path / "c.parquet", (SAMPLER,))
+
+
+def test_lengths_of_a_batch_of_arrays(tmp_path):
+    """And one number, which has no axis."""
+    a = np.array([[0, -1.0, -2.0], [0, -3.0, 0]])
+    np.savez(tmp_path / "a.npz", generation_logprobs=a, prev_logprobs=a, input_lengths=np.array([3, 2]))
+    assert [len(one.logprobs[SAMPLER]) for one in files.read(tmp_path / "a.npz", (SAMPLER, TRAINER))] == [2, 1]
+    np.savez(tmp_path / "b.npz", tokens=np.array(7), prompt_ids=np.array(3), logprobs=np.array(-1.0))
+    (one,) = files.read(tmp_path / "b.npz", (SAMPLER,))
+    assert (one.tokens.tolist(), one.prompt_ids) == ([7], (3,))
+
+
+def test_a_name_with_half_a_character(found):
+    line = {"id": "\ud800", "tokens": [1], "logprobs": [-1.0]}
+    assert found([line], [line])[0].verdict is Verdict.IDENTICAL
+
+
+@pytest.mark.parametrize(
+    "header", ["[]", '{"a": {"dtype": "F32", "shape": [9223372036854775808], "data_offsets": [0, 4]}}', '{"a": 1}']
+)
+def test_a_header_of_tensors_that_says_nothing_is_refused(tmp_path, header):
+    data = header.encode()
+    (tmp_path / "a").write_bytes(struct.pack("<Q", len(data)) + data + bytes(4))
+    with pytest.raises(UsageError):
+        files.read(tmp_path / "a", (SAMPLER,))

@@ -71,7 +71,8 @@ class FileSession:
         for place, both in enumerate(self._sequences):
             one = both[SAMPLER].sequence or both[TRAINER].sequence
             parts = b"" if one.tokens is None else one.tokens.tobytes()
-            yield f"{place}:{content_hash(one.name.encode(), one.prompt.encode('utf-8', 'surrogatepass'), parts)[:8]}"
+            name, prompt = (text.encode("utf-8", "surrogatepass") for text in (one.name, one.prompt))
+            yield f"{place}:{content_hash(name, prompt, parts)[:8]}"
 
     def _steps(self) -> Iterator[Step]:
         count, index = len(self._sequences), 0

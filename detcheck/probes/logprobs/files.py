@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import lzma
 import math
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from detcheck.errors import UsageError
-from detcheck.probes.logprobs.keys import FileSequence, sequences
+from detcheck.probes.logprobs.keys import KNOWN, FileSequence, sequences
 from detcheck.storage import source
 
 DTYPES = {
@@ -30,6 +34,10 @@ PICKLED = (
     "is pickled, as torch.save and DataProto.save_to_disk write: reading it would run code of its own. Save the tensors as safetensors: "
     "safetensors.torch.save_file({name: batch[name].contiguous() for name in names}, 'batch.safetensors')"
 )
+NOT_WHOLE = (
+    ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+)  # fmt: skip
+"""What reading an archive raises that is torn, changed, encrypted, or compressed as is not known here"""
 MOST_HEADER = 1 << 27  # bytes
 ENOUGH, SAMPLE = 20, 100_000  # numbers
 ROUNDED = 6  # significant digits up to which many numbers together must have been rounded when they were written
@@ -69,10 +77,15 @@ def parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     number = itertools.count(1)
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            for part in file.iter_batches(batch_size=1024):
-                yield from ((f"{path}, row {next(number)}", row) for row in part.to_pylist())
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UsageError(f"{path} is not a whole parquet file: {str(error).splitlines()[0]}. Write it again") from None
+            names = file.schema_arrow.names
+            wanted = [name for name in names if name in KNOWN]  # another column may hold what Python has no value for
+            if not wanted:
+                yield str(path), dict.fromkeys(names)
+                return
+            for part in file.iter_batches(batch_size=1024, columns=wanted):
+                yield from ((f"{path}, row {next(number)}", dict.fromkeys(names) | row) for row in part.to_pylist())
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise UsageError(f"{path} is not a parquet file that can be read: {said(error)}. Write it again") from None
 
 
 def archive(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -81,9 +94,14 @@ def archive(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         with np.load(path, allow_pickle=False) as file:
             if any(name.endswith("data.pkl") for name in file.files):
                 raise UsageError(f"{path} {PICKLED}")
-            yield str(path), {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError) as error:
-        raise UsageError(f"{path} is no archive of numpy's arrays: {error}. Write it again") from None
+            yield str(path), {name: np.atleast_1d(file[name]) for name in file.files}
+    except NOT_WHOLE as error:
+        raise UsageError(f"{path} is no archive of numpy's arrays: {said(error)}. Write it again") from None
+
+
+def said(error: BaseException) -> str:
+    """The first line of what an error says, or else its kind."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def tensors(path: Path) -> dict[str, np.ndarray]:
@@ -106,9 +124,9 @@ def tensors(path: Path) -> dict[str, np.ndarray]:
                 flat = np.frombuffer(raw, DTYPES[one["dtype"]])
             else:
                 raise ValueError(f"{name} is {one['dtype']}, which is not read here")
-            found[name] = flat.reshape(one["shape"])
+            found[name] = np.atleast_1d(flat.reshape(one["shape"]))
         return found
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{path} is not a whole safetensors file: {error}. Write it again") from None
 
 

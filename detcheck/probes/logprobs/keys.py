@@ -34,6 +34,9 @@ MASKS = ("completion_mask", "response_mask", "token_loss_mask", "token_mask", "l
 NAMES = ("id", "request_id", "sample_id", "index", "uid")
 TEXTS = ("text", "completion", "output", "response")
 LENGTHS = "input_lengths"  # NeMo-RL's: tokens of a row before its padding
+KNOWN = frozenset(
+    (*TOKENS, *PROMPTS, *OF_SIDE[SAMPLER], *OF_SIDE[TRAINER], *EITHER, *MASKS, *NAMES, *TEXTS, LENGTHS, "attention_mask", "prompt_mask")
+)  # fmt: skip
 WANTED = (
     f"wants the log-probabilities of the tokens that were made, as {', '.join(EITHER)}, or by the names of trl, verl or NeMo-RL "
     "(docs/probes/logprobs.md lists them)"
@@ -238,7 +241,7 @@ def prompt_of(row: Mapping[str, Any], length: int, where: str) -> tuple[tuple[in
 
 def floats(value: Any, key: str, where: str) -> np.ndarray:
     """float64[n]. A null is NaN, and so is the word; infinity has its names. Raises UsageError."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         return value.astype(np.float64).reshape(-1)
     if not isinstance(value, list):
         raise UsageError(f"{where}: {key} wants a list of numbers; found {shown(value)}")
@@ -268,7 +271,7 @@ def whole_numbers(value: Any, key: str, where: str) -> np.ndarray:
 
 def whole_number(value: Any, key: str, where: str) -> int:
     """One count, alone or as an array or a list of one. Raises UsageError."""
-    one = value.tolist() if isinstance(value, np.ndarray) else value
+    one = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     while isinstance(one, list) and len(one) == 1:
         one = one[0]
     if type(one) is not int or one < 0:
