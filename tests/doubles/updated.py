@@ -55,8 +55,8 @@ class ScriptedEngine:
 class ScriptedStack:
     """`how(engine, way)`: what an update does."""
 
-    def __init__(self, how=None, cache=True, sensitive=True, readable=True, noise=0):
-        self.noise = noise
+    def __init__(self, how=None, cache=True, sensitive=True, readable=True, noise=0, alike=()):
+        self.noise, self.alike = noise, alike
         self.how, self.cache, self.sensitive, self.readable = how or updated, cache, sensitive, readable
         inputs = (Prompt("0:aaaa", "ask me", (1, 2)), Prompt("1:bbbb", "ask me more", (1, 2, 3)))
         self.subject = Subject("scripted", "float32", {}, inputs, Schedule(()), observe_client("nowhere", {}))

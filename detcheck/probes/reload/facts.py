@@ -38,6 +38,9 @@ class WeightUpdate:
     gone: tuple[str, ...] = ()
     """the first of those that could be read before the update and in a fresh load, and not after it; they are not among `unread`"""
     gone_count: int = 0
+    alike: tuple[str, ...] = ()
+    """the first of the large tensors that are the same in the old weights, which we made, and in the new"""
+    alike_count: int = 0
     silent: str = ""
     """why it did not say what it holds, although it was asked; "": it did, or it has no way to say it"""
     differ: int = 0
@@ -61,6 +64,6 @@ class WeightUpdate:
     def from_json(cls, stored: Mapping[str, Any]) -> WeightUpdate:
         known = dict(stored)
         known["left"] = tuple(LeftBehind(**each) for each in known["left"])
-        for names in ("unread", "gone", "first"):
+        for names in ("unread", "gone", "alike", "first"):
             known[names] = tuple(known.get(names, ()))
         return cls(**known)

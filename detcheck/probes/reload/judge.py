@@ -192,6 +192,8 @@ def doubts_about(seen: Seen, update: WeightUpdate, tally: Tally, sensitive: bool
         found.append(Cause("same_weights"))
     elif not sensitive:
         found.append(Cause("not_sensitive", {"differ": update.differ, "names": some(update)}))
+    if update.alike_count:
+        found.append(Cause("alike", {"count": update.alike_count, "names": listed(update.alike, update.alike_count)}))
     if update.cache and not any(stage == "old" for stage, *_ in seen.cached):
         found.append(Cause("cache_cold"))
     if update.ignored:

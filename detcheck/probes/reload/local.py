@@ -35,6 +35,7 @@ class LocalStack:
         """Raises UsageError where a file is torn, or the two are not of one model; FailedError where the new weights cannot be loaded."""
         self._spec, self._own = spec, spec.options
         self._made: Path | None = None
+        self.alike: tuple[str, ...] = ()
         self._engine: Engine | None = None
         try:
             self._new, self._old = self._folders()
@@ -62,7 +63,7 @@ class LocalStack:
             refuse_unlike(stored(old, f"--old {given}"), tensors, f"--old {given}")
             return new, old
         self._made = Path(tempfile.mkdtemp(prefix="detcheck-old-"))
-        perturbed.make(new, self._made)
+        self.alike = perturbed.make(new, self._made)
         return new, self._made
 
     def engine(self, new: bool) -> Updatable:

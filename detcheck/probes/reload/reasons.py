@@ -41,6 +41,8 @@ SENTENCES = {
     "sleep_unseen": "whether the server gave its memory back while it slept cannot be seen from here",
     "unread": "{count} more tensors could not be read ({names})",
     "gone": "{count} tensors could be read before the update and in a fresh load, and not after it ({names}), so that nothing is known of them",
+    "alike": "{count} tensors are the same in the old weights, which were made of the new ones, so that an update which leaves them out would pass ({names}). "
+    "Name other weights with --old",
     "silent": "not all was said of the weights when it was asked for ({why}), so that a tensor left behind would show in completions alone",
     "not_read": "the server does not say what its weights are, so that a tensor left behind shows in completions alone",
 }

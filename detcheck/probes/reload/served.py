@@ -39,6 +39,8 @@ NO_ENDPOINT = (
 class ServedStack:
     """See `stack.Stack`. The server that is updated cannot be brought up again: it has the old weights once."""
 
+    alike = ()
+
     def __init__(self, spec: Spec) -> None:
         """Raises UsageError, FailedError where one cannot be asked."""
         self._spec, self._own = spec, spec.options

@@ -18,7 +18,7 @@ from detcheck.models.held import Held
 from detcheck.outcomes import digest_outcome
 from detcheck.probes.reload.options import check
 from detcheck.probes.reload.stack import Stack, Updatable
-from detcheck.probes.reload.tensors import compared
+from detcheck.probes.reload.tensors import SHOWN, compared
 from detcheck.records import Case, Condition, Observation, Outcome, Prompt, Schedule, Step
 from detcheck.spec import Spec
 from detcheck.verdict import Role
@@ -162,6 +162,7 @@ class Reload:
         self._at = case, UPDATED
         after, then = held_by(self._up)
         fresh, first = self._fresh_held
+        known |= {"alike": self._stack.alike[:SHOWN], "alike_count": len(self._stack.alike)}
         known["silent"] = "; ".join(dict.fromkeys(one for one in (first, *silent, then) if one))
         made = compared(before, after, fresh, failed=why, **known)
         text = json.dumps(made.to_json(), sort_keys=True)

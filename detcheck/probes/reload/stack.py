@@ -37,6 +37,8 @@ class Stack(Protocol):
     """without its schedule and cases"""
     cache: bool
     """whether there is a prefix cache"""
+    alike: tuple[str, ...]
+    """large tensors that are the same in the old weights, which we made, and in the new"""
 
     def engine(self, new: bool) -> Updatable:
         """One with the new weights, or one with the old ones that was never updated; the one before is ended. Raises FailedError."""

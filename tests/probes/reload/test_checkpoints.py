@@ -5,9 +5,10 @@ import struct
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from detcheck.errors import UsageError
-from detcheck.models.perturbed import turned
+from detcheck.models.perturbed import make, turned
 from detcheck.models.stored import INDEX, SINGLE, stored
 
 FLOATS = (
@@ -77,3 +78,20 @@ def test_an_index_that_names_no_files_is_refused_in_words(tmp_path, files):
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": files}))
     with pytest.raises(UsageError, match=r"--model new: model.safetensors.index.json cannot be read"):
         stored(tmp_path, "--model new")
+
+
+def test_integers_that_are_weights_are_turned_and_indices_stay(tmp_path):
+    new, old = tmp_path / "new", tmp_path / "old"
+    new.mkdir(), old.mkdir()
+    tensors = {
+        "up.qweight": torch.randint(-9, 9, (256, 256), dtype=torch.int32),
+        "up.weight": torch.randint(-128, 127, (4, 4), dtype=torch.int8),
+        "up.g_idx": torch.arange(256, dtype=torch.int32),
+        "experts_scales": torch.full((256, 256), 127, dtype=torch.uint8),
+        "norm.weight": torch.ones(4),
+    }
+    save_file(tensors, new / SINGLE)
+    assert make(new, old) == ("experts_scales",)
+    made = load_file(old / SINGLE)
+    assert {name for name in made if torch.equal(made[name], tensors[name])} == {"up.g_idx", "experts_scales"}
+    assert torch.equal(made["up.qweight"], tensors["up.qweight"] ^ 1)

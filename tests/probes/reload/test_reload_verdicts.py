@@ -107,6 +107,12 @@ def test_a_tensor_that_can_be_read_no_more_is_no_pass():
     assert finding.detail.gone_count == 1 and not finding.detail.unread_count
 
 
+def test_a_large_tensor_that_is_the_same_in_old_and_new_weights_is_no_pass():
+    finding, causes = asked(ScriptedStack(alike=("a.scales",)))
+    assert (finding.verdict, causes) == ("inconclusive", ["alike"])
+    assert "would pass (a.scales)" in finding.note
+
+
 def test_a_prefix_cache_of_the_old_weights_is_caught_where_it_is_not_emptied():
     finding, causes = asked(ScriptedStack(), keep_cache=True)
     assert (finding.verdict, causes) == ("divergent", ["cache"])
