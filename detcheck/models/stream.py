@@ -140,7 +140,8 @@ def sent(way: str, folder: Path, bucket_bytes: int) -> Iterator[Iterator[Bucket]
         finally:
             sender.kill()
             sender.wait()
-            sender.stdin.close()
+            with contextlib.suppress(OSError):  # it flushes again what a dead one did not take
+                sender.stdin.close()
             sender.stdout.close()
 
 

@@ -2,12 +2,14 @@
 
 import json
 import struct
+import time
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from detcheck.errors import UsageError
+from detcheck.errors import FailedError, UsageError
+from detcheck.models import stream
 from detcheck.models.perturbed import make, turned
 from detcheck.models.stored import INDEX, SINGLE, stored
 
@@ -95,3 +97,13 @@ def test_integers_that_are_weights_are_turned_and_indices_stay(tmp_path):
     made = load_file(old / SINGLE)
     assert {name for name in made if torch.equal(made[name], tensors[name])} == {"up.g_idx", "experts_scales"}
     assert torch.equal(made["up.qweight"], tensors["up.qweight"] ^ 1)
+
+
+def test_a_sender_that_is_killed_while_its_last_bucket_is_taken_is_said_to_be(tmp_path, monkeypatch):
+    """What is left unsent to it is not what is said."""
+    written(tmp_path / SINGLE, SOUND)
+    killed = "import os; from detcheck.models import sender; sender.taken = lambda: os.kill(os.getpid(), 9); sender.main(sys.argv[1:])"
+    monkeypatch.setattr(stream, "START", f"import sys; {killed}")
+    with pytest.raises(FailedError, match="ended by signal 9"), stream.opened("shared", tmp_path, 1 << 20) as coming:
+        for _ in coming:
+            time.sleep(1)  # until it is gone
