@@ -1,5 +1,7 @@
 """What is no numerics, planted and found; and numerics, which must be taken for none of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -203,6 +205,52 @@ def test_a_tokeniser_that_differs_in_one_id():
 def test_other_tokens_altogether_are_no_tokeniser():
     (found,) = causes.of_pairs([one([3, 9, 4, 9], [3, 8, 5, 7])])
     assert not found.certain and "did not score the same tokens" in found.why
+
+
+@pytest.mark.parametrize(
+    ("tokens", "others"),
+    [
+        ([5, 5, 5, 5, 5, 5], [5, 5, 7, 5, 5, 5]),  # the id stands unchanged elsewhere
+        ([5, 5, 7, 7], [7, 7, 7, 7]),  # the other one does
+        ([3, 9, 4], [3, 8, 4]),  # once is not always
+    ],
+)
+def test_one_other_id_is_no_tokeniser(tokens, others):
+    (found,) = causes.of_pairs([one(tokens, others)])
+    assert not found.certain and "always" not in found.why
+
+
+def test_special_tokens_left_out_of_a_text_are_no_tokeniser():
+    numbers = np.full(2, -1, np.float32)
+    pair = ScoredPair("0", np.arange(2), numbers, numbers, "hello", "hello<eos>")
+    (found,) = causes.of_pairs([pair])
+    assert not found.certain and "special tokens" in found.why
+
+
+def test_one_sequence_that_ends_early_shows_no_limit():
+    numbers = np.full(9, -1, np.float32)
+    (found,) = causes.of_pairs([ScoredPair("0", np.arange(9), numbers, numbers, lengths=(9, 10))])
+    assert found.kind == "truncation" and not found.certain
+
+
+def test_the_surest_is_first(drawn):
+    """An id that differs once, which is not certain, before an index that is."""
+    moved = [ScoredPair(p.name, p.tokens, p.sampler, np.roll(p.trainer, 1)) for p in pairs(drawn, lambda z, t: z)]
+    other = moved[0].tokens.copy()
+    other[0] += 1
+    found = causes.of_pairs([replace(moved[0], other_tokens=other), *moved[1:]])
+    assert [(c.kind, c.certain) for c in found] == [("shift", True), ("tokenizer", False)]
+
+
+@pytest.mark.parametrize(("places", "named"), [(2, False), (9, False), (10, True)])
+def test_an_explanation_wants_enough_places(places, named):
+    found = causes.explained([Explanation("softcap", (30.0,), places, 0.5, 1e-6, 1.0)])
+    assert bool(found) is named
+
+
+def test_tensors_that_could_not_be_read_say_nothing():
+    """A folder of GGUF files has no safetensors."""
+    assert not causes.of_weights({}, {"a": "1"}) and not causes.of_weights({"a": "1"}, {})
 
 
 def test_truncation_names_the_length():

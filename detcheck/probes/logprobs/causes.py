@@ -17,6 +17,7 @@ from detcheck.probes.logprobs.measures import ScoredPair
 
 BETTER = 10.0  # times smaller differences, so that an explanation holds: what numerics leaves over stays, the rest goes
 ENOUGH = 24  # tokens below which nothing is concluded from the numbers alone
+TRIED = 10  # places with logits below which no explanation holds: one value can be fitted to one or two of them
 LEAST = 1e-3  # nats: smaller differences are not asked what they come from
 SLOPE = 0.05  # of differences along log-probabilities, from which on a temperature is likely
 FITS = 0.5  # R^2 of that slope
@@ -42,7 +43,7 @@ def of_pairs(pairs: Sequence[ScoredPair]) -> list[OtherCause]:
     found = [*tokenizer(pairs), *truncation(pairs), *shift(pairs)]
     if not any(cause.kind == "shift" for cause in found):
         found += shape(pairs)
-    return found
+    return sorted(found, key=lambda cause: not cause.certain)
 
 
 def tokenizer(pairs: Sequence[ScoredPair]) -> Iterator[OtherCause]:
@@ -58,9 +59,10 @@ def tokenizer(pairs: Sequence[ScoredPair]) -> Iterator[OtherCause]:
         other.update((int(pair.tokens[n]), int(pair.other_tokens[n])) for n in places)
     if other:
         (ours, theirs), count = other.most_common(1)[0]
-        steady = len(other) == len({a for a, _ in other}) == len({b for _, b in other})
+        ids_of = {a for a, _ in other}, {b for _, b in other}
+        steady = count > 1 and len(other) == len(ids_of[0]) == len(ids_of[1]) and not kept(pairs, set.union(*ids_of))
         if len(other) == 1:
-            ids = f"token {ours} of the sampler is always token {theirs} of the trainer ({count} times)"
+            ids = f"token {ours} of the sampler is {'always ' * steady}token {theirs} of the trainer ({many(count, 'time')})"
         else:
             ids = f"{sum(other.values())} tokens have other ids, most often {ours} here and {theirs} there ({count} times)"
         same = any(p.other_tokens is not None and p.text and p.text == p.other_text for p in pairs)
@@ -77,9 +79,16 @@ def tokenizer(pairs: Sequence[ScoredPair]) -> Iterator[OtherCause]:
     texts = [p for p in pairs if p.other_tokens is None and p.text and p.other_text and p.text != p.other_text]
     if texts:
         yield OtherCause(
-            "tokenizer", True,
-            f"the two sides have different tokenisers: {len(texts)} of {len(pairs)} sequences have equal token ids and other texts, first {texts[0].name}",
+            "tokenizer", False,
+            f"the two sides may have different tokenisers: {len(texts)} of {len(pairs)} sequences have equal token ids and other texts, first {texts[0].name}. "
+            "Or one side leaves special tokens out of its text",
         )  # fmt: skip
+
+
+def kept(pairs: Sequence[ScoredPair], ids: set[int]) -> bool:
+    """Whether one of these ids is the same on both sides somewhere."""
+    same = (p.tokens if p.other_tokens is None else p.tokens[p.tokens == p.other_tokens] for p in pairs if p.ids)
+    return any(not ids.isdisjoint(tokens.tolist()) for tokens in same)
 
 
 def truncation(pairs: Sequence[ScoredPair]) -> Iterator[OtherCause]:
@@ -98,7 +107,7 @@ def truncation(pairs: Sequence[ScoredPair]) -> Iterator[OtherCause]:
             else f"after {min(lengths)} to {max(lengths)} tokens"
         )
         yield OtherCause(
-            "truncation", limit,
+            "truncation", limit and len(shorter) > 1,
             f"the {side}'s sequences are cut off {at}: {many(lost, 'token')} of {len(shorter)} of {many(len(pairs), 'sequence')} are missing. Compare its "
             "maximum length with the other side's",
         )  # fmt: skip
@@ -243,7 +252,7 @@ WHAT = {
 def explained(tried: Sequence[Explanation]) -> list[OtherCause]:
     """Those tried on the trainer's logits that make the differences ten times smaller: the best, and those as good."""
     holding = sorted(
-        (e for e in tried if e.before > LEAST and e.after * BETTER < e.before),
+        (e for e in tried if e.tokens >= TRIED and e.before > LEAST and e.after * BETTER < e.before),
         key=lambda e: (e.after > 2 * min(x.after for x in tried), e.temperature != 1.0),
     )
     made = []
@@ -261,7 +270,9 @@ def explained(tried: Sequence[Explanation]) -> list[OtherCause]:
 
 
 def of_weights(a: Mapping[str, str], b: Mapping[str, str]) -> list[OtherCause]:
-    """`a`, `b`: tensor -> digest of its dtype, shape and bits."""
+    """`a`, `b`: tensor -> digest of its dtype, shape and bits. {}: they could not be read, and nothing is said."""
+    if not a or not b:
+        return []
     other = [name for name in a if name in b and a[name] != b[name]]
     alone = [*(name for name in a if name not in b), *(name for name in b if name not in a)]
     if not other and not alone:

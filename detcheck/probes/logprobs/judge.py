@@ -187,6 +187,7 @@ def is_rounded(arm: BothSides, known: Sequence[OtherCause]) -> bool:
 def sides_causes(pairs: Sequence[ScoredPair], explained: Sequence[Explanation], differs: bool) -> list[OtherCause]:
     if not differs:
         return [*causes.tokenizer(pairs), *causes.truncation(pairs)]
+    explained = [e for e in explained if e.tokens >= causes.TRIED]
     certain = causes.explained(explained)
     plain = [c for c in causes.of_pairs(pairs) if not certain or c.certain]
     if explained and not certain:  # the trainer's own logits were asked, and deny what the numbers alone make likely

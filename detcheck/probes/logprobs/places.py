@@ -13,7 +13,7 @@ from detcheck.probes.logprobs.sampler import Made
 if TYPE_CHECKING:
     import torch
 
-MOST = 2_000_000  # elements of logits
+MOST = 3_000_000  # elements of logits: 11 places of a vocabulary of 262144 (`causes.TRIED` are needed)
 
 
 @dataclass
