@@ -46,7 +46,7 @@ def stored(folder: Path, named: str) -> list[StoredTensor]:
 
 
 def files(folder: Path, named: str) -> list[Path]:
-    """The files that the checkpoint is made of: those of its index, or all that there are."""
+    """The files that the checkpoint is made of: those of its index, or all that there are. Raises UsageError where engines would read others."""
     if not (folder / INDEX).is_file():
         return [folder / SINGLE] if (folder / SINGLE).is_file() else sorted(folder.glob("*.safetensors"))
     try:
@@ -58,6 +58,10 @@ def files(folder: Path, named: str) -> list[Path]:
         raise UsageError(
             f"{named}: {INDEX} cannot be read ({type(error).__name__}: {error}). Save the model again"
         ) from None
+    if (folder / SINGLE).is_file() and names != [SINGLE]:
+        raise UsageError(
+            f"{named}: it has both {SINGLE} and {INDEX}, which names other files: transformers loads the first, vLLM the second. Remove the one that is not meant"
+        )
     if lacking := [name for name in names if not (folder / name).is_file()]:
         raise UsageError(f"{named}: {lacking[0]} is not there, and {INDEX} names it. Copy the whole checkpoint")
     return [folder / name for name in names]

@@ -107,3 +107,13 @@ def test_a_sender_that_is_killed_while_its_last_bucket_is_taken_is_said_to_be(tm
     with pytest.raises(FailedError, match="ended by signal 9"), stream.opened("shared", tmp_path, 1 << 20) as coming:
         for _ in coming:
             time.sleep(1)  # until it is gone
+
+
+def test_a_folder_of_which_engines_read_different_files_is_refused(tmp_path):
+    for name in (SINGLE, "part.safetensors"):
+        written(tmp_path / name, SOUND)
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"w": "part.safetensors"}}))
+    with pytest.raises(UsageError, match="it has both"):
+        stored(tmp_path, "--model new")
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"w": SINGLE}}))
+    assert len(stored(tmp_path, "--model new")) == 1
