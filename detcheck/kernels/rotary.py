@@ -50,6 +50,9 @@ def rotate(x: torch.Tensor, places: torch.Tensor, table: torch.Tensor, neighbour
         )
     code = dtype_code("rotary", x, table)
     if not build.available() or x.is_cuda:
+        wrong = places[(places < 0) | (places >= len(table))] if x.is_cpu else ()  # a GPU would be waited for
+        if len(wrong):
+            raise ValueError(f"rotate needs places from 0 to {len(table) - 1}; got {int(wrong[0])}")
         cos, sin = table[places][:, None].chunk(2, -1)
         pairs = x[..., :width].unflatten(-1, (-1, 2) if neighbours else (2, -1))
         first, second = pairs.unbind(-1 if neighbours else -2)

@@ -70,8 +70,9 @@ def test_part_of_a_head_is_turned_in_place_whoever_its_neighbours_are(either, dt
 def test_what_it_cannot_turn_is_refused_and_left_alone(either):
     x, table = normal(2, 1, 8), normal(9, 8)
     before = x.clone()
-    with pytest.raises((ValueError, IndexError)):
-        rotate(x, torch.tensor([0, 9]), table)
+    for place in (9, -1):
+        with pytest.raises(ValueError, match=f"places from 0 to 8; got {place}"):
+            rotate(x, torch.tensor([0, place]), table)
     for places, other in ((torch.tensor([0.0, 1.0]), table), (torch.tensor([0, 1]), normal(9, 10))):
         with pytest.raises(ValueError, match="rotate needs x"):
             rotate(x, places, other)
