@@ -62,3 +62,9 @@ def test_along_the_sequence():
 def test_a_token_of_another_id_is_in_no_estimate():
     found = measure([pair([-1.0, -1.0], [-1.0, -9.0], other_tokens=np.array([0, 5]))])
     assert found.max_abs == 0 and found.mismatching == 1
+
+
+def test_a_sequence_without_numbers_weighs_nothing_wherever_it_stands():
+    empty, a, b = pair([math.nan] * 2, [-1.0] * 2), pair([-1.0] * 2, [-3.0] * 2), pair([-1.0] * 2, [-3.5] * 2)
+    alone = measure([a, b]).ess_sequences
+    assert [measure(order).ess_sequences for order in ([a, empty, b], [a, b, empty], [empty, a, b])] == [alone] * 3

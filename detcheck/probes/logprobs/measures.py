@@ -132,7 +132,7 @@ def measure(pairs: Sequence[ScoredPair]) -> Measures:
         k2=estimate(r * r / 2, of),
         k3=estimate(k3, of),
         ess_tokens=effective(r),
-        ess_sequences=effective(np.bincount(of, r) if len(r) else r),
+        ess_sequences=effective(np.bincount(of, r)[np.bincount(of) > 0] if len(r) else r),
         not_finite=broken,
         nan=nan,
     )
