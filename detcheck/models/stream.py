@@ -183,19 +183,21 @@ def unpacked(whole: torch.Tensor, tensors: Sequence[Sequence[Any]]) -> Bucket:
 
 
 class Shared:
-    """Takes buckets out of shared memory."""
+    """Takes buckets out of shared memory. The blocks have no names from here on, so that none stays behind, however this process ends."""
 
     def __init__(self, meeting: str) -> None:
-        self._meeting, self._maps = Path(meeting), {}
+        """When the sender has made the blocks."""
+        self._maps = {}
+        for block in sorted(Path(meeting).iterdir()):
+            with block.open("r+b") as file:
+                self._maps[block.name] = mmap.mmap(file.fileno(), 0)
+            block.unlink()
+        Path(meeting).rmdir()
 
     def __call__(self, said: dict[str, Any]) -> torch.Tensor:
         import torch
 
-        name = said["block"]
-        if name not in self._maps:
-            with (self._meeting / name).open("r+b") as file:
-                self._maps[name] = mmap.mmap(file.fileno(), 0)
-        return torch.frombuffer(self._maps[name], dtype=torch.uint8)
+        return torch.frombuffer(self._maps[said["block"]], dtype=torch.uint8)
 
 
 class Broadcast:

@@ -117,3 +117,15 @@ def test_a_folder_of_which_engines_read_different_files_is_refused(tmp_path):
         stored(tmp_path, "--model new")
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"w": SINGLE}}))
     assert len(stored(tmp_path, "--model new")) == 1
+
+
+def test_shared_blocks_have_no_names_once_both_sides_have_them(tmp_path, monkeypatch):
+    """So nothing of them stays where the process that takes them is killed."""
+    written(tmp_path / SINGLE, SOUND)
+    rooms = tmp_path / "rooms"
+    rooms.mkdir()
+    monkeypatch.setattr(stream, "SHARED_MEMORY", str(rooms))
+    with stream.opened("shared", tmp_path, 1 << 20) as coming:
+        assert not list(rooms.iterdir())
+        assert [(name, tensor.tolist()) for bucket in coming for name, tensor in bucket] == [("w", [0.0])]
+    assert not list(rooms.iterdir())
