@@ -19,12 +19,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detcheck.errors import FailedError
+from detcheck.errors import FailedError, UsageError
 from detcheck.models.stored import StoredTensor, buckets, stored
 
 if TYPE_CHECKING:
@@ -66,6 +66,14 @@ def opened(way: str, folder: Path, bucket_bytes: int) -> Iterator[Iterator[Bucke
     else:
         with sent(way, folder, bucket_bytes) as coming:
             yield coming
+
+
+def refuse_unsendable(tensors: Iterable[StoredTensor], way: str, named: str) -> None:
+    """Raises UsageError where one is of a dtype that a second process does not send."""
+    if other := [t for t in tensors if way in (Way.SHARED, Way.BROADCAST) and t.dtype not in DTYPES]:
+        raise UsageError(
+            f"{named}: {other[0].name} is of dtype {other[0].dtype}, which --update {way} does not send. Use files or pipelined"
+        )
 
 
 def from_files(bucket: Sequence[StoredTensor]) -> Bucket:

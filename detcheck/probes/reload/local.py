@@ -19,6 +19,7 @@ from detcheck.models import amplifier, perturbed
 from detcheck.models.folder import resolve
 from detcheck.models.held import Held
 from detcheck.models.stored import files, refuse_unlike, stored
+from detcheck.models.stream import refuse_unsendable
 from detcheck.outcomes import outcome
 from detcheck.probes.reload.stack import SLEEP, Updatable
 from detcheck.records import Outcome, Prompt, Schedule
@@ -57,7 +58,10 @@ class LocalStack:
         """Those of the new weights and of the old."""
         model, given = self._spec.model, self._own.old
         new = amplifier.folder() if model is None else resolve(model)[0]
-        tensors = stored(new, f"--model {model or amplifier.NAME}")
+        named = f"--model {model or amplifier.NAME}"
+        tensors = stored(new, named)
+        for way in self._own.update:
+            refuse_unsendable(tensors, way, named)
         if given is not None:
             old = Path(given).expanduser()
             refuse_unlike(stored(old, f"--old {given}"), tensors, f"--old {given}")

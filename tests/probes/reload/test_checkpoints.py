@@ -129,3 +129,10 @@ def test_shared_blocks_have_no_names_once_both_sides_have_them(tmp_path, monkeyp
         assert not list(rooms.iterdir())
         assert [(name, tensor.tolist()) for bucket in coming for name, tensor in bucket] == [("w", [0.0])]
     assert not list(rooms.iterdir())
+
+
+def test_a_dtype_that_is_not_sent_is_refused_before_anything_is_loaded(detcheck, tmp_path):
+    written(tmp_path / SINGLE, {"dtype": "U32", "shape": [1], "data_offsets": [0, 4]})
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    result = detcheck("reload", "--model", tmp_path, "--update", "files,shared", "-q")
+    assert result.code == 2 and "w is of dtype U32, which --update shared does not send" in result.err
