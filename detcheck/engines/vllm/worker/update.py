@@ -1,7 +1,8 @@
 """New weights in a vLLM that runs: by its own `reload_weights`, and what its model holds then. Runs in vLLM's worker.
 
 On the CPU vLLM packs the weight of a linear layer for its kernels and throws the plain one away. What is packed is read back through
-the layer's own product: the identity matrix times a weight is that weight, exactly, in any order of adding.
+the layer's own product: the identity matrix times a weight is that weight, in any order of adding. It is not so for -0.0, which is read as 0.0,
+for denormal numbers where the kernel flushes them, and in a row with a number that is not finite.
 """
 
 from __future__ import annotations
