@@ -181,7 +181,10 @@ def judge_case(
     elif not counts and tally.missing and not tally.unreadable and not tally.broken:
         verdict = Verdict.FAILED
         note = f"nothing was observed: {'; '.join(f'{n}: {why}' for why, n in reasons.items())}"
-    elif doubts := [*doubts_about(draft, tally, allow_unseen, all_tried=steps is not None and not not_tried)]:
+    elif doubts := [
+        *doubts_about(draft, tally, allow_unseen, all_tried=steps is not None and not not_tried),
+        *gradients.doubts([outcomes[o] for o in counts]),
+    ]:
         verdict, note = Verdict.INCONCLUSIVE, "; ".join(doubts)
     else:
         met = "" if tally.unseen or case.probe in WITHOUT_BATCH else f", in {batches_met(evidence)}"

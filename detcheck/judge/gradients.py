@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
+from detcheck.bits import floats_of
 from detcheck.records import Outcome
 
 
@@ -26,6 +27,15 @@ def gradients(found: Collection[Outcome]) -> dict[str, object] | None:
     for where, place in (("first", differs[0]), ("furthest", far)):
         seen |= {f"{where}_ulp": float(apart[0, place]), f"{where}_abs": float(apart[1, place])}
     return seen
+
+
+def doubts(found: Collection[Outcome]) -> Iterator[str]:
+    """Why equal ones are no pass: an outcome's elements are those of the gradient of the prompt's first token."""
+    if not found or not all(o.names and o.dtype for o in found):
+        return
+    numbers = [floats_of(o.tokens, o.dtype) for o in found]
+    if not any((np.isfinite(n) & (n != 0)).any() for n in numbers):
+        yield "no number in the gradient of the prompt's first token is finite and not zero, so equal bits say nothing of the backward pass"
 
 
 def note(evidence: Mapping[str, object]) -> str:
