@@ -131,6 +131,13 @@ def test_gradients_are_refused_in_words():
     q, k, v, shown, bias, _ = tensors(3, 9)
     with pytest.raises(NotInvariantError, match="backward pass of attention with an additive bias"):
         written_out(q.requires_grad_(), k, v, shown, bias)
+    k, v = (t.repeat_interleave(2, 1) for t in (k, v))
+    made = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    with detcheck.batch_invariant():
+        with pytest.raises(NotInvariantError, match="backward pass of attention with an additive bias"):
+            torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        with pytest.raises(NotInvariantError, match="backward pass of attention with an additive bias"):
+            made.sum().backward()
 
 
 @pytest.mark.parametrize("heads", [1, 4])

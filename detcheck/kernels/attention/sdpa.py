@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from detcheck.kernels.attention.autograd import gradients
 from detcheck.kernels.attention.dense import attention
 from detcheck.kernels.attention.masks import NoRunError, visible
-from detcheck.kernels.attention.written_out import split, written_out
+from detcheck.kernels.attention.written_out import NO_BACKWARD, split, written_out
 from detcheck.op import NotInvariantError
 
 if TYPE_CHECKING:
@@ -59,7 +59,10 @@ def sdpa_backward(
     attn_mask: torch.Tensor | None = None,
     scale: float | None = None,
 ) -> tuple[torch.Tensor, ...]:
-    low, high = visible(query, key, attn_mask, is_causal, from_first=True)
+    try:
+        low, high = visible(query, key, attn_mask, is_causal, from_first=True)
+    except NoRunError:  # forward it is written out, by kernels that autograd takes no note of
+        raise NotInvariantError(NO_BACKWARD) from None
     return gradients(grad, query, key, value, low, high, scale)
 
 

@@ -17,6 +17,8 @@ from detcheck.op import NotInvariantError, dtype_code
 if TYPE_CHECKING:
     import torch
 
+NO_BACKWARD = "the backward pass of attention with an additive bias, sinks or gaps has no batch-invariant kernel"
+
 
 def split(mask: torch.Tensor, keys: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """(which keys are seen, what is added to their scores) of a mask of booleans or of numbers that are added."""
@@ -51,9 +53,7 @@ def written_out(
             "attention with an additive bias, sinks or gaps has no batch-invariant kernel on cuda; it has on cpu"
         )
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (q, k, v, bias, sinks)):
-        raise NotInvariantError(
-            "the backward pass of attention with an additive bias, sinks or gaps has no batch-invariant kernel"
-        )
+        raise NotInvariantError(NO_BACKWARD)
     (batch, heads, length, dim), keys = q.shape, k.shape[2]
 
     def per_head(t: torch.Tensor) -> torch.Tensor:
