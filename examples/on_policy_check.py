@@ -23,6 +23,10 @@ def same_bits(sampled: torch.Tensor, trained: torch.Tensor, mask: torch.Tensor |
     if sampled.shape != trained.shape or sampled.dtype != trained.dtype:
         one, other = (f"{t.dtype} {tuple(t.shape)}" for t in (sampled, trained))
         raise OffPolicyError(f"sampler and trainer must give the same shape and dtype; got {one} and {other}")
+    if mask is not None and mask.shape != sampled.shape:
+        raise OffPolicyError(
+            f"the mask must have the shape of the log-probabilities, {tuple(sampled.shape)}; got {tuple(mask.shape)}"
+        )
     one, other = (t.detach().cpu().contiguous() for t in (sampled, trained))
     shown = torch.ones_like(one, dtype=torch.bool) if mask is None else mask.bool().cpu()
     if not shown.any():

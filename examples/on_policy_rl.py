@@ -169,6 +169,8 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--output", type=Path, default=Path("on_policy_rl"), help="without its ending")
     asked = options.parse_args()
+    if asked.steps < 1:
+        options.error(f"--steps must be at least 1; got {asked.steps}")
     found: dict[str, list[TrainingStep]] = {}
     with tempfile.TemporaryDirectory() as folder:
         make_model(Path(folder), asked.seed)

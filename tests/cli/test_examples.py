@@ -103,6 +103,16 @@ def test_log_probabilities_are_compared_by_bits(on_policy):
     check.same_bits(one, torch.where(one == 0, -0.0, one), mask=one != 0)
     with pytest.raises(check.OffPolicyError, match="hides all of them"):
         check.same_bits(one, one, mask=one > 1)
+    with pytest.raises(check.OffPolicyError, match=r"shape of the log-probabilities, \(2, 3\); got \(2, 1\)"):
+        check.same_bits(one, one, mask=torch.ones(2, 1))
+
+
+def test_on_policy_rl_needs_a_step(monkeypatch, capsys, on_policy):
+    script, _ = on_policy
+    monkeypatch.setattr(sys, "argv", ["on_policy_rl.py", "--steps", "0"])
+    with pytest.raises(SystemExit, match="2"):
+        script.main()
+    assert "--steps must be at least 1; got 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
