@@ -31,11 +31,11 @@ def layer_norm(
     x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float = EPS
 ) -> torch.Tensor:
     """(x[..., n] - mean) / sqrt(variance + eps) * weight[n] + bias[n]. On a CPU in float64, with one rounding."""
-    return norm.norm("layer_norm", rows(x, x.shape[-1]), weight, bias, 1, eps)[0].view(x.shape)
+    return norm.norm("layer_norm", rows(x, math.prod(x.shape[:-1]), x.shape[-1]), weight, bias, 1, eps)[0].view(x.shape)
 
 
-def rows(x: torch.Tensor, length: int) -> torch.Tensor:
-    return x.reshape(x.numel() // length if length else 0, length, 1)
+def rows(x: torch.Tensor, count: int, length: int) -> torch.Tensor:
+    return x.reshape(count, length, 1)
 
 
 def reference(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -53,8 +53,8 @@ def native(
     x: torch.Tensor, shape: Sequence[int], weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float
 ) -> tuple[torch.Tensor, ...]:
     flat = (None if t is None else t.reshape(-1) for t in (weight, bias))
-    out, mean, scale = norm.carried("layer_norm", rows(x, math.prod(shape)), *flat, 1, eps)
     kept = [*x.shape[: x.ndim - len(shape)], *(1 for _ in shape)]
+    out, mean, scale = norm.carried("layer_norm", rows(x, math.prod(kept), math.prod(shape)), *flat, 1, eps)
     return out.view(x.shape), mean.view(kept), scale.view(kept)
 
 

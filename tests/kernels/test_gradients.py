@@ -235,3 +235,17 @@ def test_without_gradients_a_product_is_as_it_was():
             assert F.linear(x, w).is_inference()
         assert bits_equal(F.linear(x, w), F.linear(x, w.detach()))
     assert type(F.linear(x, w).grad_fn).__name__ == "MmBackward0"  # torch's own again
+
+
+@pytest.mark.parametrize("op", ["softmax", "silu", "layer_norm", "embedding"])
+def test_gradients_of_rows_without_numbers_are_empty(op):
+    x = numbers(3, 0).requires_grad_()
+    made = {
+        "softmax": lambda x: x.softmax(-1),
+        "silu": F.silu,
+        "layer_norm": lambda x: F.layer_norm(x, (0,)),
+        "embedding": lambda x: F.embedding(torch.tensor([1, 2]), x),
+    }
+    with batch_invariant():
+        made[op](x).sum().backward()
+    assert x.grad.shape == (3, 0)

@@ -76,7 +76,7 @@ def layer_norm(
     """In float64, each sum over a row in a tree that its length decides; weight's and bias' are sums over rows."""
     on_cpu("layer_norm", grad)
     length = math.prod(shape)
-    g, own = (t.reshape(-1, length).double() for t in (grad, x))
+    g, own = (t.reshape(mean.numel(), length).double() for t in (grad, x))
     normed = (own - mean.reshape(-1, 1).double()) * scale.reshape(-1, 1).double()
     weighted = g if weight is None else g * weight.reshape(1, length).double()
     for_x = for_weight = for_bias = None
@@ -95,7 +95,7 @@ def embedding(grad: torch.Tensor, ids: torch.Tensor, rows: int, left_out: int, b
     on_cpu("embedding", grad)
     if by_frequency:
         raise NoKernelError("the gradient of an embedding that counts how often a token occurs has the batch in it")
-    return over_rows.placed(grad.reshape(-1, grad.shape[-1]), ids.reshape(-1), rows, left_out)
+    return over_rows.placed(grad.reshape(ids.numel(), grad.shape[-1]), ids.reshape(-1), rows, left_out)
 
 
 def scatter_add(x: torch.Tensor, dim: int, index: torch.Tensor, source: torch.Tensor) -> torch.Tensor:

@@ -66,7 +66,7 @@ def rowwise(
     one_row = second is not None and second.shape == (n,) and second.shape != x.shape
     width = n if columns_out is None else columns_out
     rows = dense_rows(x.reshape(math.prod(x.shape[:-1]), n))
-    operand = None if second is None else dense_rows(second.reshape(-1, n))
+    operand = None if second is None else dense_rows(second.reshape(math.prod(second.shape[:-1]), n))
     if x.is_cuda:
         launch.need()
         from detcheck.kernels._triton import rowwise as triton_rowwise
