@@ -122,6 +122,16 @@ def test_sequences_that_are_cut_off_are_no_pass(found):
     assert "cut off after 5 tokens" in one.note and one.metrics["tokens"] == 5 + 3 + 5 + 5
 
 
+@pytest.mark.parametrize("ids_first", [True, False])
+def test_token_ids_on_one_side_alone_are_no_other_tokeniser(found, ids_first):
+    """Places are no ids. Whether the numbers are of the same tokens is not known, so equal ones are no pass."""
+    whole = {"id": "x", "tokens": [11, 12, 13], "logprobs": [-1.0, -2.0, -3.0]}
+    bare = {key: whole[key] for key in ("id", "logprobs")}
+    one, code = found(*(([whole], [bare]) if ids_first else ([bare], [whole])))
+    assert (one.verdict, code) == (Verdict.INCONCLUSIVE, 3), one.note
+    assert one.evidence["causes"] == [] and "one side alone gives token ids of 1 sequence," in one.note
+
+
 def test_nothing_in_common(found):
     one, code = found(SEQUENCES[:1], [{"prompt": "else", "tokens": [1, 2], "logprobs": [-1.0, -2.0]}])
     assert (one.verdict, code) == (Verdict.INCONCLUSIVE, 3) and "nothing could be compared" in one.note

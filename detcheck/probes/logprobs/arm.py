@@ -85,6 +85,7 @@ def paired(name: str, a: Outcome, b: Outcome) -> ScoredPair:
     lengths = len(a.tokens), len(b.tokens)
     shared = min(lengths)
     tokens, others = a.tokens[:shared], b.tokens[:shared]
+    unlike = a.unit != b.unit
     return ScoredPair(
         name,
         tokens,
@@ -92,8 +93,9 @@ def paired(name: str, a: Outcome, b: Outcome) -> ScoredPair:
         b.logprobs[:shared],
         a.text,
         b.text,
-        None if np.array_equal(tokens, others) else others,
+        None if unlike or np.array_equal(tokens, others) else others,
         None if lengths[0] == lengths[1] else lengths,
-        ids=a.unit != PLACES,
+        ids=not unlike and a.unit != PLACES,
+        unlike=unlike,
         pieces=a.names,
     )

@@ -122,7 +122,7 @@ def judged(
     pairs = arm.pairs[worst.name]
     other_tokens = [p for p in pairs if p.other_tokens is not None]
     differs = any(c.measures.mismatching for c in compared)
-    found = [*known, *sides_causes(pairs, explained, differs)]
+    found = sorted([*known, *sides_causes(pairs, explained, differs)], key=lambda cause: not cause.certain)
     limits = limits_of(compared, options)
     verdict, note = verdict_on(arm, compared, other_tokens, differs)
     doubts = [*doubts_about(arm, compared, missing)]
@@ -234,6 +234,8 @@ def doubts_about(arm: BothSides, compared: Sequence[Compared], missing: int) -> 
         yield f"{nan} log-probabilities are NaN on both sides"
     if not any(c.measures.tokens for c in compared):
         yield "there are no tokens to compare"
+    if unlike := max(sum(p.unlike for p in pairs) for pairs in arm.pairs.values()):
+        yield f"one side alone gives token ids of {causes.many(unlike, 'sequence')}, so the numbers may be of other tokens"
     cut = max(sum(p.lengths is not None for p in pairs) for pairs in arm.pairs.values())
     if cut:
         yield f"{cut} sequences do not have the same length on both sides"

@@ -38,7 +38,9 @@ class ScoredPair:
     lengths: tuple[int, int] | None = None
     """tokens of the sampler's and of the trainer's sequence, where they are not as many"""
     ids: bool = True
-    """whether the sides gave token ids; otherwise they are taken to be of the same tokens"""
+    """whether both sides gave token ids; otherwise they are taken to be of the same tokens"""
+    unlike: bool = False
+    """whether one side gave token ids and the other none, or of another kind"""
     pieces: tuple[str, ...] = ()
     """each token's text, where it is known"""
 
