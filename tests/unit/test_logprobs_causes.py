@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from detcheck.outcomes import outcome
 from detcheck.probes.logprobs import causes
+from detcheck.probes.logprobs.arm import paired
 from detcheck.probes.logprobs.explain import Held, explanations, scored
 from detcheck.probes.logprobs.facts import Explanation
 from detcheck.probes.logprobs.measures import ScoredPair
@@ -277,3 +279,12 @@ def test_an_explanation_survives_being_stored():
 
     made = Explanation("top_p", (0.89, 0.9), 12, 0.1, 1e-6, 0.7)
     assert Explanation.from_json(json.loads(json.dumps(made.plain()))) == made
+
+
+def test_a_file_of_more_digits_is_not_rounded_to_the_trainers_float32():
+    tokens, narrow = np.arange(3), np.array([-1.5, -0.1, -2.0], np.float32)
+    wide = narrow.astype(np.float64)
+    assert not paired("0", outcome(tokens, logprobs=wide), outcome(tokens, logprobs=narrow)).unequal.any()
+    wide[1] += 1e-12
+    found = paired("0", outcome(tokens, logprobs=wide), outcome(tokens, logprobs=narrow))
+    assert found.unequal.tolist() == [False, True, False]

@@ -86,11 +86,13 @@ def paired(name: str, a: Outcome, b: Outcome) -> ScoredPair:
     shared = min(lengths)
     tokens, others = a.tokens[:shared], b.tokens[:shared]
     unlike = a.unit != b.unit
+    numbers = [one.logprobs[:shared] for one in (a, b)]
+    if numbers[0].dtype != numbers[1].dtype:  # a file with more digits than the trainer's float32
+        numbers = [one.astype(np.float64) for one in numbers]
     return ScoredPair(
         name,
         tokens,
-        a.logprobs[:shared],
-        b.logprobs[:shared],
+        *numbers,
         a.text,
         b.text,
         None if unlike or np.array_equal(tokens, others) else others,

@@ -29,7 +29,7 @@ class Made:
     tokens: np.ndarray
     """int64[n]"""
     logprobs: np.ndarray
-    """float32[n], nats"""
+    """float32[n], or float64[n] of a file that has more digits: nats"""
     text: str = ""
     batch_sizes: tuple[int, ...] = ()
 
@@ -112,7 +112,7 @@ class FileSampler:
         made: list[Made | str] = []
         for one in wanted:
             found = self.sequences[int(one.prompt.name.partition(":")[0])]
-            logprobs = found.logprobs[SAMPLER].astype(np.float32)
+            logprobs = found.logprobs[SAMPLER].astype(np.float64 if self.precision == "float64" else np.float32)
             made.append(Made(one.prompt.token_ids, found.tokens, logprobs, found.text))
         return made, ()
 
