@@ -22,7 +22,7 @@ def make(folder: Path, target: Path) -> tuple[str, ...]:
 
     Raises FailedError where there is no room.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
 
     weights, alike = set(files(folder, str(folder))), []
@@ -39,9 +39,9 @@ def make(folder: Path, target: Path) -> tuple[str, ...]:
                     if made[name] is tensor and tensor.numel() >= LARGE:
                         alike.append(name)
                 save_file(made, target / file.name, metadata=opened.metadata() or {"format": "pt"})
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the second is how safetensors says that a disk is full
         raise FailedError(
-            f"no room for weights to begin with in {target.parent}: {error.strerror or error}. Give other weights with --old, or set TMPDIR"
+            f"no room for weights to begin with in {target.parent}: {getattr(error, 'strerror', None) or error}. Give other weights with --old, or set TMPDIR"
         ) from None
     return tuple(sorted(alike))
 

@@ -156,6 +156,18 @@ def test_numbers_that_differ_by_rounding_make_nothing_likely(drawn, noise):
     assert not causes.of_pairs(pairs(drawn, lambda z, t: z, noise))
 
 
+def test_a_side_that_has_nothing_to_do_with_the_other_has_no_temperature(drawn):
+    """As on a model that amplifies: the differences are the other side's numbers, turned round."""
+    rng = np.random.default_rng(4)
+    unlike = [
+        replace(p, sampler=(0.2 * p.trainer - 0.4 + rng.normal(0, 0.6, len(p.trainer))).astype(np.float32))
+        for p in pairs(drawn, lambda z, t: z)
+    ]
+    apart, trainer = (np.concatenate([getattr(p, name) for p in unlike]) for name in ("ratios", "trainer"))
+    assert causes.line(trainer, apart)[1] > causes.FITS, "it looks like one"
+    assert not causes.of_pairs(unlike)
+
+
 @pytest.mark.parametrize("by", [1, -1])
 def test_a_shifted_index(drawn, by):
     moved = [ScoredPair(p.name, p.tokens, p.sampler, np.roll(p.trainer, by)) for p in pairs(drawn, lambda z, t: z)]

@@ -165,13 +165,14 @@ def shape(pairs: Sequence[ScoredPair]) -> Iterator[OtherCause]:
         return
     up = float((apart[beyond] > 0).mean())
     slope, fits = line(b, apart)
-    if abs(slope) > SLOPE and 1 + slope > SLOPE and fits > FITS:
+    related = line(b, a)[1] > FITS  # where a side is noise, the differences grow with the other side's numbers too
+    if related and abs(slope) > SLOPE and 1 + slope > SLOPE and fits > FITS:
         yield OtherCause(
             "temperature", False,
             f"a temperature is likely: the differences grow with the log-probability itself (slope {slope:+.2f}, R² {fits:.2f}), as where one side divides "
             f"its logits by a temperature, by about {1 / (1 + slope):.2f} on the sampler's side or {1 + slope:.2f} on the trainer's. A soft cap on the logits looks the same; {EXACT}",
         )  # fmt: skip
-    elif up >= ONE_SIDED:
+    elif related and up >= ONE_SIDED:
         largest = float(apart.max())
         yield OtherCause(
             "renormalisation", False,

@@ -136,3 +136,20 @@ def test_a_dtype_that_is_not_sent_is_refused_before_anything_is_loaded(detcheck,
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     result = detcheck("reload", "--model", tmp_path, "--update", "files,shared", "-q")
     assert result.code == 2 and "w is of dtype U32, which --update shared does not send" in result.err
+
+
+def test_old_weights_that_do_not_fit_on_the_disk_are_said_in_words(tmp_path):
+    """As a full disk does it: files may be no larger than 64 KiB, which safetensors tells in an error of its own kind."""
+    resource = pytest.importorskip("resource", reason="file sizes are limited on POSIX alone")
+    folder, target = tmp_path / "new", tmp_path / "old"
+    folder.mkdir(), target.mkdir()
+    save_file({"weight": torch.ones(1 << 16)}, folder / SINGLE)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    try:
+        with pytest.raises(
+            FailedError, match=r"no room for weights to begin with in .*Give other weights with --old, or set TMPDIR"
+        ):
+            make(folder, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
