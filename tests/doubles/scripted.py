@@ -72,8 +72,12 @@ class Scripted:
 
 def observe(engine, samples=24, conditions=None, **spec):
     """Run the probe on a scripted engine and judge it: the finding, and all observations."""
-    asked = Spec("completions", Options(samples=samples, prompt="ask me", max_tokens=4, conditions=conditions), **spec)
-    probe = Completions(asked, copy.copy(engine))
+    asked = Options(samples=samples, prompt="ask me", max_tokens=4, conditions=conditions)
+    return observe_asked(engine, Spec("completions", asked, **spec))
+
+
+def observe_asked(engine, spec):
+    probe = Completions(spec, copy.copy(engine))
     observations, outcomes = [], {}
     for step in probe.subject.schedule.steps:
         seen, found = probe.observe(step)

@@ -179,3 +179,9 @@ def test_a_second_derivative_is_refused():
     )
     with pytest.raises(RuntimeError, match="once_differentiable"):
         of_q.square().sum().backward()
+
+
+def test_bounds_of_the_keys_are_given_together():
+    q = torch.randn(1, 2, 3, 8)
+    with pytest.raises(ValueError, match="low and high together, or neither"):
+        attention(q, q, q, high=torch.ones(1, 3, dtype=torch.int32))

@@ -74,8 +74,12 @@ def check(
         raise ValueError(
             f"attention needs q[B, H, L, D], k[B, KH, S, D] and v[B, KH, S, E] with H a multiple of KH; got {given}"
         )
-    if low is None or high is None:
+    if low is None and high is None:
         return
+    if low is None or high is None:
+        raise ValueError(
+            "attention needs low and high together, or neither: a query sees the keys from one up to the other"
+        )
     form, keys = q.shape[::2], k.shape[2]
     if low.shape != form or high.shape != form:
         given = f"{tuple(low.shape)} and {tuple(high.shape)}"

@@ -1,6 +1,5 @@
 """Conversations through the command and the engines: planted partings are found at their turn and token, and sound ones pass."""
 
-import copy
 import importlib.resources
 import json
 
@@ -8,14 +7,12 @@ import jsonschema
 import pytest
 from conftest import only_run
 from models import llama_like
-from scripted import Scripted, completion
+from scripted import Scripted, completion, observe_asked
 
 from detcheck import runner
 from detcheck.errors import FailedError, UsageError
-from detcheck.judge.conditions import judge
 from detcheck.probes.completions.options import Options
 from detcheck.probes.completions.session import Completions
-from detcheck.records import Case
 from detcheck.report import render
 from detcheck.spec import Spec
 
@@ -68,15 +65,7 @@ def observe(write):
         options = Options(
             samples=samples, prompt_file=str(write("talk.jsonl", SCRIPT)), turns=True, max_tokens=max_tokens, **own
         )
-        probe = Completions(Spec("completions", options), copy.copy(engine))
-        observations, outcomes = [], {}
-        for step in probe.subject.schedule.steps:
-            seen, found = probe.observe(step)
-            observations += seen
-            outcomes |= {o.id: o for o in found}
-        cases = [Case("completions", "scripted", "stock", "float32", p.name) for p in probe.subject.inputs]
-        (finding,) = judge(cases, probe.subject.schedule, observations, outcomes)
-        return finding, observations
+        return observe_asked(engine, Spec("completions", options))
 
     return call
 
