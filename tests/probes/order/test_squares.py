@@ -42,7 +42,7 @@ def test_an_order_that_follows_the_batch_is_two(detcheck):
     assert {o["words"].split(" in")[0] for o in finding["evidence"]["orders"]} == {"sequential", "split"}
 
 
-@pytest.mark.parametrize("shape", ["1", "2", "3", "37", "1021"])
+@pytest.mark.parametrize("shape", ["1", "2", "3", "37", "509"])
 def test_torchs_own(shape, detcheck, tmp_path, monkeypatch):
     (tmp_path / "norms.py").write_text("def squares(x):\n    return x.pow(2).sum(-1)\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -73,7 +73,7 @@ def test_half_precision_is_read_where_the_result_has_room(detcheck):
     ],
 )
 def test_what_is_no_plain_sum_of_squares_is_never_sure(name, says, detcheck):
-    result, finding = asked(detcheck, name)
+    result, finding = asked(detcheck, name, shape="24" if name == "squares_three_at_once" else "64")  # of it each triple is asked
     assert (result.code, finding["verdict"]) == (3, "inconclusive"), finding
     assert says in finding["note"] and not any(o["sure"] for o in finding["evidence"]["orders"])
 
