@@ -7,7 +7,8 @@ their own, so that an op is added by adding its file.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -69,9 +70,10 @@ class Op:
         return any(overload.partition(".")[0] == plain for overload in self.aten) or any(w in name for w in self.also)
 
 
-def every() -> Iterator[Op]:
+@functools.cache
+def every() -> tuple[Op, ...]:
     """All that are bundled."""
-    return (lookup.find("kernels", name).OP for name in lookup.names("kernels"))
+    return tuple(lookup.find("kernels", name).OP for name in lookup.names("kernels"))
 
 
 def replaceable(op: str) -> str | None:

@@ -13,10 +13,10 @@ import functools
 import inspect
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from detcheck import row_alone, stock_ops
+from detcheck import aten, row_alone, stock_ops
 from detcheck.coverage import Coverage, active, count, uncounted
 from detcheck.errors import UsageError
 from detcheck.kernels._cpu import build
@@ -73,7 +73,6 @@ def _register(undo: contextlib.ExitStack, only: frozenset[str] | None = None) ->
     """Puts everything in place, and what takes it away again onto the stack."""
     import torch
 
-    ours = [known for known in every() if only is None or known.name in only]
     library = torch.library.Library("aten", "IMPL")
     undo.callback(library._destroy)
     libraries = Libraries(undo)
@@ -82,15 +81,9 @@ def _register(undo: contextlib.ExitStack, only: frozenset[str] | None = None) ->
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns that a kernel is overridden: that is what this is for
         for key in ("CPU", "CUDA") if torch.cuda.is_available() else ("CPU",):
-            device = key.lower()
-            taken = _overrides([known for known in ours if device in known.devices])
-            leaves = (
-                *stock_ops.of(device),
-                *(name for known in every() if device in known.devices for name in known.aten),
-            )
-            writers = (other for name in leaves for other, _ in _writers(name))
-            for name in dict.fromkeys((*taken, *leaves, *writers)):
-                if _made_of_others(name, key):
+            taken, names = _planned(key.lower(), only)
+            for name in names:
+                if aten.made_of_others(name, key):
                     continue  # its parts are leaf ops, and those are seen
                 try:
                     stock = _stock(name, torch.library.get_kernel(f"aten::{name}", key))
@@ -108,36 +101,28 @@ def _register(undo: contextlib.ExitStack, only: frozenset[str] | None = None) ->
                 full = f"{space}::{name}"
                 passed = _let_through(full, torch.library.get_kernel(full, key).call_boxed)
                 libraries[space].impl(name, passed, key, with_keyset=True, **anybodys)
-    for known in ours:
-        if known.elsewhere:
+    for known in every():
+        if known.elsewhere and (only is None or known.name in only):
             with contextlib.suppress(ImportError):
                 known.elsewhere(undo)
+
+
+@functools.cache
+def _planned(device: str, only: frozenset[str] | None) -> tuple[Mapping[str, Callable[..., Any]], tuple[str, ...]]:
+    """aten overload -> what runs in its place; and the names of all overloads that are replaced or counted there."""
+    there = [known for known in every() if device in known.devices]
+    taken = _overrides([known for known in there if only is None or known.name in only])
+    leaves = (*stock_ops.of(device), *(name for known in there for name in known.aten))
+    writers = (other for name in leaves for other, _ in aten.writers(name))
+    return taken, tuple(dict.fromkeys((*taken, *leaves, *writers)))
 
 
 def _overrides(ours: Sequence[Op]) -> dict[str, Callable[..., Any]]:
     """aten overload -> what runs in its place. Overloads that write what the plain ones give are among them."""
     plain = {name: function for known in ours for name, function in known.aten.items()}
     return plain | {
-        other: _writing(function, into) for name, function in plain.items() for other, into in _writers(name)
+        other: _writing(function, into) for name, function in plain.items() for other, into in aten.writers(name)
     }
-
-
-@functools.cache
-def _writers(name: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """(overload, names of the arguments that it writes into) of all that compute the same: `out=`, and in place."""
-    import torch
-
-    base, _, overload = name.partition(".")
-    own = [a.name for a in getattr(getattr(torch.ops.aten, base), overload or "default")._schema.arguments]
-    found = []
-    for packet in (base, f"{base}_"):
-        for other in getattr(torch.ops.aten, packet).overloads() if hasattr(torch.ops.aten, packet) else ():
-            given = getattr(getattr(torch.ops.aten, packet), other)._schema.arguments
-            written = tuple(a.name for a in given if a.alias_info and a.alias_info.is_write)
-            out = tuple(a.name for a in given if a.is_out)
-            if written and [a.name for a in given if a.name not in out] == own:
-                found.append((packet + ("" if other == "default" else f".{other}"), written))
-    return tuple(found)
 
 
 _here = threading.local()  # whether one of ours runs: what it calls of torch's is torch's
@@ -153,21 +138,11 @@ def torchs_own() -> Iterator[None]:
         _here.ours = before
 
 
-def _made_of_others(name: str, key: str) -> bool:
-    """Whether torch has no kernel for it there, and calls other ops in its place."""
-    import torch
-
-    has = torch._C._dispatch_has_kernel_for_dispatch_key
-    return has(f"aten::{name}", "CompositeImplicitAutograd") and not has(f"aten::{name}", key)
-
-
 def _stock(name: str, kernel: Any) -> Callable[..., Any]:
     """torch's own. Numbers that stand for tensors arrive here as numbers, and it takes them as tensors alone."""
     import torch
 
-    base, _, overload = name.partition(".")
-    schema = getattr(getattr(torch.ops.aten, base), overload or "default")._schema
-    slots = [n for n, a in enumerate(schema.arguments) if isinstance(a.type, torch.TensorType) and not a.kwarg_only]
+    slots = aten.tensors_of(name)
 
     def call(keys: Any, *arguments: Any, **options: Any) -> Any:
         if any(not hasattr(arguments[n], "dtype") for n in slots if n < len(arguments)):

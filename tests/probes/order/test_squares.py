@@ -73,7 +73,9 @@ def test_half_precision_is_read_where_the_result_has_room(detcheck):
     ],
 )
 def test_what_is_no_plain_sum_of_squares_is_never_sure(name, says, detcheck):
-    result, finding = asked(detcheck, name, shape="24" if name == "squares_three_at_once" else "64")  # of it each triple is asked
+    result, finding = asked(
+        detcheck, name, shape="24" if name == "squares_three_at_once" else "64"
+    )  # of it each triple is asked
     assert (result.code, finding["verdict"]) == (3, "inconclusive"), finding
     assert says in finding["note"] and not any(o["sure"] for o in finding["evidence"]["orders"])
 
