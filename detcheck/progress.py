@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from detcheck.runner import OnProgress, Progress
+    from detcheck.watch import OnProgress, Progress
 
 LOG_EVERY_S = 10.0
 

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,31 +16,17 @@ from detcheck.errors import DetcheckError, FailedError, UsageError
 from detcheck.finding import Finding, Run
 from detcheck.judge import comparisons, sides
 from detcheck.judge.conditions import judge
-from detcheck.outcomes import token_key
 from detcheck.probe import Probe, Session
-from detcheck.records import Case, Condition, Observation, Outcome, Step, Subject
+from detcheck.records import Case, Condition, Observation, Outcome, Subject
 from detcheck.spec import Comparing, InputFormat, Judging, Kernels, Spec
 from detcheck.storage import baselines
 from detcheck.storage import collected as readers
 from detcheck.storage.baselines import Baseline
 from detcheck.storage.folder import RunFolder, read_head, read_spec, read_subject
 from detcheck.verdict import FailOn, Role, Verdict
+from detcheck.watch import FirstDivergence, OnProgress, Progress, last_of_condition
 
 COMPARED = "compared.json"  # in a run's folder: the baseline that it was asked to be compared with
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is."""
-
-    done: int
-    """samples observed or missing"""
-    total: int
-    doing: str
-    """name of the condition that was just observed"""
-
-
-OnProgress = Callable[[Progress], None]
 
 
 def run(
@@ -244,33 +230,6 @@ def write(call: Callable[..., None], *arguments: object) -> None:
 
 def now() -> str:
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def last_of_condition(steps: tuple[Step, ...], position: int) -> bool:
-    """Whether the next step is of another condition: only then is it known whether this one repeats itself."""
-    following = steps[position + 1] if position + 1 < len(steps) else None
-    return following is None or (following.input, following.condition) != (
-        steps[position].input,
-        steps[position].condition,
-    )
-
-
-class FirstDivergence:
-    """Watches for a second outcome of a case; of its tokens, where only tokens fail a run. Controls may have as many as they like."""
-
-    def __init__(self, fail_on: FailOn, controls: Set[Case] = frozenset()) -> None:
-        self._controls = controls
-        self._tokens_only = fail_on is FailOn.TOKENS
-        self._first: dict[Case, object] = {}
-        self._keys: dict[str, object] = {}
-        self.diverged = False
-
-    def see(self, observations: Iterable[Observation], outcomes: Iterable[Outcome]) -> None:
-        self._keys |= {o.id: token_key(o) if self._tokens_only else o.id for o in outcomes}
-        for o in observations:
-            key = None if o.missing else self._keys.get(o.outcome)
-            if key is not None and o.case not in self._controls and self._first.setdefault(o.case, key) != key:
-                self.diverged = True
 
 
 def judged(run: Run, folder: RunFolder) -> Run:

@@ -21,7 +21,7 @@ FLOORS = [
     "summation schedules models environment replay row_alone sampling turns",
     "storage kernels blocks",
     "judge advice",
-    "samples",
+    "samples watch",
     "switch formats probe",
     "engines",
     "harness",
