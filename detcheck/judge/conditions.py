@@ -13,13 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
-import numpy as np
-
-from detcheck.counted import alike_in, ours_in, stock_in, unlike_in
 from detcheck.finding import Finding
 from detcheck.judge import batch, gradients, nan, positions, ranks, seeds, server, speculation, turns, uncovered
 from detcheck.judge import sides as two_files
 from detcheck.judge.apart import apart
+from detcheck.judge.level import LEVELS, coverage, finish_reasons, level, unit
 from detcheck.judge.statistics import NUMBERS, describe
 from detcheck.judge.tally import (
     Tally,
@@ -35,12 +33,6 @@ from detcheck.records import Case, NotTried, Observation, Outcome, Schedule, Ste
 from detcheck.verdict import Role, Verdict
 
 WITHOUT_BATCH = {"matmul": "products"}  # probes whose results are of no batch -> what they are
-LEVELS = {
-    "bits": "bits",
-    "digits": "tokens, and log-probabilities as they were printed",
-    "tokens": "tokens",
-    "text": "text",
-}
 ERRORS = ("error", "error_share", "error_stock")  # of these the largest counts
 DIVERGENCES = (Verdict.RUN_VARIANT, Verdict.BATCH_VARIANT, Verdict.DIVERGENT)
 
@@ -275,39 +267,3 @@ def doubts_about(finding: Finding, tally: Tally, allow_unseen: bool, all_tried: 
         and "sides" not in finding.evidence
     ):
         yield "only one kind of batch was met, so nothing is known of others"
-
-
-def level(outcomes: Iterable[Outcome]) -> str:
-    """How deep a comparison goes: "bits" where every outcome has log-probabilities, else "tokens", or "text" where that is all.
-
-    "digits" where somebody else wrote the log-probabilities down (a file; a server that rounds): they are compared as they stand there.
-    """
-    compared = list(outcomes)
-    if any(o.unit == "character" for o in compared):
-        return "text"
-    if (
-        compared
-        and all(o.logprobs is not None for o in compared)
-        and any(o.logprobs.dtype == np.float64 for o in compared)
-    ):
-        return "digits"
-    return "bits" if all(o.logprobs is not None or o.unit in NUMBERS for o in compared) else "tokens"
-
-
-def unit(outcomes: Iterable[Outcome]) -> str:
-    """What an index of the finding's figures counts."""
-    return next((o.unit for o in outcomes), "token")
-
-
-def finish_reasons(counts: Counter[str], outcomes: Mapping[str, Outcome]) -> dict[str, int]:
-    found: Counter[str] = Counter()
-    for name, count in counts.items():
-        found[outcomes[name].finish_reason or "not given"] += count
-    return dict(found)
-
-
-def coverage(calls: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    """Which ops ran batch-invariant kernels, and which others that multiply or reduce ran without, with their calls."""
-    found = {"overridden": ours_in(calls), "uncovered": stock_in(calls)}
-    asked = {"alike": alike_in(calls), "unlike": unlike_in(calls)}
-    return found | {kind: ops for kind, ops in asked.items() if ops}
