@@ -63,6 +63,25 @@ class Fork:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A distinct outcome that has a name, for pages that show which is which."""
+
+    name: str
+    """"A" for the most common tokens; "A1", "A2" where these came with several bits"""
+    group: int
+    """0 for A: those with equal tokens"""
+    outcome: str
+    """`Outcome.id`"""
+    samples: int
+    leaves: int | None
+    """first index at which its tokens leave the most common ones; None: they do not"""
+    leaves_bits: int | None
+    """the same of bits, against the most common outcome; None: it is that one"""
+    text: str
+    """all of it"""
+
+
+@dataclass(frozen=True)
 class Finding:
     """A case, judged. The field names are those of report.json."""
 
@@ -92,6 +111,8 @@ class Finding:
     evidence: Mapping[str, object] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     mode_text: str = ""
+    variants: tuple[Variant, ...] = ()
+    """the most common outcomes, with their texts; report.json has them without, in `evidence.outcomes`"""
     role: Role = Role.GATES
     detail: object = None
     """what the probe's judge found, for the probe's own description; no part of report.json"""

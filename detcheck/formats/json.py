@@ -12,6 +12,7 @@ from detcheck.finding import Finding
 from detcheck.records import SCHEMA_VERSION, NotTried
 
 FILE = "report.json"  # in the run's folder
+APART = ("detail", "accepted", "variants")  # of a finding: what only pages draw, or the evidence has
 
 
 def render(report: Report) -> str:
@@ -49,7 +50,7 @@ def document(report: Report) -> dict[str, object]:
 
 
 def finding(f: Finding) -> dict[str, object]:
-    record = {name: getattr(f, name) for name in f.__dataclass_fields__ if name not in ("detail", "accepted")}
+    record = {name: getattr(f, name) for name in f.__dataclass_fields__ if name not in APART}
     forks = [asdict(fork) for fork in f.forks]
     for fork in forks:
         if fork["place"] is None:  # only of conversations

@@ -14,7 +14,19 @@ from dataclasses import replace
 from statistics import median
 
 from detcheck.finding import Finding
-from detcheck.judge import batch, gradients, nan, positions, ranks, seeds, server, speculation, turns, uncovered
+from detcheck.judge import (
+    batch,
+    gradients,
+    nan,
+    positions,
+    ranks,
+    seeds,
+    server,
+    speculation,
+    turns,
+    uncovered,
+    variants,
+)
 from detcheck.judge import sides as two_files
 from detcheck.judge.apart import apart
 from detcheck.judge.level import LEVELS, coverage, finish_reasons, level, unit
@@ -147,6 +159,7 @@ def judge_case(
     if len(counts) > 1 and not sides:
         evidence |= apart(tally, outcomes, case.dtype)
     evidence |= speculation.seen(tally) | nan.seen(outcomes[o] for o in counts)
+    evidence |= variants.seen(named := variants.variants(counts, outcomes), tally) | variants.along(counts, outcomes)
     if sides:
         evidence |= two_files.seen(tally, sides)
     if tally.metrics or (evidence["unit"] == "element" and len(evidence["batch_sizes"]) > 1):
@@ -154,7 +167,7 @@ def judge_case(
     # Which samples shared a batch that was not seen is not known, so nothing bounds the rate then.
     batches = Counter() if tally.unseen else tally.batches
     draft = describe(case, counts, batches, outcomes)
-    draft = replace(draft, missing=missing, evidence=evidence, metrics=measured(tally) | draft.metrics)
+    draft = replace(draft, missing=missing, evidence=evidence, metrics=measured(tally) | draft.metrics, variants=named)
     if len(counts) > 1:
         why = (
             server.why_they_differ

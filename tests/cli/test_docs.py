@@ -124,7 +124,7 @@ def test_conditions_of_vllm_are_all_described():
 
 
 def test_conditions_and_levels_of_servers_are_all_described():
-    from detcheck.judge.conditions import LEVELS
+    from detcheck.judge.level import LEVELS
     from detcheck.schedules.load import KINDS
 
     described = (ROOT / "docs/engines/server.md").read_text("utf-8")

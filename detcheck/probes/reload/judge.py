@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from detcheck.finding import Finding
-from detcheck.judge.conditions import level
+from detcheck.judge.level import level
 from detcheck.judge.statistics import divergence
 from detcheck.judge.tally import Tally, absent
 from detcheck.outcomes import token_key
