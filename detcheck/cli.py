@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import typer
 
 from detcheck import lookup
-from detcheck.commands import Estimating, Given, Running, add
+from detcheck.commands import Estimating, Given, Running, add, epilogue
 from detcheck.errors import DetcheckError, UsageError
 from detcheck.finding import Run
 from detcheck.options import knob
@@ -29,6 +29,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Does an LLM inference stack give the same bits for the same request, and if not: where, why, and how often?\n\n"
     "Exit codes: 0 identical, 1 divergent, 2 usage, 3 inconclusive, 4 failed, 130 interrupted.",
+    epilog=epilogue(
+        (
+            "detcheck completions --kernels both  # the embedded model, offline: stock kernels, then ours",
+            "detcheck completions --model ./model -n 1000  # your own model",
+        )
+    ),
 )
 
 
@@ -115,10 +121,22 @@ class Stored:
 for name in lookup.names("probes"):
     found = Probe(name)
     kind = Estimating if found.estimate else Running
-    add(app, name, found.options, functools.partial(ask, found), kind, help=found.options.__doc__)
-add(app, "judge", Judging, judge)
-add(app, "compare", Comparing, compare)
-add(app, "report", Stored, report)
+    add(app, name, found.options, functools.partial(ask, found), found.examples, kind, help=found.options.__doc__)
+JUDGED = (
+    "detcheck judge completions.jsonl  # completions of one system",
+    "detcheck judge before.jsonl after.jsonl  # the same requests, answered by two systems",
+)
+COMPARED = (
+    "detcheck compare runs/20261124T041500Z-batch runs/20261124T051500Z-batch  # two runs",
+    "detcheck compare baseline.json runs/20261124T051500Z-completions  # a run against a baseline that was kept",
+)
+SHOWN = (
+    "detcheck report runs/20261124T041500Z-completions  # what the run found, once more",
+    "detcheck report runs/20261124T041500Z-completions --format html > report.html  # one page, to open in a browser",
+)
+add(app, "judge", Judging, judge, JUDGED)
+add(app, "compare", Comparing, compare, COMPARED)
+add(app, "report", Stored, report, SHOWN)
 
 
 def finish(run: Run, format: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
@@ -117,10 +117,11 @@ def add(
     name: str,
     options: type,
     act: Callable[[Given], None],
+    examples: Sequence[str],
     output: type = Output,
     help: str | None = None,
 ) -> None:
-    """A command that asks with these options. `help`: None: the docstring of `act`."""
+    """A command that asks with these options. `examples`: see `epilogue`; `help`: None: the docstring of `act`."""
     own = list(options_of(options))
     shared = list(options_of(Spec, getattr(options, "SHARED", {}), getattr(options, "DEFAULTS", {})))
     last = list(options_of(output))
@@ -140,7 +141,16 @@ def add(
     ranked.sort(key=lambda found: (place(found[1].knob), -found[0] if found[1].knob.panel == MODEL else found[0]))
     run.__signature__ = inspect.Signature([context, *(one.parameter() for _, one in ranked)])
     run.__doc__ = inspect.cleandoc(help or act.__doc__ or "")
-    app.command(name)(run)
+    app.command(name, epilog=epilogue(examples))(run)
+
+
+def epilogue(examples: Sequence[str]) -> str:
+    """The end of a page of help, in rich's markup: examples, each written as `command  # what it does`."""
+    lines = ["[bold]Examples[/bold]"]
+    for example in examples:
+        command, does = (part.replace("[", r"\[") for part in example.split("  # "))
+        lines += ["", f"[dim]# {does}[/dim]", command]
+    return "\n".join(lines)
 
 
 def place(one: Knob) -> int:

@@ -2,7 +2,7 @@
 
 Each is a folder in `probes/`, named as its command, whose files have the same names everywhere:
 
-    options.py    `Options`, what the command takes, and `check(spec)`: what can be known before anything is loaded
+    options.py    `Options`, what the command takes, `EXAMPLES` of it for --help, and `check(spec)`: what can be known before anything is loaded
     session.py    `open_session(spec, planned=None)`: the subject, opened, ready to observe
     facts.py      where an outcome is more than tokens or a row of numbers: what it holds
     judge.py      where samples are not simply compared: `findings(case, steps, tally, outcomes)` of each case, or `whole(...)` of all together
@@ -55,6 +55,11 @@ class Probe:
     def options(self) -> type:
         """The frozen dataclass of its own knobs."""
         return self._part("options").Options
+
+    @property
+    def examples(self) -> tuple[str, str]:
+        """Two command lines, each with what it does: `command  # what it does`."""
+        return self._part("options").EXAMPLES
 
     @property
     def estimate(self) -> Callable[[Spec], str] | None:

@@ -14,6 +14,10 @@ from detcheck.probes.completions.options import Options as CompletionOptions
 from detcheck.spec import Spec
 
 DECODED = 4  # tokens fed one by one in `decode`: the first step after a prefill and some behind it
+EXAMPLES = (
+    "detcheck batch --batch-sizes 1,8,64 --kernels both  # the embedded model's logits, alone, among 8 and among 64",
+    "detcheck batch --model ./model --backward  # gradients of one sample's loss, alone and among others",
+)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,10 @@ SIZES = (2, 8)
 REFUSED = ("enforce_eager=false",)
 SEVERAL = ("tensor_parallel_size=", "pipeline_parallel_size=")
 DECODED = 2  # tokens fed one by one: the first step after a prefill, and one on a cache that a step wrote
+EXAMPLES = (
+    "detcheck bisect runs/20261124T041500Z-completions  # which op made that run differ",
+    "detcheck bisect --model ./model --apply  # also replace each cause by a kernel of ours, until nothing differs",
+)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,10 @@ from detcheck.spec import Spec
 ALL = "all"
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}  # torch's names -> Triton's
+EXAMPLES = (
+    "detcheck certify --op matmul --target sm_90  # a bundled kernel, compiled for an H100",
+    "detcheck certify --op my_package.kernels:rmsnorm_kernel --target all  # your own kernel, for every target",
+)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,11 @@ from detcheck.harness import engines, prompts
 from detcheck.options import MODEL, PROMPTS, SCHEDULE, SERVER, VERDICT, knob, words
 from detcheck.spec import Spec
 
+EXAMPLES = (
+    "detcheck completions -n 24 --max-tokens 48 --kernels both  # the embedded model, by stock kernels and by ours",
+    "detcheck completions --model ./model --engine vllm -n 1000  # your model in vLLM, as requests arrive",
+)
+
 
 @dataclass(frozen=True)
 class Options:

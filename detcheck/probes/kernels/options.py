@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 ALL, PLANTED = "all", "control"
 DTYPES = {True: "float32,bfloat16", False: "float32"}  # default; bundled or the user's own
+EXAMPLES = (
+    "detcheck kernels --op rmsnorm --kernels both  # a bundled op beside the stock one",
+    "detcheck kernels --op my_kernels:norm --batch-sizes 1,8,64  # your own op, alone and among other rows",
+)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,10 @@ CONDITIONS = (ALONE, "padded-4", "packed-4")
 SAMPLING = (
     "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed",
 )  # fmt: skip
+EXAMPLES = (
+    "detcheck logprobs sampler.jsonl trainer.jsonl  # two files of the same tokens",
+    "detcheck logprobs --sampler vllm --trainer transformers --model ./model  # both sides, run here",
+)
 
 
 @dataclass(frozen=True)

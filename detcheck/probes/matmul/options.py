@@ -11,6 +11,11 @@ from detcheck.harness import device as _device
 from detcheck.options import OP, knob, numbers
 from detcheck.spec import Kernels, Spec
 
+EXAMPLES = (
+    "detcheck matmul --shape 64,1024,1024 --trials 1000  # one product, a thousand times",
+    "detcheck matmul --shape 8,4096,4096 --dtype bf16 --device cuda  # on the GPU, in bfloat16",
+)
+
 
 @dataclass(frozen=True)
 class Options:

@@ -17,6 +17,10 @@ from detcheck.spec import Kernels, Spec
 SIZES = (1, 2, 3, 4, 7, 8, 16, 33, 64)
 MOST = 2**31 - 1  # rows of a batch: a condition is stored with 32 bits of it
 LAYOUTS = ("strides", "alignment")
+EXAMPLES = (
+    "detcheck order --shape 4096,1024 --batch-sizes 1,2,4,64  # of torch's linear, at four batch sizes",
+    "detcheck order --op my_kernels:norm --form sum --shape 1024  # of your own op, which sums rows of 1024",
+)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,10 @@ NOT_THERE = {  # engine -> ways that it does not have, and what to do instead
 }
 MAX_TOKENS = 32
 BUCKET_MIB = 64
+EXAMPLES = (
+    "detcheck reload --model ./step-200 --old ./step-100  # the weights of step 200 into an engine that runs step 100",
+    "detcheck reload --engine vllm --update files,sleep  # two ways to update weights in vLLM",
+)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,11 @@ from detcheck.probes.completions.options import check as check_sampling
 from detcheck.spec import Spec
 from detcheck.verdict import FailOn
 
+EXAMPLES = (
+    'detcheck score --prompt "The capital of France is" --continuation " Paris"  # one continuation, by the embedded model',
+    "detcheck score --model ./model --prompt-file pairs.jsonl --kernels both  # a file of them, by stock kernels and by ours",
+)
+
 
 @dataclass(frozen=True)
 class Options:
