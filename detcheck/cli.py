@@ -23,7 +23,6 @@ from detcheck.verdict import INTERRUPTED, Role, Verdict
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -179,7 +178,14 @@ def say(text: str) -> None:
 def main() -> None:
     """The entry point. Whatever happens, the exit code means what DESIGN says: an uncaught exception is 4, never 1."""
     try:
-        app(standalone_mode=True)
+        app(prog_name="detcheck")  # also where it was started as `python -m detcheck`
+    except SystemExit as stop:
+        if stop.code == 1 and {"--install-completion", "--show-completion"} & set(
+            sys.argv[1:2]
+        ):  # typer's own way to say so
+            say("it is not known which shell this is, or it has no completion. Run it in bash, zsh, fish or PowerShell")
+            sys.exit(UsageError.exit_code)
+        raise
     except DetcheckError as error:
         say(str(error))
         sys.exit(error.exit_code)

@@ -14,7 +14,7 @@ import typer
 
 from detcheck import lookup
 from detcheck.errors import UsageError
-from detcheck.options import MODEL, PANELS, SERVER, VERDICT, Knob, flag, knob, knob_of, shown
+from detcheck.options import MODEL, PANELS, SERVER, VERDICT, Knob, completions, flag, knob, knob_of, shown
 from detcheck.spec import Spec
 
 Format = StrEnum("Format", {name.upper(): name for name in lookup.names("formats")})
@@ -83,7 +83,10 @@ class Option:
             made = typer.Argument(help=said.help, show_default=False, metavar=said.metavar)
         else:
             flags = said.flags or (flag(self.name),)
-            made = typer.Option(*flags, help=said.help, rich_help_panel=said.panel, metavar=said.metavar)
+            offered = (lambda incomplete: completions(said, incomplete)) if said.values else None
+            made = typer.Option(
+                *flags, help=said.help, rich_help_panel=said.panel, metavar=said.metavar, autocompletion=offered
+            )
         return inspect.Parameter(
             self.name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[hint, made],
             default=inspect.Parameter.empty if said.argument and default == "" else default,

@@ -6,7 +6,7 @@ repeats a run are all made from the fields.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
@@ -31,6 +31,8 @@ class Knob:
     """has no flag"""
     repeated: bool = False
     """may be given again and again"""
+    values: Iterable[str] | Callable[[], Iterable[str]] = ()
+    """those that a shell completes; a function where listing them costs an import"""
     engines: tuple[str, ...] = ()
     """of a probe that asks engines: those that have it; (): all"""
 
@@ -49,6 +51,13 @@ def same(options: type, name: str) -> Any:
     """The option of that name in another probe's options: what is said of it is said there alone."""
     there = next(one for one in fields(options) if one.name == name)
     return field(default=there.default, metadata=there.metadata)
+
+
+def completions(made: Knob, begun: str) -> list[str]:
+    """What a shell offers where this much of the value is typed; of a list with commas, its last word is completed."""
+    before, comma, last = begun.rpartition(",") if made.read else ("", "", begun)
+    values = made.values() if callable(made.values) else made.values
+    return [f"{before}{comma}{value}" for value in values if value.startswith(last)]
 
 
 def flag(name: str) -> str:

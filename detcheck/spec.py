@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 from detcheck import lookup
+from detcheck.dtypes import DTYPES, SHORT_DTYPES
 from detcheck.options import MODEL, SCHEDULE, VERDICT, flag, knob, knob_of, numbers, shown
 from detcheck.verdict import FailOn
 
@@ -34,9 +35,11 @@ class Spec:
     kernels: Kernels = knob(
         Kernels.STOCK, help="Whose run: stock, batch-invariant, both; engine: vLLM's own.", panel=MODEL, metavar="NAME"
     )
-    dtype: str | None = knob(None, help="float32, bf16 ... Default: the model's own.", panel=MODEL)
+    dtype: str | None = knob(
+        None, help="float32, bf16 ... Default: the model's own.", panel=MODEL, values=(*DTYPES, *SHORT_DTYPES)
+    )
     """torch's name"""
-    device: str = knob("auto", help="auto, cpu or cuda.", panel=MODEL)
+    device: str = knob("auto", help="auto, cpu or cuda.", panel=MODEL, values=("auto", "cpu", "cuda"))
     seed: int = knob(0, help="Seed for filler tokens and their places.", panel=SCHEDULE)
     """of everything detcheck makes up"""
     trials: int = knob(2, help="Repeats of every condition.", panel=SCHEDULE)

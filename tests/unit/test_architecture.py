@@ -14,7 +14,8 @@ ROOT = Path(detcheck.__file__).parent
 # floor do not know each other, unless they are named in one string.
 FLOORS = [
     "errors bits hashes lookup files text reason condition_name machine coverage counted aten stock_ops options verdict",
-    "spec dtypes",
+    "dtypes",
+    "spec",
     "records",
     "finding",
     "outcomes engine tensors op",

@@ -42,7 +42,12 @@ class Options:
     trust_remote_code: bool = same(CompletionOptions, "trust_remote_code")
     adapter: str | None = same(CompletionOptions, "adapter")
     merge_adapter: bool = same(CompletionOptions, "merge_adapter")
-    engine: str = knob("transformers", help="transformers, or vllm: there modules are looked at, not ops.", panel=MODEL)
+    engine: str = knob(
+        "transformers",
+        help="transformers, or vllm: there modules are looked at, not ops.",
+        panel=MODEL,
+        values=("transformers", "vllm"),
+    )
     engine_arg: tuple[str, ...] = same(CompletionOptions, "engine_arg")
     decode: int = knob(DECODED, help="Last tokens that are fed one by one.", panel=PROMPTS)
     apply: bool = knob(False, help="Then replace each cause by a kernel of ours, one kind at a time.", panel=MODEL)

@@ -31,10 +31,13 @@ class Options:
     Exit codes: 0 certified, 1 refuted, 3 undecided.
     """
 
-    op: str = knob(ALL, help="A bundled op, all, or your own Triton kernel: package.module:kernel.", panel=OP)
+    op: str = knob(
+        ALL, help="A bundled op, all, or your own Triton kernel: package.module:kernel.", panel=OP,
+        values=lambda: (ALL, *certifiable()),
+    )  # fmt: skip
     target: tuple[str, ...] = knob(
         TARGETS, help=f"{', '.join(TARGETS)}, several with commas, or all.", panel=OP, metavar="NAMES",
-        read=lambda text: TARGETS if text == ALL else words(text),
+        read=lambda text: TARGETS if text == ALL else words(text), values=(*TARGETS, ALL),
     )  # fmt: skip
 
     SHARED: ClassVar[dict[str, dict[str, str]]] = {

@@ -9,6 +9,7 @@ from typing import ClassVar
 from detcheck import sampling
 from detcheck.errors import UsageError
 from detcheck.harness import engines, prompts
+from detcheck.models.cache import Cache
 from detcheck.options import MODEL, PROMPTS, SCHEDULE, SERVER, VERDICT, knob, words
 from detcheck.spec import Spec
 
@@ -16,6 +17,13 @@ EXAMPLES = (
     "detcheck completions -n 24 --max-tokens 48 --kernels both  # the embedded model, by stock kernels and by ours",
     "detcheck completions --model ./model --engine vllm -n 1000  # your model in vLLM, as requests arrive",
 )
+
+
+def kinds() -> list[str]:
+    """Conditions that a shell completes, of any engine."""
+    from detcheck.schedules import arrivals, load, lone
+
+    return sorted({*arrivals.KINDS, *lone.KINDS, *load.KINDS})
 
 
 @dataclass(frozen=True)
@@ -37,13 +45,18 @@ class Options:
     chat: bool = knob(False, help="Put prompts through the tokenizer's chat template.", panel=PROMPTS)
     turns: bool = knob(False, help="Answer every turn of `messages`, earlier answers fed back.", panel=PROMPTS)
     attn: str | None = knob(
-        None, help="Attention: sdpa, eager ... Default: the model's own.", panel=MODEL, engines=("transformers",)
+        None,
+        help="Attention: sdpa, eager ... Default: the model's own.",
+        panel=MODEL,
+        engines=("transformers",),
+        values=("sdpa", "eager", "flash_attention_2"),
     )
     cache: str = knob(
         "dynamic",
         help="dynamic or static, as generate's cache_implementation.",
         panel=MODEL,
         metavar="NAME",
+        values=tuple(Cache),
         engines=("transformers",),
     )
     compile: bool = knob(False, help="Run it through torch.compile.", panel=MODEL, engines=("transformers",))
@@ -69,7 +82,11 @@ class Options:
         engines=("transformers", "vllm"),
     )
     engine: str = knob(
-        "auto", help="auto, transformers or vllm. auto: vLLM where a GPU is.", panel=MODEL, metavar="NAME"
+        "auto",
+        help="auto, transformers or vllm. auto: vLLM where a GPU is.",
+        panel=MODEL,
+        metavar="NAME",
+        values=("auto", "transformers", "vllm"),
     )
     engine_arg: tuple[str, ...] = knob(
         (),
@@ -85,6 +102,7 @@ class Options:
         panel=SCHEDULE,
         metavar="NAMES",
         read=words,
+        values=kinds,
     )
     """names or kinds"""
     base_url: tuple[str, ...] = knob(

@@ -28,7 +28,12 @@ EXAMPLES = (
 class Options:
     """One op, the same row in batches of every kind: always the same bits, the right ones, and how fast?"""
 
-    op: str = knob(ALL, help="A bundled op, all, or your own: package.module:function.", panel=OP)
+    op: str = knob(
+        ALL,
+        help="A bundled op, all, or your own: package.module:function.",
+        panel=OP,
+        values=(ALL, *lookup.names("kernels")),
+    )
     shapes: tuple[str, ...] | None = knob(
         None, help="Like 1024,4096. Default: the op's own; its smallest with all.", panel=OP, read=words
     )

@@ -35,8 +35,10 @@ class Options:
 
     file: str | None = knob(None, help="The sampler's, or of both: JSONL, parquet, safetensors, npz.", argument=True)
     other: str | None = knob(None, help="The trainer's.", argument=True)
-    sampler: str | None = knob(None, help="vllm, transformers, or a server's URL.", panel=MODEL, metavar="WHO")
-    trainer: str | None = knob(None, help="transformers.", panel=MODEL, metavar="WHO")
+    sampler: str | None = knob(
+        None, help="vllm, transformers, or a server's URL.", panel=MODEL, metavar="WHO", values=ENGINES
+    )
+    trainer: str | None = knob(None, help="transformers.", panel=MODEL, metavar="WHO", values=("transformers",))
     trainer_model: str | None = knob(None, help="The trainer's, where it has another one.", panel=MODEL)
     attn: str | None = same(CompletionOptions, "attn")
     trust_remote_code: bool = same(CompletionOptions, "trust_remote_code")

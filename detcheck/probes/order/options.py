@@ -10,7 +10,7 @@ from detcheck.errors import UsageError
 from detcheck.harness import device as _device
 from detcheck.harness import user_op
 from detcheck.options import OP, SCHEDULE, knob, numbers
-from detcheck.probes.order.forms import sizes
+from detcheck.probes.order.forms import FORMS, sizes
 from detcheck.probes.order.ops import ALL, PLANTED, form_of, known, unreadable
 from detcheck.spec import Kernels, Spec
 
@@ -31,10 +31,12 @@ class Options:
         "torch.nn.functional:linear",
         help="A bundled op, all, or any by import path: package.module:function.",
         panel=OP,
+        values=lambda: (ALL, *known()),
     )
     form: str | None = knob(
         None, metavar="NAME", panel=OP,
         help="linear, mm, bmm, mv, dot, sum, squares, vector, attention. Default: by its name.",
+        values=FORMS,
     )  # fmt: skip
     """how it is called"""
     shape: tuple[int, ...] | None = knob(
@@ -47,7 +49,11 @@ class Options:
         read=numbers("1,2", 1, "whole numbers from 1 up"),
     )
     layout: str | None = knob(
-        None, help="strides: rows with room between them; alignment: one element off.", panel=SCHEDULE, metavar="NAME"
+        None,
+        help="strides: rows with room between them; alignment: one element off.",
+        panel=SCHEDULE,
+        metavar="NAME",
+        values=LAYOUTS,
     )
     """None: tensors as torch makes them"""
     prove: bool = knob(False, help="Ask about every pair of summands of a product.", panel=SCHEDULE)

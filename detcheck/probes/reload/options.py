@@ -46,6 +46,7 @@ class Options:
         panel=SCHEDULE,
         metavar="NAMES",
         read=words,
+        values=WAYS,
     )
     keep_cache: bool = knob(
         False, help="Leave the prefix cache as the update leaves it.", panel=SCHEDULE, engines=("vllm", "server")
