@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detcheck.finding import Finding, Fork, Run
+from detcheck.records import SourceLine
 from detcheck.summation.describe import Entry, drawn
 from detcheck.text import visible
 
@@ -130,7 +131,24 @@ class Text:
     lines: tuple[str, ...]
 
 
-Block = Totals | Facts | Trees | Histogram | Curve | Forks | Table | Mode | Text
+@dataclass(frozen=True)
+class LineNote:
+    """What speaks against a line of source."""
+
+    place: SourceLine
+    text: str
+    certain: bool
+    """whether it is enough for the verdict; otherwise it is only not clear"""
+
+
+@dataclass(frozen=True)
+class LineNotes:
+    """For formats that show them on the source itself; the others have them in the note."""
+
+    notes: tuple[LineNote, ...]
+
+
+Block = Totals | Facts | Trees | Histogram | Curve | Forks | Table | Mode | Text | LineNotes
 
 
 @dataclass(frozen=True)
@@ -142,6 +160,17 @@ class Section:
     """what it is about, in a line"""
     note: str
     blocks: tuple[Block, ...]
+    source: SourceLine | None = None
+    """where what was asked about begins; None: it has no file of its own"""
+
+    @property
+    def lines(self) -> tuple[LineNote, ...]:
+        """Where the finding is shown on the source: what speaks against it, line by line, else where the op begins."""
+        said = [note for block in self.blocks if isinstance(block, LineNotes) for note in block.notes]
+        placed = tuple(note for note in said if note.place.file)
+        if placed or self.source is None:
+            return placed
+        return (LineNote(self.source, self.note, self.finding.verdict.exit_code == 1),)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,16 @@ def write_file(path: Path, content: bytes) -> None:
         raise
 
 
+def from_root(path: str | Path) -> str:
+    """The file's path from the root of the repository that the current folder is in, else from the current folder, with slashes.
+
+    A file that lies elsewhere keeps its whole path.
+    """
+    here, whole = Path.cwd(), Path(path).resolve()
+    root = next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), here)
+    return whole.relative_to(root).as_posix() if whole.is_relative_to(root) else whole.as_posix()
+
+
 def cache_folder() -> Path:
     """Where detcheck keeps what it makes once: DETCHECK_CACHE, else the user's cache folder."""
     if chosen := os.environ.get("DETCHECK_CACHE"):

@@ -252,6 +252,19 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class SourceLine:
+    """A line of source."""
+
+    file: str = ""
+    """from the repository's root, or else the current folder, where it lies in there: `files.from_root`"""
+    line: int = 0
+    """from 1"""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.file else "an unknown line"
+
+
+@dataclass(frozen=True)
 class Subject:
     """What a probe opened: the part of a run that is known once the model is there and before anything is observed."""
 
@@ -265,3 +278,5 @@ class Subject:
     environment: Environment
     cases: tuple[tuple[Case, Role], ...] = ()
     """what is judged; (): a case an input"""
+    sources: Mapping[str, SourceLine] = field(default_factory=dict)
+    """`Case.subject` -> where the user's own op begins; for formats that show a finding there"""

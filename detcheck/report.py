@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from detcheck import lookup, samples
 from detcheck.blocks import Report, Section
 from detcheck.files import write_file
 from detcheck.finding import Finding, Run
 from detcheck.probe import Probe
-from detcheck.records import Case, Environment
+from detcheck.records import Case, Environment, SourceLine
 from detcheck.text import visible
-from detcheck.verdict import SEVERITY, Role, Verdict
-
-MEANING = {
-    Verdict.IDENTICAL: "every condition asked for was exercised, and all bits are equal",
-    Verdict.RUN_VARIANT: "equal conditions, different bits: true nondeterminism",
-    Verdict.BATCH_VARIANT: "each condition repeats itself, but conditions differ: not batch-invariant",
-    Verdict.DIVERGENT: "different bits, and it is undetermined whether the run or the batch caused it",
-    Verdict.INACCURATE: "the result is wrong against float64 beyond the accuracy rule",
-    Verdict.INCONCLUSIVE: "not enough evidence for a verdict",
-    Verdict.FAILED: "it could not run, and nothing was observed",
-    Verdict.CERTIFIED: "nothing of the batch reaches the order in which it adds",
-    Verdict.REFUTED: "the batch reaches the order in which it adds",
-    Verdict.UNDECIDED: "what was read of the kernel does not show it either way",
-}
-
+from detcheck.verdict import MEANING, SEVERITY, Role
 
 OF_A_MODEL = (
     "task",
@@ -61,7 +49,8 @@ def write_all(run: Run) -> list[str]:
 
 def described(run: Run) -> Report:
     """What formats draw, the worst first."""
-    sections = [section(finding) for finding in worst_first(run)]
+    sources = run.subject.sources if run.subject else {}
+    sections = [section(finding, sources) for finding in worst_first(run)]
     return Report(
         run,
         gating=tuple(s for s in sections if s.finding.role is Role.GATES),
@@ -72,10 +61,11 @@ def described(run: Run) -> Report:
     )
 
 
-def section(finding: Finding) -> Section:
+def section(finding: Finding, sources: Mapping[str, SourceLine]) -> Section:
     probe = finding.case.probe
     describe = Probe(probe).describe if probe in lookup.names("probes") else samples.describe
-    return Section(finding, subject_line(finding), visible(finding.note) or MEANING[finding.verdict], describe(finding))
+    note = visible(finding.note) or MEANING[finding.verdict]
+    return Section(finding, subject_line(finding), note, describe(finding), sources.get(finding.case.subject))
 
 
 def worst_first(run: Run) -> list[Finding]:

@@ -27,6 +27,19 @@ class Verdict(StrEnum):
         return {"identical": 0, "certified": 0, "inconclusive": 3, "undecided": 3, "failed": 4}.get(self.value, 1)
 
 
+MEANING = {
+    Verdict.IDENTICAL: "every condition asked for was exercised, and all bits are equal",
+    Verdict.RUN_VARIANT: "equal conditions, different bits: true nondeterminism",
+    Verdict.BATCH_VARIANT: "each condition repeats itself, but conditions differ: not batch-invariant",
+    Verdict.DIVERGENT: "different bits, and it is undetermined whether the run or the batch caused it",
+    Verdict.INACCURATE: "the result is wrong against float64 beyond the accuracy rule",
+    Verdict.INCONCLUSIVE: "not enough evidence for a verdict",
+    Verdict.FAILED: "it could not run, and nothing was observed",
+    Verdict.CERTIFIED: "nothing of the batch reaches the order in which it adds",
+    Verdict.REFUTED: "the batch reaches the order in which it adds",
+    Verdict.UNDECIDED: "what was read of the kernel does not show it either way",
+}
+
 # Over several findings the most telling wins: a divergence beats a failure, a failure beats a doubt, a doubt beats a pass.
 SEVERITY = (
     Verdict.RUN_VARIANT,

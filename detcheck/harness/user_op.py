@@ -21,7 +21,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from detcheck.errors import FailedError, UsageError
+from detcheck.files import from_root
 from detcheck.hashes import content_hash
+from detcheck.records import SourceLine
 
 if TYPE_CHECKING:
     import torch
@@ -87,6 +89,15 @@ def load(path: str) -> UserOp:
     source = Path(getattr(loaded, "__file__", None) or "")
     digest = content_hash(source.read_bytes()) if source.is_file() else ""
     return UserOp(path, run, maker, tuple(batched), reference if callable(reference) else None, digest)
+
+
+def begins(function: object) -> SourceLine | None:
+    """Where a function's source begins, its decorators included; None: it has none that can be read."""
+    function = inspect.unwrap(function)
+    code = getattr(function, "__code__", None)
+    if code is None or not Path(code.co_filename).is_file():
+        return None
+    return SourceLine(from_root(code.co_filename), code.co_firstlineno)
 
 
 def module(path: str) -> ModuleType:

@@ -36,6 +36,7 @@ from detcheck.records import (
     Outcome,
     Prompt,
     Schedule,
+    SourceLine,
     Step,
     Subject,
     Traffic,
@@ -115,6 +116,7 @@ class RunFolder:
             "inputs": [asdict(p) for p in subject.inputs],
             "schedule": asdict(subject.schedule) | {"not_tried": list(map(str, subject.schedule.not_tried))},
             "cases": [asdict(case) | {"role": role} for case, role in subject.cases],
+            "sources": {name: asdict(place) for name, place in subject.sources.items()},
         }
         write_file(self.path / "run.json", json.dumps(head, indent=1, sort_keys=True).encode())
 
@@ -263,7 +265,8 @@ def read_subject(head: dict[str, object]) -> Subject:
         environment = record(Environment, head["environment"])
         cases = tuple((record(Case, c), Role(c["role"])) for c in head.get("cases", ()))
         known = head["subject"]["name"], head["subject"]["dtype"], head["digests"]
-        return Subject(*known, inputs, schedule, environment, cases)
+        sources = {name: record(SourceLine, place) for name, place in head.get("sources", {}).items()}
+        return Subject(*known, inputs, schedule, environment, cases, sources)
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise UsageError(
             f"run.json cannot be read: {type(error).__name__}: {error}. It may be damaged: restore it from a copy"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from detcheck.blocks import Block, Facts, Text, Totals
+from detcheck.blocks import Block, Facts, LineNote, LineNotes, Text, Totals
 from detcheck.finding import Finding
 from detcheck.probes.certify.facts import Certificate
 from detcheck.probes.certify.judge import in_words
+from detcheck.probes.certify.reasons import what
+from detcheck.records import SourceLine
 from detcheck.text import visible
 from detcheck.verdict import Verdict
 
@@ -21,7 +23,8 @@ def describe(finding: Finding) -> tuple[Block, ...]:
     certificate, advice = finding.detail, ADVICE.get(finding.verdict, "")
     read: tuple[Block, ...] = ()
     if isinstance(certificate, Certificate):
-        read = (Totals(summary(certificate)), Facts(tuple(lines(certificate))))
+        noted = tuple(LineNote(SourceLine(f.file, f.line), visible(what(f)), f.refutes) for f in certificate.found)
+        read = (Totals(summary(certificate)), Facts(tuple(lines(certificate))), LineNotes(noted))
     return (*read, Text((advice,))) if advice else read
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from detcheck import lookup
 from detcheck.environment import observe_environment
 from detcheck.errors import UsageError
+from detcheck.files import from_root
 from detcheck.harness import user_op
 from detcheck.hashes import content_hash
 from detcheck.op import Signature
@@ -129,7 +130,10 @@ class Certify:
         environment = replace(observe_environment("cpu"), device="no GPU: compiled, not run")
         digests = {kernel.path: kernel.digest for kernel in kernels}
         name = own.op
-        self.subject = Subject(name, "", digests, (), planned or Schedule(steps), environment, tuple(cases))
+        sources = {
+            k.path: place for k in kernels if k.whose == "user" and (place := user_op.begins(k.wrapped.kernel.fn))
+        }
+        self.subject = Subject(name, "", digests, (), planned or Schedule(steps), environment, tuple(cases), sources)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -142,14 +146,16 @@ class Certify:
         case, _ = self.subject.cases[step.index]
         started, why, made = time.perf_counter(), "", []
         try:
-            text = json.dumps(certify(kernel.wrapped, signature, dtype, target).to_json(), sort_keys=True)
+            certificate = certify(kernel.wrapped, signature, dtype, target)
+            found = (replace(f, file=from_root(f.file) if f.file else "") for f in certificate.found)
+            text = json.dumps(replace(certificate, found=tuple(found)).to_json(), sort_keys=True)
             made = [replace(digest_outcome(text.encode()), text=text)]
         except Exception as error:  # noqa: BLE001  Triton and ptxas may raise anything
             why = f"it does not compile for {target}: {type(error).__name__}: {reason(error)}"
         wall_s = time.perf_counter() - started
         condition = Condition(target, 1, 0)
-        found = made[0].id if made else None
-        return [Observation(case, condition, 0, step.index, 0, found, (1,), wall_s=wall_s, missing=why)], made
+        outcome = made[0].id if made else None
+        return [Observation(case, condition, 0, step.index, 0, outcome, (1,), wall_s=wall_s, missing=why)], made
 
 
 open_session = Certify

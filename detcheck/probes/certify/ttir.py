@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from detcheck.reason import Reason
+from detcheck.records import SourceLine
 
 
 @dataclass(eq=False)
@@ -32,17 +33,6 @@ class Value:
     def rank(self) -> int:
         sizes = re.match(r"tensor<((?:\d+x)*)", self.type)
         return sizes.group(1).count("x") if sizes else 0
-
-
-@dataclass(frozen=True)
-class SourceLine:
-    """A line of source."""
-
-    file: str = ""
-    line: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}" if self.file else "an unknown line"
 
 
 @dataclass(eq=False)

@@ -30,7 +30,7 @@ from detcheck.probes.kernels.arm import TESTED, TESTED_ELEMENTS, Arm, Pool
 from detcheck.probes.kernels.measure import errors, exact_of, times
 from detcheck.probes.kernels.options import ALL, PLANTED, Options, check, dtypes
 from detcheck.probes.kernels.schedule import FED, OTHERS, conditions
-from detcheck.records import Case, Condition, NotTried, Observation, Outcome, Schedule, Step, Subject
+from detcheck.records import Case, Condition, NotTried, Observation, Outcome, Schedule, SourceLine, Step, Subject
 from detcheck.schedules.batches import THRESHOLDS
 from detcheck.spec import Kernels, Spec
 from detcheck.verdict import Role
@@ -56,6 +56,7 @@ class KernelsProbe:
         except ImportError as error:
             raise FailedError(f"running an op needs torch ({error}): pip install 'detcheck[transformers]'") from None
         self._spec, self._user, self._digests = spec, ":" in spec.options.op, {}
+        self._sources: dict[str, SourceLine] = {}
         self._device = _device.found(spec.device)
         self._arms = [*self._planted(), *(self._users() if self._user else self._bundled())]
         self._pool: Pool | None = None
@@ -65,8 +66,9 @@ class KernelsProbe:
             self._device, kernel_flags(Kernels.BATCH_INVARIANT if ours else Kernels.STOCK)
         )
         self.subject = Subject(
-            spec.options.op, ",".join(dtypes(spec)), self._digests, (), planned or self._schedule(), environment, cases
-        )
+            spec.options.op, ",".join(dtypes(spec)), self._digests, (), planned or self._schedule(), environment, cases,
+            self._sources,
+        )  # fmt: skip
         self._threads = torch.get_num_threads()
 
     def _planted(self) -> list[Arm]:
@@ -113,6 +115,8 @@ class KernelsProbe:
         op = user_op.load(self._spec.options.op)
         if op.digest:
             self._digests["module"] = op.digest
+        if place := user_op.begins(op.run):
+            self._sources[op.path] = place
         arms, made_of = [], []
         for dtype in dtypes(self._spec):
             made = op.make(TESTED + OTHERS, getattr(torch, dtype), self._spec.seed)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from detcheck.op import Signature
 from detcheck.probes.certify.taint.lattice import NONE, Mark, placed, union
-from detcheck.probes.certify.ttir import Block, Function, Operation, SourceLine, Value
+from detcheck.probes.certify.ttir import Block, Function, Operation, Value
 from detcheck.reason import Reason
+from detcheck.records import SourceLine
 
 
 @dataclass(frozen=True)
