@@ -3,21 +3,23 @@
 The public API, imported when first touched: importing detcheck costs nothing.
 """
 
+from functools import cache
 from importlib import import_module
 
 _HOMES = {
     "Spec": "spec",
-    "Run": "finding",
+    "Run": "api.run",
     "Verdict": "verdict",
-    "run": "runner",
-    "resume": "runner",
-    "load": "runner",
+    "run": "api.ask",
+    "resume": "api.ask",
+    "load": "api.ask",
+    "UsageError": "errors",
+    "FailedError": "errors",
     "assert_batch_invariant": "probes.kernels.assertion",
     "batch_invariant": "switch",
     "Signature": "op",
 }
-
-__all__ = ["Run", "Signature", "Spec", "Verdict", "assert_batch_invariant", "batch_invariant", "load", "resume", "run"]
+_PACKAGES = ("kernels", "judge")  # called themselves: see called.py
 
 
 def _version() -> str:
@@ -33,9 +35,25 @@ def _version() -> str:
         return tomllib.loads(stated.read_text("utf-8"))["project"]["version"] if stated.is_file() else "unknown"
 
 
+@cache
+def _commands() -> list[str]:
+    """Those that are functions too."""
+    return [*import_module("detcheck.lookup").names("probes"), "compare", "judge"]
+
+
 def __getattr__(name: str) -> object:
     if name == "__version__":
         return _version()
     if name in _HOMES:
         return getattr(import_module(f"detcheck.{_HOMES[name]}"), name)
+    if name in _PACKAGES:
+        return import_module(f"detcheck.{name}")
+    if name == "__all__":
+        return [*sorted(_HOMES), *_commands()]
+    if not name.startswith("_") and name in _commands():
+        return import_module("detcheck.api.ask").function(name)
     raise AttributeError(f"module 'detcheck' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*sorted(_HOMES), *_commands(), "__version__"]

@@ -1,1 +1,5 @@
-"""Batch-invariant ops. One file per op; files that begin with an underscore serve them all."""
+"""One file per op: why it is batch-invariant, and every implementation it has."""
+
+from detcheck.called import may_be_called
+
+may_be_called(__name__)

@@ -21,7 +21,7 @@ INK, MARKED = "#444", "#b45309"
 for name, (options, kernels) in ASKED.items():
     spec = detcheck.Spec("order", options, kernels=kernels, device="cpu", batch_sizes=(1, 2, 4, 64))
     run = detcheck.run(spec)
-    (finding,) = run.findings
+    (finding,) = run.record.findings
     (trees,) = (block.trees for block in describe(finding) if isinstance(block, Trees))
     svg = picture([(tree.title, tree.outline) for tree in trees if tree.outline]).replace(
         "<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1
