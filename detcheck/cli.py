@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import typer
 
-from detcheck import lookup
+from detcheck import colours, lookup
 from detcheck.commands import Estimating, Given, Running, add, epilogue
 from detcheck.errors import DetcheckError, UsageError
 from detcheck.finding import Run
@@ -155,7 +155,7 @@ def show(run: Run, format: str) -> None:
     if format == "terminal":
         from detcheck.formats.terminal import render as terminal
 
-        text = terminal(described(run), colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+        text = terminal(described(run), colour=colours.wanted(sys.stdout))
     else:
         text = render(run, format)
     try:
@@ -177,6 +177,7 @@ def say(text: str) -> None:
 
 def main() -> None:
     """The entry point. Whatever happens, the exit code means what DESIGN says: an uncaught exception is 4, never 1."""
+    colours.teach_typer()
     try:
         app(prog_name="detcheck")  # also where it was started as `python -m detcheck`
     except SystemExit as stop:

@@ -90,6 +90,11 @@ class Probe:
         return judge and (lambda tallies: judge(tallies, *known))
 
     @property
+    def compares(self) -> bool:
+        """Whether two outcomes of a case are a divergence: so it is where samples are simply compared."""
+        return not self._part("judge", optional=True)
+
+    @property
     def describe(self) -> Callable[[Finding], tuple[Block, ...]]:
         """What reports say of a finding."""
         part = self._part("describe", optional=True)

@@ -11,7 +11,7 @@ from detcheck.finding import Finding, Run
 from detcheck.probe import Probe
 from detcheck.records import Case, Environment, SourceLine
 from detcheck.text import visible
-from detcheck.verdict import MEANING, SEVERITY, Role
+from detcheck.verdict import MEANING, ROLES, SEVERITY, Role
 
 OF_A_MODEL = (
     "task",
@@ -25,8 +25,6 @@ OF_A_MODEL = (
     "other adapters",
     "seam",
 )  # flags that say what ran, not how
-
-ROLES = {Role.GATES: "", Role.CONTROL: " (control)", Role.REACTS: " (control)", Role.PLANTED: " (planted control)"}
 
 
 def render(run: Run, name: str) -> str:

@@ -23,8 +23,8 @@ from detcheck.storage import baselines
 from detcheck.storage import collected as readers
 from detcheck.storage.baselines import Baseline
 from detcheck.storage.folder import RunFolder, read_head, read_spec, read_subject
-from detcheck.verdict import FailOn, Role, Verdict
-from detcheck.watch import FirstDivergence, OnProgress, Progress, last_of_condition
+from detcheck.verdict import FailOn, Verdict
+from detcheck.watch import FirstDivergence, OnProgress, Track, last_of_condition
 
 COMPARED = "compared.json"  # in a run's folder: the baseline that it was asked to be compared with
 
@@ -174,23 +174,21 @@ class Resumed:
 def execute(run: Run, opened: Session, folder: RunFolder, on_progress: OnProgress | None, before: Resumed) -> Run:
     """Observe every step that is not done, and judge what there is."""
     steps = run.subject.schedule.steps
-    total, count = sum(s.samples for s in steps), before.done.total()
+    tell, track = on_progress or (lambda _: None), Track(run.spec, run.subject, before.done)
     warnings, interrupted = list(run.warnings), False
-    watch = FirstDivergence(run.spec.fail_on, {case for case, role in run.subject.cases if role is not Role.GATES})
+    watch = FirstDivergence(run.spec.fail_on, dict(run.subject.cases))
     watch.see(before.observations, before.outcomes.values())
+    compared = Probe(run.spec.probe).compares
     try:
-        for position, step in enumerate(steps):
-            if before.done[step.index] >= step.samples:
-                continue
+        tell(track.progress(0))
+        for n, step in enumerate(track.pending, 1):
             observations, outcomes = opened.observe(step)
-            watch.see(observations, outcomes)
+            found = watch.see(observations, outcomes)
             write(
                 folder.append, [replace(o, process=before.process) for o in observations if before.lacks(o)], outcomes
             )
-            count += step.samples - before.done[step.index]
-            if on_progress:
-                on_progress(Progress(count, total, step.condition))
-            if run.spec.fail_fast and watch.diverged and last_of_condition(steps, position):
+            tell(track.progress(n, found if compared else ()))
+            if run.spec.fail_fast and watch.diverged and last_of_condition(steps, steps.index(step)):
                 break
     except KeyboardInterrupt:
         interrupted = True

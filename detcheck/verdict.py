@@ -73,3 +73,6 @@ class Role(StrEnum):
     """stock under the same schedule as ours: where it shows no difference, the probe was not sensitive, and ours is no pass"""
     PLANTED = "planted"
     """variant on purpose: where it shows no difference, the probe is blind, and nothing equal is a pass"""
+
+
+ROLES = {Role.GATES: "", Role.CONTROL: " (control)", Role.REACTS: " (control)", Role.PLANTED: " (planted control)"}

