@@ -1,23 +1,80 @@
-"""In GitHub Actions: the Markdown goes to the step's summary, and a finding that fails the job becomes one annotation."""
+"""In GitHub Actions: the Markdown goes to the step's summary, and a run that fails the job makes one annotation, on a line of source where one is known."""
 
 from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path, PurePosixPath
 
+from detcheck.blocks import Section
 from detcheck.finding import Run
-from detcheck.report import render, worst_first
+from detcheck.report import described, render
 from detcheck.text import visible
+
+MOST_BYTES = 1024 * 1024  # of a step's summary, whatever its commands wrote together; GitHub drops all of a longer one
 
 
 def publish(run: Run) -> None:
+    """Does nothing outside of GitHub Actions."""
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         try:
             with open(summary, "a", encoding="utf-8") as file:
-                file.write(render(run, "md") + "\n")
+                file.write(fitting(render(run, "md") + "\n", MOST_BYTES - 1 - Path(summary).stat().st_size, run.path))
         except OSError as error:
             print(f"detcheck: cannot append to GITHUB_STEP_SUMMARY: {error.strerror}", file=sys.stderr)
     if os.environ.get("GITHUB_ACTIONS") == "true" and run.exit_code:
-        worst = min(worst_first(run), key=lambda f: f.exit_code(run.spec.fail_on) != run.exit_code)
-        text = visible(f"{worst.verdict}: {worst.note}").replace("%", "%25")
-        print(f"::error title=detcheck {run.spec.probe}::{text}", file=sys.stderr)
+        print(annotation(run), file=sys.stderr)
+
+
+def fitting(markdown: str, most: int, path: Path | None) -> str:
+    """As many whole blocks from the beginning as `most` bytes hold, and what was left out. "" where not even that fits."""
+    if len(markdown.encode()) <= most:
+        return markdown
+    where = f"in report.md and report.html of {visible(str(path))}" if path else "in the report (--format md)"
+    parts = blocks(markdown)
+
+    def left_out(n: int) -> str:
+        return f"\n> {n} of the {len(parts)} blocks of this report are left out here, since a step's summary holds 1 MiB: all are {where}\n"
+
+    room, kept = most - len(left_out(len(parts)).encode()), 0
+    while kept < len(parts) and (room := room - len(parts[kept].encode())) >= 0:
+        kept += 1
+    note = left_out(len(parts) - kept)
+    return "".join(parts[:kept]) + note if len(note.encode()) <= most else ""
+
+
+def blocks(markdown: str) -> list[str]:
+    """Paragraphs, tables, lists and fenced code, each whole, with the blank lines behind it."""
+    found, fence = [""], ""
+    for line in markdown.splitlines(keepends=True):
+        if not line.strip() and not fence:
+            found[-1] += line
+            continue
+        if not fence and found[-1].endswith("\n\n"):
+            found.append("")
+        ticks = line[: len(line) - len(line.lstrip("`"))]
+        if len(ticks) >= 3 and (not fence or line.strip() == fence):
+            fence = "" if fence else ticks
+        found[-1] += line
+    return found
+
+
+def annotation(run: Run) -> str:
+    """The workflow command for the worst of what makes the exit code what it is."""
+    worst = min(described(run).sections, key=lambda s: s.finding.exit_code(run.spec.fail_on) != run.exit_code)
+    properties = place(worst) | {"title": f"detcheck {run.spec.probe}"}
+    said = ",".join(f"{name}={escaped(value, ':,')}" for name, value in properties.items())
+    return f"::error {said}::{escaped(visible(f'{worst.finding.verdict}: {worst.note}'))}"
+
+
+def place(section: Section) -> dict[str, str]:
+    """The line to show it on; {}: none in this repository is known."""
+    for note in section.lines:
+        if not PurePosixPath(note.place.file).is_absolute():
+            return {"file": note.place.file, "line": str(note.place.line)}
+    return {}
+
+
+def escaped(text: str, also: str = "") -> str:
+    """Percent signs and line ends would be read by the runner; in a property's value colons and commas too."""
+    return "".join(f"%{ord(c):02X}" if c in "%\r\n" + also else c for c in text)
