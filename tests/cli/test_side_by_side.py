@@ -1,0 +1,39 @@
+"""The side-by-side script runs for detcheck alone, and finds it right; where a tool is wrong it says so."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+SCRIPT = ROOT / "benchmarks" / "side_by_side.py"
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, cwd=ROOT)
+
+
+def test_detcheck_alone_is_right_about_a_sound_server_and_one_whose_answers_follow_the_batch(tmp_path):
+    done = run("--subjects", "sound,batch", "--samples", "16", "--output", str(tmp_path / "table.md"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "right, exit 0" in next(line for line in done.stdout.splitlines() if line.startswith("| `sound`"))
+    assert "right, exit 1" in next(line for line in done.stdout.splitlines() if line.startswith("| `batch`"))
+    assert (tmp_path / "table.md").read_text() == done.stdout
+
+
+def test_a_wrong_answer_is_called_wrong(monkeypatch, tmp_path):
+    """The table's own check: a tool that passes everything is right about what is sound, and wrong about a fault that it asks about."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import side_by_side
+    from side_by_side_server import SERVERS
+    from side_by_side_tools import Tool, Where
+
+    faults = {fault.name: fault for fault in SERVERS}
+    tool = Tool("yes", "", frozenset({"sound", "batch"}), 50, None, lambda at, codes, output: ("equal", "all is well"))
+    at = Where("http://nowhere", True, sys.executable, tmp_path)
+    judged = [side_by_side.cell(tool, faults[name], at, [0], "", 0.0, []).judged for name in ("sound", "batch", "rare")]
+    assert judged == ["right", "wrong", "does not ask"]
+
+
+def test_an_unknown_subject_or_tool_is_refused_in_words():
+    assert "there is no weather" in run("--subjects", "weather").stderr
+    assert "expected one of detcheck" in run("--tool", "nothing=/nowhere").stderr
