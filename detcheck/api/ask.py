@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from os import PathLike
 from typing import Any
 
-from detcheck import finding, lookup, progress, runner
+from detcheck import finding, lookup, progress, runner, watch
 from detcheck.api import keywords
 from detcheck.api.run import Run
 from detcheck.errors import FailedError, UsageError
@@ -30,13 +30,13 @@ MORE = {
 }
 OF_PROBES = ("output_dir", "progress")
 
-OnProgress = bool | Callable[[runner.Progress], None]
+OnProgress = bool | Callable[[watch.Progress], None]
 
 
 def run(
     spec: Spec,
     output_dir: str | PathLike[str] = FOLDER,
-    on_progress: Callable[[runner.Progress], None] | None = None,
+    on_progress: Callable[[watch.Progress], None] | None = None,
     command: str | None = None,
 ) -> Run:
     """Run a probe, asked as a `Spec`. What was observed is stored and judged however the run ends, by Ctrl-C too.

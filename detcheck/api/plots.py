@@ -112,7 +112,7 @@ def draw_time(ax: Axes, found: list[Finding]) -> None:
 
 
 def curves(f: Finding) -> list[Curve]:
-    return [block for block in section(f).blocks if isinstance(block, Curve)]
+    return [block for block in section(f, {}).blocks if isinstance(block, Curve)]
 
 
 def draw_curve(ax: Axes, found: list[Finding]) -> None:
