@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import re
 import shlex
@@ -50,8 +49,6 @@ def ask(probe: Probe, given: Given) -> None:
     """Run a probe, or go on with a run, and finish."""
     from detcheck import progress, runner
 
-    if given.verbose:
-        logging.getLogger("detcheck").setLevel(logging.INFO)
     spec = Spec(probe.name, probe.options(**given.own), **given.shared)
     if given.dry_run:
         print(probe.estimate(spec), end="")

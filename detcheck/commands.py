@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from detcheck import lookup
+from detcheck import lookup, stderr
 from detcheck.errors import UsageError
 from detcheck.options import MODEL, PANELS, SERVER, VERDICT, Knob, completions, flag, knob, knob_of, shown
 from detcheck.spec import Spec
@@ -25,7 +25,8 @@ class Output:
     """What every command has beside its question."""
 
     format: Format = knob(Format.TERMINAL, help="What to print on stdout.", panel=VERDICT)
-    quiet: bool = knob(False, "--quiet", "-q", help="No progress on stderr.", panel=VERDICT)
+    quiet: bool = knob(False, "--quiet", "-q", help="Nothing but errors on stderr.", panel=VERDICT)
+    verbose: bool = knob(False, help="Each step, and what engines print, on stderr.", panel=VERDICT)
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,6 @@ class Running(Output):
 
     output_dir: Path = knob(Path("runs"), help="Where the run's folder is made.", panel=VERDICT)
     resume: Path | None = knob(None, help="Go on with this run; its options hold.", panel=VERDICT)
-    verbose: bool = knob(False, help="What the engine prints, on stderr.", panel=VERDICT)
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,12 @@ def add(
         named = frozenset(n for n in given if str(context.get_parameter_source(n)).endswith("COMMANDLINE"))
         read = {one.name: one.value(given[one.name]) for one in (*own, *shared, *last)}
         by = [{one.name: read[one.name] for one in part} for part in (own, shared, last)]
+        asked = Given(by[0], by[1], named, **by[2])
+        if asked.quiet and asked.verbose:
+            raise UsageError("--quiet and --verbose say the opposite of each other. Leave one out")
         try:
-            act(Given(by[0], by[1], named, **by[2]))
+            with stderr.told(asked.quiet, asked.verbose):
+                act(asked)
         except (OSError, EOFError) as error:  # an uncaught exception like any other: typer would exit with 1
             raise RuntimeError(f"{type(error).__name__}: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from detcheck import lookup, samples
@@ -12,6 +13,8 @@ from detcheck.probe import Probe
 from detcheck.records import Case, Environment, SourceLine
 from detcheck.text import visible
 from detcheck.verdict import MEANING, ROLES, SEVERITY, Role
+
+log = logging.getLogger(__name__)
 
 OF_A_MODEL = (
     "task",
@@ -40,6 +43,7 @@ def write_all(run: Run) -> list[str]:
         try:
             if part.FILE:
                 write_file(run.path / part.FILE, part.render(report).encode("utf-8"))
+                log.info("wrote %s", run.path / part.FILE)
         except OSError as error:
             troubles.append(f"cannot write {run.path / part.FILE}: {error.strerror or error}")
     return troubles

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import traceback
 from collections import Counter
@@ -26,6 +27,7 @@ from detcheck.storage.folder import RunFolder, read_head, read_spec, read_subjec
 from detcheck.verdict import FailOn, Verdict
 from detcheck.watch import FirstDivergence, OnProgress, Track, last_of_condition
 
+log = logging.getLogger(__name__)
 COMPARED = "compared.json"  # in a run's folder: the baseline that it was asked to be compared with
 
 
@@ -43,6 +45,7 @@ def run(
     head = Run(spec, command or spec.command(), started, ())
     with folder.locked():
         try:
+            log.info("opening %s", spec.subject)
             opened = probe.open(spec)
         except FailedError as error:
             folder.discard()
@@ -93,6 +96,7 @@ def load(path: Path | str) -> Run:
     folder = RunFolder(path)
     interrupted, warnings = folder.read_end()
     run = Run(spec, head["command"], head["started"], (), subject, path, warnings, interrupted)
+    log.info("read %s, which %s wrote", path, f"detcheck {subject.environment.detcheck}")
     return judged(run, folder)
 
 
@@ -115,6 +119,7 @@ def judge_file(
     spec = Spec("judge", asked, fail_on=fail_on)
     held = readers.Collected([Path(one) for one in (path, other) if one is not None], input_format)
     findings = judge((), None, held.observations(), held.outcomes, allow_unseen_batch, sides=held.sides)
+    log.info("judged %d samples, %d of them distinct", sum(f.samples for f in findings), len(held.outcomes))
     return Run(spec, command or spec.command(), now(), findings, warnings=tuple(sides.unpaired(findings, held.prompts)))
 
 
@@ -128,6 +133,7 @@ def compare(a: Path | str, b: Path | str, fail_on: FailOn = FailOn.ANY, command:
 def baseline_of(path: Path) -> Baseline:
     """Of a run's folder, judged again, or of a baseline's file. Raises UsageError."""
     if not path.is_dir():
+        log.info("reading the baseline %s", path)
         return baselines.read(path)
     run, folder = load(path), RunFolder(path)
     return summary(run, folder)
@@ -175,6 +181,8 @@ def execute(run: Run, opened: Session, folder: RunFolder, on_progress: OnProgres
     """Observe every step that is not done, and judge what there is."""
     steps = run.subject.schedule.steps
     tell, track = on_progress or (lambda _: None), Track(run.spec, run.subject, before.done)
+    where, samples = run.subject.environment.device, sum(step.samples for step in steps)
+    log.info("opened %s on %s: %d steps, %d samples", run.subject.name, where, len(steps), samples)
     warnings, interrupted = list(run.warnings), False
     watch = FirstDivergence(run.spec.fail_on, dict(run.subject.cases))
     watch.see(before.observations, before.outcomes.values())
@@ -182,6 +190,7 @@ def execute(run: Run, opened: Session, folder: RunFolder, on_progress: OnProgres
     try:
         tell(track.progress(0))
         for n, step in enumerate(track.pending, 1):
+            log.info("step %d of %d: %s, repeat %d", n, len(track.pending), step.condition, step.trial + 1)
             observations, outcomes = opened.observe(step)
             found = watch.see(observations, outcomes)
             write(
@@ -242,6 +251,7 @@ def judged(run: Run, folder: RunFolder) -> Run:
     whole = probe.whole(subject.schedule, outcomes, roles, run.spec.options)
     seen = folder.observations()
     findings = judge(cases, subject.schedule, seen, outcomes, unseen, roles, probe.judge, whole=whole)
+    log.info("judged %d samples, %d outcomes are distinct", sum(f.samples for f in findings), len(outcomes))
     if not outcomes and run.warnings and not run.interrupted:
         findings = (failed(run.spec, run.warnings[0]),)
     run = replace(run, findings=findings)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +19,7 @@ from detcheck.spec import InputFormat
 from detcheck.storage.input import MOST_SHOWN, Parsed, StoredAnswer, listed
 from detcheck.storage.inputs import detcheck as own
 
+log = logging.getLogger(__name__)
 PARTS = "storage/inputs"
 BOM = b"\xef\xbb\xbf"  # before UTF-8, as some editors write it
 CONVERSATIONS = (
@@ -60,6 +62,7 @@ def read(path: Path, format: InputFormat) -> Iterator[StoredAnswer]:
         raise UsageError(f"{path} holds no completions. Give one a row, with `tokens` or `text`")
     name = chosen(first, shape, format)
     part = lookup.find(PARTS, name.replace("-", "_"))
+    log.info("reading %s: %s in the format %s", path, shape, name)
 
     def checked() -> Iterator[Parsed]:
         for one in itertools.chain([first], parsed):

@@ -19,6 +19,7 @@ ELSEWHERE = [
     for path in sorted((ROOT / "docs").rglob("*.md"))
     for b in re.findall(r"```(\w+)\n(.*?)```", path.read_text("utf-8"), re.S)
 ]
+COMPLETION = ("--install-completion", "--show-completion")
 COMMANDS = [
     line.split("#")[0].strip().removeprefix("$ ").removeprefix("- run: ").split(" > ")[0]
     for language, block in BLOCKS + ELSEWHERE
@@ -47,7 +48,7 @@ def test_there_are_commands_to_check():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_is_one_that_is_taken(command, detcheck, monkeypatch):
+def test_every_command_is_one_that_is_taken(command, detcheck, monkeypatch, tmp_path):
     program, *arguments = shlex.split(command)
     if program == "make":
         assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(), re.M)
@@ -62,8 +63,11 @@ def test_every_command_is_one_that_is_taken(command, detcheck, monkeypatch):
         monkeypatch.setattr(f"detcheck.runner.{name}", stop)
     monkeypatch.setattr("detcheck.cli.refuse_other_options", lambda *_: None)
     monkeypatch.setattr("detcheck.runner.read", lambda path: (None, None, None))
+    monkeypatch.setenv("HOME", str(tmp_path))  # where completion is installed
+    for module in ("completion", "_completion_shared"):
+        monkeypatch.setattr(f"typer.{module}._get_shell_name", lambda: "bash")
     result = detcheck(*arguments)
-    says_only = {"--help", "--dry-run"} & set(arguments)
+    says_only = {"--help", "--dry-run", *COMPLETION} & set(arguments)
     assert result.code == (0 if says_only else 130), result.err
     assert asked or says_only
 

@@ -14,7 +14,7 @@ ROOT = Path(detcheck.__file__).parent
 # floor do not know each other, unless they are named in one string.
 FLOORS = [
     "errors bits colours hashes lookup called files text reason condition_name machine coverage counted aten stock_ops options verdict",
-    "dtypes",
+    "dtypes stderr",
     "spec",
     "records",
     "finding",
