@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from detcheck.finding import Finding, Fork, Run
+from detcheck.finding import Finding, Fork, Run, Variant
 from detcheck.records import SourceLine
 from detcheck.summation.describe import Entry, drawn
 from detcheck.text import visible
@@ -49,6 +49,8 @@ class Trees:
     """Orders of addition: as outlines where there is only text, else as a picture."""
 
     trees: tuple[DrawnTree, ...]
+    on_pages: bool = False
+    """only for formats that have room"""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class Curve:
     unit: str
     points: tuple[tuple[int, float, float], ...]
     """(place, mean, largest)"""
+    on_pages: bool = False
+    """only for formats that have room"""
 
     def bins(self, most: int = BINS) -> list[tuple[str, float, float]]:
         """(label, mean, largest): a point each, or as many together as it takes."""
@@ -95,6 +99,54 @@ class Curve:
             label = str(part[0][0]) if last == part[0][0] else f"{part[0][0]}-{last}"
             found.append((label, sum(mean for _, mean, _ in part) / len(part), max(top for _, _, top in part)))
         return found
+
+
+@dataclass(frozen=True)
+class Survival:
+    """How many samples are still the same as the mode, along a sequence."""
+
+    title: str
+    across: str
+    """what the places are"""
+    of: int
+    """samples"""
+    length: int
+    """places"""
+    lines: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]
+    """(what is compared, ((place at which some leave, how many are left from there on), ...)), in order"""
+
+
+@dataclass(frozen=True)
+class Column:
+    """An outcome, in a matrix."""
+
+    name: str
+    group: int
+    """0 for the most common; equal ones have equal tokens"""
+    about: str
+    """what tells it from the first"""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Which condition gave which outcome, and how often."""
+
+    title: str
+    columns: tuple[Column, ...]
+    lines: tuple[tuple[str, tuple[int, ...]], ...]
+    """(condition, samples of each column; behind them of all outcomes that have none)"""
+    others: int
+    """outcomes without a column"""
+    unit: str = "samples"
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What the most common outcomes say, one for each that has other tokens."""
+
+    variants: tuple[Variant, ...]
+    unit: str
+    """what an index counts"""
 
 
 @dataclass(frozen=True)
@@ -148,7 +200,8 @@ class LineNotes:
     notes: tuple[LineNote, ...]
 
 
-Block = Totals | Facts | Trees | Histogram | Curve | Forks | Table | Mode | Text | LineNotes
+Block = Totals | Facts | Trees | Histogram | Curve | Survival | Matrix | Texts | Forks | Table | Mode | Text | LineNotes
+"""`Survival`, `Matrix` and `Texts` are for pages: a terminal and Markdown have not the room, and pass them over."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +215,8 @@ class Section:
     blocks: tuple[Block, ...]
     source: SourceLine | None = None
     """where what was asked about begins; None: it has no file of its own"""
+    meaning: str = ""
+    """what it means, for somebody who reads it for the first time; two sentences"""
 
     @property
     def lines(self) -> tuple[LineNote, ...]:
@@ -209,7 +264,7 @@ def sentences(section: Section) -> Sequence[str]:
             lines.append(block.line)
         elif isinstance(block, Facts | Text):
             lines += block.lines
-        elif isinstance(block, Trees):
+        elif isinstance(block, Trees) and not block.on_pages:
             for tree in block.trees:
                 lines += [tree.line, *outlined(tree)]
     return lines

@@ -73,6 +73,8 @@ class Variant:
     outcome: str
     """`Outcome.id`"""
     samples: int
+    length: int
+    """tokens"""
     leaves: int | None
     """first index at which its tokens leave the most common ones; None: they do not"""
     leaves_bits: int | None

@@ -9,6 +9,7 @@ from detcheck import lookup, samples
 from detcheck.blocks import Report, Section
 from detcheck.files import write_file
 from detcheck.finding import Finding, Run
+from detcheck.meaning import meaning
 from detcheck.probe import Probe
 from detcheck.records import Case, Environment, SourceLine
 from detcheck.text import visible
@@ -67,7 +68,8 @@ def section(finding: Finding, sources: Mapping[str, SourceLine]) -> Section:
     probe = finding.case.probe
     describe = Probe(probe).describe if probe in lookup.names("probes") else samples.describe
     note = visible(finding.note) or MEANING[finding.verdict]
-    return Section(finding, subject_line(finding), note, describe(finding), sources.get(finding.case.subject))
+    source = sources.get(finding.case.subject)
+    return Section(finding, subject_line(finding), note, describe(finding), source, meaning(finding))
 
 
 def worst_first(run: Run) -> list[Finding]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from detcheck.advice import PADDING, advice, beyond_rounding, likely_cause, of_numbers
 from detcheck.blocks import Block, Facts, Forks, Histogram, Mode, Table, Text, Totals
 from detcheck.finding import Finding
+from detcheck.pictures import along_the_tokens, what_they_say, which_gave_which
 from detcheck.text import visible
 
 
@@ -21,11 +22,14 @@ def describe(
     blocks: list[Block] = [Totals(totals(finding))] if finding.samples else []
     if lines := (*first, *figures(finding, given)):
         blocks.append(Facts(tuple(lines)))
+    blocks += which_gave_which(finding)
     title, histogram = which_histogram(finding)
     if histogram:
         blocks.append(Histogram(title, tuple(histogram)))
+    blocks += along_the_tokens(finding, unit_of(finding))
     if finding.forks:
         blocks.append(Forks(finding.forks))
+    blocks += what_they_say(finding, unit_of(finding))
     if finding.mode_text:
         blocks.append(Mode(visible(finding.mode_text)))
     notes = tuple(f"not tried: {visible(line)}" for line in not_tried(finding))

@@ -1,46 +1,81 @@
-"""One HTML file that opens offline: verdict, histogram, fork tree, conditions, and what ran. Light and dark.
+"""One HTML file that opens offline: what was found and what it means, which batch gave which completion, forks, and what ran. Light and dark.
 
-Everything is escaped by the template engine; the page runs no script at all, and its policy forbids any.
+Everything is escaped by the template engine. One script runs, `page/page.js`, and the page's policy names it by its hash, so that nothing
+else can: it copies the command and compares two texts. Without it all is there but the choice of the two texts.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
+import base64
+import functools
+import hashlib
+import importlib.resources
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from detcheck import __version__
-from detcheck.blocks import BINS, MARGIN, Curve, Forks, Histogram, Report, Section, Trees, branch_text
-from detcheck.finding import Fork, Run
-from detcheck.summation import svg
+from detcheck.blocks import (
+    MARGIN,
+    Curve,
+    Forks,
+    Histogram,
+    Matrix,
+    Report,
+    Section,
+    Survival,
+    Table,
+    Text,
+    Texts,
+    Trees,
+    branch_text,
+)
+from detcheck.finding import Finding, Fork, Run
+from detcheck.page import charts, diff, matrix, trees
 from detcheck.text import visible
+from detcheck.verdict import Role
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from jinja2 import Template
 
-MOST_FINDINGS = 200  # sections of a page that still opens at once; report.json has all
+MOST_FINDINGS = 200  # of a page that still opens at once; report.json has all
+OPEN_FINDINGS = 8  # that are not folded
 MOST_FORKS = 200  # of a finding
 MOST_BRANCHES = 50  # of a fork
-BARS = 40
-INK, BAR = "#010203", "#030201"  # stand-ins in the plot, for colours that the page's own style decides
+OPEN_FORKS = 3  # levels of the tree that are open at first
+BARS = 16
+MOST_TEXT, LEAST_TEXT = 20_000, 400  # characters of an outcome
+PAGE_TEXT = 2_000_000  # characters of all outcomes of a page, about
 
 FILE = "report.html"  # in the run's folder
 
 
-def render(report: Report) -> str:
+@functools.cache
+def template() -> Template:
     from jinja2 import Environment, PackageLoader
 
     env = Environment(
         loader=PackageLoader("detcheck", "formats"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    run, sections = report.run, report.sections
-    return env.get_template("report.html.j2").render(
+    return env.get_template("report.html.j2")
+
+
+def render(report: Report) -> str:
+    script = importlib.resources.files("detcheck").joinpath("page", "page.js").read_text("utf-8")
+    run, groups = report.run, side_by_side(report)
+    shown = groups[:MOST_FINDINGS]
+    texts = sum(len(b.variants) for group in shown for s in group for b in s.blocks if isinstance(b, Texts))
+    most = max(LEAST_TEXT, min(MOST_TEXT, PAGE_TEXT // max(texts, 1)))
+    return template().render(
         run=run,
         version=__version__,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode(),
         margin=MARGIN,
-        sections=[drawn(s, n) for n, s in enumerate(sections[:MOST_FINDINGS])],
-        of=len(sections),
-        left_out=max(0, len(sections) - MOST_FINDINGS),
+        meaning=report.sections[0].meaning if report.sections else "",
+        groups=[[drawn(section, most) for section in group] for group in shown],
+        open_findings=OPEN_FINDINGS,
+        of=len(report.gating),
+        left_out=sum(map(len, groups[MOST_FINDINGS:])),
         judged=report.judged,
         tally=report.tally,
         warnings=[visible(w) for w in run.warnings],
@@ -49,22 +84,108 @@ def render(report: Report) -> str:
     )
 
 
-def drawn(section: Section, n: int) -> dict[str, object]:
-    """A section with what the template cannot draw: its blocks are (kind, block, picture or nested forks)."""
-    parts: list[tuple[str, object, object]] = []
+def side_by_side(report: Report) -> list[list[Section]]:
+    """Each finding that gates, with what it is compared with: the same case with other kernels. Controls of nothing shown come last."""
+    controls = list(report.controls)
+    groups = []
+    for section in report.gating:
+        beside = [c for c in controls if same_but_kernels(c.finding, section.finding)]
+        controls = [c for c in controls if c not in beside]
+        groups.append([section, *beside])
+    return groups + [[c] for c in controls]
+
+
+def same_but_kernels(control: Finding, other: Finding) -> bool:
+    a, b = control.case, other.case
+    same = (a.probe, a.subject, a.dtype, a.input, a.replica) == (b.probe, b.subject, b.dtype, b.input, b.replica)
+    return same and a.kernels != b.kernels and control.role is not Role.PLANTED
+
+
+def drawn(section: Section, most: int) -> dict[str, object]:
+    """A section with what the template cannot draw: its blocks are (kind, block, what is made of it). What to do comes early."""
+    has_texts = any(isinstance(block, Texts) for block in section.blocks)
+    has_matrix = any(isinstance(block, Matrix) for block in section.blocks)
+    first, rest, todo = [], [], []
     for block in section.blocks:
         made: object = None
+        kind = type(block).__name__
         match block:
-            case Histogram(title):
-                made = plot(block.bins(BARS), title, n)
+            case Histogram():
+                made = block.bins(BARS)
+            case Survival():
+                made = charts.survival(block)
             case Curve():
-                made = curve(block, n)
-            case Trees(trees):
-                made = svg.picture([(tree.title, tree.outline) for tree in trees if tree.outline])
+                made = charts.curve(block)
+            case Matrix():
+                made = matrix.drawn(block)
+            case Texts():
+                made = told_apart(block, most)
+            case Trees():
+                made = trees.columns(block.trees)
             case Forks(forks):
                 made = nested(forks[:MOST_FORKS]), max(0, len(forks) - MOST_FORKS)
-        parts.append((type(block).__name__, block, made))
-    return {"finding": section.finding, "subject": section.subject, "note": section.note, "blocks": parts}
+            case Table():
+                made = has_matrix and block.title == "Conditions"  # folded: the matrix has most of it
+        if kind == "Mode" and has_texts:
+            continue
+        where = todo if isinstance(block, Text) else first if kind in ("Totals", "Facts") else rest
+        where.append((kind, block, made))
+    return {
+        "finding": section.finding,
+        "subject": section.subject,
+        "note": section.note,
+        "meaning": section.meaning,
+        "tiles": tiles(section.finding),
+        "blocks": [*first, *todo, *together(rest)],
+    }
+
+
+CHARTS = ("Histogram", "Survival", "Curve")
+NARROW = 10  # outcomes of a matrix that stands beside a chart
+
+
+def together(parts: Sequence[tuple[str, object, object]]) -> list[tuple[str, object, object]]:
+    """Charts that follow each other stand beside each other where there is room."""
+    found: list[tuple[str, object, object]] = []
+    for part in parts:
+        kind, block, _ = part
+        if not (kind in CHARTS or (kind == "Matrix" and len(block.columns) <= NARROW)):
+            found.append(part)
+        elif found and found[-1][0] == "Charts":
+            found[-1][2].append(part)
+        else:
+            found.append(("Charts", None, [part]))
+    return found
+
+
+def tiles(finding: Finding) -> list[tuple[str, str]]:
+    """(what, figure) of samples that were compared: the ones to be seen from afar."""
+    if "outcomes" not in finding.evidence or not finding.samples:
+        return []
+    found = [("samples", f"{finding.samples:,}"), ("distinct", f"{finding.distinct:,}")]
+    if finding.distinct_bits > finding.distinct:
+        found.append(("distinct by bits", f"{finding.distinct_bits:,}"))
+    found.append(("are the most common one", f"{100 * finding.mode_count / finding.samples:.3g}%"))
+    if finding.evidence.get("unit") in ("token", "character") and finding.distinct > 1:
+        found.append((f"first {finding.evidence['unit']} that differs", f"{finding.common_prefix:,}"))
+    if "max_abs" in finding.metrics and finding.evidence.get("unit") == "token":
+        found.append(("nats apart, at most", f"{finding.metrics['max_abs']:.3g}"))
+    if finding.missing:
+        found.append(("missing", f"{finding.missing:,}"))
+    return found
+
+
+def told_apart(block: Texts, most: int) -> dict[str, object]:
+    """The texts of outcomes, and the first two of them compared."""
+    left_out, texts = diff.shown(block.variants, most)
+    a, b = block.variants[:2]
+    return {
+        "texts": list(zip(block.variants, texts, strict=True)),
+        "left_out": left_out,
+        "diff": diff.diff(texts[0], texts[1]),
+        "pair": (a, b),
+        "at": diff.part_at(a, b),
+    }
 
 
 def nested(forks: tuple[Fork, ...]) -> list[dict[str, object]]:
@@ -72,67 +193,25 @@ def nested(forks: tuple[Fork, ...]) -> list[dict[str, object]]:
     roots: list[dict[str, object]] = []
     branches: dict[tuple[int, int], dict[str, object]] = {}
     for fork in forks:
-        above = roots if fork.parent is None else branches.get((fork.parent, fork.parent_branch), {}).get("below")
-        total = sum(b.count for b in fork.branches)
-        if above is None:
+        above = branches.get((fork.parent, fork.parent_branch)) if fork.parent is not None else None
+        if fork.parent is not None and above is None:
             continue
+        level = 0 if above is None else above["level"] + 1
+        beside = roots if above is None else above["below"]
+        total = sum(b.count for b in fork.branches)
         for n, b in enumerate(fork.branches[:MOST_BRANCHES]):
             branch = {"index": fork.at, "count": b.count, "share": b.count / total, "margin": b.margin, "below": []}
-            branches[fork.id, n] = branch | {"text": branch_text(fork, n)}
-            above.append(branches[fork.id, n])
+            branches[fork.id, n] = branch | {
+                "text": branch_text(fork, n),
+                "level": level,
+                "open": level + 1 < OPEN_FORKS,
+            }
+            beside.append(branches[fork.id, n])
         if len(fork.branches) > MOST_BRANCHES:
             rest = fork.branches[MOST_BRANCHES:]
             more = {"text": f"... and {len(rest)} more ways on", "margin": None, "below": []}
-            above.append(branch | more | {"count": sum(b.count for b in rest), "share": 0.0})
+            beside.append(branch | more | {"count": sum(b.count for b in rest), "share": 0.0})
     return roots
-
-
-def plot(bins: list[tuple[str, int]], title: str, n: int) -> str:
-    """The histogram as an SVG element whose colours follow the page."""
-
-    def draw(axes: Axes) -> None:
-        drawn = axes.bar([label for label, _ in bins], [count for _, count in bins], color=BAR, width=0.8)
-        axes.bar_label(drawn, [str(count) if count else "" for _, count in bins])
-        axes.set_ylabel("samples")
-        axes.yaxis.get_major_locator().set_params(integer=True)
-        axes.tick_params("x", labelrotation=0 if len(bins) <= BINS else 90)
-
-    return picture(draw, title, title, n)
-
-
-def curve(block: Curve, n: int) -> str:
-    """Mean and largest difference along the sequence, as an SVG element; on a logarithmic scale, where zero has no place."""
-
-    def draw(axes: Axes) -> None:
-        places, means, tops = zip(*block.points, strict=True)
-        gap = float("nan")
-        axes.plot(places, [top or gap for top in tops], color=BAR, marker=".", label="largest")
-        axes.plot(places, [mean or gap for mean in means], color=INK, marker=".", linestyle=":", label="mean")
-        if any(tops):
-            axes.set_yscale("log")
-        axes.set_ylabel(block.unit)
-        axes.legend(frameon=False, ncols=2)
-
-    return picture(draw, block.across, block.title, n)
-
-
-def picture(draw: Callable[[Axes], None], across: str, title: str, n: int) -> str:
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    style = {"svg.fonttype": "none", "svg.hashsalt": f"detcheck-{n}", "font.size": 10, "text.color": INK}
-    style |= {"axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(8, 2.8), layout="constrained")
-        axes = figure.add_subplot()
-        draw(axes)
-        axes.set_xlabel(across)
-        axes.spines[["top", "right"]].set_visible(False)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    drawn = out.getvalue()
-    drawn = drawn[drawn.index("<svg") :].replace(INK, "currentColor").replace(BAR, "var(--bar)")
-    return drawn.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
 
 
 def facts(run: Run) -> dict[str, str]:

@@ -68,14 +68,14 @@ def drawn(block: Block) -> list[str]:
             return [*fenced(line), ""]
         case Facts(lines):
             return [*(f"- {line}" for line in lines), ""]
-        case Trees(trees):
+        case Trees(trees, on_pages=False):
             return [*(f"- {line}" for t in trees for line in (t.line, *outlined(t))), ""]
         case Histogram(title):
             bins = block.bins()
             most = max(count for _, count in bins)
             lines = (f"{name:>11} {'█' * max(1 if n else 0, round(BAR * n / most))} {n}" for name, n in bins)
             return [f"### {title}", "", *fenced("\n".join(lines)), ""]
-        case Curve(title, across, unit):
+        case Curve(title, across, unit, on_pages=False):
             parts = block.bins()
             highest = max(mean for _, mean, _ in parts) or 1
             rows = (

@@ -97,7 +97,7 @@ def one(section: Section) -> RenderableType:
                 facts.append(Text(line, style="bold"))
             case Facts(lines):
                 facts += map(Text, lines)
-            case Trees(trees):
+            case Trees(trees, on_pages=False):
                 facts += (Text(line) for t in trees for line in (t.line, *outlined(t)))
             case _:
                 parts += [*facts, *([Text()] if facts else []), *drawn(block)]
@@ -109,7 +109,7 @@ def drawn(block: blocks.Block) -> list[RenderableType]:
     match block:
         case Histogram(title):
             return [Text(title, style="bold"), bars([(name, n, str(n)) for name, n in block.bins()]), Text()]
-        case Curve(title, across, unit):
+        case Curve(title, across, unit, on_pages=False):
             shown = [(label, mean, f"{mean:.3g}  (largest {top:.3g})") for label, mean, top in block.bins()]
             return [Text.assemble((title, "bold"), (f"  ({unit}, by {across})", "dim")), bars(shown), Text()]
         case Forks(forks):

@@ -40,7 +40,7 @@ def variants(counts: Counter[str], outcomes: Mapping[str, Outcome]) -> tuple[Var
             one = outcomes[name]
             leaves_bits = None if one is mode_bits else divergence(mode_bits, one).index_bits
             label = letters(group) + (str(n) if len(names) > 1 else "")
-            found.append(Variant(label, group, name, counts[name], leaves, leaves_bits, text_of(one)))
+            found.append(Variant(label, group, name, counts[name], len(one.tokens), leaves, leaves_bits, text_of(one)))
         if len(found) == NAMED:
             break
     return tuple(found)
@@ -83,6 +83,7 @@ def seen(named: Sequence[Variant], tally: Tally) -> dict[str, object]:
             "name": v.name,
             "id": v.outcome,
             "samples": v.samples,
+            "length": v.length,
             "leaves": v.leaves,
             "leaves_bits": v.leaves_bits,
         }

@@ -22,6 +22,7 @@ FLOORS = [
     "summation schedules models environment replay row_alone sampling turns",
     "storage kernels blocks",
     "judge advice",
+    "pictures meaning page",
     "samples parting",
     "switch formats probe watch",
     "engines",

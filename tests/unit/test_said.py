@@ -7,12 +7,10 @@ change that means to say something else, write it with `python tests/unit/test_s
 difference line by line before you commit it.
 
 Needs no torch. What would differ each time is held still: the folder is the current one, the width 100 columns, the
-start of the run and detcheck's version are placeholders, and pictures are left out of the page: matplotlib draws them
-as it likes.
+start of the run and detcheck's version are placeholders, and style and script are left out of the page.
 """
 
 import os
-import re
 import shutil
 import sys
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from pathlib import Path
 import click
 import pytest
 import typer
+from test_stored import without_style
 from typer.testing import CliRunner
 
 from detcheck import __version__, runner
@@ -72,9 +71,7 @@ def texts(name, run):
         f'"detcheck_version": "{__version__}"', '"detcheck_version": "VERSION"'
     )
     if "report.html" in found:
-        found["report.html"] = re.sub(
-            r"<svg.*?</svg>", "<svg/>", found["report.html"], flags=re.S
-        )  # matplotlib draws as it likes
+        found["report.html"] = without_style(found["report.html"])
     return found | {"exit_code.txt": f"{run.verdict} {run.exit_code}\n"}
 
 

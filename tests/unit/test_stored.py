@@ -39,6 +39,12 @@ PAGES = {
 }  # whose page is compared too: they are large
 
 
+def without_style(page):
+    """What a page says, without how it looks and its script: `tests/formats/test_page.py` looks at these in a browser."""
+    page = re.sub(r"<(style|script)>.*?</\1>", r"<\1/>", page, flags=re.S)
+    return re.sub(r"'sha256-[^']+'", "'sha256'", page)
+
+
 def said(name, parent=STORED):
     """File name -> what is said of the stored run of that name."""
     before, columns = Path.cwd(), os.environ.get("COLUMNS")
@@ -53,9 +59,7 @@ def said(name, parent=STORED):
         found["report.json"] = found["report.json"].replace(
             f'"detcheck_version": "{__version__}"', '"detcheck_version": "VERSION"'
         )
-        found["report.html"] = re.sub(
-            r"<svg.*?</svg>", "<svg/>", found["report.html"], flags=re.S
-        )  # drawn by matplotlib, as it likes
+        found["report.html"] = without_style(found["report.html"])
         if name not in PAGES:
             del found["report.html"]
         return found | {"exit_code.txt": f"{run.verdict} {run.exit_code}\n"}

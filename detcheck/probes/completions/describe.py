@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from detcheck import samples
-from detcheck.blocks import Block, Facts, Histogram, Table, Totals
+from detcheck.blocks import Block, Facts, Histogram, Survival, Table, Totals
 from detcheck.condition_name import ConditionKind, kind_of
 from detcheck.finding import Finding
 
@@ -26,7 +26,9 @@ def describe(finding: Finding) -> tuple[Block, ...]:
         for turn, _, count in leaving:
             turns[turn] += count
         by_turn.insert(0, Histogram(f"First turn whose {LEAVES[kind]}", tuple(sorted(turns.items()))))
-    others = [block for block in blocks if not isinstance(block, Histogram)]
+    if leaving and not talk["broken_off"]:
+        by_turn.insert(1, still_the_same(talk))
+    others = [block for block in blocks if not isinstance(block, Histogram | Survival)]
     place = sum(isinstance(block, Totals | Facts) for block in others)
     return (*others[:place], *by_turn, *others[place:])
 
@@ -44,6 +46,15 @@ def survival(talk: Mapping[str, object]) -> tuple[str, ...]:
     if broken := talk["broken_off"]:
         lines.append(f"{broken} conversations broke off; the turns that they have count here")
     return tuple(lines)
+
+
+def still_the_same(talk: Mapping[str, object]) -> Survival:
+    """Along the turns."""
+    compared = {"tokens": "same", "log-probabilities and ends too": "same_bits"}
+    steps = ((what, tuple(enumerate(talk[key], 1))) for what, key in compared.items())
+    return Survival(
+        "Conversations that are still the most common one", "turn", talk["samples"][0], talk["asked"], tuple(steps)
+    )
 
 
 def lines(talk: Mapping[str, object]) -> tuple[tuple[str, ...], ...]:
