@@ -16,6 +16,7 @@ _HOMES = {
     "UsageError": "errors",
     "FailedError": "errors",
     "assert_batch_invariant": "probes.kernels.assertion",
+    "assert_deterministic": "harness.repeats",
     "batch_invariant": "switch",
     "Signature": "op",
 }

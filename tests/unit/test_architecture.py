@@ -31,7 +31,7 @@ FLOORS = [
     "report runner",
     "github",
     "progress commands",
-    "cli api",
+    "cli api pytest_plugin",
     "__init__ __main__",
 ]
 SAME_FLOOR = {("lookup", "errors")}  # beside each other, in one direction
