@@ -36,13 +36,19 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def root(version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True)) -> None:
-    if version:
+def print_version(asked: bool) -> None:
+    if asked:
         from detcheck import __version__
 
         print(f"detcheck {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", help="Print the version.", callback=print_version, is_eager=True),
+) -> None:
+    """Read before any command is: `print_version` needs none."""
 
 
 def ask(probe: Probe, given: Given) -> None:

@@ -242,6 +242,13 @@ def test_a_checkout_that_is_not_installed_knows_its_version(monkeypatch):
     assert detcheck.__version__ == installed != "unknown"
 
 
+def test_the_version_needs_no_command(detcheck):
+    from detcheck import __version__
+
+    result = detcheck("--version")
+    assert (result.code, result.out, result.err) == (0, f"detcheck {__version__}\n", "")
+
+
 def test_report_imports_no_torch(diverging):
     code = f"import sys; sys.argv = ['detcheck', 'report', {str(diverging.path)!r}]\nfrom detcheck.cli import main\ntry: main()\nexcept SystemExit as stop: print(stop.code, {{'torch', 'transformers'}} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
