@@ -6,6 +6,7 @@ server's own counts show that requests were computed together, the batch did it.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from detcheck.verdict import Verdict
 
 LONE = "alone"
 COLD = "cold"
+CHANCE = 0.05  # the load is blamed only where lone requests would agree by chance in at most so many runs
 UNSEEN = "; seen from outside: the server does not show its batches, so other requests may have been computed with it"
 
 
@@ -61,7 +63,8 @@ def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
             f"a lone request, sent {max(n.total() for n in noisy)} times, already gave different bits{UNSEEN if tally.unseen else ''}",
         )
     later = sum((n for c, n in tally.conditions.items() if c.name != COLD), Counter())
-    if found := cold_alone_differs(cold(tally), later, not tally.unseen):
+    first_answers = cold(tally)
+    if found := cold_alone_differs(first_answers, later, not tally.unseen):
         return found
     if len(alone) > 1:
         return (
@@ -75,7 +78,7 @@ def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
         )
     others = sum(count for n in tally.conditions.values() for o, count in n.items() if o not in alone)
     first = finding.evidence["first_variant_condition"]
-    what = f"{alone.total()} lone requests agree, and {others} under load give other bits, first in {first}"
+    what = f"{alone.total()} lone requests agree, and {others} under load give{'s' * (others == 1)} other bits, first in {first}"
     if tally.unseen:
         return (
             Verdict.DIVERGENT,
@@ -84,7 +87,27 @@ def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
     left = {c.name for c, n in tally.conditions.items() if not set(n) <= set(alone)}
     if not any(tally.formed[name] for name in left):
         return Verdict.DIVERGENT, f"{what}; but the server was not seen to run requests together there"
+    spared = alone.total() + (first_answers.total() if set(first_answers) <= set(alone) else 0)
+    if (chance := agree_by_chance(spared, others, finding.samples)) > CHANCE:
+        return Verdict.DIVERGENT, f"{what}; {too_few(spared, others, finding.samples, chance)}"
     return Verdict.BATCH_VARIANT, what
+
+
+def agree_by_chance(lone: int, others: int, samples: int) -> float:
+    """How probable it is that no lone request is among the `others`, if these have nothing to do with the load.
+
+    Fisher's exact test, one-sided: `others` of `samples` differ, and were these any of them, so many draws would miss all `lone` ones.
+    """
+    return math.prod((samples - others - n) / (samples - n) for n in range(lone))
+
+
+def too_few(lone: int, others: int, samples: int, chance: float) -> str:
+    """What to do where a rare fault that strikes any request explains the run as well as the load does."""
+    needed = math.ceil(math.log(CHANCE) / math.log1p(-others / samples))
+    return (
+        f"a fault that has nothing to do with the load, and is as rare, would spare all {lone} in {chance:.0%} of runs, so it is "
+        f"undetermined whether the batch caused it: send about {needed} lone requests (--conditions alone -n {needed})"
+    )
 
 
 def between(tallies: Mapping[Case, Tally], outcomes: Mapping[str, Outcome]) -> list[Finding]:

@@ -149,7 +149,7 @@ def check_samples(plans: Sequence[Plan], wanted: Wanted) -> None:
 def share_out(plans: list[Plan], wanted: Wanted) -> None:
     """Gives every sample a place, in place."""
     if plans:
-        spread(plans, wanted.samples - len(plans) * wanted.trials)
+        spread(plans, wanted.samples - sum(plan.trials for plan in plans))
     else:  # fewer samples than trials: nothing can be repeated, and the judge will say so
         plans.append(Plan("alone", 1, False, wanted.samples))
 

@@ -119,6 +119,7 @@ def schedule(inputs: dict[str, int], wanted: Wanted, limits: ServerLimits) -> Sc
     refuse_lost(plans, not_tried, warm)
     check_samples(plans, warm)
     plans = [steady(plan, limits) if plan.name == "rate" else plan for plan in plans]
+    repeat_lone(plans, warm)
     share_out(plans, warm)
     if not cold and wanted.seeded:
         not_tried.append(NotTried("cold", SHARED))
@@ -144,6 +145,17 @@ def impossible(plan: Plan, max_tokens: int, limits: ServerLimits) -> str:
     if kind_of(plan.name) in ("staggered", "ragged") and max_tokens < 3:
         return f"completions of {max_tokens} tokens are over before anybody joins or leaves"
     return ""
+
+
+def repeat_lone(plans: list[Plan], wanted: Wanted) -> None:
+    """Of the samples that are left, lone requests get as many as make them the square root of all, in place.
+
+    Were there only two, a rare fault that strikes any request would spare them nearly always, and the load would be blamed.
+    """
+    left = wanted.samples - sum(plan.trials for plan in plans)
+    for plan in plans:
+        if plan.name == "alone":
+            plan.trials += max(0, min(left, math.isqrt(wanted.samples) - plan.trials))
 
 
 def steady(plan: Plan, limits: ServerLimits) -> Plan:

@@ -83,7 +83,7 @@ def ids_of(text):
 class Server(ThreadingHTTPServer):
     """`answer(handler, body, number, together)` -> a JSON value, or None where it has written something of its own.
 
-    `together`: requests that are being served, this one included. Requests that open the run (tokens <= 4) are always served well.
+    `together`: the most requests that were being served at once while this one was, itself included. Requests that open the run (tokens <= 4) are always served well.
     """
 
     daemon_threads = True
@@ -110,6 +110,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer, self.metrics, self.ids, self.logprobs, self.model = answer, metrics, ids, logprobs, model
         self.takes_s, self.round_to, self.endpoints = takes_s, round_to, endpoints
+        self.company = {}  # number of a request that is being served -> the most that were, meanwhile
         self.lock, self.running, self.number, self.finished, self.made = threading.Lock(), 0, 0, 0, 0
         self.requests, self.headers_seen, self.models, self.steps = [], [], (), 0.0
         self.gauge, self.counts, self.version = gauge, counts, version
@@ -183,19 +184,22 @@ class Handler(BaseHTTPRequestHandler):
             server.number += 1
             number = server.number
             server.requests.append(body)
+            server.company[number] = 0
+            server.company = {one: max(most, server.running) for one, most in server.company.items()}
         try:
             scored = server.scores and body.get("echo")
             time.sleep(server.takes_s if body["max_tokens"] > 4 or scored else 0)
             if server.answer is None or (body["max_tokens"] <= 4 and not scored):
                 made = completion(server, body, number)
             else:
-                made = server.answer(self, body, number, server.running)
+                made = server.answer(self, body, number, server.company[number])
             if made is not None:
                 self.send(made)
         finally:
             with server.lock:
                 server.steps += body["max_tokens"] / max(1, server.running)  # those that run together share their steps
                 server.running -= 1
+                del server.company[number]
                 server.finished += 1
                 server.made += body["max_tokens"]
 
