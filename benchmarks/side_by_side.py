@@ -10,6 +10,8 @@ exit code. Where a tool does not ask about a fault by its own documentation, a p
 
 import argparse
 import contextlib
+import dataclasses
+import json
 import os
 import platform
 import shlex
@@ -17,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from side_by_side_models import FOLDERS, make
@@ -25,10 +26,10 @@ from side_by_side_server import SERVERS, serving
 from side_by_side_tools import TOOLS, Where
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-LIMIT_S = 300.0  # for all commands of one tool on one subject
+LIMIT_S = 600.0  # for all commands of one tool on one subject
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Cell:
     """What one tool said of one subject."""
 
@@ -165,6 +166,13 @@ def commands(found, faults, names):
     return lines
 
 
+def read_results(file):
+    if not file or not file.exists():
+        return {}
+    rows = map(json.loads, file.read_text().splitlines())
+    return {(fault, name): Cell(**cell | {"codes": tuple(cell["codes"])}) for fault, name, cell in rows}
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -175,6 +183,9 @@ def arguments():
     parser.add_argument("--subjects", help="some alone, like batch,rare")
     parser.add_argument("--samples", type=int, default=100, help="completions that detcheck asks a server for")
     parser.add_argument("--limit-s", type=float, default=LIMIT_S, help="seconds for one tool on one subject")
+    parser.add_argument(
+        "--results", type=Path, help="answers are kept there, and those that are there are not asked for again"
+    )
     parser.add_argument("--output", type=Path, help="also write the Markdown there")
     return parser.parse_args()
 
@@ -198,12 +209,17 @@ def main():
     if unknown := set(wanted) - {fault.name for fault in every}:
         sys.exit(f"--subjects: there is no {', '.join(sorted(unknown))}; there are {', '.join(f.name for f in every)}")
     faults = [fault for fault in every if fault.name in wanted]
-    found = {}
+    found = read_results(asked.results)
     for fault in faults:
         for name, python in pythons.items():
+            if (fault.name, name) in found:
+                continue
             with subject(fault, TOOLS[name]) as (target, server):
                 found[fault.name, name] = ask(TOOLS[name], python, fault, target, server, asked)
             one = found[fault.name, name]
+            if asked.results:
+                with asked.results.open("a") as file:
+                    file.write(json.dumps([fault.name, name, dataclasses.asdict(one)]) + "\n")
             print(
                 f"{fault.name:10} {name:12} {one.short:28} {one.seconds:6.1f} s  {one.line[:100]}",
                 file=sys.stderr,

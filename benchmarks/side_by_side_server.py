@@ -67,7 +67,7 @@ def answer(ids, count, alphabet, moved=0, fork=None, healed=False, model=MODEL):
     tokens, tops = [], []
     for n in range(count):
         best = (seed[n % 32] + n // 32) % len(alphabet)
-        if fork is not None and (n == fork or n > fork and not healed):
+        if fork is not None and (n == fork or (n > fork and not healed)):
             best = (best + 1) % len(alphabet)
         numbers = np.float32(-0.05 * (1 + best)) - np.float32(0.7) * np.arange(TOP, dtype=np.float32)
         numbers = (numbers.view(np.uint32) + np.uint32(moved)).view(np.float32)
@@ -89,6 +89,7 @@ class Planted(ThreadingHTTPServer):
         self.lock, self.one = threading.Lock(), threading.Lock()
         self.number = self.inside = self.running = self.finished = self.made = 0
         self.steps, self.kept = 0.0, {}
+        self.company = {}  # number of a request that is being computed -> the most that were, meanwhile
 
     @property
     def url(self):
@@ -120,9 +121,11 @@ class Planted(ThreadingHTTPServer):
         name = self.fault.name
         with self.lock:
             self.running += 1
+            self.company[number] = 0
+            self.company = {one: max(most, self.running) for one, most in self.company.items()}
         time.sleep(self.fault.takes_s)
         with self.lock:
-            together = self.running
+            together = self.company.pop(number)
             self.steps += count / together  # requests that run together share their steps
             self.running -= 1
             self.finished += 1
