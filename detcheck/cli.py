@@ -8,10 +8,13 @@ import re
 import shlex
 import sys
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from detcheck import colours, lookup
+from detcheck.check.options import Checking
 from detcheck.commands import Estimating, Given, Running, add, epilogue
 from detcheck.errors import DetcheckError, UsageError
 from detcheck.finding import Run
@@ -19,6 +22,9 @@ from detcheck.options import knob
 from detcheck.probe import Probe
 from detcheck.spec import Comparing, Judging, Spec
 from detcheck.verdict import INTERRUPTED, Role, Verdict
+
+if TYPE_CHECKING:
+    from detcheck.suite import Member, Suite
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -113,6 +119,35 @@ def report(given: Given) -> None:
     show(runner.load(given.own["run"]), given.format)
 
 
+def check(given: Given) -> None:
+    """The entry for CI: all that detcheck.toml or pyproject.toml lists, with one verdict, one exit code and one folder of reports.
+
+    Exit codes: 1 if anything differs, else 4 if a probe could not run, else 3 if there is a doubt, else 0; 2 for a fault in the file.
+    """
+    from detcheck import github, progress
+    from detcheck.check import file, run
+    from detcheck.formats.terminal import render_end, render_member
+    from detcheck.report import render_suite
+
+    own, lines = given.own, given.format == "terminal"
+
+    def show_member(member: Member, suite: Suite) -> None:
+        width = max(len(m.name) for m in suite.members)
+        if lines:
+            emit(render_member(member, width, colours.wanted(sys.stdout)))
+        elif not given.quiet:
+            print(render_member(member, width), end="", file=sys.stderr)
+
+    if own["verbose"]:
+        logging.getLogger("detcheck").setLevel(logging.INFO)
+    config = file.read(own["config"]) if own["config"] else file.find(Path())
+    called = run.Called(own["names"], own["output_dir"], own["fail_fast"], typed())
+    suite = run.run(config, called, lambda _: progress.shown(given.quiet), show_member)
+    github.publish_suite(suite)
+    emit(render_end(suite, colours.wanted(sys.stdout)) if lines else render_suite(suite, given.format))
+    raise typer.Exit(suite.exit_code)
+
+
 @dataclass(frozen=True)
 class Stored:
     """What `detcheck report` is asked."""
@@ -136,9 +171,14 @@ SHOWN = (
     "detcheck report runs/20261124T041500Z-completions  # what the run found, once more",
     "detcheck report runs/20261124T041500Z-completions --format html > report.html  # one page, to open in a browser",
 )
+CHECKED = (
+    "detcheck check  # all that the nearest detcheck.toml or pyproject.toml lists",
+    "detcheck check kernels --config gpu.toml --format junit > detcheck.xml  # one probe of that file",
+)
 add(app, "judge", Judging, judge, JUDGED)
 add(app, "compare", Comparing, compare, COMPARED)
 add(app, "report", Stored, report, SHOWN)
+add(app, "check", Checking, check, CHECKED)
 
 
 def finish(run: Run, format: str) -> None:
@@ -161,14 +201,19 @@ def show(run: Run, format: str) -> None:
         text = terminal(described(run), colour=colours.wanted(sys.stdout))
     else:
         text = render(run, format)
+    emit(text)
+    if run.verdict is Verdict.FAILED:
+        say(min(run.findings, key=lambda f: (f.role is not Role.GATES, f.verdict is not Verdict.FAILED)).note)
+    raise typer.Exit(run.exit_code)
+
+
+def emit(text: str) -> None:
+    """To stdout, at once."""
     try:
         sys.stdout.buffer.write(text.encode("utf-8"))
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read it has seen enough; the verdict stays
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if run.verdict is Verdict.FAILED:
-        say(min(run.findings, key=lambda f: (f.role is not Role.GATES, f.verdict is not Verdict.FAILED)).note)
-    raise typer.Exit(run.exit_code)
 
 
 def say(text: str) -> None:
@@ -191,7 +236,8 @@ def main() -> None:
             sys.exit(UsageError.exit_code)
         raise
     except DetcheckError as error:
-        say(str(error))
+        for line in error.lines:
+            say(line)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

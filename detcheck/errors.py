@@ -6,6 +6,11 @@ class DetcheckError(Exception):
 
     exit_code = 4
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What is said, a fault a line."""
+        return (str(self),)
+
 
 class UsageError(DetcheckError):
     """The question cannot be asked like this: bad option, bad file, no such path. Nothing was run."""

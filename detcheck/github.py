@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from detcheck.blocks import Section
 from detcheck.finding import Run
-from detcheck.report import described, render
+from detcheck.report import described, render, render_suite
+from detcheck.suite import Suite
 from detcheck.text import visible
 
 MOST_BYTES = 1024 * 1024  # of a step's summary, whatever its commands wrote together; GitHub drops all of a longer one
@@ -16,14 +17,31 @@ MOST_BYTES = 1024 * 1024  # of a step's summary, whatever its commands wrote tog
 
 def publish(run: Run) -> None:
     """Does nothing outside of GitHub Actions."""
+    summarise(render(run, "md"), run.path)
+    annotate(run, run.spec.probe)
+
+
+def publish_suite(suite: Suite) -> None:
+    """One summary of all, and an annotation for each that fails the job."""
+    summarise(render_suite(suite, "md"), suite.path)
+    for member in suite.members:
+        if member.report:
+            annotate(member.report.run, member.name)
+
+
+def summarise(markdown: str, path: Path | None) -> None:
+    """`path`: the folder that has all of it."""
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         try:
             with open(summary, "a", encoding="utf-8") as file:
-                file.write(fitting(render(run, "md") + "\n", MOST_BYTES - 1 - Path(summary).stat().st_size, run.path))
+                file.write(fitting(markdown + "\n", MOST_BYTES - 1 - Path(summary).stat().st_size, path))
         except OSError as error:
             print(f"detcheck: cannot append to GITHUB_STEP_SUMMARY: {error.strerror}", file=sys.stderr)
+
+
+def annotate(run: Run, name: str) -> None:
     if os.environ.get("GITHUB_ACTIONS") == "true" and run.exit_code:
-        print(annotation(run), file=sys.stderr)
+        print(annotation(run, name), file=sys.stderr)
 
 
 def fitting(markdown: str, most: int, path: Path | None) -> str:
@@ -59,10 +77,10 @@ def blocks(markdown: str) -> list[str]:
     return found
 
 
-def annotation(run: Run) -> str:
+def annotation(run: Run, name: str) -> str:
     """The workflow command for the worst of what makes the exit code what it is."""
     worst = min(described(run).sections, key=lambda s: s.finding.exit_code(run.spec.fail_on) != run.exit_code)
-    properties = place(worst) | {"title": f"detcheck {run.spec.probe}"}
+    properties = place(worst) | {"title": f"detcheck {name}"}
     said = ",".join(f"{name}={escaped(value, ':,')}" for name, value in properties.items())
     return f"::error {said}::{escaped(visible(f'{worst.finding.verdict}: {worst.note}'))}"
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 from detcheck import lookup, samples
 from detcheck.blocks import Report, Section
@@ -12,6 +13,7 @@ from detcheck.finding import Finding, Run
 from detcheck.meaning import meaning
 from detcheck.probe import Probe
 from detcheck.records import Case, Environment, SourceLine
+from detcheck.suite import Suite
 from detcheck.text import visible
 from detcheck.verdict import MEANING, ROLES, SEVERITY, Role
 
@@ -36,17 +38,34 @@ def render(run: Run, name: str) -> str:
     return lookup.find("formats", name).render(described(run))
 
 
-def write_all(run: Run) -> list[str]:
-    """Puts every rendered report beside the run's data. Returns what could not be written: a full disk changes no verdict."""
-    troubles, report = [], described(run)
-    for name in lookup.names("formats"):
-        part = lookup.find("formats", name)
+def render_suite(suite: Suite, name: str) -> str:
+    """Several together, in that format."""
+    return lookup.find("formats", name).render_suite(suite)
+
+
+def write_all(run: Run, folder: Path | None = None) -> list[str]:
+    """Puts every rendered report beside the run's data, or into that folder. Returns what could not be written: a full disk changes no verdict."""
+    report = described(run)
+    parts = (lookup.find("formats", name) for name in lookup.names("formats"))
+    return written(folder or run.path, ((part.FILE, lambda part=part: part.render(report)) for part in parts))
+
+
+def write_suite(suite: Suite) -> list[str]:
+    """The same for several runs together: what there is of them so far."""
+    parts = (lookup.find("formats", name) for name in lookup.names("formats"))
+    return written(suite.path, ((part.SUITE_FILE, lambda part=part: part.render_suite(suite)) for part in parts))
+
+
+def written(folder: Path, files: Iterable[tuple[str | None, Callable[[], str]]]) -> list[str]:
+    """Renders and writes each that has a name. Returns what could not be written."""
+    troubles = []
+    for name, render in files:
         try:
-            if part.FILE:
-                write_file(run.path / part.FILE, part.render(report).encode("utf-8"))
-                log.info("wrote %s", run.path / part.FILE)
+            if name:
+                write_file(folder / name, render().encode("utf-8"))
+                log.info("wrote %s", folder / name)
         except OSError as error:
-            troubles.append(f"cannot write {run.path / part.FILE}: {error.strerror or error}")
+            troubles.append(f"cannot write {folder / name}: {error.strerror or error}")
     return troubles
 
 

@@ -32,16 +32,20 @@ COMPARED = "compared.json"  # in a run's folder: the baseline that it was asked 
 
 
 def run(
-    spec: Spec, output_dir: Path | str = "runs", on_progress: OnProgress | None = None, command: str | None = None
+    spec: Spec,
+    output_dir: Path | str = "runs",
+    on_progress: OnProgress | None = None,
+    command: str | None = None,
+    name: str | None = None,
 ) -> Run:
     """Run a probe. What was observed is stored and judged however the run ends: by an error, by Ctrl-C (`Run.interrupted`).
 
-    Raises UsageError where the question cannot be asked. A probe that cannot be opened gives a run with the verdict `failed`.
+    `name`: of the run's folder; None: UTC time and probe. Raises UsageError where the question cannot be asked. A probe that cannot be opened gives a run with the verdict `failed`.
     """
     probe = Probe(spec.probe)
     probe.check(spec)
     started = now()
-    folder = RunFolder.create(Path(output_dir), spec.probe)
+    folder = RunFolder.create(Path(output_dir), spec.probe, name)
     head = Run(spec, command or spec.command(), started, ())
     with folder.locked():
         try:
@@ -62,9 +66,7 @@ def run(
                     f"--output-dir {output_dir}: cannot write there: {error.strerror}. Give a folder with room"
                 ) from None
             head = replace(head, subject=opened.subject, path=folder.path)
-            if named := getattr(
-                spec.options, "baseline", None
-            ):  # kept with the run, which can be judged again without it then
+            if named := getattr(spec.options, "baseline", None):  # kept with the run, which is judged without it later
                 baselines.write(folder.path / COMPARED, baseline_of(Path(named)))
             return execute(head, opened, folder, on_progress, Resumed())
 

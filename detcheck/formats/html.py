@@ -31,6 +31,7 @@ from detcheck.blocks import (
 )
 from detcheck.finding import Finding, Fork, Run
 from detcheck.page import charts, diff, matrix, trees
+from detcheck.suite import Suite
 from detcheck.text import visible
 from detcheck.verdict import Role
 
@@ -47,16 +48,20 @@ MOST_TEXT, LEAST_TEXT = 20_000, 400  # characters of an outcome
 PAGE_TEXT = 2_000_000  # characters of all outcomes of a page, about
 
 FILE = "report.html"  # in the run's folder
+SUITE_FILE = "index.html"  # in the folder of several
 
 
 @functools.cache
-def template() -> Template:
+def template(name: str) -> Template:
     from jinja2 import Environment, PackageLoader
 
-    env = Environment(
-        loader=PackageLoader("detcheck", "formats"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return env.get_template("report.html.j2")
+    loader = PackageLoader("detcheck", "formats")
+    return Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(name)
+
+
+def render_suite(suite: Suite) -> str:
+    """A line for each, with a link to its own page."""
+    return template("index.html.j2").render(suite=suite, version=__version__, page=FILE, visible=visible)
 
 
 def render(report: Report) -> str:
@@ -65,7 +70,7 @@ def render(report: Report) -> str:
     shown = groups[:MOST_FINDINGS]
     texts = sum(len(b.variants) for group in shown for s in group for b in s.blocks if isinstance(b, Texts))
     most = max(LEAST_TEXT, min(MOST_TEXT, PAGE_TEXT // max(texts, 1)))
-    return template().render(
+    return template("report.html.j2").render(
         run=run,
         version=__version__,
         script=script,

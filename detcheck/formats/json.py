@@ -10,13 +10,51 @@ from detcheck import __version__
 from detcheck.blocks import Report
 from detcheck.finding import Finding
 from detcheck.records import SCHEMA_VERSION, NotTried
+from detcheck.suite import Member, Suite
+from detcheck.verdict import Verdict
 
-FILE = "report.json"  # in the run's folder
+FILE = SUITE_FILE = "report.json"  # in the folder of a run, and of several together
 APART = ("detail", "accepted", "variants")  # of a finding: what only pages draw, or the evidence has
 
 
 def render(report: Report) -> str:
     return json.dumps(document(report), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def render_suite(suite: Suite) -> str:
+    """Described by `check.schema.json`."""
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "detcheck_version": __version__,
+        "command": suite.command,
+        "config": str(suite.config),
+        "started": suite.started,
+        "verdict": suite.verdict,
+        "exit_code": suite.exit_code,
+        "summary": {
+            "probes": len(suite.members),
+            "verdicts": {v: n for v in Verdict if (n := sum(m.verdict is v for m in suite.members if m.report))},
+            "not_asked": [m.name for m in suite.members if m.report is None],
+            "interrupted": suite.interrupted,
+            "warnings": list(suite.warnings),
+        },
+        "probes": [member(m) for m in suite.members],
+    }
+    return json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def member(m: Member) -> dict[str, object]:
+    return {
+        "name": m.name,
+        "probe": m.spec.probe,
+        "reproduce": m.spec.command(),
+        "verdict": m.verdict if m.report else None,
+        "exit_code": m.exit_code if m.report else None,
+        "note": m.note,
+        "seconds": round(m.seconds, 3),
+        "folder": m.folder or None,
+        "report": document(m.report) if m.report else None,
+    }
 
 
 def document(report: Report) -> dict[str, object]:

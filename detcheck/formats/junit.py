@@ -5,35 +5,63 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 from detcheck.blocks import Report, Section, sentences
+from detcheck.suite import Member, Suite
 from detcheck.text import visible
 
-FILE = "junit.xml"  # in the run's folder
+FILE = SUITE_FILE = "junit.xml"  # in the folder of a run, and of several together
 
 
 def render(report: Report) -> str:
+    return written(suite_of(report, f"detcheck {report.run.spec.probe}"))
+
+
+def render_suite(suite: Suite) -> str:
+    """One file: a test suite each. What was not asked is an error, as a doubt is."""
+    parts = [suite_of(m.report, m.name, m) if m.report else not_asked(m) for m in suite.members]
+    root = ET.Element("testsuites", {"name": "detcheck check"})
+    for name in ("tests", "failures", "errors", "skipped"):
+        root.set(name, str(sum(int(part.get(name)) for part in parts)))
+    root.set("time", f"{sum(m.seconds for m in suite.members):.3f}")
+    root.extend(parts)
+    return written(root)
+
+
+def written(root: ET.Element) -> str:
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def suite_of(report: Report, name: str, member: Member | None = None) -> ET.Element:
+    """member: of several; its cases are told from others' by its name."""
     run = report.run
     codes = [s.finding.exit_code(run.spec.fail_on) for s in report.sections]
     counts = {"tests": len(codes), "failures": codes.count(1), "errors": codes.count(3) + codes.count(4), "skipped": 0}
     suite = ET.Element(
-        "testsuite",
-        {"name": f"detcheck {run.spec.probe}", "timestamp": run.started.rstrip("Z")}
-        | {k: str(v) for k, v in counts.items()},
+        "testsuite", {"name": name, "timestamp": run.started.rstrip("Z")} | {k: str(v) for k, v in counts.items()}
     )
+    if member:
+        suite.set("time", f"{member.seconds:.3f}")
     properties = ET.SubElement(suite, "properties")
     facts = {"verdict": str(run.verdict), "exit_code": str(run.exit_code), "reproduce": run.spec.command()}
     facts |= {f"digest.{name}": digest for name, digest in (run.subject.digests if run.subject else {}).items()}
     facts |= {f"warning.{n}": warning for n, warning in enumerate(run.warnings)}
-    for name, value in facts.items():
-        ET.SubElement(properties, "property", {"name": name, "value": visible(value)})
+    for key, value in facts.items():
+        ET.SubElement(properties, "property", {"name": key, "value": visible(value)})
     for section, code in zip(report.sections, codes, strict=True):
-        suite.append(case(section, code))
-    ET.indent(suite)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suite, encoding="unicode") + "\n"
+        suite.append(case(section, code, member.name if member else section.finding.case.probe))
+    return suite
 
 
-def case(section: Section, code: int) -> ET.Element:
+def not_asked(member: Member) -> ET.Element:
+    suite = ET.Element("testsuite", {"name": member.name, "tests": "1", "failures": "0", "errors": "1", "skipped": "0"})
+    element = ET.SubElement(suite, "testcase", {"classname": f"detcheck.{member.name}", "name": member.spec.probe})
+    ET.SubElement(element, "error", {"type": str(member.verdict), "message": member.note})
+    return suite
+
+
+def case(section: Section, code: int, group: str) -> ET.Element:
     f = section.finding
-    element = ET.Element("testcase", {"classname": f"detcheck.{f.case.probe}", "name": section.subject})
+    element = ET.Element("testcase", {"classname": f"detcheck.{group}", "name": section.subject})
     body = "\n".join(visible(line) for line in (section.note, *sentences(section)))
     if code:
         ET.SubElement(

@@ -23,11 +23,13 @@ from detcheck.blocks import (
     outlined,
 )
 from detcheck.finding import Fork
+from detcheck.suite import Suite
 from detcheck.text import visible
 
 BAR = 30  # characters of the longest bar
 
 FILE = "report.md"  # in the run's folder
+SUITE_FILE = "summary.md"  # in the folder of several
 
 
 def render(report: Report) -> str:
@@ -55,8 +57,24 @@ def render(report: Report) -> str:
     return "\n".join(parts)
 
 
-def one(section: Section) -> list[str]:
-    parts = [f"## {section.finding.verdict}: {inert(section.subject)}", "", inert(section.note), ""]
+def render_suite(suite: Suite) -> str:
+    """A line for each, then what there is to know of those that did not pass."""
+    parts = [f"# detcheck: {suite.verdict}", "", f"{len(suite.members)} probes: {suite.tally}", ""]
+    parts += ["| verdict | probe | what it came to | seconds |", "|---|---|---|---:|"]
+    for m in suite.members:
+        verdict = str(m.verdict) if m.report else "not asked"
+        parts.append(f"| {verdict} | {inert(m.name)} | {inert(m.note)} | {m.seconds:.1f} |")
+    parts += ["", *(f"> warning: {inert(warning)}\n" for warning in suite.warnings)]
+    for m in suite.members:
+        if m.report and m.exit_code:
+            parts += [f"## {inert(m.name)}", "", *one(m.worst, "###")]
+            parts += [f"> warning: {inert(warning)}\n" for warning in m.report.run.warnings]
+            parts += ["Reproduce:", "", *fenced(m.spec.command()), ""]
+    return "\n".join(parts)
+
+
+def one(section: Section, heading: str = "##") -> list[str]:
+    parts = [f"{heading} {section.finding.verdict}: {inert(section.subject)}", "", inert(section.note), ""]
     for block in section.blocks:
         parts += drawn(block)
     return parts

@@ -18,10 +18,11 @@ from detcheck.advice import ADVICE, advice
 from detcheck.blocks import LineNote, Report, Section, Text
 from detcheck.hashes import json_hash
 from detcheck.records import SourceLine
+from detcheck.suite import Suite
 from detcheck.text import visible
 from detcheck.verdict import MEANING, FailOn, Role, Verdict
 
-FILE = "report.sarif"  # in the run's folder
+FILE = SUITE_FILE = "report.sarif"  # in the folder of a run, and of several together
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LEVELS = {0: "note", 1: "error", 3: "warning", 4: "error"}  # by exit code
@@ -30,10 +31,22 @@ MOST_RESULTS = 5000  # GitHub shows so many of a run, the worst first
 
 
 def render(report: Report) -> str:
-    return json.dumps(document(report), indent=1, ensure_ascii=False) + "\n"
+    run = report.run
+    return log([analysis(report, f"{run.spec.probe}/{visible(run.spec.subject)}")])
 
 
-def document(report: Report) -> dict[str, object]:
+def render_suite(suite: Suite) -> str:
+    """A run of each that was asked. GitHub keeps them apart by their names."""
+    return log([analysis(m.report, f"check/{m.name}") for m in suite.members if m.report])
+
+
+def log(runs: list[dict[str, object]]) -> str:
+    document = {"$schema": SCHEMA, "version": "2.1.0", "runs": runs}
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def analysis(report: Report, category: str) -> dict[str, object]:
+    """A run, as SARIF has it."""
     run = report.run
     found = results(report.gating, run.spec.fail_on)[:MOST_RESULTS]
     told = [notification(s, run.spec.fail_on) for s in report.sections if not places(s) or passed(s)]
@@ -49,17 +62,11 @@ def document(report: Report) -> dict[str, object]:
     }
     index = {rule["id"]: n for n, rule in enumerate(driver["rules"])}
     return {
-        "$schema": SCHEMA,
-        "version": "2.1.0",
-        "runs": [
-            {
-                "tool": {"driver": driver},
-                "automationDetails": {"id": f"detcheck/{run.spec.probe}/{visible(run.spec.subject)}/"},
-                "invocations": [invocation],
-                "results": [result | {"ruleIndex": index[result["ruleId"]]} for result in found],
-                "columnKind": "unicodeCodePoints",
-            }
-        ],
+        "tool": {"driver": driver},
+        "automationDetails": {"id": f"detcheck/{category}/"},
+        "invocations": [invocation],
+        "results": [result | {"ruleIndex": index[result["ruleId"]]} for result in found],
+        "columnKind": "unicodeCodePoints",
     }
 
 

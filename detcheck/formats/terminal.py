@@ -29,10 +29,11 @@ from detcheck.blocks import (
     outlined,
 )
 from detcheck.finding import Fork
+from detcheck.suite import Member, Suite
 from detcheck.text import visible
 from detcheck.verdict import Verdict
 
-FILE = None  # it is for a screen; the run's folder holds the other formats
+FILE = SUITE_FILE = None  # it is for a screen; the run's folder holds the other formats
 COLOURS = {
     Verdict.IDENTICAL: "green", Verdict.CERTIFIED: "green", Verdict.INCONCLUSIVE: "yellow", Verdict.UNDECIDED: "yellow",
 }  # fmt: skip
@@ -51,6 +52,34 @@ def render(report: Report, colour: bool = False) -> str:
         highlight=False,
     )
     console.print(whole(report))
+    return out.getvalue()
+
+
+def render_suite(suite: Suite, colour: bool = False) -> str:
+    width = max(len(m.name) for m in suite.members)
+    return "".join(render_member(m, width, colour) for m in suite.members) + render_end(suite, colour)
+
+
+def render_member(member: Member, width: int = 0, colour: bool = False) -> str:
+    """One of several, in a line however long: its words stay together for whoever searches them."""
+    verdict = styled(f"{member.verdict:14}" if member.report else f"{'not asked':14}", member.verdict)
+    return line(Text.assemble(verdict, f"  {member.name:{width}}  {member.note}"), colour)
+
+
+def render_end(suite: Suite, colour: bool = False) -> str:
+    """What several came to together, and where the reports are."""
+    of = f"{len(suite.members)} probe{'s' * (len(suite.members) > 1)}: {suite.tally}"
+    lines = [Text(f"warning: {visible(warning)}", style="yellow") for warning in suite.warnings]
+    lines += [Text("interrupted: judged on what was asked until then", style="yellow")] * suite.interrupted
+    lines += [Text(), verdict_line(suite.verdict, f"over {of}; exit code {suite.exit_code}")]
+    lines += [Text(f"reports: {visible(str(suite.path))}: index.html, summary.md, report.json, junit.xml", style="dim")]
+    return "".join(line(text, colour) for text in lines)
+
+
+def line(text: Text, colour: bool) -> str:
+    out = io.StringIO()
+    system = "standard" if colour else None
+    Console(file=out, force_terminal=colour, color_system=system, highlight=False).print(text, soft_wrap=True)
     return out.getvalue()
 
 
@@ -85,7 +114,11 @@ def whole(report: Report) -> RenderableType:
 
 
 def verdict_line(verdict: Verdict, rest: str) -> Text:
-    return Text.assemble((str(verdict), f"bold {COLOURS.get(verdict, 'red')}"), f"  {rest}")
+    return Text.assemble(styled(str(verdict), verdict), f"  {rest}")
+
+
+def styled(text: str, verdict: Verdict) -> tuple[str, str]:
+    return text, f"bold {COLOURS.get(verdict, 'red')}"
 
 
 def one(section: Section) -> RenderableType:

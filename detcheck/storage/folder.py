@@ -62,21 +62,15 @@ class RunFolder:
         self._flushed = time.monotonic()
 
     @classmethod
-    def create(cls, parent: Path, probe: str) -> RunFolder:
-        """A new folder, named by UTC time and probe. Raises UsageError where it cannot be made or written to."""
-        stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{probe}"
+    def create(cls, parent: Path, probe: str, name: str | None = None) -> RunFolder:
+        """A new folder, named by UTC time and probe unless it has a name. Raises UsageError where it cannot be made or written to."""
+        path = new_folder(parent, name or stamped(probe))
         try:
-            parent.mkdir(parents=True, exist_ok=True)
-            path = next(
-                p for n in range(1, 10_000) if (p := parent / (stem if n == 1 else f"{stem}-{n}")) and make_folder(p)
-            )
             for part in ("observations", "outcomes"):
                 (path / part).mkdir()
             write_file(path / "lock", b"")
         except OSError as error:
-            raise UsageError(
-                f"--output-dir {parent}: cannot write there: {error.strerror}. Give a folder with room that you may write to"
-            ) from None
+            raise cannot_write(parent, error) from None
         return cls(path)
 
     @contextlib.contextmanager
@@ -271,6 +265,27 @@ def read_subject(head: dict[str, object]) -> Subject:
         raise UsageError(
             f"run.json cannot be read: {type(error).__name__}: {error}. It may be damaged: restore it from a copy"
         ) from None
+
+
+def stamped(what: str) -> str:
+    """A folder's name: UTC time, and what was asked."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{what}"
+
+
+def new_folder(parent: Path, stem: str) -> Path:
+    """A folder that was not there: of that name, or with a number behind it. Raises UsageError where it cannot be made."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        numbered = (parent / (stem if n == 1 else f"{stem}-{n}") for n in range(1, 10_000))
+        return next(path for path in numbered if make_folder(path))
+    except OSError as error:
+        raise cannot_write(parent, error) from None
+
+
+def cannot_write(parent: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"--output-dir {parent}: cannot write there: {error.strerror}. Give a folder with room that you may write to"
+    )
 
 
 def make_folder(path: Path) -> bool:

@@ -23,7 +23,7 @@ FLOORS = [
     "storage kernels blocks",
     "judge advice",
     "pictures meaning page",
-    "samples parting",
+    "samples parting suite",
     "switch formats probe watch",
     "engines",
     "harness",
@@ -31,6 +31,7 @@ FLOORS = [
     "report runner",
     "github",
     "progress commands",
+    "check",
     "cli api pytest_plugin",
     "__init__ __main__",
 ]

@@ -1,0 +1,119 @@
+"""Asks what a config file asks, one question after the other, and keeps one report of all that is there after each."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from detcheck import report, runner
+from detcheck.check.file import Config
+from detcheck.check.questions import questions
+from detcheck.check.values import nearest
+from detcheck.errors import DetcheckError, UsageError
+from detcheck.finding import Run
+from detcheck.spec import Comparing, Judging, Spec
+from detcheck.storage.folder import new_folder, stamped
+from detcheck.suite import Member, Suite
+
+Shown = Callable[[Member], AbstractContextManager[runner.OnProgress | None]]
+
+
+@dataclass(frozen=True)
+class Called:
+    """What the command line says beside the file."""
+
+    names: tuple[str, ...] = ()
+    """of the file's probes; (): all"""
+    output_dir: Path | None = None
+    """None: the file's"""
+    fail_fast: bool = False
+    """whether the first that exits with 1 is the last"""
+    command: str = "detcheck check"
+
+
+def run(config: Config, called: Called, shown: Shown, on_member: Callable[[Member, Suite], None]) -> Suite:
+    """Asks one after the other, as if each command were typed in the file's folder, and writes all reports after each.
+
+    `shown`: gives the context in which one is asked, with its callback for progress. `on_member` is told what each came to. Raises
+    UsageError (ConfigError) before anything is loaded. Whatever one dies of, the others are asked; Ctrl-C ends all, and the suite says so.
+    """
+    elsewhere = config.folder.resolve() != Path.cwd()
+    begun = runner.now()
+    with contextlib.chdir(config.folder):
+        found = questions(config)
+    chosen = {name: found.specs[name] for name in names(called.names, found.specs, config)}
+    parent = called.output_dir or config.folder / found.output_dir
+    folder = new_folder(parent.absolute() if elsewhere else parent, stamped("check"))
+    members = tuple(Member(name, spec) for name, spec in chosen.items())
+    suite = written(Suite(config.path, called.command, begun, folder, members, config.warnings))
+    with contextlib.chdir(config.folder):
+        for n, member in enumerate(members):
+            try:
+                with shown(member) as on_progress:
+                    done, troubles = one(suite, member, on_progress)
+            except KeyboardInterrupt:
+                return written(replace(suite, interrupted=True))
+            told = {"warnings": (*suite.warnings, *troubles), "interrupted": done.report.run.interrupted}
+            suite = written(replace(suite, members=(*suite.members[:n], done, *members[n + 1 :]), **told))
+            on_member(done, suite)
+            if suite.interrupted or (called.fail_fast and done.exit_code == 1):
+                break
+    return suite
+
+
+def names(wanted: tuple[str, ...], specs: Mapping[str, Spec], config: Config) -> tuple[str, ...]:
+    """Of the probes to ask, each once."""
+    for name in wanted:
+        if name not in specs:
+            raise UsageError(f"{config.path} asks no {name}{nearest(name, specs)}. It has {', '.join(specs)}")
+    return tuple(dict.fromkeys(wanted or specs))
+
+
+def written(suite: Suite) -> Suite:
+    """Its reports on disk; with a warning where they could not be written."""
+    troubles = report.write_suite(suite)
+    return replace(suite, warnings=tuple(dict.fromkeys((*suite.warnings, *troubles)))) if troubles else suite
+
+
+def one(suite: Suite, member: Member, on_progress: runner.OnProgress | None) -> tuple[Member, list[str]]:
+    """One of them, asked and kept; and what could not be written."""
+    began = time.monotonic()
+    run = ask(suite, member, on_progress)
+    folder, troubles = keep(run, suite.path / member.name)
+    seconds = time.monotonic() - began
+    return replace(member, report=report.described(run), folder=folder.name, seconds=seconds), troubles
+
+
+def ask(suite: Suite, member: Member, on_progress: runner.OnProgress | None) -> Run:
+    """One of them. What dies is `failed`, in words; nothing is asked a second time."""
+    spec = member.spec
+    began = runner.now()
+    try:
+        match spec.options:
+            case Judging(file, other, input_format, unseen):
+                return runner.judge_file(file, unseen, spec.fail_on, suite.command, other, input_format)
+            case Comparing(a, b):
+                return runner.compare(a, b, spec.fail_on, suite.command)
+        return runner.run(spec, suite.path, on_progress, suite.command, member.name)
+    except DetcheckError as error:
+        why = str(error)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary: the others are asked all the same
+        traceback.print_exc(file=sys.stderr)
+        why = f"{type(error).__name__}: {error}"
+    return Run(spec, suite.command, began, (runner.failed(spec, why),))
+
+
+def keep(run: Run, folder: Path) -> tuple[Path, list[str]]:
+    """Writes its reports: beside its data, or where it has none, into that folder. Returns where, and what could not be written."""
+    folder = run.path or folder
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        return folder, [f"cannot write to {folder}: {error.strerror}"]
+    return folder, report.write_all(run, folder)
