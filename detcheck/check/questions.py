@@ -147,11 +147,10 @@ def unknown(name: str, value: object, options: Mapping[str, Option], why: str, p
     flags = {flag.lstrip("-"): option.name for option in options.values() for flag in option.knob.flags}
     if key in flags:
         return f"{key}: write {hyphens(flags[key])}"
-    if near := nearest(key, map(hyphens, options)):
-        return f"{key}: {why}{near}. Rename it, or leave it out"
+    near = nearest(key, map(hyphens, options))
     others = [probe for probe in lookup.names("probes") if name in Command.of(probe).options]
     there = f"; it is one of {', '.join(others)}" if others else ""
-    return f"{key}: {why}{there}. Leave it out; `detcheck {probe} --help` names all"
+    return f"{key}: {why}{near}{there}. Rename it or leave it out; `detcheck {probe} --help` names all"
 
 
 def hyphens(name: str) -> str:

@@ -70,5 +70,5 @@ def wants(what: str, value: object, hint: str = "") -> UsageError:
 
 def nearest(word: str, names: typing.Iterable[str]) -> str:
     """The one that was meant, most likely, in words that go behind a sentence; "" where none is near."""
-    found = get_close_matches(word, list(names), 1, 0.6)
+    found = get_close_matches(word, list(names), 1, 0.7)
     return f"; the nearest is {found[0]}" if found else ""
