@@ -2,6 +2,7 @@
 
 import importlib.resources
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,8 @@ SOUND = '[probes.sound]\nprobe = "kernels"\nop = "rmsnorm"\nkernels = "batch-inv
 PLANTED = '[probes.planted]\nprobe = "kernels"\nop = "control"\ndtype = "float32"\nbatch-sizes = [1, 2, 8]\n'
 COMPLETIONS = '[probes.completions]\nkernels = "batch-invariant"\nsamples = 4\nmax-tokens = 4\n'
 ANSWERS = '[probes.answers]\nprobe = "judge"\nfile = "answers.jsonl"\n'
-FILES = {"index.html", "summary.md", "report.json", "junit.xml"}
+STORED = Path(__file__).parents[1] / "stored"
+FILES = {"index.html", "summary.md", "report.json", "junit.xml", "report.sarif"}
 
 
 def answers(name="answers.jsonl", other=1, batch_size=2, text=""):
@@ -67,26 +69,26 @@ class Links(HTMLParser):
 
 
 def test_a_sound_and_a_divergent_probe_exit_with_1(check, tmp_path):
-    result = check(SOUND + PLANTED + COMPLETIONS)
+    result = check(SOUND + PLANTED)
     assert result.code == 1, result.err
     lines = result.out.splitlines()
-    assert [line.split()[:2] for line in lines[:3]] == [
+    assert [line.split()[:2] for line in lines[:2]] == [
         ["identical", "sound"],
         ["batch-variant", "planted"],
-        ["identical", "completions"],
     ]
-    assert lines[4] == "batch-variant  over 3 probes: 1 batch-variant, 2 identical; exit code 1"
+    assert lines[3] == "batch-variant  over 2 probes: 1 batch-variant, 1 identical; exit code 1"
     folder = only_run(tmp_path / "runs")
-    assert lines[5].startswith(f"reports: runs/{folder.name}: index.html") and folder.name.endswith("Z-check")
-    assert {path.name for path in folder.iterdir()} == FILES | {"sound", "planted", "completions"}
-    for name in ("sound", "planted", "completions"):  # ordinary runs, which every other command takes
+    where, files = lines[4].removeprefix("reports: ").split(": ")
+    assert where == f"runs/{folder.name}" and where.endswith("Z-check") and set(files.split(", ")) == FILES
+    assert {path.name for path in folder.iterdir()} == FILES | {"sound", "planted"}
+    for name in ("sound", "planted"):  # ordinary runs, which every other command takes
         assert {"run.json", "report.html", "end.json"} <= {path.name for path in (folder / name).iterdir()}
 
     report = said(folder)
     assert (report["verdict"], report["exit_code"]) == ("batch-variant", 1)
     assert report["summary"] == {
-        "probes": 3,
-        "verdicts": {"batch-variant": 1, "identical": 2},
+        "probes": 2,
+        "verdicts": {"batch-variant": 1, "identical": 1},
         "not_asked": [],
         "interrupted": False,
         "warnings": [],
@@ -94,15 +96,20 @@ def test_a_sound_and_a_divergent_probe_exit_with_1(check, tmp_path):
     assert [(p["name"], p["exit_code"], p["folder"]) for p in report["probes"]] == [
         ("sound", 0, "sound"),
         ("planted", 1, "planted"),
-        ("completions", 0, "completions"),
     ]
     assert report["probes"][1]["reproduce"] == "detcheck kernels --dtype float32 --batch-sizes 1,2,8 --op control"
     assert report["probes"][1]["report"]["findings"][0]["verdict"] == "batch-variant"
 
+    sarif = json.loads((folder / "report.sarif").read_text())
+    assert [run["automationDetails"]["id"] for run in sarif["runs"]] == [
+        "detcheck/check/sound/",
+        "detcheck/check/planted/",
+    ]
+
     root = ET.parse(folder / "junit.xml").getroot()
     assert root.tag == "testsuites" and root.get("failures") == "1" and root.get("errors") == "0"
     suites = {suite.get("name"): suite for suite in root}
-    assert list(suites) == ["sound", "planted", "completions"]
+    assert list(suites) == ["sound", "planted"]
     assert sum(int(suite.get("tests")) for suite in root) == int(root.get("tests")) == len(root.findall(".//testcase"))
     assert [case.get("classname") for case in root.iter("testcase") if case.find("failure") is not None] == [
         "detcheck.planted"
@@ -110,7 +117,7 @@ def test_a_sound_and_a_divergent_probe_exit_with_1(check, tmp_path):
 
     page = (folder / "index.html").read_text()
     links = Links(page)
-    assert links.found == ["sound/report.html", "planted/report.html", "completions/report.html"]
+    assert links.found == ["sound/report.html", "planted/report.html"]
     assert all((folder / link).is_file() for link in links.found)
     assert "script" not in links.tags and "default-src 'none'" in page and "http" not in page.replace("http-equiv", "")
     summary = (folder / "summary.md").read_text()
@@ -199,7 +206,7 @@ def test_the_reports_on_disk_are_no_pass_until_all_is_asked(tmp_path, monkeypatc
 def test_ctrl_c_exits_130_with_what_was_asked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     answers(other=2)
-    long = '[probes.long]\nprobe = "completions"\nsamples = 60\nmax-tokens = 64\n'
+    long = '[probes.long]\nprobe = "kernels"\nkernels = "batch-invariant"\ntrials = 20\n'
     (tmp_path / "detcheck.toml").write_text(ANSWERS + long + ANSWERS.replace("probes.answers", "probes.never"))
     command = [sys.executable, "-m", "detcheck", "check", "--format", "json"]
     process = subprocess.Popen(
@@ -293,7 +300,13 @@ def test_fail_fast_asks_no_more_after_a_divergence(check):
 
 def test_one_report_alone_on_stdout_and_the_format_never_changes_the_code(check, tmp_path):
     answers(other=2)
-    for name, file in {"json": "report.json", "junit": "junit.xml", "md": "summary.md", "html": "index.html"}.items():
+    for name, file in {
+        "json": "report.json",
+        "junit": "junit.xml",
+        "md": "summary.md",
+        "html": "index.html",
+        "sarif": "report.sarif",
+    }.items():
         result = check(ANSWERS, "--format", name, "--quiet", "--output-dir", tmp_path / name)
         assert (result.code, result.err) == (1, "")
         assert result.out == (only_run(tmp_path / name) / file).read_text("utf-8")
@@ -311,15 +324,14 @@ def test_github_gets_one_summary_and_an_annotation_for_each_that_fails(check, mo
     assert (tmp_path / "step.md").read_text().count("# detcheck: batch-variant\n") == 2  # of two calls
 
 
-def test_what_was_a_pass_is_held_against_a_baseline(check, tmp_path):
-    assert check(COMPLETIONS).code == 0
-    stored = only_run(tmp_path / "runs") / "completions" / "baseline.json"
-    stored.rename(tmp_path / "baseline.json")
+def test_a_baseline_of_the_file_s_folder(check, tmp_path):
+    shutil.copy(STORED / "completions-stock" / "run" / "baseline.json", tmp_path)
     held = COMPLETIONS + 'baseline = "baseline.json"\n'
+    assert check(held).code == 3  # of another prompt
+    stored = only_run(tmp_path / "runs") / "completions" / "baseline.json"
+    stored.replace(tmp_path / "baseline.json")
     result = check(held, "--output-dir", tmp_path / "second")
-    assert result.code == 0 and "2 prompts: 2 identical" in result.out, result.out
-    result = check(held.replace("max-tokens = 4", "max-tokens = 5"), "--output-dir", tmp_path / "third")
-    assert result.code in (1, 3)
+    assert result.code == 0 and "2 cases: 2 identical" in result.out, result.out
 
 
 def test_hostile_text_is_shown_and_inert(check):
@@ -340,4 +352,4 @@ def test_a_full_disk_is_said_and_changes_no_verdict(check, monkeypatch):
     answers()
     monkeypatch.setattr("detcheck.report.write_file", full)
     result = check(ANSWERS)
-    assert result.code == 0 and result.out.count("cannot write") == len(FILES) + 4
+    assert result.code == 0 and result.out.count("cannot write") == 2 * len(FILES)

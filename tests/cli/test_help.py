@@ -63,6 +63,8 @@ def test_every_page_ends_with_two_examples_that_are_taken(name, detcheck, monkey
     for act in ("run", "load", "resume", "judge_file", "compare"):
         monkeypatch.setattr(f"detcheck.runner.{act}", stop)
     monkeypatch.setattr("detcheck.runner.read", lambda path: (None, None, None))
+    for config in ("detcheck.toml", "gpu.toml"):
+        Path(config).write_text("[probes.kernels]\n")
     for line in found:
         assert len(line) < NARROW, "it would be wrapped, and could not be copied"
         program, *arguments = shlex.split(line.split(" > ")[0])
