@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from detcheck import colours, lookup
-from detcheck.check.options import Checking
+from detcheck.check.options import Checking, Silent, Starting
 from detcheck.commands import Estimating, Given, Running, add, epilogue
 from detcheck.errors import DetcheckError, UsageError
 from detcheck.finding import Run
@@ -24,7 +24,10 @@ from detcheck.spec import Comparing, Judging, Spec
 from detcheck.verdict import INTERRUPTED, Role, Verdict
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from detcheck.suite import Member, Suite
+    from detcheck.watch import OnProgress
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -138,14 +141,36 @@ def check(given: Given) -> None:
         elif not given.quiet:
             print(render_member(member, width), end="", file=sys.stderr)
 
+    def shown(member: Member) -> AbstractContextManager[OnProgress | None]:
+        if not given.quiet:
+            say(f"asking {member.name}")
+        return progress.shown(given.quiet)
+
     if own["verbose"]:
         logging.getLogger("detcheck").setLevel(logging.INFO)
     config = file.read(own["config"]) if own["config"] else file.find(Path())
     called = run.Called(own["names"], own["output_dir"], own["fail_fast"], typed())
-    suite = run.run(config, called, lambda _: progress.shown(given.quiet), show_member)
+    suite = run.run(config, called, shown, show_member)
     github.publish_suite(suite)
     emit(render_end(suite, colours.wanted(sys.stdout)) if lines else render_suite(suite, given.format))
     raise typer.Exit(suite.exit_code)
+
+
+def init(given: Given) -> None:
+    """Write a commented config file for `detcheck check`, fitted to this machine."""
+    from detcheck.check import starter
+    from detcheck.check.file import SHARED
+
+    own, found = given.own, starter.look()
+    path = Path(SHARED) if own["pyproject"] else own["config"]
+    if own["pyproject"]:
+        starter.extend(path, found)
+    else:
+        starter.write(path, found, own["force"])
+    print(f"wrote {path}, for {found}")
+    if not own["pyproject"] and (path.parent / SHARED).is_file():
+        print(f"{SHARED} is here too: --pyproject adds the same to it, as [tool.detcheck]")
+    print("next: detcheck check" if found.transformers else "next: take the # from a probe that can run here")
 
 
 @dataclass(frozen=True)
@@ -175,10 +200,15 @@ CHECKED = (
     "detcheck check  # all that the nearest detcheck.toml or pyproject.toml lists",
     "detcheck check kernels --config gpu.toml --format junit > detcheck.xml  # one probe of that file",
 )
+BEGUN = (
+    "detcheck init  # writes detcheck.toml; then: detcheck check",
+    "detcheck init --pyproject  # adds [tool.detcheck] to pyproject.toml",
+)
 add(app, "judge", Judging, judge, JUDGED)
 add(app, "compare", Comparing, compare, COMPARED)
 add(app, "report", Stored, report, SHOWN)
 add(app, "check", Checking, check, CHECKED)
+add(app, "init", Starting, init, BEGUN, Silent)
 
 
 def finish(run: Run, format: str) -> None:

@@ -21,3 +21,17 @@ class Checking:
     output_dir: Path | None = knob(None, help="Where the report folder is made. Default: the file's.", panel=VERDICT)
     fail_fast: bool = knob(False, help="Ask no more after the first probe that exits with 1.", panel=VERDICT)
     verbose: bool = knob(False, help="What the engine prints, on stderr.", panel=VERDICT)
+
+
+@dataclass(frozen=True)
+class Starting:
+    """What `detcheck init` is asked."""
+
+    config: Path = knob(Path("detcheck.toml"), help="The file to write.", panel=VERDICT, metavar="FILE")
+    pyproject: bool = knob(False, help="Add [tool.detcheck] to pyproject.toml instead.", panel=VERDICT)
+    force: bool = knob(False, help="Write over the file that is there.", panel=VERDICT)
+
+
+@dataclass(frozen=True)
+class Silent:
+    """A command that makes no report has no format."""

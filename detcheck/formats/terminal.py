@@ -72,7 +72,12 @@ def render_end(suite: Suite, colour: bool = False) -> str:
     lines = [Text(f"warning: {visible(warning)}", style="yellow") for warning in suite.warnings]
     lines += [Text("interrupted: judged on what was asked until then", style="yellow")] * suite.interrupted
     lines += [Text(), verdict_line(suite.verdict, f"over {of}; exit code {suite.exit_code}")]
-    lines += [Text(f"reports: {visible(str(suite.path))}: index.html, summary.md, report.json, junit.xml, report.sarif", style="dim")]
+    lines += [
+        Text(
+            f"reports: {visible(str(suite.path))}: index.html, summary.md, report.json, junit.xml, report.sarif",
+            style="dim",
+        )
+    ]
     return "".join(line(text, colour) for text in lines)
 
 
