@@ -107,7 +107,7 @@ def test_every_commented_line_is_one_that_is_understood(found, tmp_path, monkeyp
     (tmp_path / "answers.jsonl").write_text("")
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "a"}\n')
     for take in (lambda body: body, starter.within):
-        text = re.sub(r"^# (\[|[\w-]+ = )", r"\1", take(starter.text(found)), flags=re.M)
+        text = re.sub(r"^(?:# )+(\[|[\w-]+ = )", r"\1", take(starter.text(found)), flags=re.M)
         path = tmp_path / ("pyproject.toml" if "tool.detcheck" in text else "detcheck.toml")
         path.write_text(text)
         specs = questions(file.read(path)).specs
