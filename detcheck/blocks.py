@@ -38,7 +38,7 @@ class DrawnTree:
     """One order of addition."""
 
     title: str
-    """its number, the tree's hash and where it was seen first; "" where it could not be read"""
+    """its number, the tree's hash and at which batch sizes it was seen; "" where it could not be read"""
     line: str
     where: str
     outline: tuple[Entry, ...]
@@ -125,6 +125,8 @@ class Column:
     """0 for the most common; equal ones have equal tokens"""
     about: str
     """what tells it from the first"""
+    again: bool = False
+    """whether an outcome before it has the same tokens"""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,11 @@ def which_gave_which(finding: Finding) -> Iterator[Block]:
     counts = found["conditions"]
     asked = finding.evidence.get("conditions") or {}
     names = [*(name for name in asked if name in counts), *(name for name in counts if name not in asked)]
-    columns = tuple(Column(v.name, v.group, about(v, finding)) for v in finding.variants)
+    before = (None, *(v.group for v in finding.variants))
+    columns = tuple(
+        Column(v.name, v.group, about(v, finding), v.group == group)
+        for v, group in zip(finding.variants, before, strict=False)
+    )
     keys = [*(v.name for v in finding.variants), OTHERS]
     lines = tuple((visible(name), tuple(counts[name].get(key, 0) for key in keys)) for name in names)
     yield Matrix("Which condition gave which outcome", columns, lines, found["others"])

@@ -130,7 +130,8 @@ def drawn(section: Section, most: int) -> dict[str, object]:
             case Forks(forks):
                 made = nested(forks[:MOST_FORKS]), max(0, len(forks) - MOST_FORKS)
             case Table():
-                made = has_matrix and block.title == "Conditions"  # folded: the matrix has most of it
+                folded = has_matrix and block.title == "Conditions"  # the matrix has most of it
+                made = folded, [of_numbers(column) for column in zip(*block.lines[1:], strict=True)]
         if kind == "Mode" and has_texts:
             continue
         where = todo if isinstance(block, Text) else first if kind in ("Totals", "Facts") else rest
@@ -141,7 +142,7 @@ def drawn(section: Section, most: int) -> dict[str, object]:
         "note": section.note,
         "meaning": section.meaning,
         "tiles": tiles(section.finding),
-        "blocks": [*first, *todo, *together(rest)],
+        "blocks": [*first, *todo, *together(sorted(rest, key=lambda part: part[0] != "Matrix"))],
     }
 
 
@@ -178,6 +179,11 @@ def tiles(finding: Finding) -> list[tuple[str, str]]:
     if finding.missing:
         found.append(("missing", f"{finding.missing:,}"))
     return found
+
+
+def of_numbers(column: Sequence[str]) -> bool:
+    """Whether its cells stand on the right: each is empty or begins as a number does."""
+    return all(not cell or cell.lstrip("+-<")[:1].isdigit() for cell in column)
 
 
 def told_apart(block: Texts, most: int) -> dict[str, object]:

@@ -45,4 +45,4 @@ def drawn(block: Matrix) -> Drawn:
 def tint(column: Column) -> str:
     """Equal tokens have one colour; stripes tell other bits of them."""
     colour = f" o{column.group}" if column.group < TINTS else ""
-    return f"on{colour}" + (" other-bits" if column.name[-1].isdigit() and not column.name.endswith("1") else "")
+    return f"on{colour}{' other-bits' if column.again else ''}"

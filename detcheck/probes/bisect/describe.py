@@ -8,7 +8,7 @@ from typing import Any
 
 from detcheck import samples
 from detcheck.advice import advice as what_to_do
-from detcheck.blocks import Block, Facts, Table, Text, Totals
+from detcheck.blocks import Block, DrawnTree, Facts, Table, Text, Totals, Trees
 from detcheck.finding import Finding
 from detcheck.op import replaceable
 from detcheck.text import visible
@@ -18,6 +18,7 @@ OURS = "detcheck.batch_invariant() runs ours in its place (--kernels batch-invar
 REPLACED_MODULES = ("Linear", "Attention", "RMSNorm", "SiluAndMul", "GeluAndMul", "LogitsProcessor", "Sampler")
 
 
+ARMS = {"alone": "the row alone", "batch": "in the batch"}
 SHOWN_OPS = 24  # of the table; report.json has all
 
 
@@ -30,6 +31,8 @@ def describe(finding: Finding) -> tuple[Block, ...]:
         blocks.append(Totals(visible(headline(evidence))))
         if said := tuple(visible(line) for line in lines(evidence)):
             blocks.append(Facts(said))
+    if finding.detail:
+        blocks.append(Trees(tuple(DrawnTree(ARMS[arm], "", "", tree) for arm, tree in finding.detail.items()), True))
     if "calls" in evidence:
         cells = (tuple(map(visible, line)) for line in rows(evidence, SHOWN_OPS))
         blocks.append(Table("Ops", tuple(cells)))

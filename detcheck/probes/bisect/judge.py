@@ -14,7 +14,7 @@ from detcheck.probes.bisect.describe import remedy
 from detcheck.probes.bisect.facts import Bisected, arms, from_json, site_json, stage_json
 from detcheck.probes.bisect.reasons import SENTENCES
 from detcheck.records import Case, Outcome, Step
-from detcheck.summation.describe import words
+from detcheck.summation.describe import Entry, outline, words
 from detcheck.summation.fold import fold
 from detcheck.summation.tree import Tree
 from detcheck.verdict import Verdict
@@ -55,6 +55,7 @@ def findings(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: M
                 note=note_on(cause, facts, n == 0),
                 evidence=evidence,
                 metrics={name: value for name, value in numbers.items() if value is not None},
+                detail={} if like else outlines(site.orders),
             )
         )
     return made
@@ -179,6 +180,11 @@ def told(cause: Cause, like: str, first: bool) -> dict[str, Any]:
             "remedy": remedy(cause.kind.op, cause.run),
         }
     )
+
+
+def outlines(orders: Mapping[str, Tree | str]) -> dict[str, tuple[Entry, ...]]:
+    """Arm -> its tree as an outline, where one was read."""
+    return {arm: tuple(outline(fold(tree))) for arm, tree in orders.items() if isinstance(tree, Tree)}
 
 
 def in_words(tree: Tree) -> str:
