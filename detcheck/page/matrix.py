@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detcheck.blocks import Column, Matrix
@@ -26,6 +27,7 @@ class Drawn:
     columns: tuple[tuple[Column, str], ...]
     """(outcome, CSS class)"""
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    """(condition, its cells: where there are others these come first, else they would be out of sight)"""
     others: int
     left_out: int
     """conditions"""
@@ -33,13 +35,15 @@ class Drawn:
 
 def drawn(block: Matrix) -> Drawn:
     tints = [tint(column) for column in block.columns]
-    width = len(tints) + (block.others > 0)
-    rows = tuple(
-        (name, tuple(Cell(n, kind if n else "") for n, kind in zip(counts[:width], [*tints, "on"], strict=False)))
-        for name, counts in block.lines[:ROWS]
-    )
+    rows = tuple((name, row(counts, tints, block.others > 0)) for name, counts in block.lines[:ROWS])
     left_out = max(0, len(block.lines) - ROWS)
     return Drawn(tuple(zip(block.columns, tints, strict=True)), rows, block.others, left_out)
+
+
+def row(counts: Sequence[int], tints: Sequence[str], others: bool) -> tuple[Cell, ...]:
+    *named, rest = counts
+    first = (Cell(rest, "on" if rest else ""),) if others else ()
+    return (*first, *(Cell(n, kind if n else "") for n, kind in zip(named, tints, strict=True)))
 
 
 def tint(column: Column) -> str:

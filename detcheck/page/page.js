@@ -69,7 +69,7 @@
       : `Fork: both leave the most common one at ${unit} ${a.leaves}; this is where their texts part`;
     diff.querySelectorAll(".two > div").forEach((side, n) => {
       const which = [a, b][n];
-      $(side, "h4").textContent = `${which.name} · ${which.samples} samples`;
+      $(side, "h4").textContent = `${which.name} · ${which.samples} sample${which.samples === "1" ? "" : "s"}`;
       write($(side, ".words"), n ? other : one, both[n]);
     });
   };

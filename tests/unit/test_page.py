@@ -89,7 +89,8 @@ def test_only_eight_outcomes_have_a_colour_and_other_bits_are_striped():
     found = matrix.drawn(Matrix("m", tuple(columns), (("alone", counts),), 7))
     (_, cells), tints = found.rows[0], [tint for _, tint in found.columns]
     assert tints[:3] == ["on o0", "on o0 other-bits", "on o1"] and tints[-2:] == ["on", "on"]
-    assert cells[0].tint == "" and cells[1].tint == tints[1] and cells[-1].count == 5 and len(cells) == len(columns) + 1
+    assert [cell.count for cell in cells] == [5, *range(len(columns))]
+    assert [cell.tint for cell in cells] == ["on", "", *tints[1:]]
 
 
 def test_trees_mark_what_the_other_has_not():
