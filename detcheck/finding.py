@@ -78,7 +78,7 @@ class Variant:
     leaves: int | None
     """first index at which its tokens leave the most common ones; None: they do not"""
     leaves_bits: int | None
-    """the same of bits, against the most common outcome; None: it is that one"""
+    """the same of bits, against the first outcome; None: it is that one"""
     text: str
     """all of it"""
 

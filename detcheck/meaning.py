@@ -21,7 +21,7 @@ SEEN = {
 FOLLOWS = {
     Verdict.IDENTICAL: "That holds for this machine, these versions and these batches; how often it could still differ without having been seen is bounded below where that can be computed.",
     Verdict.RUN_VARIANT: "No choice of batches makes it repeatable: something in the program itself, such as atomics or a race, decides the bits.",
-    Verdict.BATCH_VARIANT: "So {a result} depends on {the rest}; nothing is random in it, the kernels add in another order for another batch.",
+    Verdict.BATCH_VARIANT: "So {a result} depends on {the rest}; nothing is random in it, but kernels usually add in another order for another batch.",
     Verdict.DIVERGENT: "It may be the batch or the program itself; results that must be the same cannot rest on it.",
     Verdict.INACCURATE: "Whether its bits are always the same does not matter until that is mended.",
     Verdict.INCONCLUSIVE: "This is not a pass: the note says what is missing, and the question can be asked again.",

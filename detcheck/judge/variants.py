@@ -32,13 +32,13 @@ def variants(counts: Counter[str], outcomes: Mapping[str, Outcome]) -> tuple[Var
     )
     if not groups:
         return ()
-    mode, mode_bits = outcomes[groups[0][0]], outcomes[min(counts, key=lambda o: (-counts[o], o))]
+    mode = outcomes[groups[0][0]]
     found: list[Variant] = []
     for group, names in enumerate(groups[:NAMED]):
         leaves = first_difference(mode.tokens, outcomes[names[0]].tokens)
         for n, name in enumerate(names[: NAMED - len(found)], 1):
             one = outcomes[name]
-            leaves_bits = None if one is mode_bits else divergence(mode_bits, one).index_bits
+            leaves_bits = None if one is mode else divergence(mode, one).index_bits
             label = letters(group) + (str(n) if len(names) > 1 else "")
             found.append(Variant(label, group, name, counts[name], len(one.tokens), leaves, leaves_bits, text_of(one)))
         if len(found) == NAMED:

@@ -55,6 +55,14 @@ def test_the_first_name_is_the_mode_that_the_figures_are_of():
     assert tuple(sorted(leaving.items())) == finding.histogram
 
 
+def test_bits_are_told_from_those_of_the_first_name():
+    """Also where another outcome came more often than each of the several bits of the most common tokens."""
+    finding = judged([("alone", USUAL)] * 2 + [("alone", BITS)] * 2 + [("batch-2", OTHER)] * 3)
+    first, second, other = finding.variants
+    assert (first.name, first.leaves_bits, second.leaves_bits) == ("A1", None, 1)
+    assert other.leaves == 2 and other.leaves_bits in (1, 2)  # of equally common bits the first by its hash is A1
+
+
 def test_of_ten_thousand_outcomes_the_rest_are_counted():
     samples = [("alone", USUAL)] * 2 + [("batch-2", made([1, n], [-1, -1])) for n in range(9_999)]
     finding = judged(samples)
