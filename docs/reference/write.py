@@ -46,6 +46,12 @@ def table(heads: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def examples_of(command: str) -> list[str]:
+    """The end of its --help: each command line behind what it does, as a comment."""
+    (said,) = (one.epilog or "" for one in app.registered_commands if one.name == command)
+    return [re.sub(r"(?<!\\)\[/?[a-z]+\]", "", line).replace("\\[", "[") for line in said.splitlines()[1:]]
+
+
 def commands() -> dict[str, typing.Callable]:
     """Name -> the function that typer made a command of, in the order of `detcheck --help`."""
     return {
@@ -121,7 +127,9 @@ def command_page(name: str, act: typing.Callable) -> str:
     more = about or ("runs.md" if name in ("judge", "compare", "report") else None)
     parts = [f"# detcheck {name}\n", MADE, f"{summary(act)}\n"]
     if more:
-        parts.append(f"How to use it, with examples: [{name}](../{more.removeprefix('./')}).\n")
+        parts.append(f"How to use it: [{name}](../{more.removeprefix('./')}).\n")
+    if examples := examples_of(name):
+        parts.append(f"```sh{chr(10).join(examples)}\n```\n")
     for heading, rows in options_of(name, act).items():
         heads = ("argument" if heading == "Arguments" else "option", "value", "default", "what it does", "engines")
         parts += [f"## {heading}\n", table(heads, rows)]
@@ -146,6 +154,7 @@ MEANS = {
 def index_page() -> str:
     verdicts = {code: [f"`{v}`" for v in Verdict if v.exit_code == code] for code in MEANS}
     formats = ", ".join(f"`{name}`" for name in lookup.names("formats"))
+    files = ", ".join(f"`{file}`" for name in lookup.names("formats") if (file := lookup.find("formats", name).FILE))
     return "\n".join(
         [
             "# Reference\n",
@@ -157,7 +166,7 @@ def index_page() -> str:
             "Over several cases 1 wins over 4, 4 over 3, and 3 over 0. [Verdicts](../verdicts.md) says what each of them means, and "
             "what to do next.\n",
             "## Reports\n",
-            f"`--format` prints one of {formats} on stdout. A run's folder has them all. The names in the JSON report are in "
+            f"`--format` prints one of {formats} on stdout. A run's folder has {files}. The names in the JSON report are in "
             "[JSON report](json.md).\n",
             "## Conditions\n",
             "What a probe does to the batch around a sample: [all names](conditions.md), for `--conditions` and for reading a report.\n",

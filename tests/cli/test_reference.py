@@ -84,7 +84,11 @@ def unknown(report):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tests/stored").rglob("report.json")), ids=lambda p: p.parent.name)
 def test_every_name_of_a_report_is_in_the_schema(path):
-    assert unknown(json.loads(path.read_text("utf-8"))) == []
+    from jsonschema import validate
+
+    report = json.loads(path.read_text("utf-8"))
+    assert unknown(report) == []
+    validate(report, json.loads((ROOT / "detcheck/formats/report.schema.json").read_text("utf-8")))
 
 
 def test_a_name_that_the_schema_lacks_is_seen():
