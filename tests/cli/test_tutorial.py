@@ -1,0 +1,82 @@
+"""The tutorial is true: its commands run one after the other, in one folder, and print what is shown, with the exit codes that are shown.
+
+Figures differ from machine to machine and are left out of the comparison; what is compared is every line that is shown, in the order
+in which they stand. Stock is one that reacts to the batch, whatever this machine's own does.
+"""
+
+import glob
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
+FIGURE = re.compile(r"[\d.]+(e[+-]\d+)?%?")
+
+
+def blocks(text):
+    """Each console block as (command, lines shown behind it)."""
+    found = []
+    for block in re.findall(r"```console\n(.*?)```", text, re.S):
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                found.append((line.removeprefix("$ "), []))
+            elif line.strip() and line != "...":
+                found[-1][1].append(line)
+    return found
+
+
+def shape(text):
+    text = re.sub(r"first in [\w-]+: the bits depend on \w+( or \w+|, \w+)*", "first in #: the bits depend on #", text)
+    text = re.sub(r"aten::mm · stock · float32 · [\w.]+", "aten::mm · stock · float32 · #", text)
+    return " ".join(FIGURE.sub("#", text).split())
+
+
+def not_printed(shown, printed):
+    """The lines shown that were not printed, in this order."""
+    rest, lost = shape(printed), []
+    for line in shown:
+        before, found, after = rest.partition(shape(line))
+        if found:
+            rest = after
+        else:
+            lost.append(line)
+    return lost
+
+
+def test_the_tutorial_runs(detcheck, reacting):
+    asked = blocks(PAGE.read_text("utf-8"))
+    code = None
+    for command, shown in asked:
+        program, *words = shlex.split(command)
+        words = [path for word in words for path in (sorted(glob.glob(word)) if "*" in word else [word])]
+        if program == "echo":
+            assert shown == [str(code)], f"after `{before}`"  # noqa: F821  a command always stands before
+        elif program == "cp":
+            shutil.copy(*words)
+        else:
+            assert program == "detcheck"
+            result = detcheck(*words)
+            code, before = result.code, command
+            assert not_printed(shown, result.out) == [], f"of `{command}`:\n{result.out}\n{result.err}"
+    assert [command.split()[1] for command, _ in asked if command.startswith("detcheck")] == [
+        "completions", "bisect", "completions", "completions", "completions",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shown", "lost"),
+    [
+        ("all 12 samples have the same bits", []),
+        ("all samples have other bits", ["all samples have other bits"]),
+        ("batch-variant  completions", ["batch-variant  completions"]),
+    ],
+)
+def test_a_line_that_is_not_printed_is_seen(shown, lost):
+    assert not_printed([shown], "identical  completions\nall 8 samples have\nthe same bits") == lost
+
+
+def test_lines_in_another_order_are_seen():
+    assert not_printed(["b", "a"], "a\nb") == ["a"]
