@@ -10,13 +10,14 @@ from contextlib import nullcontext
 from os import PathLike
 from typing import Any
 
-from detcheck import finding, lookup, progress, runner, watch
+from detcheck import finding, lookup, progress, runner
 from detcheck.api import keywords
 from detcheck.api.run import Run
 from detcheck.errors import FailedError, UsageError
 from detcheck.probe import Probe
 from detcheck.spec import Comparing, Judging, Spec
 from detcheck.verdict import Role, Verdict
+from detcheck.watch import Progress
 
 FOLDER = "runs"  # where the command puts them too
 RETURNS = """
@@ -30,13 +31,13 @@ MORE = {
 }
 OF_PROBES = ("output_dir", "progress")
 
-OnProgress = bool | Callable[[watch.Progress], None]
+OnProgress = bool | Callable[[Progress], None]
 
 
 def run(
     spec: Spec,
     output_dir: str | PathLike[str] = FOLDER,
-    on_progress: Callable[[watch.Progress], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
     command: str | None = None,
 ) -> Run:
     """Run a probe, asked as a `Spec`. What was observed is stored and judged however the run ends, by Ctrl-C too.
