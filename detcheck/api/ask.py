@@ -26,8 +26,8 @@ Returns a Run, whatever its verdict is: nothing is raised because bits differ. R
 FailedError where it could not be run. Ctrl-C gives the run of what was observed until then.
 """
 MORE = {
-    f"output_dir : Named, default {FOLDER!r}": "Where the run's folder is made.",
-    "progress : bool | Callable, default True": "Show how far it is, or call this with each `Progress`.",
+    f"output_dir : str or path, default {FOLDER!r}": "Where the run's folder is made.",
+    "progress : bool, or a function, default True": "Show how far it is, on stderr; or call this with each `detcheck.watch.Progress`.",
 }
 OF_PROBES = ("output_dir", "progress")
 
@@ -99,6 +99,7 @@ def function(name: str) -> Callable[..., Run]:
 
     ask.__name__ = ask.__qualname__ = name
     ask.__module__ = "detcheck"
+    ask.options = tuple(known)
     ask.__signature__ = signature(known, bool(more))
     ask.__doc__ = keywords.documented((summary or options.__doc__ or "") + RETURNS, known, MORE if more else {})
     return ask

@@ -136,9 +136,33 @@ def annotation(one: Option) -> str:
         said = f"{wanted.__name__} | Literal[{', '.join(repr(str(v)) for v in wanted)}]"
     elif one.name == "dtype":
         said = "Any"
+    elif one.knob.argument:
+        said = "Named | Run"
     else:
         said = "Named" if wanted is str else wanted.__name__
     return f"{said} | None" if may_be_none else said
+
+
+def enums(options: Iterable[Option]) -> set[type[StrEnum]]:
+    """Those that annotations name."""
+    return {wanted for one in options if isinstance(wanted := kind(one)[0], type) and issubclass(wanted, StrEnum)}
+
+
+def in_words(one: Option) -> str:
+    """The type of its values, as `help` says it."""
+    wanted, _ = kind(one)
+    if isinstance(wanted, type) and issubclass(wanted, StrEnum):
+        return " | ".join(wanted)
+    said = annotation(one).removesuffix(" | None")
+    return "str, or torch's dtype" if one.name == "dtype" else WORDS.get(said, said)
+
+
+WORDS = {
+    "Named": "str or path",
+    "Words": "str, or several",
+    "Numbers": "int, or several",
+    "Pairs": "str, several, or a dict",
+}
 
 
 def parameter(one: Option) -> inspect.Parameter:
@@ -161,7 +185,7 @@ def documented(summary: str, options: list[Option], more: Mapping[str, str]) -> 
     for one in options:
         made = parameter(one)
         default = "" if made.default is inspect.Parameter.empty else f", default {made.default!r}"
-        lines += [f"{one.name} : {made.annotation}{default}", f"    {in_python(one.knob.help)}"]
+        lines += [f"{one.name} : {in_words(one)}{default}", f"    {in_python(one.knob.help)}"]
     for name, said in more.items():
         lines += [name, f"    {said}"]
     return "\n".join(lines) + "\n"
