@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detcheck.finding import Finding, Run
-from detcheck.report import ROLES, subject_line, worst_first
+from detcheck.report import subject_line, worst_first
 from detcheck.text import visible
-from detcheck.verdict import Role
+from detcheck.verdict import ROLES, Role
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
