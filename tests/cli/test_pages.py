@@ -1,4 +1,4 @@
-"""The tutorial is true: its commands run one after the other, in one folder, and print what is shown, with the exit codes that are shown.
+"""Tutorial and FAQ are true: their commands run one after the other, in one folder, and print what is shown, with the exit codes that are shown.
 
 Figures differ from machine to machine and are left out of the comparison; what is compared is every line that is shown, in the order
 in which they stand. Stock is one that reacts to the batch, whatever this machine's own does.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
+DOCS = Path(__file__).parents[2] / "docs"
 FIGURE = re.compile(r"[\d.]+(e[+-]\d+)?%?")
 
 
@@ -38,7 +38,7 @@ def not_printed(shown, printed):
     """The lines shown that were not printed, in this order."""
     rest, lost = shape(printed), []
     for line in shown:
-        before, found, after = rest.partition(shape(line))
+        _, found, after = rest.partition(shape(line))
         if found:
             rest = after
         else:
@@ -46,24 +46,31 @@ def not_printed(shown, printed):
     return lost
 
 
-def test_the_tutorial_runs(detcheck, reacting):
-    asked = blocks(PAGE.read_text("utf-8"))
-    code = None
-    for command, shown in asked:
+def run(name, detcheck):
+    """Runs a page; the commands of detcheck on it."""
+    code, before, commands = None, "", []
+    for command, shown in blocks((DOCS / name).read_text("utf-8")):
         program, *words = shlex.split(command)
         words = [path for word in words for path in (sorted(glob.glob(word)) if "*" in word else [word])]
         if program == "echo":
-            assert shown == [str(code)], f"after `{before}`"  # noqa: F821  a command always stands before
+            assert shown == [str(code)], f"after `{before}`"
         elif program == "cp":
             shutil.copy(*words)
         else:
             assert program == "detcheck"
             result = detcheck(*words)
             code, before = result.code, command
+            commands.append(words[0])
             assert not_printed(shown, result.out) == [], f"of `{command}`:\n{result.out}\n{result.err}"
-    assert [command.split()[1] for command, _ in asked if command.startswith("detcheck")] == [
-        "completions", "bisect", "completions", "completions", "completions",
-    ]  # fmt: skip
+    return commands
+
+
+def test_the_tutorial_runs(detcheck, reacting):
+    assert run("tutorial.md", detcheck) == ["completions", "bisect", "completions", "completions", "completions"]
+
+
+def test_the_faq_runs(detcheck):
+    assert run("faq.md", detcheck) == ["matmul", "completions"]
 
 
 @pytest.mark.parametrize(
