@@ -24,7 +24,9 @@ Format = StrEnum("Format", {name.upper(): name for name in lookup.names("formats
 class Output:
     """What every command has beside its question."""
 
-    format: Format = knob(Format.TERMINAL, help="What to print on stdout.", panel=VERDICT)
+    format: Format = knob(
+        Format.TERMINAL, help=f"On stdout: {', '.join(sorted(Format))}.", metavar="NAME", panel=VERDICT
+    )
     quiet: bool = knob(False, "--quiet", "-q", help="Nothing but errors on stderr.", panel=VERDICT)
     verbose: bool = knob(False, help="Each step, and what engines print, on stderr.", panel=VERDICT)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Sequence
-from typing import Literal
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +29,7 @@ from detcheck.blocks import (
     outlined,
 )
 from detcheck.finding import Fork
+from detcheck.fitting import breaks, continued, hung, table
 from detcheck.suite import Member, Suite
 from detcheck.text import visible
 from detcheck.verdict import Verdict
@@ -41,18 +42,23 @@ SHOWN_LINES = 60  # of verdicts, where there is one for each op and implementati
 BAR = 40  # characters of the longest bar
 
 
+NARROWEST = 60  # columns: below, a terminal wraps lines itself
+IN_A_PIPE = 100
+
+
 def render(report: Report, colour: bool = False) -> str:
+    """As wide as the terminal, or as `COLUMNS` says; in a pipe always the same."""
     out = io.StringIO()
-    width = shutil.get_terminal_size((100, 24)).columns
+    width = max(shutil.get_terminal_size((IN_A_PIPE, 24)).columns, NARROWEST)
     console = Console(
         file=out,
-        width=max(width, 60),
+        width=width,
         force_terminal=colour,
         color_system="standard" if colour else None,
         highlight=False,
     )
-    console.print(whole(report))
-    return out.getvalue()
+    console.print(Group(*(line for part in whole(report, width) for line in fit(part, width))), crop=False)
+    return "".join(f"{line.rstrip(' ')}\n" for line in out.getvalue().splitlines())
 
 
 def render_suite(suite: Suite, colour: bool = False) -> str:
@@ -88,7 +94,17 @@ def line(text: Text, colour: bool) -> str:
     return out.getvalue()
 
 
-def whole(report: Report) -> RenderableType:
+def fit(part: RenderableType, width: int) -> Sequence[RenderableType]:
+    """Text in lines that are broken at spaces alone: rich would break a word, or a module's name, that is wider than a line."""
+    if not isinstance(part, Text):
+        return [part]
+    lines = [part] if part.no_wrap else part.divide(breaks(part.plain, width))
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ignore"
+    return lines
+
+
+def whole(report: Report, width: int) -> list[RenderableType]:
     parts: list[RenderableType] = []
     run, sections = report.run, report.gating
     if len(sections) > 1:
@@ -96,7 +112,7 @@ def whole(report: Report) -> RenderableType:
     if len(sections) > 1 and run.subject and run.subject.cases:
         parts += [*(verdict_line(s.finding.verdict, s.subject) for s in sections[:SHOWN_LINES]), Text()]
     for section in sections[:SHOWN_FINDINGS]:
-        parts += [one(section), Text()]
+        parts += [*one(section, width), Text()]
     if len(sections) > SHOWN_FINDINGS:
         parts += [Text(f"... and {len(sections) - SHOWN_FINDINGS} more findings; report.json has all"), Text()]
     for control in report.controls:
@@ -112,10 +128,11 @@ def whole(report: Report) -> RenderableType:
             digests = ", ".join(f"{name} {digest[:12]}" for name, digest in run.subject.digests.items())
             parts += [Text(line, style="dim") for line in (where, digests) if line]
         parts += [Text(f"{server}: {what}", style="dim") for server, what in report.asked]
-    parts.append(Text(f"reproduce: {visible(run.spec.command())}", style="dim"))
+    again = continued(f"reproduce: {visible(run.spec.command())}", width)
+    parts += [Text(line, style="dim", no_wrap=True) for line in again]
     if run.path:
-        parts.append(Text(f"run: {visible(str(run.path))}", style="dim"))
-    return Group(*parts)
+        parts.append(Text(f"run: {visible(str(run.path))}", style="dim", no_wrap=True))
+    return parts
 
 
 def verdict_line(verdict: Verdict, rest: str) -> Text:
@@ -126,7 +143,7 @@ def styled(text: str, verdict: Verdict) -> tuple[str, str]:
     return text, f"bold {COLOURS.get(verdict, 'red')}"
 
 
-def one(section: Section) -> RenderableType:
+def one(section: Section, width: int) -> list[RenderableType]:
     parts: list[RenderableType] = [verdict_line(section.finding.verdict, section.subject), Text(section.note), Text()]
     facts: list[Text] = []
     for block in section.blocks:
@@ -136,39 +153,42 @@ def one(section: Section) -> RenderableType:
             case Facts(lines):
                 facts += map(Text, lines)
             case Trees(trees, on_pages=False):
-                facts += (Text(line) for t in trees for line in (t.line, *outlined(t)))
+                found = (below for t in trees for line in (t.line, *outlined(t)) for below in hung(line, width))
+                facts += (Text(line, no_wrap=True) for line in found)
             case _:
-                parts += [*facts, *([Text()] if facts else []), *drawn(block)]
+                parts += [*facts, *([Text()] if facts else []), *drawn(block, width)]
                 facts = []
-    return Group(*parts, *facts, *([Text()] if facts else []))
+    return [*parts, *facts, *([Text()] if facts else [])]
 
 
-def drawn(block: blocks.Block) -> list[RenderableType]:
+def drawn(block: blocks.Block, width: int) -> list[RenderableType]:
     match block:
         case Histogram(title):
-            return [Text(title, style="bold"), bars([(name, n, str(n)) for name, n in block.bins()]), Text()]
+            return [Text(title, style="bold"), bars([(name, n, str(n)) for name, n in block.bins()], width), Text()]
         case Curve(title, across, unit, on_pages=False):
             shown = [(label, mean, f"{mean:.3g}  (largest {top:.3g})") for label, mean, top in block.bins()]
-            return [Text.assemble((title, "bold"), (f"  ({unit}, by {across})", "dim")), bars(shown), Text()]
+            return [Text.assemble((title, "bold"), (f"  ({unit}, by {across})", "dim")), bars(shown, width), Text()]
         case Forks(forks):
             return [Text.assemble(("Forks", "bold"), (f"  ({MARGIN})", "dim")), tree(forks), Text()]
-        case blocks.Table(_, lines, names_first, notes, on_pages=False):
-            return [columns(lines, "left" if names_first else "right"), *(Text(n, style="dim") for n in notes), Text()]
+        case blocks.Table(_, lines, _, notes, on_pages=False):
+            return [*columns(lines, width), *(Text(n, style="dim") for n in notes), Text()]
         case blocks.Text(lines):
             return [Text(line) for line in lines]
     return []
 
 
-def bars(bins: Sequence[tuple[str, float, str]]) -> Table:
+def bars(bins: Sequence[tuple[str, float, str]], width: int) -> Table:
     """(label, length, what stands behind it)"""
-    table = Table.grid(padding=(0, 1))
-    table.add_column(justify="right")
-    table.add_column()
-    table.add_column(justify="right")
+    beside = max(cell_len(label) for label, _, _ in bins) + max(cell_len(behind) for _, _, behind in bins) + 2
+    bar = max(1, min(BAR, width - beside))
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(justify="right")
+    grid.add_column()
+    grid.add_column(justify="right")
     most = max(length for _, length, _ in bins) or 1
     for label, length, behind in bins:
-        table.add_row(Text(label), Text("█" * max(1 if length else 0, round(BAR * length / most))), Text(behind))
-    return table
+        grid.add_row(Text(label), Text("█" * max(1 if length else 0, round(bar * length / most))), Text(behind))
+    return grid
 
 
 def tree(forks: tuple[Fork, ...]) -> Tree:
@@ -192,10 +212,6 @@ def tree(forks: tuple[Fork, ...]) -> Tree:
     return root
 
 
-def columns(lines: Sequence[Sequence[str]], first: Literal["left", "right"]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for n, heading in enumerate(lines[0]):
-        table.add_column(heading, justify="right" if n else first, overflow="fold")
-    for line in lines[1:]:
-        table.add_row(*map(Text, line))
-    return table
+def columns(lines: Sequence[Sequence[str]], width: int) -> list[Text]:
+    found, headings = table(lines, width)
+    return [Text(line, style="bold" if n < headings else "", no_wrap=True) for n, line in enumerate(found)]
