@@ -146,8 +146,6 @@ def check(given: Given) -> None:
             say(f"asking {member.name}")
         return progress.shown(given.quiet)
 
-    if own["verbose"]:
-        logging.getLogger("detcheck").setLevel(logging.INFO)
     config = file.read(own["config"]) if own["config"] else file.find(Path())
     called = run.Called(own["names"], own["output_dir"], own["fail_fast"], typed())
     suite = run.run(config, called, shown, show_member)

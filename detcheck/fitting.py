@@ -15,7 +15,7 @@ from rich.cells import cell_len
 GAP = 2  # cells between two columns
 LEFT_OUT = "…"
 SHELL_WORD = re.compile(r"(?:'[^']*'|\"[^\"]*\"|\\.|[^\s'\"\\])+")
-NUMBER = re.compile(r"[^\w\s]?(\d|nan|inf)")
+NUMBER = re.compile(rf"[^\w\s{LEFT_OUT}]?(\d|nan|inf)")
 GUIDE = re.compile(r"[ │├└─]*")
 
 
@@ -84,7 +84,8 @@ def shortened(names: Sequence[str], width: int) -> dict[str, str]:
     ways = {}
     for name in dict.fromkeys(names):
         short = shorter(name) if cell_len(name) > width else []
-        ways[name] = iter([*([one for one in short if cell_len(one) <= width] or short[-1:]), name])
+        fit = [one for one in short if cell_len(one) <= width]
+        ways[name] = iter([*fit, *reversed([one for one in short if one not in fit]), name])
     found = {name: next(way) for name, way in ways.items()}
     while alike := {short for short, n in Counter(found.values()).items() if n > 1}:
         for name in [name for name, short in found.items() if short in alike and short != name]:

@@ -104,7 +104,10 @@ class Judging:
     other: str | None = knob(
         None, help="Another system's answers to the same requests: is each answer the same?", argument=True
     )
-    input_format: InputFormat = knob(InputFormat.AUTO, help="Whose format it is. auto: its keys tell.", panel=VERDICT)
+    input_format: InputFormat = knob(
+        InputFormat.AUTO, metavar="NAME", panel=VERDICT,
+        help=f"Whose format it is: {', '.join(InputFormat)}. auto: its keys tell.",
+    )  # fmt: skip
     allow_unseen_batch: bool = knob(False, help="Accept a pass without batch sizes.", panel=VERDICT)
 
     SHARED: ClassVar[dict[str, dict[str, str]]] = {"fail_on": {}}

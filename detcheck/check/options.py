@@ -20,7 +20,6 @@ class Checking:
     )
     output_dir: Path | None = knob(None, help="Where the report folder is made. Default: the file's.", panel=VERDICT)
     fail_fast: bool = knob(False, help="Ask no more after the first probe that exits with 1.", panel=VERDICT)
-    verbose: bool = knob(False, help="What the engine prints, on stderr.", panel=VERDICT)
 
 
 @dataclass(frozen=True)

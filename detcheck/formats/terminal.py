@@ -29,7 +29,7 @@ from detcheck.blocks import (
     outlined,
 )
 from detcheck.finding import Fork
-from detcheck.fitting import breaks, continued, hung, table
+from detcheck.fitting import LEFT_OUT, breaks, continued, hung, table
 from detcheck.suite import Member, Suite
 from detcheck.text import visible
 from detcheck.verdict import Verdict
@@ -214,4 +214,8 @@ def tree(forks: tuple[Fork, ...]) -> Tree:
 
 def columns(lines: Sequence[Sequence[str]], width: int) -> list[Text]:
     found, headings = table(lines, width)
-    return [Text(line, style="bold" if n < headings else "", no_wrap=True) for n, line in enumerate(found)]
+    short = sum(line.count(LEFT_OUT) for line in found) > sum(cell.count(LEFT_OUT) for line in lines for cell in line)
+    notes = (
+        [Text(f"{LEFT_OUT}: parts of a name are left out; report.json has it in full", style="dim")] if short else []
+    )
+    return [*(Text(line, style="bold" if n < headings else "", no_wrap=True) for n, line in enumerate(found)), *notes]
