@@ -64,7 +64,8 @@ def ask(probe: Probe, given: Given) -> None:
     """Run a probe, or go on with a run, and finish."""
     from detcheck import progress, runner
 
-    spec = Spec(probe.name, probe.options(**given.own), **given.shared)
+    unless_told = getattr(probe.options, "DEFAULTS", {})  # of fields that are no options of its command too
+    spec = Spec(probe.name, probe.options(**given.own), **(unless_told | given.shared))
     if given.dry_run:
         print(probe.estimate(spec), end="")
         return

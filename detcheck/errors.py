@@ -26,3 +26,9 @@ class FailedError(DetcheckError):
 
 class OutOfMemoryError(FailedError):
     """One batch did not fit. Its samples are missing; smaller batches may still run."""
+
+
+class NothingToAskError(DetcheckError):
+    """There is nothing that the question is about, and the user said that this is no fault. Nothing was run."""
+
+    exit_code = 0

@@ -74,7 +74,7 @@ class Spec:
             v for name, made in knobs.items() if made.argument and (v := getattr(self.options, name)) is not None
         ]
         taken = getattr(self.options, "FROM_RUN", ()) if arguments else ()
-        said += map(str, arguments)
+        said += (str(word) for one in arguments for word in (one if isinstance(one, tuple) else (one,)))
         for name, value in self.flat().items():
             if name not in knobs or knobs[name].argument or value == defaults[name] or name in taken:
                 continue

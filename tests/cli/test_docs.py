@@ -21,7 +21,7 @@ ELSEWHERE = [
 ]
 COMPLETION = ("--install-completion", "--show-completion")
 COMMANDS = [
-    line.split("#")[0].strip().removeprefix("$ ").removeprefix("- run: ").split(" > ")[0]
+    line.split("#")[0].strip().removeprefix("$ ").removeprefix("- run: ").split(" > ")[0].split(" || ")[0]
     for language, block in BLOCKS + ELSEWHERE
     if language in ("sh", "console", "yaml")
     for line in block.splitlines()

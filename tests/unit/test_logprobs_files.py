@@ -444,7 +444,7 @@ def test_a_column_that_is_not_wanted_is_not_read(tmp_path):
     assert files.read(tmp_path / "a.parquet", (SAMPLER,))[0].tokens.tolist() == [1, 2]
     times = pa.array([[1, 2]], pa.list_(pa.timestamp("ns")))
     pa.parquet.write_table(pa.table(columns | {"logprobs": times}), tmp_path / "b.parquet")
-    with pytest.raises(UsageError, match="logprobs wants a list of numbers; found .*Timestamp"):
+    with pytest.raises(UsageError, match=r"logprobs wants a list of numbers; found .*Timestamp"):
         files.read(tmp_path / "b.parquet", (SAMPLER,))
     pa.parquet.write_table(pa.table(columns), tmp_path / "c.parquet")
     with pytest.raises(UsageError, match="has the keys tokens, t"):

@@ -13,6 +13,7 @@ from detcheck.dtypes import full_dtype
 from detcheck.errors import FailedError, UsageError
 from detcheck.harness import user_op
 from detcheck.options import OP, knob, words
+from detcheck.probes.certify.sources import declaring
 from detcheck.spec import Spec
 
 ALL = "all"
@@ -20,7 +21,7 @@ TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}  # torch's names -> Triton's
 EXAMPLES = (
     "detcheck certify --op matmul --target sm_90  # a bundled kernel, compiled for an H100",
-    "detcheck certify --op my_package.kernels:rmsnorm_kernel --target all  # your own kernel, for every target",
+    "detcheck certify my_package/kernels.py --target all  # all kernels that your file declares, for every target",
 )
 
 
@@ -31,6 +32,9 @@ class Options:
     Exit codes: 0 certified, 1 refuted, 3 undecided.
     """
 
+    files: tuple[str, ...] = knob(
+        (), help="Python files: every kernel that they declare, instead of --op.", argument=True, repeated=True, metavar="[FILE]...",
+    )  # fmt: skip
     op: str = knob(
         ALL, help="A bundled op, all, or your own Triton kernel: package.module:kernel.", panel=OP,
         values=lambda: (ALL, *certifiable()),
@@ -39,6 +43,8 @@ class Options:
         TARGETS, help=f"{', '.join(TARGETS)}, several with commas, or all.", panel=OP, metavar="NAMES",
         read=lambda text: TARGETS if text == ALL else words(text), values=(*TARGETS, ALL),
     )  # fmt: skip
+
+    allow_none: bool = knob(False, help="Pass where none of the files declares a kernel.", panel=OP)
 
     SHARED: ClassVar[dict[str, dict[str, str]]] = {
         "dtype": {"panel": OP, "help": "Like bf16,float32. Default: those that the kernel declares."},
@@ -50,7 +56,13 @@ class Options:
 def check(spec: Spec) -> None:
     """What can be known before anything is loaded. Raises UsageError, FailedError without Triton."""
     own: Options = spec.options
-    if ":" in own.op:
+    if own.files and own.op != ALL:
+        raise UsageError(f"--op {own.op}: files say what to certify too; give one of the two")
+    if own.allow_none and not own.files:
+        raise UsageError("--allow-none is about files; name some")
+    if own.files:
+        declaring(own.files, own.allow_none)
+    elif ":" in own.op:
         user_op.check_path(own.op)
     elif own.op != ALL and own.op not in certifiable():
         raise UsageError(

