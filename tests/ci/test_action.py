@@ -18,7 +18,7 @@ SMALL = {
     "samples": "6",
     "kernels": "batch-invariant",
     "engine": "transformers",
-    "args": "--max-tokens 8 --batch-sizes 1,2",
+    "args": "--max-tokens 8 --conditions alone,batch-4",
 }
 
 
