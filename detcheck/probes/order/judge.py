@@ -10,17 +10,19 @@ import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from detcheck.finding import Finding
+from detcheck.judge.conditions import is_of
 from detcheck.judge.tally import Tally, absent
+from detcheck.probes.order.beside import SeenOrders, paired, seen_order
 from detcheck.probes.order.facts import Place, Revealed
 from detcheck.probes.order.reasons import sentence
-from detcheck.records import Case, Condition, Outcome, Step
+from detcheck.records import Case, Condition, Outcome, Schedule, Step
 from detcheck.summation.describe import Entry, drawn, outline, spelled, words
 from detcheck.summation.fold import fold
 from detcheck.summation.tree import Tree
-from detcheck.verdict import Verdict
+from detcheck.verdict import Role, Verdict
 
 Found = Mapping[Condition, Counter[Revealed]]
 """how often each order was seen under each condition"""
@@ -49,9 +51,26 @@ def findings(case: Case, steps: Sequence[Step] | None, tally: Tally, outcomes: M
             "missing": reasons if missing else {},
             "compared": "bits",
         },
-        detail=tuple(in_words(order).outline for order in classes),
+        detail=SeenOrders(
+            tuple(seen_order(in_words(order).outline, conditions) for order, conditions in classes.items())
+        ),
     )
     return [finding]
+
+
+def whole(
+    tallies: Mapping[Case, Tally],
+    schedule: Schedule | None,
+    outcomes: Mapping[str, Outcome],
+    roles: Mapping[Case, Role],
+    options: object,
+) -> list[Finding]:
+    """A finding an op and implementation; on ours with stock's orders beside its own, where both were asked about."""
+    cases, found = list(roles) or list(tallies), []
+    for case, tally in tallies.items():
+        steps = None if schedule is None else [s for s in schedule.steps if is_of(s, case, cases)]
+        found += [replace(f, role=roles.get(case, Role.GATES)) for f in findings(case, steps, tally, outcomes)]
+    return paired(found)
 
 
 def observed(conditions: Mapping[Condition, Mapping[str, int]], outcomes: Mapping[str, Outcome]) -> Found:

@@ -59,7 +59,7 @@ class Options:
     prove: bool = knob(False, help="Ask about every pair of summands of a product.", panel=SCHEDULE)
 
     SHARED: ClassVar[dict[str, dict[str, str]]] = {
-        "kernels": {"panel": OP, "help": "stock or batch-invariant."},
+        "kernels": {"panel": OP, "help": "stock, batch-invariant, or both side by side."},
         "dtype": {"panel": OP, "help": "float32, bf16 ... Default: float32."},
         "device": {"panel": OP},
         "batch_sizes": {"help": "Like 1,2,4,64. Default: thresholds up to 64."},
@@ -89,10 +89,13 @@ def check(spec: Spec) -> None:
         raise UsageError(f"--op {own.op}: name one of {names}, or your own as package.module:function")
     if (own.op == ALL or unreadable(own.op)) and (own.shape or own.form):
         raise UsageError(f"--op {own.op}: leave out --shape and --form, which are for one op whose order can be read")
-    if spec.kernels not in (Kernels.STOCK, Kernels.BATCH_INVARIANT):
-        raise UsageError(f"--kernels {spec.kernels}: order takes stock or batch-invariant")
+    if spec.kernels is Kernels.ENGINE:
+        raise UsageError(f"--kernels {spec.kernels}: order takes stock, batch-invariant or both")
     if ":" in own.op and spec.kernels is not Kernels.STOCK:
-        raise UsageError(f"--kernels {spec.kernels}: is for bundled ops. Leave it out with --op {own.op}")
+        raise UsageError(
+            f"--kernels {spec.kernels}: is for bundled ops; there is none of ours for {own.op}. Leave it out, or name one of "
+            f"{', '.join(known())}"
+        )
     if spec.seed < 0:
         raise UsageError(f"--seed must be at least 0; got {spec.seed}")
     if spec.trials < 1:

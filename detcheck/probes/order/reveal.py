@@ -36,6 +36,11 @@ class Revealer:
         self._last: dict[tuple[int, bool], Tree] = {}
         self._proved: dict[object, Proved | None] = {}
 
+    def forget(self) -> None:
+        """Another implementation is asked next: what was read and proved was of the one before."""
+        self._last.clear()
+        self._proved.clear()
+
     def orders(self, sums: Sums) -> Iterator[tuple[Place, Revealed, int, float]]:
         """Every order within one call: where, which, calls that it took, seconds in the op so far. Raises OpError."""
         values, factors, _ = self._data_of(sums)

@@ -30,8 +30,11 @@ from detcheck.probes.order.options import SIZES, check, ops
 from detcheck.probes.order.reveal import Revealer
 from detcheck.probes.order.sums import OpError, Sums, make
 from detcheck.records import Case, Condition, Observation, Outcome, Schedule, Step, Subject
-from detcheck.spec import Spec
+from detcheck.spec import Kernels, Spec
 from detcheck.verdict import Role
+
+# Stock first, as what ours is compared with.
+SIDES = {Kernels.BOTH: ((Kernels.STOCK, Role.CONTROL), (Kernels.BATCH_INVARIANT, Role.GATES))}
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,10 @@ class Order:
         self._spec, self._digests, self._device = spec, {}, _device.found(spec.device)
         switch.check(spec.kernels, self._device)
         self._dtype = full_dtype(spec.dtype) or "float32"
-        self._arms = [self._arm(op) for op in ops(spec.options)]
+        arms = [
+            (op, *one) for op in ops(spec.options) for one in SIDES.get(spec.kernels, ((spec.kernels, Role.GATES),))
+        ]
+        self._arms = [self._arm(op, kernels) for op, kernels, _ in arms]
         counts = dict.fromkeys(spec.options.threads or (torch.get_num_threads(),))
         steps = []
         for n, arm in enumerate(self._arms):
@@ -68,20 +74,21 @@ class Order:
             steps += [
                 Step(len(steps) + k, arm.case.input, name, trial, (0,), n) for k, (name, trial) in enumerate(asked)
             ]
-        cases = tuple((arm.case, Role.GATES) for arm in self._arms)
+        cases = tuple((arm.case, role) for arm, (_, _, role) in zip(self._arms, arms, strict=True))
         schedule = planned or Schedule(tuple(steps))
         environment = observe_environment(self._device, kernel_flags(spec.kernels))
         self.subject = Subject(spec.options.op, self._dtype, self._digests, (), schedule, environment, cases)
         self._revealer = Revealer(self._dtype, spec.seed, spec.options.prove)
+        self._asked: OpForm | None = None
 
-    def _arm(self, op: str) -> OpForm:
-        own, whose = self._spec.options, "user" if ":" in op else str(self._spec.kernels)
+    def _arm(self, op: str, kernels: Kernels) -> OpForm:
+        own, whose = self._spec.options, "user" if ":" in op else str(kernels)
         if not (form := form_of(op, own.form)):
-            return OpForm(Case("order", op, whose, self._dtype, "unread"), "", (), bundled(op, self._spec.kernels))
+            return OpForm(Case("order", op, whose, self._dtype, "unread"), "", (), bundled(op, kernels))
         shape = sizes(form, own.shape)
         case = Case("order", op, whose, self._dtype, "x".join(map(str, shape)))
         if ":" not in op:
-            return OpForm(case, form, shape, bundled(op, self._spec.kernels))
+            return OpForm(case, form, shape, bundled(op, kernels))
         function, digest = theirs(op, form)
         self._digests |= {"module": digest} if digest else {}
         return OpForm(case, form, shape, function)
@@ -101,6 +108,9 @@ class Order:
     def observe(self, step: Step) -> tuple[list[Observation], list[Outcome]]:
         """One observation for each order within the call."""
         arm = self._arms[step.case or 0]
+        if arm is not self._asked:
+            self._revealer.forget()
+            self._asked = arm
         call = ConditionName.parse(step.condition)
         rows, count = call.size, call.threads
         made: list[Outcome] = []
