@@ -19,7 +19,7 @@ LEAST_GIB = 2.0  # free, for torch, the embedded model and its batches
 
 
 @dataclass(frozen=True)
-class Found:
+class Here:
     """What there is here to ask with."""
 
     transformers: bool
@@ -41,7 +41,7 @@ class Found:
         return f"{has}; {' and '.join(runs) or 'neither transformers nor vLLM'} installed"
 
 
-def look() -> Found:
+def look() -> Here:
     """What is installed is looked up, and only torch is imported: to ask for a GPU."""
     there = {name: importlib.util.find_spec(name) is not None for name in ("torch", "transformers", "vllm")}
     gpu = ""
@@ -50,10 +50,10 @@ def look() -> Found:
 
         gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Found(there["torch"] and there["transformers"], there["vllm"], gpu, cores, free_memory() / GIB)
+    return Here(there["torch"] and there["transformers"], there["vllm"], gpu, cores, free_memory() / GIB)
 
 
-def text(found: Found) -> str:
+def text(found: Here) -> str:
     """The file's, for detcheck.toml."""
     runs = "" if found.transformers else "# "
     needs = "" if found.transformers else " Needs pip install 'detcheck[transformers]', which is not here."
@@ -116,7 +116,7 @@ def within(body: str) -> str:
     return body.replace("\noutput-dir", "\n[tool.detcheck]\noutput-dir", 1)
 
 
-def write(path: Path, found: Found, force: bool) -> None:
+def write(path: Path, found: Here, force: bool) -> None:
     """A file of its own. Raises UsageError where there is one, or where it would hide what pyproject.toml says."""
     if path.name == SHARED:
         raise UsageError(f"{path}: use --pyproject, which adds a table to it and leaves the rest")
@@ -130,7 +130,7 @@ def write(path: Path, found: Found, force: bool) -> None:
     save(path, text(found))
 
 
-def extend(path: Path, found: Found) -> None:
+def extend(path: Path, found: Here) -> None:
     """A table [tool.detcheck] at the end of pyproject.toml. Raises UsageError where it cannot be added."""
     if not path.is_file():
         raise UsageError(f"there is no {path} here. Leave --pyproject out, and {OWN} is written")

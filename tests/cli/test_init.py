@@ -12,7 +12,7 @@ from models import llama_like
 from detcheck.check import file, starter
 from detcheck.check.questions import questions
 
-HERE = starter.Found(transformers=True, vllm=False, gpu="", cores=2, free_gib=8.0)
+HERE = starter.Here(transformers=True, vllm=False, gpu="", cores=2, free_gib=8.0)
 PROJECT = '[project]\nname = "mine"  # kept\n'
 
 
