@@ -15,7 +15,7 @@ from rich.cells import cell_len
 GAP = 2  # cells between two columns
 LEFT_OUT = "…"
 SHELL_WORD = re.compile(r"(?:'[^']*'|\"[^\"]*\"|\\.|[^\s'\"\\])+")
-NUMBER = re.compile(rf"[^\w\s{LEFT_OUT}]?(\d|nan|inf)")
+NUMBER = re.compile(r"[-+~<>≤≥±]?(\d[\d.,]*(e[-+]?\d+)?|nan|inf)(?=$|[\s%(])")
 GUIDE = re.compile(r"[ │├└─]*")
 
 

@@ -120,6 +120,11 @@ def test_a_table_with_too_many_columns_is_turned():
     assert headings == 1 and drawn[0].split() == ["heading0", "0"] and len(drawn) == 12
 
 
+def test_numbers_stand_at_the_right_and_names_at_the_left():
+    lines = [("tree", "bits", "share"), ("7022d1dad5c4", "9.98e-07", "12 (57.1%)"), ("0:69ef", "inf", "3 (1%)")]
+    assert table(lines, 80)[0][1:] == ["7022d1dad5c4  9.98e-07  12 (57.1%)", "0:69ef             inf      3 (1%)"]
+
+
 def test_east_asian_text_counts_two_cells_a_character():
     assert wrapped("甲乙丙 甲乙 甲", 9) == ["甲乙丙", "甲乙 甲"]
     drawn, _ = table([("name", "n"), ("甲乙", "1"), ("abc", "22")], 80)
