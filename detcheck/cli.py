@@ -15,10 +15,11 @@ import typer
 
 from detcheck import colours, lookup
 from detcheck.check.options import Checking, Silent, Starting
-from detcheck.commands import Estimating, Given, Running, add, epilogue
+from detcheck.commands import Estimating, Given, Output, Running, add, epilogue
+from detcheck.env.usable import ListingFormat
 from detcheck.errors import DetcheckError, UsageError
 from detcheck.finding import Run
-from detcheck.options import knob
+from detcheck.options import VERDICT, knob
 from detcheck.probe import Probe
 from detcheck.spec import Comparing, Judging, Spec
 from detcheck.verdict import INTERRUPTED, Role, Verdict
@@ -172,6 +173,28 @@ def init(given: Given) -> None:
     print("next: detcheck check" if found.transformers else "next: take the # from a probe that can run here")
 
 
+def env(given: Given) -> None:
+    """What is here: processor and GPUs, versions, settings that bear on bits, which engines and kernels can run, and each problem with its remedy.
+
+    Exits with 0 whatever it finds: it is a listing. --verbose imports vLLM, too.
+    """
+    from detcheck.env import listing, render
+
+    emit(render.render(listing.look(thorough=given.verbose), given.format))
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """What `detcheck env` is asked."""
+
+
+@dataclass(frozen=True)
+class Listed(Output):
+    """Formats of a listing, which has no verdict."""
+
+    format: ListingFormat = knob(ListingFormat.TERMINAL, help="What to print on stdout.", panel=VERDICT)
+
+
 @dataclass(frozen=True)
 class Stored:
     """What `detcheck report` is asked."""
@@ -208,6 +231,11 @@ add(app, "compare", Comparing, compare, COMPARED)
 add(app, "report", Stored, report, SHOWN)
 add(app, "check", Checking, check, CHECKED)
 add(app, "init", Starting, init, BEGUN, Silent)
+LISTED = (
+    "detcheck env  # what can run here, and what stands in the way",
+    "detcheck env --format json > env.json  # the same, for a bug report or a program",
+)
+add(app, "env", Nothing, env, LISTED, Listed)
 
 
 def finish(run: Run, format: str) -> None:
@@ -237,7 +265,7 @@ def show(run: Run, format: str) -> None:
 
 
 def emit(text: str) -> None:
-    """To stdout, at once."""
+    """To stdout at once, as UTF-8 whatever the terminal's encoding."""
     try:
         sys.stdout.buffer.write(text.encode("utf-8"))
         sys.stdout.flush()

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Mapping
-from importlib import metadata
+from dataclasses import replace
+from importlib import metadata, util
+from pathlib import Path
 
-from detcheck import __version__
-from detcheck.machine import of_gpu
-from detcheck.records import Environment
+from detcheck import __version__, problems, settings
+from detcheck.machine import driver, of_gpu
+from detcheck.records import Environment, Setting
 
 PACKAGES = (
     "torch", "transformers", "tokenizers", "safetensors", "numpy", "triton", "nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cudnn-cu12",
     "nvidia-cudnn-cu13", "flash-attn", "flashinfer-python",
-)  # fmt: skip
-VARIABLES = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA",
-    "DNNL_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "KMP_DETERMINISTIC_REDUCTION", "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES",
-    "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NCCL_ALGO", "NCCL_PROTO", "VLLM_BATCH_INVARIANT",
-    "VLLM_ATTENTION_BACKEND", "VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_USE_V2_MODEL_RUNNER", "VLLM_CPU_ATTN_SPLIT_KV", "TRITON_DEFAULT_FP_FUSION",
-    "DETCHECK_CPU",
 )  # fmt: skip
 
 
@@ -79,6 +75,10 @@ def observe_environment(device: str, flags: Mapping[str, str] | None = None, thr
     }
     if device.startswith("cuda"):
         effective |= of_gpu()
+    observed = settings.observe(torch)
+    if threads:  # of another process than this
+        elsewhere = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": ""}
+        observed = tuple(replace(one, effective=elsewhere.get(one.name, one.effective)) for one in observed)
     return Environment(
         detcheck=__version__,
         python=platform.python_version(),
@@ -89,5 +89,24 @@ def observe_environment(device: str, flags: Mapping[str, str] | None = None, thr
         device=device,
         packages={name: found for name in PACKAGES if (found := version(name))},
         flags={name: str(value) for name, value in effective.items()} | dict(flags or {}),
-        variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
+        variables=settings.requested(),
+        settings=observed,
+        problems=problems.of(surroundings(observed, torch.cuda.is_available(), torch.__version__)),
     )
+
+
+def surroundings(observed: tuple[Setting, ...], gpu: bool, torch: str) -> problems.Surroundings:
+    """What problems show in. `torch`: its version, "" where there is none. Imports neither it nor vLLM."""
+    there = {"gpu": gpu, "driver": driver(), "torch": torch, "openmp": settings.openmp()}
+    vllm = {"vllm": version("vllm-cpu") or version("vllm") or "", "vllm_reads": vllm_variables()}
+    return problems.Surroundings({one.name: one for one in observed}, **there, **vllm)
+
+
+def vllm_variables() -> frozenset[str] | None:
+    """The VLLM_ variables that the installed vLLM names, read from its source: its import takes seconds. None: there is none to read."""
+    try:
+        found = util.find_spec("vllm")
+        text = Path(found.origin).with_name("envs.py").read_text("utf-8") if found and found.origin else ""
+    except (OSError, ValueError, ImportError):
+        return None
+    return frozenset(re.findall(r"\bVLLM_\w+", text)) or None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -13,6 +14,14 @@ def free_memory() -> int:
     except ImportError:  # a checkout on a machine where nothing can be installed
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return psutil.virtual_memory().available
+
+
+def driver() -> str:
+    """Of a GPU of NVIDIA's or AMD's, as the system names it; "": there is none."""
+    for file, whose in (("/proc/driver/nvidia/version", ""), ("/sys/module/amdgpu/version", "amdgpu ")):
+        with contextlib.suppress(OSError):
+            return whose + Path(file).read_text().split("\n", 1)[0]
+    return ""
 
 
 def of_gpu() -> dict[str, object]:
@@ -30,6 +39,5 @@ def of_gpu() -> dict[str, object]:
     preferred = getattr(cuda, "preferred_blas_library", None)
     made["cuda.preferred_blas_library"] = preferred() if preferred else None
     made["cudnn.version"] = torch.backends.cudnn.version()
-    driver = Path("/proc/driver/nvidia/version")
-    made["driver"] = driver.read_text().split("\n", 1)[0] if driver.is_file() else None
+    made["driver"] = driver() or None
     return {name: value for name, value in made.items() if value is not None}

@@ -214,6 +214,34 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """A switch or variable that bears on bits."""
+
+    name: str
+    requested: str
+    """value of the environment variable of that name; "": not set, or there is no such variable"""
+    effective: str
+    """as the library reports it; "": it does not say"""
+
+    def __str__(self) -> str:
+        asked = f"{self.requested} requested" if self.requested else ""
+        return f"{self.name} {', '.join(part for part in (asked, self.effective) if part)}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something about this machine that is not as it seems to be meant."""
+
+    what: str
+    found: str
+    """what was seen that shows it"""
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.found}. {self.remedy}"
+
+
+@dataclass(frozen=True)
 class Environment:
     """What ran: enough to tell whether two runs may be compared."""
 
@@ -230,6 +258,10 @@ class Environment:
     """torch's switches that can change bits, as they were in effect"""
     variables: Mapping[str, str] = field(default_factory=dict)
     """environment variables that can change bits, where set"""
+    settings: tuple[Setting, ...] = ()
+    """what was requested and what is in effect, of everything that bears on bits; (): of an older run, or nothing of this machine does"""
+    problems: tuple[Problem, ...] = ()
+    """where the two disagree, or are known to do harm"""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -270,7 +270,7 @@ def failed(spec: Spec, why: str) -> Finding:
 
 
 def refuse_changes(path: Path, then: Subject, now: Subject) -> None:
-    before, after = asdict(then.environment), asdict(now.environment)
+    before, after = (baselines.of_environment(one.environment) for one in (then, now))
     changed = [f"{name}: {before[name]} then, {after[name]} now" for name in before if before[name] != after[name]]
     changed += [
         f"digest of {name}: {d[:12]} then, {now.digests.get(name, 'none')[:12]} now"

@@ -242,4 +242,6 @@ def facts(run: Run) -> dict[str, str]:
             ("environment variables", env.variables),
         ):
             rows[kind] = ", ".join(f"{name} {value}" for name, value in values.items())
+        rows["settings"] = ", ".join(str(one) for one in env.settings)
+        rows |= {f"problem {n}": str(one) for n, one in enumerate(env.problems, 1)}
     return {name: visible(value) for name, value in rows.items() if value}

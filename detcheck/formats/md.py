@@ -54,6 +54,11 @@ def render(report: Report) -> str:
             rows = here | rows
         rows |= {f"{name} SHA-256": digest for name, digest in run.subject.digests.items()}
         parts += ["| | |", "|---|---|", *(f"| {name} | {inert(value)} |" for name, value in rows.items()), ""]
+        parts += [line for one in env.problems for line in (f"> problem: {inert(str(one))}", "")]
+        if env.settings:
+            cells = (f"| {inert(s.name)} | {inert(s.requested)} | {inert(s.effective)} |" for s in env.settings)
+            head = ["| setting | requested | in effect |", "|---|---|---|"]
+            parts += ["<details><summary>Settings that bear on bits</summary>", "", *head, *cells, "", "</details>", ""]
     return "\n".join(parts)
 
 

@@ -121,6 +121,10 @@ def whole(report: Report, width: int) -> list[RenderableType]:
         parts.append(Text(f"warning: {visible(warning)}", style="yellow"))
     if run.subject:
         env = run.subject.environment
+        parts += [
+            Text(f"problem: {visible(f'{p.what}: {p.found}')} (`detcheck env` says what to do)", style="yellow")
+            for p in env.problems
+        ]
         packages = ", ".join(f"{name} {v}" for name, v in env.packages.items() if name in ("torch", "transformers"))
         packages += f", {env.flags['engine']}" if "engine" in env.flags else ""
         if env.threads:

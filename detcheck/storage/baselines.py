@@ -21,7 +21,7 @@ from detcheck.files import write_file
 from detcheck.finding import Finding
 from detcheck.hashes import content_hash
 from detcheck.outcomes import token_key
-from detcheck.records import Case, Condition, Outcome, Subject
+from detcheck.records import Case, Condition, Environment, Outcome, Subject
 from detcheck.spec import Spec
 from detcheck.verdict import Role
 
@@ -88,6 +88,11 @@ class Baseline:
     """by their hashes, where the run's folder is there: they are not in the file"""
 
 
+def of_environment(environment: Environment) -> dict[str, Any]:
+    """What two runs' environments are compared by: settings are there as flags and variables, and problems follow from them."""
+    return {name: value for name, value in asdict(environment).items() if name not in ("settings", "problems")}
+
+
 def of_run(
     name: str,
     spec: Spec,
@@ -121,7 +126,7 @@ def of_run(
                 *steady(samples[case]),
             )
         )
-    around = dict(subject.digests), asdict(subject.environment)
+    around = dict(subject.digests), of_environment(subject.environment)
     return Baseline(name, spec.probe, asked, *around, tuple(cases), outcomes)
 
 

@@ -34,8 +34,10 @@ from detcheck.records import (
     NotTried,
     Observation,
     Outcome,
+    Problem,
     Prompt,
     Schedule,
+    Setting,
     SourceLine,
     Step,
     Subject,
@@ -256,7 +258,10 @@ def read_subject(head: dict[str, object]) -> Subject:
             steps, tuple(map(not_tried, head["schedule"]["not_tried"])), head["schedule"].get("max_rows")
         )
         inputs = tuple(record(Prompt, p | {"later": [tuple(t) for t in p.get("later", ())]}) for p in head["inputs"])
-        environment = record(Environment, head["environment"])
+        around = head["environment"]
+        listed = {"settings": Setting, "problems": Problem}
+        kept = {name: [record(kind, one) for one in around.get(name, ())] for name, kind in listed.items()}
+        environment = record(Environment, around | kept)
         cases = tuple((record(Case, c), Role(c["role"])) for c in head.get("cases", ()))
         known = head["subject"]["name"], head["subject"]["dtype"], head["digests"]
         sources = {name: record(SourceLine, place) for name, place in head.get("sources", {}).items()}

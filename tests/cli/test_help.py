@@ -62,6 +62,7 @@ def test_every_page_ends_with_two_examples_that_are_taken(name, detcheck, monkey
 
     for act in ("run", "load", "resume", "judge_file", "compare"):
         monkeypatch.setattr(f"detcheck.runner.{act}", stop)
+    monkeypatch.setattr("detcheck.env.listing.look", stop)
     monkeypatch.setattr("detcheck.runner.read", lambda path: (None, None, None))
     for config in ("detcheck.toml", "gpu.toml"):
         Path(config).write_text("[probes.kernels]\n")
@@ -74,7 +75,7 @@ def test_every_page_ends_with_two_examples_that_are_taken(name, detcheck, monkey
         asked.clear()
 
 
-@pytest.mark.parametrize("name", ["judge", "compare", "report"])
+@pytest.mark.parametrize("name", ["judge", "compare", "report", "env"])
 def test_examples_that_need_only_files_run(name, detcheck, monkeypatch, tmp_path):
     for run in ("20261124T041500Z-completions", "20261124T041500Z-batch", "20261124T051500Z-batch"):
         shutil.copytree(STORED / "completions-stock" / "run", tmp_path / "runs" / run)
