@@ -35,6 +35,14 @@ OF_PROBE = {  # (probe, verdict) -> the two sentences, where the question is ano
         "The same product of the same matrices gave the same bits every time.",
         "One kernel at one shape repeats itself; whether the batch's size changes its bits, detcheck kernels asks.",
     ),
+    ("judge", Verdict.IDENTICAL): (
+        "All samples of the same request that were given have the same {level}.",
+        "That holds for these samples; how often one could still differ without having been seen is bounded below where that can be computed.",
+    ),
+    ("score", Verdict.BATCH_VARIANT): (
+        "The same text gets the same score as long as its batch is the same, and other bits of it in another batch.",
+        "So a score depends on who else is scored at that moment, and two texts that are nearly equally likely can change places.",
+    ),
     ("order", Verdict.IDENTICAL): (
         "The op adds its numbers in one and the same order at every batch size that was tried.",
         "So these batch sizes cannot change its bits through the order of addition.",

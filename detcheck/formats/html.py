@@ -171,7 +171,10 @@ def tiles(finding: Finding) -> list[tuple[str, str]]:
     found = [("samples", f"{finding.samples:,}"), ("distinct", f"{finding.distinct:,}")]
     if finding.distinct_bits > finding.distinct:
         found.append(("distinct by bits", f"{finding.distinct_bits:,}"))
-    found.append(("are the most common one", f"{100 * finding.mode_count / finding.samples:.3g}%"))
+    share, what = finding.mode_count / finding.samples, "are the most common one"
+    if finding.latent:
+        share, what = max(v.samples for v in finding.variants) / finding.samples, "have the most common bits"
+    found.append((what, f"{100 * share:.3g}%"))
     if finding.evidence.get("unit") in ("token", "character") and finding.distinct > 1:
         found.append((f"first {finding.evidence['unit']} that differs", f"{finding.common_prefix:,}"))
     if "max_abs" in finding.metrics and finding.evidence.get("unit") == "token":
