@@ -182,9 +182,11 @@ def bisect(
     """
 
 def certify(
+    files: Words = (),
     *,
     op: Named = 'all',
     target: Words = ('sm_80', 'sm_90', 'sm_100', 'gfx942'),
+    allow_none: bool = False,
     dtype: Any | None = None,
     fail_on: FailOn | Literal['any', 'tokens', 'never'] = 'any',
     output_dir: Named = 'runs',
@@ -200,10 +202,14 @@ def certify(
 
     Parameters
     ----------
+    files : str, or several, default ()
+        Python files: every kernel that they declare, instead of op.
     op : str or path, default 'all'
         A bundled op, all, or your own Triton kernel: package.module:kernel.
     target : str, or several, default ('sm_80', 'sm_90', 'sm_100', 'gfx942')
         sm_80, sm_90, sm_100, gfx942, several with commas, or all.
+    allow_none : bool, default False
+        Pass where none of the files declares a kernel.
     dtype : str, or torch's dtype, default None
         Like bf16,float32. Default: those that the kernel declares.
     fail_on : any | tokens | never, default 'any'
@@ -798,7 +804,7 @@ def judge(
     other : Named | Run, default None
         Another system's answers to the same requests: is each answer the same?
     input_format : auto | csv | detcheck | guidellm | lm-eval | openai-batch | vllm-bench, default 'auto'
-        Whose format it is. auto: its keys tell.
+        Whose format it is: auto, csv, detcheck, guidellm, lm-eval, openai-batch, vllm-bench. auto: its keys tell.
     allow_unseen_batch : bool, default False
         Accept a pass without batch sizes.
     fail_on : any | tokens | never, default 'any'

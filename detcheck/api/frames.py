@@ -22,11 +22,11 @@ MET = (
     "finding", "kernels", "dtype", "input", "role", "condition", "asked", "formed", "samples", "distinct", "distinct_bits",
 )  # fmt: skip
 OBSERVED = (
-    "kernels", "dtype", "input", "replica", "condition", "batch_size", "slot", "trial", "batch", "sample", "outcome", "missing",
+    "subject", "kernels", "dtype", "input", "replica", "condition", "batch_size", "slot", "trial", "batch", "sample", "outcome", "missing",
     "batch_sizes", "as_asked", "threads", "fed", "composition", "trace", "process", "wall_s", "preemptions",
 )  # fmt: skip
 WHOLE = ("batch_size", "slot", "threads", "replica", "preemptions")  # whole numbers that may be unknown
-NAMES = ("kernels", "dtype", "input", "condition", "outcome")
+NAMES = ("subject", "kernels", "dtype", "input", "condition", "outcome")
 TEXTS = ("missing", "fed", "composition", "trace")  # "" where there is nothing to say
 CAME = ("id", "tokens", "text", "finish_reason", "logprobs", "margins", "unit", "dtype")
 STORED = ("id", "tokens", "text", "finish_reason", "logprob_bits", "logprob_dtype", "margin_bits", "unit", "dtype")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,17 @@ from detcheck.report import section, worst_first
 from detcheck.verdict import SEVERITY, Role
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 SHOWN = 8  # findings in a picture, the worst
 
 
-def plot(run: Run, kind: str | None = None, ax: Axes | None = None) -> Axes:
-    """Draws on `ax`, or on new axes. Raises UsageError with the kinds that this run has, where it has not that one."""
+def plot(run: Run, seen: Callable[[], pd.DataFrame], kind: str | None = None, ax: Axes | None = None) -> Axes:
+    """Draws on `ax`, or on new axes; `seen` gives the observations, for what needs them.
+
+    Raises UsageError with the kinds that this run has, where it has not that one.
+    """
     there = kinds(run)
     if kind is None:
         kind = next(iter(there))
@@ -30,15 +35,18 @@ def plot(run: Run, kind: str | None = None, ax: Axes | None = None) -> Axes:
         from matplotlib import pyplot  # so that a notebook shows it
 
         ax = pyplot.subplots(figsize=(8, 3), layout="constrained")[1]
-    KINDS[kind][1](ax, there[kind])
+    if kind == "conditions":
+        draw_conditions(ax, there[kind], seen())
+    else:
+        KINDS[kind][1](ax, there[kind])
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
 
 def kinds(run: Run) -> dict[str, list[Finding]]:
     """Kind of plot -> the findings that have something to draw in it, the worst first."""
-    of_it = {kind: [f for f in worst_first(run) if has(f)][:SHOWN] for kind, (has, _) in KINDS.items()}
-    return {kind: found for kind, found in of_it.items() if found}
+    of_it = {kind: [f for f in worst_first(run) if has(f)] for kind, (has, _) in KINDS.items()}
+    return {kind: found if kind == "verdicts" else found[:SHOWN] for kind, found in of_it.items() if found}
 
 
 def label(f: Finding) -> str:
@@ -77,18 +85,30 @@ def draw_survival(ax: Axes, found: list[Finding]) -> None:
             shares.append(left / f.samples)
         ax.step([*places, last], [*shares, shares[-1]], where="post", label=label(f))
     ax.set_ylim(0, 1.05)
-    finish(ax, unit(found), "share of samples equal to the most common one so far", legend=True, whole=False)
+    finish(ax, unit(found), "share still equal to the mode", legend=True, whole=False)
 
 
-def draw_conditions(ax: Axes, found: list[Finding]) -> None:
-    names = list(dict.fromkeys(name for f in found for name in conditions(f)))
+def draw_conditions(ax: Axes, found: list[Finding], seen: pd.DataFrame) -> None:
+    shares = [differing(f, seen) for f in found]
+    names = list(dict.fromkeys(name for share in shares for name in share))
     at = {name: n for n, name in enumerate(names)}
     width = 0.8 / len(found)
-    for n, f in enumerate(found):
-        bars = [at[name] + (n - (len(found) - 1) / 2) * width for name in conditions(f)]
-        ax.bar(bars, [c["distinct_bits"] for c in conditions(f).values()], width=width, label=label(f))
+    for n, (f, share) in enumerate(zip(found, shares, strict=True)):
+        bars = [at[name] + (n - (len(found) - 1) / 2) * width for name in share]
+        ax.bar(bars, list(share.values()), width=width, label=label(f))
     ax.set_xticks(range(len(names)), names, rotation=90 if len(names) > 6 else 0)
-    finish(ax, "condition", "distinct bits", legend=True)
+    ax.set_ylim(0, 1.05)
+    finish(ax, "condition", "share with other bits than the mode", legend=True, whole=False)
+
+
+def differing(f: Finding, seen: pd.DataFrame) -> dict[str, float]:
+    """Condition -> the share of its samples whose outcome is not the most common one of the case."""
+    of_it = seen["outcome"].notna()
+    for name in ("subject", "kernels", "dtype", "input", "replica"):
+        of_it &= seen[name] == getattr(f.case, name)
+    came = seen[of_it]
+    mode = Counter(came["outcome"]).most_common(1)
+    return {} if not mode else dict((came["outcome"] != mode[0][0]).groupby(came["condition"], sort=False).mean())
 
 
 def conditions(f: Finding) -> Mapping[str, Mapping[str, int]]:
@@ -122,7 +142,7 @@ def draw_curve(ax: Axes, found: list[Finding]) -> None:
     ax.plot(places, [mean or gap for mean in means], marker=".", linestyle=":", label="mean")
     if any(tops):
         ax.set_yscale("log")
-    ax.set_title(label(found[0]))
+    ax.set_title(label(found[0]), fontsize="small", loc="right")
     finish(ax, block.across, block.unit, legend=True, whole=False)
 
 
@@ -139,10 +159,10 @@ def finish(ax: Axes, across: str, up: str, legend: bool = False, whole: bool = T
     if whole:
         ax.yaxis.get_major_locator().set_params(integer=True)
     if legend:
-        ax.legend(frameon=False, fontsize="small")
+        ax.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1))  # above: it covers nothing
 
 
-KINDS: dict[str, tuple[Callable[[Finding], object], Callable[[Axes, list[Finding]], None]]] = {
+KINDS: dict[str, tuple[Callable[[Finding], object], Callable[..., None]]] = {
     "histogram": (counts, draw_histogram),
     "curve": (curves, draw_curve),
     "time": (timed, draw_time),

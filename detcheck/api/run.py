@@ -88,11 +88,11 @@ class Run:
     def plot(self, kind: str | None = None, ax: Axes | None = None) -> Axes:
         """A picture, on new axes unless `ax` is given: of the run's first divergent tokens, or of what it has instead.
 
-        Kinds: `histogram` and `survival` of the tokens (or elements) that leave the most common outcome, `conditions` (distinct outcomes
-        in each), `curve` of the differences along a sequence (logprobs), `time` by batch size (kernels), `verdicts`. Raises UsageError
-        with the kinds that the run has, where it has not that one.
+        Kinds: `histogram` and `survival` of the tokens (or elements) that leave the most common outcome; `curve` of the differences along
+        a sequence (logprobs); `time` by batch size (kernels); `conditions`, the share of each that has other bits than the most common
+        outcome; `verdicts`. Raises UsageError with the kinds that the run has, where it has not that one.
         """
-        return plots.plot(self.record, kind, ax)
+        return plots.plot(self.record, lambda: self.observations, kind, ax)
 
     def __repr__(self) -> str:
         return shown.plain(self.record)
