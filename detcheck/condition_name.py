@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class ConditionKind(StrEnum):
-    """What is done to the batch around a sample. `docs/concepts.md` says what each is."""
+    """What is done to the batch around a sample. `docs/reference/conditions.md` says what each is, for each probe."""
 
     ALONE = "alone"
     BATCH = "batch"
