@@ -1,5 +1,6 @@
 """The side-by-side script runs for detcheck alone, and finds it right; where a tool is wrong it says so."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,24 @@ def test_a_wrong_answer_is_called_wrong(monkeypatch, tmp_path):
     at = Where("http://nowhere", True, sys.executable, tmp_path)
     judged = [side_by_side.cell(tool, faults[name], at, [0], "", 0.0, []).judged for name in ("sound", "batch", "rare")]
     assert judged == ["right", "wrong", "does not ask"]
+
+
+def test_a_cache_whose_answers_have_new_ids_is_seen_by_the_counts_of_the_server_behind_it(monkeypatch, detcheck):
+    """Nothing but the server's own counts tells: they stand still while it answers."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    from side_by_side_server import SERVERS, serving
+
+    faults = {fault.name: fault for fault in SERVERS}
+    asked = ("-n", "12", "--max-tokens", "8", "--allow-unseen-batch", "--format", "json", "-q")
+    with serving(faults["cache"]) as server:
+        cached = detcheck("completions", "--base-url", server.url, *asked)
+    with serving(faults["sound"]) as server:
+        sound = detcheck("completions", "--base-url", server.url, *asked)
+    (finding,) = json.loads(cached.out)["findings"]
+    assert (cached.code, finding["verdict"]) == (3, "inconclusive")
+    assert "it came while the server computed nothing, by its own counts in /metrics" in finding["note"]
+    assert finding["missing"] >= 4
+    assert sound.code == 0, sound.out
 
 
 def test_an_unknown_subject_or_tool_is_refused_in_words():

@@ -16,7 +16,7 @@ from detcheck.engine import Question, Ran
 from detcheck.engines.server.client import Client, Secrets
 from detcheck.engines.server.engine import Budget, Capability, NotServedError, PromptInput, Server
 from detcheck.engines.server.outcome import EarlierAnswers, outcome_of
-from detcheck.engines.server.send import Request, Sent, SentStep, sample, send
+from detcheck.engines.server.send import ELSEWHERE, Request, Sent, SentStep, sample, send
 from detcheck.engines.server.talk import Talk, on_its_own_history
 from detcheck.environment import observe_client
 from detcheck.errors import FailedError, UsageError
@@ -270,6 +270,8 @@ class ServerSampler:
         for slot, one in zip(asked, seen.sent, strict=True):
             if slot in talks:
                 found, why = outcome_of(one.said, way, self._before[replica]) if one.said else (None, one.missing)
+                if found and not seen.computed:
+                    found, why = None, ELSEWHERE
                 made = sample(step, slot, one, seen, self._spec.batch_sizes is not None, found, why)
                 made = on_its_own_history(made) if cold and turn and not salted else made
                 talks[slot].take(made, one.said, seen, later)
