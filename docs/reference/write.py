@@ -124,7 +124,8 @@ def command_page(name: str, act: typing.Callable) -> str:
     about = next(
         (f"{folder}/{name}.md" for folder in ("probes", ".") if (DOCS / folder / f"{name}.md").is_file()), None
     )
-    more = about or ("runs.md" if name in ("judge", "compare", "report") else None)
+    others = {"judge": "runs.md", "compare": "runs.md", "report": "runs.md", "init": "check.md"}
+    more = about or others.get(name)
     parts = [f"# detcheck {name}\n", MADE, f"{summary(act)}\n"]
     if more:
         parts.append(f"How to use it: [{name}](../{more.removeprefix('./')}).\n")

@@ -2,6 +2,7 @@
 
 import importlib.resources
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ PLANTED = '[probes.planted]\nprobe = "kernels"\nop = "control"\ndtype = "float32
 COMPLETIONS = '[probes.completions]\nkernels = "batch-invariant"\nsamples = 4\nmax-tokens = 4\n'
 ANSWERS = '[probes.answers]\nprobe = "judge"\nfile = "answers.jsonl"\n'
 STORED = Path(__file__).parents[1] / "stored"
+DOCS = (Path(__file__).parents[2] / "docs" / "check.md").read_text("utf-8")
 FILES = {"index.html", "summary.md", "report.json", "junit.xml", "report.sarif"}
 
 
@@ -57,6 +59,20 @@ def said(folder):
     return valid(json.loads((folder / "report.json").read_text()))
 
 
+def test_the_file_of_the_docs_is_understood(tmp_path, monkeypatch):
+    from detcheck.check import file
+    from detcheck.check.questions import questions
+
+    monkeypatch.chdir(tmp_path)
+    answers()
+    llama_like(tmp_path / "model")
+    shutil.copy(STORED / "completions-stock" / "run" / "baseline.json", tmp_path)
+    Path("detcheck.toml").write_text(re.search(r"```toml\n(.*?)```", DOCS, re.S)[1])
+    specs = questions(file.find(Path())).specs
+    assert list(specs) == ["completions", "in-vllm", "kernels", "answers"]
+    assert specs["completions"].dtype == specs["kernels"].dtype == "bf16" and specs["in-vllm"].model == "./model"
+
+
 class Links(HTMLParser):
     def __init__(self, page):
         super().__init__()
@@ -78,6 +94,8 @@ def test_a_sound_and_a_divergent_probe_exit_with_1(check, tmp_path):
     ]
     assert lines[3] == "batch-variant  over 2 probes: 1 batch-variant, 1 identical; exit code 1"
     folder = only_run(tmp_path / "runs")
+    shown = re.search(r"\$ detcheck check\n(.*?)```", DOCS, re.S)[1].splitlines()
+    assert [re.sub(r"\S+-check", "#", line) for line in shown] == [re.sub(r"\S+-check", "#", line) for line in lines]
     where, files = lines[4].removeprefix("reports: ").split(": ")
     assert where == f"runs/{folder.name}" and where.endswith("Z-check") and set(files.split(", ")) == FILES
     assert {path.name for path in folder.iterdir()} == FILES | {"sound", "planted"}

@@ -64,11 +64,14 @@ def test_every_command_is_one_that_is_taken(command, detcheck, monkeypatch, tmp_
     monkeypatch.setattr("detcheck.env.listing.look", stop)
     monkeypatch.setattr("detcheck.cli.refuse_other_options", lambda *_: None)
     monkeypatch.setattr("detcheck.runner.read", lambda path: (None, None, None))
+    if arguments[0] == "check":
+        tables = "".join(f'[probes.{name}]\nprobe = "matmul"\n' for name in ("completions", "in-vllm"))
+        (tmp_path / "detcheck.toml").write_text(tables)
     monkeypatch.setenv("HOME", str(tmp_path))  # where completion is installed
     for module in ("completion", "_completion_shared"):
         monkeypatch.setattr(f"typer.{module}._get_shell_name", lambda: "bash")
     result = detcheck(*arguments)
-    says_only = {"--help", "--dry-run", *COMPLETION} & set(arguments)
+    says_only = {"--help", "--dry-run", "init", *COMPLETION} & set(arguments)
     assert result.code == (0 if says_only else 130), result.err
     assert asked or says_only
 
