@@ -81,7 +81,7 @@ triton: $(VENV)/installed-test
 		folder=$(VENV)/triton-$$version; \
 		test -d $$folder/triton || $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --target $$folder triton==$$version || exit 1; \
 		echo "== Triton $$version"; \
-		PYTHONPATH=$$folder $(PYTEST) -q tests/kernels/test_triton.py tests/kernels/test_triton_tiles.py || exit 1; \
+		PYTHONPATH=$$folder $(PYTEST) --dist load -q -k "not fp16" tests/kernels/test_triton.py tests/kernels/test_triton_tiles.py || exit 1; \
 	done
 
 processors: $(VENV)/installed-test browser

@@ -94,8 +94,9 @@ def test_the_python_examples_run(tmp_path, reacting):
     """Each in a process of its own, forked from one that has torch imported."""
     examples = [b for language, b in BLOCKS + ELSEWHERE if language == "python"]
     done = subprocess.run(
-        [sys.executable, "-c", EXAMPLES], cwd=tmp_path, input="\0".join(examples), stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", EXAMPLES], cwd=tmp_path, input="\0".join(examples), stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # threads do not live through a fork
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said = [(tmp_path / f"{n}.out").read_text() for n in range(len(examples))]
     assert "['aten::mm']\n" in said and any(text.startswith("batch-variant 1 ") for text in said)
