@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed: make test installs it on Linux x86-64")
 START_S = 240
 # Completions so long that requests which are sent together meet, also where a busy machine sends one of them late.
-ASK = ("-n", "12", "--max-tokens", "64", "--ignore-eos", "--format", "json", "-q")
+ASK = ("-n", "9", "--max-tokens", "64", "--ignore-eos", "--format", "json", "-q")
 ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -96,9 +96,9 @@ def test_stock_reacts_to_load_and_our_plugin_does_not(detcheck, tmp_path, reacti
                 "--conditions",
                 "alone,staggered-4,wave-4",
                 "--trials",
-                "3",
+                "2",
             )
-            given = ("--prompt", PROMPT, "--continuation", " and his drums", "-n", "16", "--format", "json", "-q")
+            given = ("--prompt", PROMPT, "--continuation", " and his drums", "-n", "8", "--format", "json", "-q")
             scores[kernels] = json.loads(detcheck("score", "--base-url", url, *given).out)["findings"][0]
         assert result.out, result.err
         reports[kernels] = json.loads(result.out)
