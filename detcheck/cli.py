@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from detcheck import colours, lookup
-from detcheck.check.options import Checking, Silent, Starting
-from detcheck.commands import Estimating, Given, Output, Running, add, epilogue
+from detcheck.check.options import Checking, Starting
+from detcheck.commands import Estimating, Given, Output, Running, Telling, add, epilogue
 from detcheck.env.usable import ListingFormat
 from detcheck.errors import DetcheckError, UsageError
 from detcheck.finding import Run
@@ -230,7 +230,7 @@ add(app, "judge", Judging, judge, JUDGED)
 add(app, "compare", Comparing, compare, COMPARED)
 add(app, "report", Stored, report, SHOWN)
 add(app, "check", Checking, check, CHECKED)
-add(app, "init", Starting, init, BEGUN, Silent)
+add(app, "init", Starting, init, BEGUN, Telling)
 LISTED = (
     "detcheck env  # what can run here, and what stands in the way",
     "detcheck env --format json > env.json  # the same, for a bug report or a program",

@@ -14,7 +14,7 @@ import typer
 
 from detcheck import lookup, stderr
 from detcheck.errors import UsageError
-from detcheck.options import MODEL, PANELS, SERVER, VERDICT, Knob, completions, flag, knob, knob_of, shown
+from detcheck.options import MODEL, PANELS, SERVER, VERDICT, Knob, completions, flag, knob, knob_of, same, shown
 from detcheck.spec import Spec
 
 Format = StrEnum("Format", {name.upper(): name for name in lookup.names("formats")})
@@ -29,6 +29,14 @@ class Output:
     )
     quiet: bool = knob(False, "--quiet", "-q", help="Nothing but errors on stderr.", panel=VERDICT)
     verbose: bool = knob(False, help="Each step, and what engines print, on stderr.", panel=VERDICT)
+
+
+@dataclass(frozen=True)
+class Telling:
+    """What a command has that makes no report: how much it says on stderr."""
+
+    quiet: bool = same(Output, "quiet")
+    verbose: bool = same(Output, "verbose")
 
 
 @dataclass(frozen=True)

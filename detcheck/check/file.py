@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from detcheck.errors import UsageError
 
+log = logging.getLogger(__name__)
 OWN, SHARED = "detcheck.toml", "pyproject.toml"
 
 
@@ -49,6 +51,7 @@ def find(start: Path) -> Config:
 
 def read(path: Path, warnings: tuple[str, ...] = ()) -> Config:
     """That file. Raises UsageError where it cannot be read or says nothing to detcheck."""
+    log.info("reading %s", path)
     document = parsed(path)
     if path.name != SHARED:
         return Config(path, "", document, warnings)

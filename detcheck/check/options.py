@@ -29,8 +29,3 @@ class Starting:
     config: Path = knob(Path("detcheck.toml"), help="The file to write.", panel=VERDICT, metavar="FILE")
     pyproject: bool = knob(False, help="Add [tool.detcheck] to pyproject.toml instead.", panel=VERDICT)
     force: bool = knob(False, help="Write over the file that is there.", panel=VERDICT)
-
-
-@dataclass(frozen=True)
-class Silent:
-    """A command that makes no report has no format."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import re
 import tomllib
@@ -14,6 +15,7 @@ from detcheck.errors import UsageError
 from detcheck.files import write_file
 from detcheck.machine import free_memory
 
+log = logging.getLogger(__name__)
 GIB = 2**30
 LEAST_GIB = 2.0  # free, for torch, the embedded model and its batches
 
@@ -43,6 +45,7 @@ class Here:
 
 def look() -> Here:
     """What is installed is looked up, and only torch is imported: to ask for a GPU."""
+    log.info("looking for torch, transformers, vLLM and a GPU")
     there = {name: importlib.util.find_spec(name) is not None for name in ("torch", "transformers", "vllm")}
     gpu = ""
     if there["torch"]:

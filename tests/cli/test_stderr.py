@@ -37,6 +37,15 @@ def test_steps_are_told_where_they_are_asked_for(name, detcheck):
     assert {(r.out, r.code) for r in (quiet, verbose)} == {(plain.out, plain.code)}
 
 
+def test_files_that_are_read_and_written_for_check_are_told(detcheck):
+    assert "looking for torch" in detcheck("init", "--verbose").err
+    assert detcheck("init", "--force", "-q").err == ""
+    Path("detcheck.toml").write_text("[probes.matmul]\nshape = '2,2,2'\ntrials = 2\n")
+    result = detcheck("check", "--verbose")
+    assert result.code == 0 and "reading" in result.err and "step 2 of 2" in result.err
+    assert detcheck("check", "-q").err == ""
+
+
 def test_steps_of_a_run_are_told(detcheck):
     result = detcheck("matmul", "--shape", "2,2,2", "--trials", "2", "--verbose")
     for step in ("opening matmul", "step 1 of 2: ", "step 2 of 2: ", "judged 2 samples", "report.json"):
