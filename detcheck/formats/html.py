@@ -10,6 +10,7 @@ import base64
 import functools
 import hashlib
 import importlib.resources
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -142,10 +143,12 @@ def drawn(section: Section, most: int) -> dict[str, object]:
         "note": section.note,
         "meaning": section.meaning,
         "tiles": tiles(section.finding),
+        "drawn": bool(rest),
         "blocks": [*first, *todo, *together(sorted(rest, key=lambda part: part[0] != "Matrix"))],
     }
 
 
+NUMBER = re.compile(r"[-+<]?[\d.,]+(e[-+]?\d+)?%?( .*)?")
 CHARTS = ("Histogram", "Survival", "Curve")
 NARROW = 10  # outcomes of a matrix that stands beside a chart
 
@@ -185,8 +188,8 @@ def tiles(finding: Finding) -> list[tuple[str, str]]:
 
 
 def of_numbers(column: Sequence[str]) -> bool:
-    """Whether its cells stand on the right: each is empty or begins as a number does."""
-    return all(not cell or cell.lstrip("+-<")[:1].isdigit() for cell in column)
+    """Whether its cells stand on the right: each is empty, or a number with what belongs to it, as in "12 (57.1%)"."""
+    return all(not cell or NUMBER.fullmatch(cell) for cell in column)
 
 
 def told_apart(block: Texts, most: int) -> dict[str, object]:

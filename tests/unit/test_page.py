@@ -8,6 +8,7 @@ import pytest
 from detcheck import lookup
 from detcheck.blocks import Column, Curve, DrawnTree, Matrix, Survival
 from detcheck.finding import Finding, Variant
+from detcheck.formats.html import of_numbers
 from detcheck.meaning import meaning
 from detcheck.page import charts, diff, matrix, trees
 from detcheck.probes.bisect.describe import describe
@@ -133,3 +134,16 @@ def test_what_is_not_known_is_not_claimed():
     assert "could not be seen" in meaning(replace(same, evidence={"batches": None, "compared": "tokens"}))
     control = replace(same, role=Role.REACTS)
     assert "no evidence" in meaning(control) and "It did," in meaning(replace(control, verdict=Verdict.BATCH_VARIANT))
+
+
+@pytest.mark.parametrize(
+    ("cells", "right"),
+    [
+        (("1", "", "12 (57.1%)", "1.5e-05", "<0.1", "-3", "1,024"), True),
+        (("949f9b7abd2f", "19d5949d7510"), False),
+        (("0:69ef93be",), False),
+        (("equal", "3"), False),
+    ],
+)
+def test_numbers_stand_on_the_right_and_names_on_the_left(cells, right):
+    assert of_numbers(cells) is right
