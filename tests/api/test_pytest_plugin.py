@@ -1,8 +1,11 @@
 """The pytest plugin, in real pytest runs: what it lets pass, what it fails, and what the summary and JUnit XML say of it."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -170,3 +173,23 @@ print(sorted(name for name in set(sys.modules) - before if name.split(".")[0] in
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "['detcheck', 'detcheck.pytest_plugin']", done.stdout + done.stderr
+
+
+def test_the_page_says_what_pytest_says(pytester, monkeypatch):
+    """The example of docs/pytest.md, and its excerpt: figures apart, word for word."""
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    page = (Path(__file__).parents[2] / "docs" / "pytest.md").read_text("utf-8")
+    blocks = dict(re.findall(r"```(\w+)\n(.*?)```", page, re.S))
+    pytester.makepyfile(test_norms=blocks["python"])
+    options = shlex.split(blocks["console"].splitlines()[0].removeprefix("$ pytest "))
+    said = pytester.runpytest_inprocess(
+        "-p", "detcheck.pytest_plugin", "-p", "no:cacheprovider", "--tb=short", *options
+    ).stdout.str()
+
+    def shape(text):
+        return re.sub(r"[\d.]+(e[+-]\d+)?", "#", text)
+
+    shown = [line for name in ("console", "text") for line in blocks[name].splitlines()[2 * (name == "console") :]]
+    assert len(shown) == 9
+    for line in shown:
+        assert line == "..." or shape(line) in shape(said), line
