@@ -564,7 +564,7 @@ def order(
     shape : int, or several, default None
         Like 4096,1024: K,N of a linear; K of a sum.
     kernels : stock | batch-invariant | both | engine, default 'stock'
-        stock or batch-invariant.
+        stock, batch-invariant, or both side by side.
     dtype : str, or torch's dtype, default None
         float32, bf16 ... Default: float32.
     device : str or path, default 'auto'
