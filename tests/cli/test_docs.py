@@ -20,13 +20,15 @@ ELSEWHERE = [
     for b in re.findall(r"```(\w+)\n(.*?)```", path.read_text("utf-8"), re.S)
 ]
 COMPLETION = ("--install-completion", "--show-completion")
-COMMANDS = [
-    line.split("#")[0].strip().removeprefix("$ ").removeprefix("- run: ").split(" > ")[0].split(" || ")[0]
-    for language, block in BLOCKS + ELSEWHERE
-    if language in ("sh", "console", "yaml")
-    for line in block.splitlines()
-    if re.match(r"(\$ |- run: )?(detcheck|make) ", line)
-]
+COMMANDS = list(
+    dict.fromkeys(  # some stand on several pages
+        line.split("#")[0].strip().removeprefix("$ ").removeprefix("- run: ").split(" > ")[0].split(" || ")[0]
+        for language, block in BLOCKS + ELSEWHERE
+        if language in ("sh", "console", "yaml")
+        for line in block.splitlines()
+        if re.match(r"(\$ |- run: )?(detcheck|make) ", line)
+    )
+)
 
 
 def test_the_help_block_is_the_help():
