@@ -67,8 +67,11 @@ def test_every_command_is_one_that_is_taken(command, detcheck, monkeypatch, tmp_
     monkeypatch.setattr("detcheck.cli.refuse_other_options", lambda *_: None)
     monkeypatch.setattr("detcheck.runner.read", lambda path: (None, None, None))
     if arguments[0] == "check":
-        tables = "".join(f'[probes.{name}]\nprobe = "matmul"\n' for name in ("completions", "in-vllm"))
-        (tmp_path / "detcheck.toml").write_text(tables)
+        tables = "".join(f'[probes.{name}]\nprobe = "matmul"\n' for name in ("completions", "in-vllm", "kernels"))
+        for file in ("detcheck.toml", "gpu.toml"):
+            (tmp_path / file).write_text(tables)
+    if "--pyproject" in arguments:
+        (tmp_path / "pyproject.toml").write_text('[project]\nname = "mine"\n')
     monkeypatch.setenv("HOME", str(tmp_path))  # where completion is installed
     for module in ("completion", "_completion_shared"):
         monkeypatch.setattr(f"typer.{module}._get_shell_name", lambda: "bash")
