@@ -134,6 +134,40 @@ def test_unequal_bits_fail_the_job_after_the_outputs_are_there(workspace, reacti
     assert job.log.count("::error title=detcheck completions::batch-variant") == 1
 
 
+def answers(workspace, config, *tokens):
+    """A config file that asks about answers to one request, alone and in a batch of two."""
+    rows = [{"tokens": [token], "batch_size": 1 + (n > 1)} for n, token in enumerate(tokens)]
+    (workspace / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = "tool.detcheck." * (config == "pyproject.toml") + "probes.answers"
+    (workspace / config).write_text(f'[{table}]\nprobe = "judge"\nfile = "answers.jsonl"\n')
+
+
+def test_a_config_file_that_is_found_is_asked_in_full(workspace):
+    for name, tokens, code in (("detcheck.toml", (1, 1, 2, 2), 1), ("pyproject.toml", (1, 1, 1, 1), 0)):
+        for old in workspace.glob("*.toml"):
+            old.unlink()
+        answers(workspace, name, *tokens)
+        job = Job(workspace)
+        said, ended = job.ask()
+        assert ended == code and said["verdict"] == ("batch-variant" if code else "identical"), job.log
+        assert said["distinct"] == str(1 + code) and said["report"].endswith("-check")
+        assert (workspace / said["report"] / "answers").is_dir() and job.log.count("::error") == code
+
+
+def test_a_config_file_that_is_given_is_asked_and_a_model_that_is_given_is_not_passed_over(workspace):
+    answers(workspace, "detcheck.toml", 1, 1, 2, 2)
+    (workspace / "ours").mkdir()
+    answers(workspace / "ours", "bits.toml", 1, 1, 1, 1)
+    said, ended = Job(workspace, config="ours/bits.toml").ask()
+    assert ended == 0 and said["verdict"] == "identical"
+    job = Job(workspace, model="./no-such-model")
+    said, ended = job.ask()
+    assert ended in (2, 4) and said["verdict"] == "" and "no-such-model" in job.log
+    (workspace / "detcheck.toml").unlink()
+    (workspace / "pyproject.toml").write_text('[project]\nname = "tool.detcheck."\n')  # says nothing to detcheck
+    assert Job(workspace, kernels="mine").ask()[1] == 2
+
+
 HOSTILE = [
     '"; touch pwned; "',
     "$(touch pwned)",
