@@ -226,10 +226,45 @@ def test_values_of_python(monkeypatch, tmp_path):
 
 
 def test_what_could_not_run_is_an_exception(tmp_path):
+    """A server that nobody started, and a folder that is no model: no exit, and no folder of a run is left behind."""
+    with pytest.raises(FailedError, match="cannot be asked: ConnectError"):
+        detcheck.completions(base_url="http://127.0.0.1:9/v1", model="m", output_dir=tmp_path / "runs", progress=False)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises((FailedError, UsageError)):
+    with pytest.raises(UsageError, match="holds no weights"):
         detcheck.completions(model=tmp_path, output_dir=tmp_path / "runs", progress=False)
-    assert not list((tmp_path / "runs").glob("*")) if (tmp_path / "runs").exists() else True
+    assert not list((tmp_path / "runs").iterdir())
+
+
+CELLS = """
+import detcheck; run = detcheck.load(FOLDER)
+run
+run.findings.query("role == 'gates'").verdict.tolist()
+run.observations.merge(run.outcomes[["id", "count"]], left_on="outcome", right_on="id").groupby("condition")["count"].max().max()
+run.plot("survival")
+run.outcomes.explode("logprobs").logprobs.astype(float).mean() < 0
+"""
+
+
+def test_a_notebook(divergent, tmp_path, monkeypatch):
+    """Cells, one after the other, as a notebook runs them: the last expression of each is shown."""
+    import ast
+
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    monkeypatch.chdir(divergent.path.parent)
+    names: dict = {"FOLDER": divergent.path}
+    shown = []
+    for cell in CELLS.strip().splitlines():
+        *before, last = ast.parse(cell).body
+        exec(compile(ast.Module(before, []), "cell", "exec"), names)
+        if isinstance(last, ast.Expr):
+            shown.append(eval(compile(ast.Expression(last.value), "cell", "eval"), names))
+        else:
+            exec(compile(ast.Module([last], []), "cell", "exec"), names)
+    run, verdicts, most, axes, likely = shown
+    assert verdicts == ["identical"] and most == divergent.outcomes["count"].max() and likely
+    assert f'href="{divergent.path.name}/report.html"' in run._repr_html_() and len(axes.lines) == 2
 
 
 def test_ctrl_c_leaves_the_run_and_resume_goes_on(tmp_path):
