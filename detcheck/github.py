@@ -12,29 +12,30 @@ from detcheck.report import described, render, render_suite
 from detcheck.suite import Suite
 from detcheck.text import visible
 
+ASK = "what --format md prints"  # of a run that leaves no folder
 MOST_BYTES = 1024 * 1024  # of a step's summary, whatever its commands wrote together; GitHub drops all of a longer one
 
 
 def publish(run: Run) -> None:
     """Does nothing outside of GitHub Actions."""
-    summarise(render(run, "md"), run.path)
+    summarise(render(run, "md"), f"report.md and report.html of {visible(str(run.path))}" if run.path else ASK)
     annotate(run, run.spec.probe)
 
 
 def publish_suite(suite: Suite) -> None:
     """One summary of all, and an annotation for each that fails the job."""
-    summarise(render_suite(suite, "md"), suite.path)
+    summarise(render_suite(suite, "md"), f"summary.md and index.html of {visible(str(suite.path))}")
     for member in suite.members:
         if member.report:
             annotate(member.report.run, member.name)
 
 
-def summarise(markdown: str, path: Path | None) -> None:
-    """`path`: the folder that has all of it."""
+def summarise(markdown: str, where: str) -> None:
+    """`where`: which files have all of it."""
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         try:
             with open(summary, "a", encoding="utf-8") as file:
-                file.write(fitting(markdown + "\n", MOST_BYTES - 1 - Path(summary).stat().st_size, path))
+                file.write(fitting(markdown + "\n", MOST_BYTES - 1 - Path(summary).stat().st_size, where))
         except OSError as error:
             print(f"detcheck: cannot append to GITHUB_STEP_SUMMARY: {error.strerror}", file=sys.stderr)
 
@@ -44,15 +45,14 @@ def annotate(run: Run, name: str) -> None:
         print(annotation(run, name), file=sys.stderr)
 
 
-def fitting(markdown: str, most: int, path: Path | None) -> str:
+def fitting(markdown: str, most: int, where: str) -> str:
     """As many whole blocks from the beginning as `most` bytes hold, and what was left out. "" where not even that fits."""
     if len(markdown.encode()) <= most:
         return markdown
-    where = f"in report.md and report.html of {visible(str(path))}" if path else "in the report (--format md)"
     parts = blocks(markdown)
 
     def left_out(n: int) -> str:
-        return f"\n> {n} of the {len(parts)} blocks of this report are left out here, since a step's summary holds 1 MiB: all are {where}\n"
+        return f"\n> {n} of the {len(parts)} blocks of this report are left out here, since a step's summary holds 1 MiB: all are in {where}\n"
 
     room, kept = most - len(left_out(len(parts)).encode()), 0
     while kept < len(parts) and (room := room - len(parts[kept].encode())) >= 0:
