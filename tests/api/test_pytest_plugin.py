@@ -1,4 +1,4 @@
-"""The pytest plugin, in real pytest runs: what it lets pass, what it fails, and what the summary and JUnit XML say of it."""
+"""The pytest plugin, found by pytest as it is installed, in real runs: what passes, what fails, what summary and JUnit XML say."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def inner(pytester, monkeypatch):
         uses_torch = "INPUTS" in source
         pytester.makepyfile(ops=OPS, test_it="import pytest\n" + "from ops import *\n" * uses_torch + source)
         how = pytester.runpytest_subprocess if "-n" in options else pytester.runpytest_inprocess
-        return how("-p", "detcheck.pytest_plugin", "-p", "no:cacheprovider", *options)
+        return how("-p", "no:cacheprovider", *options)
 
     return run
 
@@ -182,9 +182,7 @@ def test_the_page_says_what_pytest_says(pytester, monkeypatch):
     blocks = dict(re.findall(r"```(\w+)\n(.*?)```", page, re.S))
     pytester.makepyfile(test_norms=blocks["python"])
     options = shlex.split(blocks["console"].splitlines()[0].removeprefix("$ pytest "))
-    said = pytester.runpytest_inprocess(
-        "-p", "detcheck.pytest_plugin", "-p", "no:cacheprovider", "--tb=short", *options
-    ).stdout.str()
+    said = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--tb=short", *options).stdout.str()
 
     def shape(text):
         return re.sub(r"[\d.]+(e[+-]\d+)?", "#", text)
