@@ -154,7 +154,7 @@ def of_metria(at):
         return []
     files = {p.name: sha256(p) for p in Path(at.target).iterdir()}
     (at.work / "model.json").write_text(json.dumps({"model_id": "planted", "revision": "0", "files": files}))
-    file = prompts(at, [{"id": f"p{n}", "text": p} for n, p in enumerate(PROMPTS)])
+    file = prompts(at, [{"id": f"p{n}", "category": "any", "prompt": p} for n, p in enumerate(PROMPTS)])
     given = ["--model", at.target, "--descriptor", str(at.work / "model.json"), "--workload", str(file)]
     tool, study = str(at.bin / "metria"), str(at.work / "study.json")
     return [
@@ -166,7 +166,9 @@ def of_metria(at):
 def read_metria(at, codes, output):
     file = at.work / "verification" / "verification.json"
     if not file.exists():
-        return "none", next((line for line in output.splitlines() if "error" in line), last(output))
+        return "none", next(
+            (line for line in output.splitlines() if re.search(r"(\w*Error|error): ", line)), last(output)
+        )
     said = json.loads(file.read_text())
     return {0: "equal", 1: "different"}.get(codes[-1], "unsure"), str(said.get("verdict", said.get("status")))
 
