@@ -121,17 +121,17 @@ class Log:
     def __init__(self) -> None:
         self._last = time.monotonic()
         self._pace = Pace()
-        self._arm: WatchedArm | None = None
+        self._begun: set[WatchedArm] = set()
 
     def __call__(self, p: Progress) -> None:
         self._pace.see(p)
         for one in p.found:
             say(one.sentence)
-        if p.arm != self._arm and p.arm:
+        if p.arm and p.arm not in self._begun:  # of several ops, arms take turns
             done, total = p.of_arm
             if total < p.total:
                 say(f"{p.arm}: {total} samples" + (f", {done} of them are there already" if done else ""))
-            self._arm = p.arm
+            self._begun.add(p.arm)
         if time.monotonic() - self._last < LOG_EVERY_S:
             return
         self._last = time.monotonic()
