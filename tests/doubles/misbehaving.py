@@ -114,6 +114,7 @@ class Server(ThreadingHTTPServer):
         self.lock, self.running, self.number, self.finished, self.made = threading.Lock(), 0, 0, 0, 0
         self.requests, self.headers_seen, self.models, self.steps = [], [], (), 0.0
         self.gauge, self.counts, self.version = gauge, counts, version
+        self.page = lambda page: page  # what /metrics shows, of what is the case
         self.draws = draws  # whether a temperature above 0 gives other tokens by the seed
         self.scores = scores  # whether an echo has the prompt's log-probabilities
         self.scheme = "https" if tls else "http"
@@ -165,7 +166,7 @@ class Handler(BaseHTTPRequestHandler):
                         "vllm:iteration_tokens_total_count": server.steps,
                     }
             lines = [f'{name}{{engine="0"}} {value}' for name, value in numbers.items()]
-            self.send("\n".join([*lines, ""]).encode(), content_type="text/plain")
+            self.send(server.page("\n".join([*lines, ""]).encode()), content_type="text/plain")
         else:
             self.send({"error": "not found"}, 404)
 

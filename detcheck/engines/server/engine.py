@@ -115,8 +115,9 @@ class Server:
         """the model's name in its answers"""
         self.version = ""
         self.reading = Reading()
-        self.uncounted = 0
+        self.lacking = 0
         """steps in a row of whose answers its counters lack some"""
+        self.ever_lacked = False
         self._client, self._budget = client, budget
 
     async def close(self) -> None:

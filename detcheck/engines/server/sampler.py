@@ -270,7 +270,7 @@ class ServerSampler:
         for slot, one in zip(asked, seen.sent, strict=True):
             if slot in talks:
                 found, why = outcome_of(one.said, way, self._before[replica]) if one.said else (None, one.missing)
-                if found and not seen.computed:
+                if found and not seen.all_computed:
                     found, why = None, ELSEWHERE
                 made = sample(step, slot, one, seen, self._spec.batch_sizes is not None, found, why)
                 made = on_its_own_history(made) if cold and turn and not salted else made

@@ -19,10 +19,13 @@ from detcheck.records import Condition, Outcome, Step
 
 POLL_S = 0.02  # between looks at a server's metrics while requests are under way
 SETTLE_S = 3.0  # that a server's counters may take after the last answer
+LATE_S = (
+    10.0  # that they are waited for when they first lack answers: counters that come so late tell nothing of a step
+)
 SOON_S = 0.2  # the same where they lacked answers of the last two steps, so that a cache is not waited for each time
 ELSEWHERE = (
-    "it came while the server computed nothing, by its own counts in /metrics: a cache, or another server behind the same address, gave "
-    "it. Ask the server itself"
+    "the server's own counts in /metrics grew by less than the answers of its step, so some were not computed there: a cache, or another "
+    f"server behind the same address, gave them (or the counts are more than {LATE_S:g} s late). Ask the server itself"
 )
 
 
@@ -68,10 +71,19 @@ class SentStep:
         return self.after.since(self.before, name)
 
     @property
-    def computed(self) -> bool:
-        """Whether the server did anything meanwhile, by its own counts. True where it does not tell all of them."""
-        counts = [self.grown(name) for name in ("finished", "made")]
-        return None in counts or any(counts) or any(running for _, running, _ in self.looks)
+    def all_computed(self) -> bool:
+        """Whether the server counts all that was answered: the requests, and the tokens that the answers say were made.
+
+        True where it does not tell. Whoever else asks it at that time is counted too, and can hide that an answer is not.
+        """
+        answers = [each.said for each in self.sent if each.said]
+        owed = {"finished": len(answers), "made": sum(said.made or 0 for said in answers)}
+        counted = {name: self.grown(name) for name in owed}
+        return all(found is None or found >= owed[name] for name, found in counted.items())
+
+    def forget_counts(self) -> None:
+        """What the server showed says nothing of this step."""
+        self.looks, self.before, self.after = [], Reading(), Reading()
 
 
 async def send(server: Server, way: Capability, requests: Sequence[Request]) -> SentStep:
@@ -97,10 +109,7 @@ async def send(server: Server, way: Capability, requests: Sequence[Request]) -> 
     gone = Sent(0.0, 0.0, None, "interrupted before it was answered")
     seen.sent = [gone if task.cancelled() else task.result() for task in tasks]
     if watches:
-        answered = sum(each.said is not None for each in seen.sent)
-        seen.after = await settled(server, seen.before, answered, SETTLE_S if server.uncounted < 2 else SOON_S)
-        counted = seen.grown("finished")
-        server.uncounted = server.uncounted + 1 if counted is not None and counted < answered else 0
+        await settle(server, seen)
     return seen
 
 
@@ -134,18 +143,28 @@ async def watch(server: Server, seen: SentStep, done: asyncio.Event) -> None:
         await asyncio.sleep(POLL_S)
 
 
-async def settled(server: Server, before: Reading, finished: int, limit_s: float) -> Reading:
-    """The metrics, once they count as many finished requests as were answered; or after a while as they are."""
-    until = time.perf_counter() + limit_s
+async def settle(server: Server, seen: SentStep) -> None:
+    """Reads the metrics until they count all that was answered, or for a while.
+
+    Counters that come late are no evidence of a step, neither for a batch nor for a cache: then the server's batches are unseen from there on.
+    """
+    began = time.perf_counter()
+    limit_s = LATE_S if not server.ever_lacked else SETTLE_S if server.lacking < 2 else SOON_S
+    until = began + (SOON_S if seen.interrupted else limit_s)
     while True:
-        reading = await server.metrics()
-        counted = reading.since(before, "finished")
-        seen = reading.sees_batches and (
-            counted is None or counted >= finished
-        )  # a page that did not come tells nothing yet
-        if seen or time.perf_counter() > until:
-            return reading
+        seen.after = await server.metrics()
+        now = time.perf_counter()
+        if seen.after.sees_batches and seen.all_computed:  # a page that did not come tells nothing yet
+            server.lacking = 0
+            if now - began > SETTLE_S:
+                server.reading = replace(server.reading, numbers={})
+                seen.forget_counts()
+            return
+        if now > until:
+            break
         await asyncio.sleep(POLL_S)
+    if not seen.all_computed:
+        server.lacking, server.ever_lacked = server.lacking + 1, True
 
 
 def sample(
