@@ -128,7 +128,7 @@ def test_failed(assert_batch_invariant):
         [
             "*inconclusive: this test asks for the fixture assert_batch_invariant and never calls it*",
             "*inconclusive: this test asks for the fixture assert_deterministic and never calls it*",
-            "*inconclusive: sizes=(1,) has no batch of several rows*",
+            "*ValueError: sizes=(1,) has no batch of several rows*",
             "*returned nothing that could be compared*",
             "inconclusive   test_it.py::test_nothing*",
         ]

@@ -88,10 +88,14 @@ def examine(
     """What `assert_batch_invariant` asks, answered without raising AssertionError."""
     import torch
 
-    name = named(fn)
+    name, batched, sizes = named(fn), tuple(batched), tuple(sizes)
     rows = count_rows(inputs, batched)
     if trials < 2 or not sizes or min(sizes) < 1:
         raise ValueError(f"assert_batch_invariant needs sizes from 1 up and at least 2 trials; got {sizes}, {trials}")
+    if max(sizes) < 2:
+        raise ValueError(
+            f"sizes={sizes} has no batch of several rows, so nothing would be compared. Give sizes like (1, 8, 64)"
+        )
     pool = tuple(both_ways(a) if rows == 1 and n in batched else a for n, a in enumerate(inputs))
     have, asked, calls = max(rows, 2), sorted({1, *sizes}), 0
     differing: dict[str, str] = {}

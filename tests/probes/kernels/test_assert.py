@@ -78,6 +78,12 @@ def test_arguments_without_a_batch_and_threads_stay_as_they_were():
         ((torch.ones(2, 3), torch.ones(3, 3)), {"batched": (0, 1)}, "same number of rows"),
         ((torch.ones(2, 3),), {"batched": ()}, "same number of rows; got none"),
         ((torch.ones(2, 3),), {"sizes": (0,)}, "sizes from 1 up"),
+        (
+            (torch.ones(2, 3),),
+            {"sizes": (1,)},
+            r"sizes=\(1,\) has no batch of several rows, so nothing would be compared",
+        ),
+        ((torch.ones(2, 3),), {"sizes": (n for n in (1, 1))}, "no batch of several rows"),
         ((torch.ones(2, 3),), {"trials": 1}, "at least 2 trials"),
     ],
 )
@@ -86,6 +92,18 @@ def test_what_cannot_be_asked(inputs, options, says):
         detcheck.assert_batch_invariant(lambda *x: x[0], inputs, **options)
     with pytest.raises(ValueError, match="two_tensors must return one tensor"):
         check("two_tensors")
+
+
+def test_sizes_and_places_may_come_from_a_generator():
+    with pytest.raises(AssertionError, match="not batch-invariant"):
+        check("split_follows_batch", sizes=(size for size in SIZES))
+    with pytest.raises(AssertionError, match="not batch-invariant"):
+        detcheck.assert_batch_invariant(
+            guilty.split_follows_batch,
+            guilty.make_inputs(20, torch.float32, 0),
+            batched=(n for n in (0,)),
+            sizes=(1, 8),
+        )
 
 
 def test_it_is_lazy():
