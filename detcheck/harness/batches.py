@@ -74,6 +74,8 @@ def row_bits(output: object, rows: int) -> tuple[np.ndarray, str]:
         raise ContractError(
             f"must return a row for each of the {rows} rows of its batch; it returned shape {tuple(output.shape)}"
         )
+    if not output.numel():
+        raise ContractError(f"must return something to compare in each row; it returned shape {tuple(output.shape)}")
     whole = output.detach().cpu().contiguous().reshape(rows, -1)
     return whole.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[whole.element_size()]).numpy(), dtype
 

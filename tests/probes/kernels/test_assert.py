@@ -90,8 +90,19 @@ def test_arguments_without_a_batch_and_threads_stay_as_they_were():
 def test_what_cannot_be_asked(inputs, options, says):
     with pytest.raises(ValueError, match=says):
         detcheck.assert_batch_invariant(lambda *x: x[0], inputs, **options)
-    with pytest.raises(ValueError, match="two_tensors must return one tensor"):
-        check("two_tensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("two_tensors", "two_tensors must return one tensor"),
+        ("nothing", r"nothing must return something to compare in each row; it returned shape \(1, 0\)"),
+        ("nothing_in_a_batch", r"something to compare in each row; it returned shape \(8, 0\)"),
+    ],
+)
+def test_what_a_function_must_return(name, says):
+    with pytest.raises(ValueError, match=says):
+        check(name)
 
 
 def test_sizes_and_places_may_come_from_a_generator():

@@ -277,6 +277,7 @@ MODULES = {
         ("theirs_reference:op", 4, "the reference of theirs_reference:op raised KeyError"),
         ("guilty:raises", 4, "raised RuntimeError: no kernel image is available"),
         ("guilty:a_row_short", 4, "must return a row for each of the 3 rows of its batch; it returned shape (2, 300)"),
+        ("guilty:nothing", 4, "must return something to compare in each row; it returned shape (3, 0)"),
         ("guilty:two_tensors", 4, "must return one tensor; it returned tuple"),
         ("guilty:whole_numbers", 4, "it returned int32"),
         ("theirs_good:op", 0, ""),
