@@ -80,6 +80,18 @@ def row_bits(output: object, rows: int) -> tuple[np.ndarray, str]:
     return whole.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[whole.element_size()]).numpy(), dtype
 
 
+def alike(bits: np.ndarray, dtype: str, lone: np.ndarray, lone_dtype: str) -> None:
+    """Raises ContractError unless rows (integers [rows, n]) are as long as the row alone (integers [n]), and of its dtype.
+
+    Such rows cannot be compared bit by bit, and numpy would compare a lone element with every one of a longer row.
+    """
+    if (bits.shape[1], dtype) != (len(lone), lone_dtype):
+        raise ContractError(
+            f"must return rows of one length and dtype whatever the batch is; alone its length is {len(lone)} ({lone_dtype}), "
+            f"in a batch of {len(bits)} it is {bits.shape[1]} ({dtype})"
+        )
+
+
 @contextlib.contextmanager
 def threads(count: int | None) -> Iterator[None]:
     """So many intra-op threads of torch inside, as many as before outside. None: leave them."""

@@ -80,7 +80,8 @@ calls = itertools.count()
 
 
 def noise(x):
-    return split(x, 2 if next(calls) % 50 == 49 else 1)
+    """Every fiftieth call is off in each row, so that it does not matter which call, or which row, that is."""
+    return innocent(x) * (1 + 2**-22 if next(calls) % 50 == 49 else 1)
 
 
 def noise_and_zeros(x):

@@ -10,7 +10,7 @@ import numpy as np
 
 from detcheck.bits import floats_of, furthest, patterns
 from detcheck.condition_name import ConditionName
-from detcheck.harness.batches import ContractError, form, row_bits, threads
+from detcheck.harness.batches import ContractError, alike, form, row_bits, threads
 from detcheck.probes.kernels.arm import TESTED
 from detcheck.probes.kernels.schedule import FED, conditions
 from detcheck.schedules.batches import THRESHOLDS
@@ -101,7 +101,7 @@ def examine(
     differing: dict[str, str] = {}
     far: list[tuple[float | None, float | None]] = []
     for tested in range(min(rows, TESTED)):
-        alone = None
+        alone, lone_dtype = None, ""
         for condition, kinds in conditions(asked, 0, plain=False):
             made = ConditionName.parse(condition)
             there = [tested if k == 0 else k if k < 0 else (tested + 1 + k % (have - 1)) % have for k in kinds]
@@ -112,10 +112,12 @@ def examine(
                 with torch.no_grad(), threads(made.threads):
                     try:
                         bits, dtype = row_bits(fn(*copied(arguments)), len(kinds))
+                        alone, lone_dtype = (bits[0], dtype) if alone is None else (alone, lone_dtype)
+                        alike(bits, dtype, alone, lone_dtype)
                     except ContractError as error:
                         raise ValueError(f"{name} {error}") from None
                 calls += 1
-                first, alone = bits if first is None else first, bits[0] if alone is None else alone
+                first = bits if first is None else first
                 if (bits != first).any():
                     slot = int(np.flatnonzero((bits != first).any(1))[0])
                     note = (

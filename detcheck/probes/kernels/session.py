@@ -22,7 +22,7 @@ from detcheck.errors import FailedError, UsageError
 from detcheck.harness import device as _device
 from detcheck.harness import user_op
 from detcheck.harness.arms import kernel_flags
-from detcheck.harness.batches import ContractError, form, row_bits, threads
+from detcheck.harness.batches import ContractError, alike, form, row_bits, threads
 from detcheck.hashes import content_hash, json_hash
 from detcheck.outcomes import row_outcome
 from detcheck.probes.kernels import options
@@ -142,12 +142,15 @@ class KernelsProbe:
         return made if self._spec.device == "auto" else _device.moved(made, self._device)
 
     def _try(self, arm: Arm, made: tuple[object, ...]) -> None:
-        """Whether it runs at all, on three rows, and its reference too. Raises FailedError in words."""
+        """Whether it runs at all, on three rows and on one, and its reference too. Raises FailedError in words."""
         import torch
 
         try:
             with torch.no_grad():
-                row_bits(self._call(arm.run, form(made, arm.batched, (0, 1, 2))), 3)
+                batch, lone = (
+                    row_bits(self._call(arm.run, form(made, arm.batched, range(rows))), rows) for rows in (3, 1)
+                )
+                alike(*batch, lone[0][0], lone[1])
         except (Exception, SystemExit) as error:  # it is foreign and may raise anything
             raise FailedError(f"--op {arm.case.subject} {trouble(error)}") from error
         exact_of(arm, made, self._call, self._user)

@@ -98,6 +98,11 @@ def test_what_cannot_be_asked(inputs, options, says):
         ("two_tensors", "two_tensors must return one tensor"),
         ("nothing", r"nothing must return something to compare in each row; it returned shape \(1, 0\)"),
         ("nothing_in_a_batch", r"something to compare in each row; it returned shape \(8, 0\)"),
+        (
+            "square",
+            r"rows of one length and dtype .* alone its length is 1 \(float32\), in a batch of 2 it is 2 ",
+        ),
+        ("half_in_a_batch", r"alone its length is 300 \(float32\), in a batch of 8 it is 300 \(float16\)"),
     ],
 )
 def test_what_a_function_must_return(name, says):

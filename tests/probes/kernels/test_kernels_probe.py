@@ -278,6 +278,7 @@ MODULES = {
         ("guilty:raises", 4, "raised RuntimeError: no kernel image is available"),
         ("guilty:a_row_short", 4, "must return a row for each of the 3 rows of its batch; it returned shape (2, 300)"),
         ("guilty:nothing", 4, "must return something to compare in each row; it returned shape (3, 0)"),
+        ("guilty:square", 4, "alone its length is 1 (float32), in a batch of 3 it is 3 (float32)"),
         ("guilty:two_tensors", 4, "must return one tensor; it returned tuple"),
         ("guilty:whole_numbers", 4, "it returned int32"),
         ("theirs_good:op", 0, ""),
