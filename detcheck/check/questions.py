@@ -13,7 +13,7 @@ from detcheck.check.command import Command
 from detcheck.check.file import Config
 from detcheck.check.values import nearest
 from detcheck.commands import Option
-from detcheck.errors import UsageError
+from detcheck.errors import NothingToAskError, UsageError
 from detcheck.spec import Spec
 
 PROBES, PROBE, OUTPUT_DIR = "probes", "probe", "output_dir"
@@ -59,6 +59,11 @@ def questions(config: Config) -> Questions:
             specs[name] = question(config, name, tables[name], one, defaults)
         except ConfigError as error:
             faults += error.faults
+        except NothingToAskError as error:  # a pass for the hook that names what changed; here the rest would pass unasked
+            faults.append(
+                f"{config.where(PROBES, name)}: {error}. This file names what there is to ask, so allow-none is no pass here: "
+                "name a file that declares a kernel, or leave the table out"
+            )
         except UsageError as error:
             faults.append(f"{config.where(PROBES, name)}: {error}")
     if faults:

@@ -75,6 +75,12 @@ def test_files_are_judged_and_runs_compared(asked, tmp_path):
     assert specs["compare"].command() == "detcheck compare run run"
 
 
+def test_nothing_to_ask_is_a_fault_of_the_file_and_no_pass_of_all(faults, tmp_path):
+    (tmp_path / "k.py").write_text("x = 1\n")
+    (said,) = faults('[probes.certify]\nfiles = ["k.py"]\nallow-none = true\n[probes.matmul]\n')
+    assert "no kernel is declared in k.py" in said and "allow-none is no pass here" in said
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
