@@ -168,20 +168,33 @@ def steady(plan: Plan, limits: ServerLimits) -> Plan:
 def steps(inputs: dict[str, int], plans: list[Plan], wanted: Wanted, limits: ServerLimits, cold: int = 0) -> list[Step]:
     made: list[Step] = []
     for name, length in inputs.items():
-        first = [Step(0, name, "cold", trial, (0,), load=Load((0.0,), (0,))) for trial in range(cold)]
-        late: list[Step] = []
+        made += [Step(0, name, "cold", trial, (0,), load=Load((0.0,), (0,))) for trial in range(cold)]
+        lone: list[Step] = []
+        loaded: list[Step] = []
         for plan in plans:
             rng = random.Random(f"{wanted.seed}/{plan.name}")
             rows, load = requests(plan, length, wanted.max_tokens, limits, rng)
-            for trial in range(plan.trials):
-                # The last lone request comes at the end, so that a change of the server during the run is not blamed on the load.
-                last_lone = plan.name == "alone" and trial == plan.trials - 1 and trial
-                (late if trial >= wanted.trials or last_lone else first).append(
-                    Step(0, name, plan.name, trial, rows, load=load)
-                )
+            (lone if plan.name == "alone" else loaded).extend(
+                Step(0, name, plan.name, trial, rows, load=load) for trial in range(plan.trials)
+            )
         # Repeats beyond the asked ones come at the end, so that a drift over the run would show in them.
-        made += first + sorted(late, key=lambda step: step.condition == "alone")
+        made += spread(lone, sorted(loaded, key=lambda step: step.trial >= wanted.trials))
     return [replace(step, index=index) for index, step in enumerate(made)]
+
+
+def spread(lone: list[Step], loaded: list[Step]) -> list[Step]:
+    """All of them, with the lone ones evenly among the others, the first and the last of all included.
+
+    So a fault that lasts for a while strikes lone requests as it strikes the others: were these all at one end, it would spare them,
+    and the load would be blamed.
+    """
+    gaps = max(1, len(lone) - 1)
+    before = [round(place * len(loaded) / gaps) for place in range(len(lone))]  # steps under load before each
+    made: list[Step] = []
+    for count, step in enumerate((*loaded, None)):
+        made += [lone[place] for place, at in enumerate(before) if at == count]
+        made += [] if step is None else [step]
+    return made
 
 
 def requests(

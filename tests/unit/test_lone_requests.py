@@ -1,9 +1,13 @@
 """How probable it is that lone requests are spared by a fault that has nothing to do with the load: against scipy, and by hand."""
 
+import random
+
 import pytest
 from scipy.stats import hypergeom
 
 from detcheck.judge.server import CHANCE, agree_by_chance, too_few
+from detcheck.schedules import load
+from detcheck.schedules.wanted import Wanted
 
 
 @pytest.mark.parametrize(
@@ -21,3 +25,33 @@ def test_where_all_others_differ_and_nothing_is_left_for_the_lone_ones_it_is_rar
 def test_as_many_are_advised_as_find_the_fault_in_nineteen_of_twenty_runs():
     advised = int(too_few(2, 2, 100, 0.96).split(" -n ")[1].rstrip(")"))
     assert (1 - 0.02) ** advised <= CHANCE < (1 - 0.02) ** (advised - 1)
+
+
+def planned(samples):
+    return load.schedule(
+        {"0:aa": 20}, Wanted(samples, 32, 2, None, None, 0), load.ServerLimits(64, None, None, 1.0, 2)
+    ).steps
+
+
+@pytest.mark.parametrize("samples", [24, 100, 400])
+def test_lone_requests_are_spread_over_the_run_with_one_at_each_end(samples):
+    warm = [step.condition for step in planned(samples) if step.condition != "cold"]
+    places = [place for place, name in enumerate(warm) if name == "alone"]
+    assert places[0] == 0 and places[-1] == len(warm) - 1
+    gaps = [b - a for a, b in zip(places, places[1:], strict=False)]
+    assert max(gaps) - min(gaps) <= 1
+
+
+@pytest.mark.parametrize("samples", [24, 100, 400])
+@pytest.mark.parametrize("share", [0.03, 0.1, 0.3, 0.5])
+def test_a_fault_that_lasts_for_a_while_is_hardly_ever_blamed_on_the_load(samples, share):
+    """It strikes whatever is sent in a part of the run, wherever that lies."""
+    steps, blamed, differ, rng = planned(samples), 0, 0, random.Random(1)
+    for _ in range(500):
+        begins = rng.random() * (1 - share) * len(steps)
+        struck = [begins <= place < begins + share * len(steps) for place in range(len(steps))]
+        lone = [hit for step, hit in zip(steps, struck, strict=True) if len(step.rows) == 1]
+        others = sum(step.samples for step, hit in zip(steps, struck, strict=True) if hit and len(step.rows) > 1)
+        differ += any(struck)
+        blamed += bool(others) and not any(lone) and agree_by_chance(len(lone), others, samples) <= CHANCE
+    assert blamed <= CHANCE * differ
