@@ -230,7 +230,7 @@ def too_inaccurate(numbers: Mapping[str, float]) -> str:
 def batches_met(evidence: Mapping[str, object]) -> str:
     n, sizes = evidence["batches"], [int(size) for size in evidence["batch_sizes"]]
     rows = f"{sizes[0]} to {sizes[-1]} rows" if len(sizes) > 1 else "1 row" if sizes == [1] else f"{sizes[0]} rows"
-    return f"{n} batches of {rows}"
+    return f"{n} {'batch' if n == 1 else 'batches'} of {rows}"
 
 
 def what_is_equal(evidence: Mapping[str, object]) -> str:
