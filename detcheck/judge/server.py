@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from detcheck.condition_name import ConditionName
 from detcheck.finding import Finding
 from detcheck.judge.statistics import describe
 from detcheck.judge.tally import Tally
@@ -89,7 +90,7 @@ def why_they_differ(finding: Finding, tally: Tally) -> tuple[Verdict, str]:
         return Verdict.DIVERGENT, f"{what}; but the server was not seen to run requests together there"
     spared = alone.total() + (first_answers.total() if set(first_answers) <= set(alone) else 0)
     if (chance := agree_by_chance(spared, others, finding.samples)) > CHANCE:
-        return Verdict.DIVERGENT, f"{what}; {too_few(spared, others, finding.samples, chance)}"
+        return Verdict.DIVERGENT, f"{what}; {too_few(spared, others, finding.samples, chance, first)}"
     return Verdict.BATCH_VARIANT, what
 
 
@@ -101,12 +102,14 @@ def agree_by_chance(lone: int, others: int, samples: int) -> float:
     return math.prod((samples - others - n) / (samples - n) for n in range(lone))
 
 
-def too_few(lone: int, others: int, samples: int, chance: float) -> str:
-    """What to do where a rare fault that strikes any request explains the run as well as the load does."""
+def too_few(lone: int, others: int, samples: int, chance: float, first: str) -> str:
+    """What to do where a rare fault that strikes any request explains the run as well as the load does: ask again for both, often enough."""
     needed = math.ceil(math.log(CHANCE) / math.log1p(-others / samples))
+    rows = ConditionName.parse(first).size or 1
     return (
         f"a fault that has nothing to do with the load, and is as rare, would spare all {lone} in {chance:.0%} of runs, so it is "
-        f"undetermined whether the batch caused it: send about {needed} lone requests (--conditions alone -n {needed})"
+        f"undetermined whether the batch caused it: send about {needed} lone requests, and {first} as often (the same command with --conditions "
+        f"{LONE},{first} --trials {needed} -n {needed * (1 + rows)})"
     )
 
 

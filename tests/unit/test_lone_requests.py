@@ -1,6 +1,9 @@
 """How probable it is that lone requests are spared by a fault that has nothing to do with the load: against scipy, and by hand."""
 
 import random
+import re
+from collections import Counter
+from itertools import pairwise
 
 import pytest
 from scipy.stats import hypergeom
@@ -23,7 +26,8 @@ def test_where_all_others_differ_and_nothing_is_left_for_the_lone_ones_it_is_rar
 
 
 def test_as_many_are_advised_as_find_the_fault_in_nineteen_of_twenty_runs():
-    advised = int(too_few(2, 2, 100, 0.96).split(" -n ")[1].rstrip(")"))
+    said = too_few(2, 2, 100, 0.96, "wave-8")
+    advised = int(re.search(r"--trials (\d+)", said)[1])
     assert (1 - 0.02) ** advised <= CHANCE < (1 - 0.02) ** (advised - 1)
 
 
@@ -38,7 +42,7 @@ def test_lone_requests_are_spread_over_the_run_with_one_at_each_end(samples):
     warm = [step.condition for step in planned(samples) if step.condition != "cold"]
     places = [place for place, name in enumerate(warm) if name == "alone"]
     assert places[0] == 0 and places[-1] == len(warm) - 1
-    gaps = [b - a for a, b in zip(places, places[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(places)]
     assert max(gaps) - min(gaps) <= 1
 
 
@@ -55,3 +59,13 @@ def test_a_fault_that_lasts_for_a_while_is_hardly_ever_blamed_on_the_load(sample
         differ += any(struck)
         blamed += bool(others) and not any(lone) and agree_by_chance(len(lone), others, samples) <= CHANCE
     assert blamed <= CHANCE * differ
+
+
+@pytest.mark.parametrize("first", ["wave-2", "wave-8", "staggered-16", "ragged-16", "wave-64"])
+def test_what_is_advised_can_be_asked_and_asks_both_as_often(first):
+    said = too_few(12, 2, 100, 0.8, first)
+    conditions, trials, samples = re.search(r"--conditions (\S+) --trials (\d+) -n (\d+)", said).groups()
+    wanted = Wanted(int(samples), 32, int(trials), tuple(conditions.split(",")), None, 0)
+    steps = load.schedule({"0:aa": 20}, wanted, load.ServerLimits(64, None, None, 1.0, 2)).steps
+    asked = Counter(step.condition for step in steps)
+    assert set(asked) == {"alone", first} and min(asked.values()) >= int(trials)

@@ -82,13 +82,13 @@ def test_where_it_is_undetermined_the_lone_requests_that_are_advised_find_it_out
     noise = iter(range(1000))
 
     def noisy(handler, body, number, together):
-        return completion(handler.server, body, number, flip=asks_me(body) and next(noise) % 25 == 24)
+        return completion(handler.server, body, number, flip=asks_me(body) and next(noise) % 14 == 13)
 
     asked = ("--prompt", "ask me", "--max-tokens", "8", "--format", "json", "-q", "--conditions")
     with serving(noisy, metrics=True, takes_s=0.01) as server:
-        first = detcheck("completions", "--base-url", server.url, *asked, "alone,wave-8,wave-16", "-n", "36")
-        advised = re.search(r"--conditions alone -n (\d+)", json.loads(first.out)["findings"][0]["note"])[1]
-        then = detcheck("completions", "--base-url", server.url, *asked, "alone", "-n", advised)
+        first = detcheck("completions", "--base-url", server.url, *asked, "alone,wave-2,wave-4", "-n", "36")
+        advised = re.search(r"--conditions (\S+ --trials \d+ -n \d+)", json.loads(first.out)["findings"][0]["note"])[1]
+        then = detcheck("completions", "--base-url", server.url, *asked, *advised.split())
     assert json.loads(first.out)["verdict"] == "divergent" and json.loads(then.out)["verdict"] == "run-variant"
 
 
