@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from detcheck.condition_name import named
 
 OTHERS = 16  # rows of the pool beside the one under test; larger batches hold some of them more than once
-LAYOUT_SIZES = (1, 2, 8, 33)
+LAYOUT_SIZES = (1, 2, 8, 33)  # and the smallest above 1, whatever is asked for: a lone row has no strides to speak of
 FED = {"unaligned": "alignment", "strided": "strides"}  # kind of a condition -> `Condition.fed`
 SMALL = 17  # thread counts are varied at all sizes up to here, at 33 and at the largest: position and threads meet in small batches
 
 
 def conditions(sizes: Sequence[int], seed: int, plain: bool, on_cpu: bool = True) -> list[tuple[str, tuple[int, ...]]]:
-    """(name, kinds of rows) of every batch to form, small ones first. `plain`: copies and other rows are enough."""
+    """(name, kinds of rows) of every batch to form, small ones first: `sizes` are 1 and others above it, in order. `plain`: copies and other rows are enough."""
     import torch
 
     planned = [("alone" if size == 1 else named("rows", size), (0,) * size) for size in sizes]
@@ -29,8 +29,9 @@ def conditions(sizes: Sequence[int], seed: int, plain: bool, on_cpu: bool = True
     for count in sorted({1, max(2, os.cpu_count() or 1)} - {here}) if on_cpu else ():
         few = [size for size in sizes if size <= SMALL or size in (33, sizes[-1])]
         planned += [(named("threads", size, count), (0,) * size) for size in few]
+    laid_out = [size for size in sizes if size in LAYOUT_SIZES or size == min(sizes[1:], default=1)]
     for kind in FED:
-        planned += [(named(kind, size), (0,) * size) for size in sizes if size in LAYOUT_SIZES]
+        planned += [(named(kind, size), (0,) * size) for size in laid_out]
     return planned
 
 

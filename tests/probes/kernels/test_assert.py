@@ -57,6 +57,12 @@ def test_one_row_of_257():
         check("one_row_of_257", rows=1, sizes=(1, 257))
 
 
+@pytest.mark.parametrize("sizes", [(1, 4), (64, 3, 16), (1, 257)])
+def test_layouts_are_tried_whatever_the_sizes(sizes):
+    with pytest.raises(AssertionError, match=f"in strided-{min(set(sizes) - {1})} "):
+        check("room_between_rows", rows=2, sizes=sizes)
+
+
 def test_arguments_without_a_batch_and_threads_stay_as_they_were():
     weight, before = torch.randn(300), torch.get_num_threads()
     detcheck.assert_batch_invariant(

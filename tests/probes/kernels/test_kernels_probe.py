@@ -73,6 +73,12 @@ def test_one_wrong_row_of_257_is_found(tmp_path):
     assert found.metrics["max_ulp"] == 1.0
 
 
+def test_layouts_are_tried_at_sizes_of_ones_own(tmp_path):
+    found = gating(run("guilty:room_between_rows", tmp_path, sizes=(1, 4)))
+    assert found.verdict is Verdict.BATCH_VARIANT and "strides" in found.evidence["varies_with"]
+    assert found.evidence["first_variant_condition"] == "strided-4"
+
+
 def test_by_default_every_threshold_is_crossed(tmp_path):
     found = gating(run("guilty:one_row_of_257", tmp_path, sizes=None))
     assert found.verdict is Verdict.BATCH_VARIANT and set(found.evidence["sizes"]) >= {"1", "2", "17", "129", "257"}
