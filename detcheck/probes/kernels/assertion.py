@@ -89,6 +89,7 @@ def examine(
     import torch
 
     name, batched, sizes = named(fn), tuple(batched), tuple(sizes)
+    inputs = inputs if isinstance(inputs, torch.Tensor) else tuple(inputs)
     rows = count_rows(inputs, batched)
     if trials < 2 or not sizes or min(sizes) < 1:
         raise ValueError(f"assert_batch_invariant needs sizes from 1 up and at least 2 trials; got {sizes}, {trials}")
@@ -157,7 +158,13 @@ def count_rows(inputs: Sequence[object], batched: Sequence[int]) -> int:
     import torch
 
     found = {}
+    if isinstance(inputs, torch.Tensor):
+        raise ValueError(
+            f"inputs must be the tuple of a call's arguments; got one tensor {tuple(inputs.shape)}. Write (tensor,)"
+        )
     for n in batched:
+        if type(n) is not int or n < 0:
+            raise ValueError(f"batched names places of inputs, counted from 0; got {n!r} in batched={batched}")
         if n >= len(inputs) or not isinstance(inputs[n], torch.Tensor) or not inputs[n].ndim or not len(inputs[n]):
             raise ValueError(f"inputs[{n}] must be a tensor with at least one row, since {n} is in batched={batched}")
         found[n] = len(inputs[n])

@@ -83,6 +83,9 @@ def test_arguments_without_a_batch_and_threads_stay_as_they_were():
         ((torch.ones(0, 3),), {}, "at least one row"),
         ((torch.ones(2, 3), torch.ones(3, 3)), {"batched": (0, 1)}, "same number of rows"),
         ((torch.ones(2, 3),), {"batched": ()}, "same number of rows; got none"),
+        ((torch.ones(2, 3),), {"batched": (-1,)}, r"places of inputs, counted from 0; got -1 in batched=\(-1,\)"),
+        ((torch.ones(2, 3),), {"batched": (True,)}, "counted from 0; got True"),
+        (torch.ones(1, 3), {}, r"tuple of a call's arguments; got one tensor \(1, 3\)\. Write \(tensor,\)"),
         ((torch.ones(2, 3),), {"sizes": (0,)}, "sizes from 1 up"),
         (
             (torch.ones(2, 3),),
