@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 
 class Session(Protocol):
-    """A probe that is open: what it opened, and how to take one step of its schedule."""
+    """A probe that is open: what it opened, and how to take one step of its schedule. What whoever reads the result has to know of the
+    opening may stand in `warnings`, a sequence of sentences."""
 
     subject: Subject
 

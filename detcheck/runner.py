@@ -30,6 +30,8 @@ from detcheck.watch import FirstDivergence, OnProgress, Track, last_of_condition
 log = logging.getLogger(__name__)
 COMPARED = "compared.json"  # in a run's folder: the baseline that it was asked to be compared with
 
+ENDED = ("the run ended early", "cannot write to")  # how warnings begin that say why nothing more was observed
+
 
 def run(
     spec: Spec,
@@ -65,7 +67,8 @@ def run(
                 raise UsageError(
                     f"--output-dir {output_dir}: cannot write there: {error.strerror}. Give a folder with room"
                 ) from None
-            head = replace(head, subject=opened.subject, path=folder.path)
+            told = tuple(getattr(opened, "warnings", ()))
+            head = replace(head, subject=opened.subject, path=folder.path, warnings=told)
             if named := getattr(spec.options, "baseline", None):  # kept with the run, which is judged without it later
                 baselines.write(folder.path / COMPARED, baseline_of(Path(named)))
             return execute(head, opened, folder, on_progress, Resumed())
@@ -254,8 +257,9 @@ def judged(run: Run, folder: RunFolder) -> Run:
     seen = folder.observations()
     findings = judge(cases, subject.schedule, seen, outcomes, unseen, roles, probe.judge, whole=whole)
     log.info("judged %d samples, %d outcomes are distinct", sum(f.samples for f in findings), len(outcomes))
-    if not outcomes and run.warnings and not run.interrupted:
-        findings = (failed(run.spec, run.warnings[0]),)
+    ended = [warning for warning in run.warnings if warning.startswith(ENDED)]
+    if not outcomes and ended and not run.interrupted:
+        findings = (failed(run.spec, ended[0]),)
     run = replace(run, findings=findings)
     if (folder.path / COMPARED).is_file():
         findings += comparisons.compare(baselines.read(folder.path / COMPARED), summary(run, folder))

@@ -13,7 +13,7 @@ from detcheck.dtypes import full_dtype
 from detcheck.errors import FailedError, UsageError
 from detcheck.harness import user_op
 from detcheck.options import OP, knob, words
-from detcheck.probes.certify.sources import declaring
+from detcheck.probes.certify import sources
 from detcheck.spec import Spec
 
 ALL = "all"
@@ -61,7 +61,7 @@ def check(spec: Spec) -> None:
     if own.allow_none and not own.files:
         raise UsageError("--allow-none is about files; name some")
     if own.files:
-        declaring(own.files, own.allow_none)
+        sources.read(own.files, own.allow_none)
     elif ":" in own.op:
         user_op.check_path(own.op)
     elif own.op != ALL and own.op not in certifiable():

@@ -12,6 +12,8 @@ import importlib.metadata
 import importlib.util
 import json
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +37,7 @@ DECLARE = (
     "Declare it there: from detcheck import Signature; "
     'DETCHECK = {"%s": Signature(arguments={"x": "*T", "M": "i32", ...}, constexprs={"BLOCK": 1024}, batch=("M",))}'
 )
+UNDECLARED = f"it holds @triton.jit and gives {sources.DECLARED} no value, so it was passed over"
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,16 @@ def in_file(path: Path) -> list[Kernel]:
     return [within(module, f"{name}:{kernel}", "user") for kernel in declared]
 
 
+def told_apart(found: Sequence[tuple[Path, Kernel]]) -> list[Kernel]:
+    """Kernels of files, each by a name of its own: where two files are modules of one name, by the files' paths."""
+    times = Counter(kernel.path for _, kernel in found)
+
+    def named(path: Path, kernel: Kernel) -> str:
+        return kernel.path if times[kernel.path] == 1 else f"{from_root(path)}:{kernel.path.rpartition(':')[2]}"
+
+    return [replace(kernel, path=named(path, kernel)) for path, kernel in found]
+
+
 def within(module: ModuleType, path: str, whose: str) -> Kernel:
     """The kernel of that name in a module. Raises UsageError."""
     module_name, _, name = path.partition(":")
@@ -130,8 +143,11 @@ class Certify:
         """Raises UsageError where a kernel cannot be asked about, FailedError without Triton."""
         check(spec)
         own: Options = spec.options
+        self.warnings: Sequence[str] = ()
         if own.files:
-            kernels = [k for path in sources.declaring(own.files, own.allow_none) for k in in_file(path)]
+            read = sources.read(own.files, own.allow_none)
+            kernels = told_apart([(path, k) for path in read.declaring for k in in_file(path)])
+            self.warnings = [f"{path}: {UNDECLARED}" for path in read.undeclared]
         elif ":" in own.op:
             kernels = [find(own.op, "user")]
         else:
