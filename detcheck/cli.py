@@ -137,7 +137,7 @@ def check(given: Given) -> None:
     own, lines = given.own, given.format == "terminal"
 
     def show_member(member: Member, suite: Suite) -> None:
-        width = max(len(m.name) for m in suite.members)
+        width = max(len(m.title) for m in suite.members)
         if lines:
             emit(render_member(member, width, colours.wanted(sys.stdout)))
         elif not given.quiet:

@@ -59,6 +59,12 @@ class Spec:
         servers = getattr(self.options, "base_url", ())
         return getattr(self.options, "op", None) or self.model or (servers[0] if servers else "amplifier")
 
+    @property
+    def embedded(self) -> bool:
+        """Whether it runs the model that is built in, as nothing else is named."""
+        named = any(getattr(self.options, name, None) for name in ("op", "base_url", "file", "run"))
+        return "model" in getattr(self.options, "SHARED", ()) and self.model is None and not named
+
     def flat(self) -> dict[str, object]:
         """All knobs by name, shared ones and the probe's, as JSON values."""
         shared = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("probe", "options")}

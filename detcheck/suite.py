@@ -7,6 +7,7 @@ from pathlib import Path
 
 from detcheck.blocks import Report, Section
 from detcheck.spec import Spec
+from detcheck.text import visible
 from detcheck.verdict import INTERRUPTED, SEVERITY, Verdict
 
 NOT_ASKED = "it was not asked"
@@ -23,6 +24,13 @@ class Member:
     folder: str = ""
     """where its own reports lie, inside the suite's folder; "": it left none"""
     seconds: float = 0.0
+
+    @property
+    def title(self) -> str:
+        """Its name, and what it asks about where that is a model, an op or a server: "completions · amplifier"."""
+        named = any(getattr(self.spec.options, n, "") for n in ("op", "base_url"))
+        known = (named or self.spec.embedded or self.spec.model) and self.spec.subject != self.name
+        return f"{self.name} · {visible(self.spec.subject)}" if known else self.name
 
     @property
     def verdict(self) -> Verdict:

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from detcheck.check.questions import questions
 from detcheck.check.values import nearest
 from detcheck.errors import DetcheckError, UsageError
 from detcheck.finding import Run
-from detcheck.spec import Comparing, Judging, Spec
+from detcheck.spec import Comparing, Judging, Kernels, Spec
 from detcheck.storage.folder import new_folder, stamped
 from detcheck.suite import Member, Suite
 
@@ -51,7 +51,8 @@ def run(config: Config, called: Called, shown: Shown, on_member: Callable[[Membe
     parent = called.output_dir or config.folder / found.output_dir
     folder = new_folder(parent.absolute() if elsewhere else parent, stamped("check"))
     members = tuple(Member(name, spec) for name, spec in chosen.items())
-    suite = written(Suite(config.path, called.command, begun, folder, members, config.warnings))
+    warnings = (*config.warnings, *of_ours(members))
+    suite = written(Suite(config.path, called.command, begun, folder, members, warnings))
     with contextlib.chdir(config.folder):
         for n, member in enumerate(members):
             try:
@@ -65,6 +66,19 @@ def run(config: Config, called: Called, shown: Shown, on_member: Callable[[Membe
             if suite.interrupted or (called.fail_fast and done.exit_code == 1):
                 break
     return suite
+
+
+def of_ours(members: Sequence[Member]) -> tuple[str, ...]:
+    """A pass with the model that is built in is no pass of the reader's own."""
+    found = [m for m in members if m.spec.embedded]
+    if not found:
+        return ()
+    kernels = " with detcheck's own kernels," if all(m.spec.kernels is Kernels.BATCH_INVARIANT for m in found) else ""
+    who = f"{', '.join(m.name for m in found)}: {'it asks' if len(found) == 1 else 'they ask'}"
+    return (
+        f"{who} the model that is built in,{kernels} which shows that the test works here, and says nothing of a model of yours. "
+        'Name yours: model = "./model"',
+    )
 
 
 def names(wanted: tuple[str, ...], specs: Mapping[str, Spec], config: Config) -> tuple[str, ...]:

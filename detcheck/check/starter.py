@@ -72,7 +72,8 @@ output-dir = "runs"
 seed = 0
 
 # One prompt many times, in batches of every kind: always the same tokens and log-probabilities?{needs}
-# It asks the small model that is built in. Name your own: a folder, or a hub id.
+# It asks the small model that is built in, with detcheck's own kernels: a pass shows that the test works here, and says nothing of
+# a model of yours. Name yours: a folder, or a hub id.
 {runs}[probes.completions]
 {runs}# model = "./model"
 {runs}# kernels: "batch-invariant" are detcheck's own; "stock" asks the model as it is served today; "both" asks the two, and is

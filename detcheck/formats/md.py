@@ -68,7 +68,7 @@ def render_suite(suite: Suite) -> str:
     parts += ["| verdict | probe | what it came to | seconds |", "|---|---|---|---:|"]
     for m in suite.members:
         verdict = str(m.verdict) if m.report else "not asked"
-        parts.append(f"| {verdict} | {inert(m.name)} | {inert(m.note)} | {m.seconds:.1f} |")
+        parts.append(f"| {verdict} | {inert(m.title)} | {inert(m.note)} | {m.seconds:.1f} |")
     parts += ["", *(f"> warning: {inert(warning)}\n" for warning in suite.warnings)]
     for m in suite.members:
         if m.report and m.exit_code:

@@ -62,14 +62,14 @@ def render(report: Report, colour: bool = False) -> str:
 
 
 def render_suite(suite: Suite, colour: bool = False) -> str:
-    width = max(len(m.name) for m in suite.members)
+    width = max(len(m.title) for m in suite.members)
     return "".join(render_member(m, width, colour) for m in suite.members) + render_end(suite, colour)
 
 
 def render_member(member: Member, width: int = 0, colour: bool = False) -> str:
     """One of several, in a line however long: its words stay together for whoever searches them."""
     verdict = styled(f"{member.verdict:14}" if member.report else f"{'not asked':14}", member.verdict)
-    return line(Text.assemble(verdict, f"  {member.name:{width}}  {member.note}"), colour)
+    return line(Text.assemble(verdict, f"  {member.title:{width}}  {member.note}"), colour)
 
 
 def render_end(suite: Suite, colour: bool = False) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import only_run
 from models import llama_like
 
 from detcheck.check import file, starter
@@ -23,11 +24,18 @@ def test_the_starter_passes_as_written(detcheck, tmp_path):
     )
     result = detcheck("check")
     assert result.code == 0, result.out + result.err
-    assert [line.split()[:2] for line in result.out.splitlines()[:3]] == [
-        ["identical", "completions"],
-        ["identical", "kernels"],
+    assert [re.split(r"\s{2,}", line)[:2] for line in result.out.splitlines()[:3]] == [
+        ["identical", "completions · amplifier"],
+        ["identical", "kernels · rmsnorm"],
         ["identical", "matmul"],
     ]
+    folder = only_run(Path("runs"))
+    for shown in (
+        result.out,
+        (folder / "index.html").read_text(),
+        (folder / "summary.md").read_text().replace("\\", ""),
+    ):
+        assert "completions · amplifier" in shown and "says nothing of a model of yours" in shown
 
 
 def test_what_is_there_is_not_written_over(detcheck):

@@ -7,8 +7,10 @@ import pytest
 from detcheck.check import file
 from detcheck.check.command import Command, names
 from detcheck.check.questions import ConfigError, questions
+from detcheck.check.run import of_ours
 from detcheck.errors import UsageError
 from detcheck.spec import Kernels
+from detcheck.suite import Member
 from detcheck.verdict import FailOn
 
 
@@ -201,3 +203,19 @@ def test_a_named_file(tmp_path):
         file.read(tmp_path / "pyproject.toml")
     (tmp_path / "gpu.toml").write_text("[probes.batch]\n")
     assert file.read(tmp_path / "gpu.toml").table == {"probes": {"batch": {}}}
+
+
+def test_who_asks_the_model_that_is_built_in_is_told_that_a_pass_says_nothing_of_a_model_of_theirs(asked, tmp_path):
+    """And of which probes that holds: not where a model, a server, an op or a file is named."""
+    (tmp_path / "answers.jsonl").write_text("")
+    server = '[probes.server]\nprobe = "completions"\nbase-url = "http://localhost:1"\n'
+    others = server + '[probes.kernels]\nop = "rmsnorm"\n[probes.matmul]\n[probes.judge]\nfile = "answers.jsonl"\n'
+    members = [Member(n, s) for n, s in asked("[probes.completions]\n[probes.batch]\n" + others).specs.items()]
+    (warning,) = of_ours(members)
+    assert warning.startswith("completions, batch: they ask the model that is built in, which shows")
+    assert [m.title for m in members] == [
+        "completions · amplifier", "batch · amplifier", "server · http://localhost:1", "kernels · rmsnorm", "matmul", "judge",
+    ]  # fmt: skip
+    assert of_ours(members[2:]) == ()
+    (ours,) = of_ours([Member(n, s) for n, s in asked('kernels = "batch-invariant"\n[probes.batch]\n').specs.items()])
+    assert ours.startswith("batch: it asks the model that is built in, with detcheck's own kernels, which")
