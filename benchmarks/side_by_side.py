@@ -5,7 +5,7 @@ python benchmarks/side_by_side.py --install /tmp/tools         # makes an enviro
 python benchmarks/side_by_side.py --tool detllm=/path/to/venv --subjects batch,rare --output table.md
 
 A row is a server on loopback or a model's folder with one fault, or none. A cell says whether the tool's answer was right, and its
-exit code. Where a tool does not ask about a fault by its own documentation, a pass is not held against it: "does not ask".
+exit code; of detcheck the verdict has to be right too. Where a tool does not ask about a fault by its own documentation, a pass is not held against it: "does not ask".
 """
 
 import argparse
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 from side_by_side_models import FOLDERS, make
@@ -39,6 +40,9 @@ class Cell:
     line: str
     seconds: float
     commands: tuple[str, ...]
+    version: str = ""
+    """of the tool; detcheck's is of this checkout"""
+    date: str = ""
 
     @property
     def short(self) -> str:
@@ -90,10 +94,11 @@ def cell(tool, fault, at, codes, output, started, commands):
         answer, line = tool.read(at, codes, output)
     except (ValueError, KeyError, IndexError, TypeError) as error:
         answer, line = "none", f"its output could not be read ({type(error).__name__}): {output.strip()[-200:]}"
-    if answer in fault.right:
-        judged = "right"
-    elif answer == "none":
+    verdict = line.partition(":")[0]
+    if answer == "none":
         judged = "no answer"
+    elif answer in fault.right:
+        judged = "right" if tool.name != "detcheck" or verdict in fault.verdicts else "wrong"
     else:
         judged = "wrong" if fault.name in tool.asks else "does not ask"
     shown = tuple(shown_as(command, at) for command in commands)
@@ -129,11 +134,24 @@ def subject(fault, tool):
             yield folder, False
 
 
-def versions(pythons):
+def version(name, python):
+    """What runs: of detcheck this checkout, whatever is installed."""
+    if name == "detcheck":
+        number = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
+        git = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty"]
+        done = subprocess.run(git, capture_output=True, text=True)
+        return f"{number} ({done.stdout.strip() or 'no commit known'})"
     code = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
-    for name, python in pythons.items():
-        done = subprocess.run([python, "-c", code, name], capture_output=True, text=True, env=environment(name))
-        yield name, done.stdout.strip() or "this checkout"
+    done = subprocess.run([python, "-c", code, name], capture_output=True, text=True, env=environment(name))
+    return done.stdout.strip() or "of unknown version"
+
+
+def asked_when(found, names):
+    """Each tool, its version, and the days on which it was asked."""
+    for name in names:
+        days = sorted({cell.date for (_, tool), cell in found.items() if tool == name})
+        (said,) = {cell.version for (_, tool), cell in found.items() if tool == name}
+        yield f"{name} {said}, {' and '.join(days)}"
 
 
 def table(found, faults, names):
@@ -166,11 +184,18 @@ def commands(found, faults, names):
     return lines
 
 
-def read_results(file):
+def read_results(file, versions, wanted):
+    """Those of the versions that are asked now; others are asked again."""
     if not file or not file.exists():
         return {}
     rows = map(json.loads, file.read_text().splitlines())
-    return {(fault, name): Cell(**cell | {"codes": tuple(cell["codes"])}) for fault, name, cell in rows}
+    cells = {(fault, name): Cell(**cell | {"codes": tuple(cell["codes"])}) for fault, name, cell in rows}
+    return {(f, n): c for (f, n), c in cells.items() if f in wanted and versions.get(n) == c.version}
+
+
+def status(found, faults):
+    """0 where all that detcheck said is right. A crash, or no answer in time, is not."""
+    return 0 if all(found[fault.name, "detcheck"].judged == "right" for fault in faults) else 1
 
 
 def arguments():
@@ -209,14 +234,16 @@ def main():
     if unknown := set(wanted) - {fault.name for fault in every}:
         sys.exit(f"--subjects: there is no {', '.join(sorted(unknown))}; there are {', '.join(f.name for f in every)}")
     faults = [fault for fault in every if fault.name in wanted]
-    found = read_results(asked.results)
+    versions = {name: version(name, python) for name, python in pythons.items()}
+    found = read_results(asked.results, versions, wanted)
     for fault in faults:
         for name, python in pythons.items():
             if (fault.name, name) in found:
                 continue
             with subject(fault, TOOLS[name]) as (target, server):
-                found[fault.name, name] = ask(TOOLS[name], python, fault, target, server, asked)
-            one = found[fault.name, name]
+                answered = ask(TOOLS[name], python, fault, target, server, asked)
+            one = dataclasses.replace(answered, version=versions[name], date=time.strftime("%Y-%m-%d"))
+            found[fault.name, name] = one
             if asked.results:
                 with asked.results.open("a") as file:
                     file.write(json.dumps([fault.name, name, dataclasses.asdict(one)]) + "\n")
@@ -226,8 +253,8 @@ def main():
                 flush=True,
             )
     names = list(pythons)
-    lines = [f"{', '.join(f'{name} {version}' for name, version in versions(pythons))}; {platform.machine()}, "]
-    lines[0] += f"{os.cpu_count()} cores, Python {platform.python_version()}; {time.strftime('%Y-%m-%d')}."
+    lines = [f"{'; '.join(asked_when(found, names))}; {platform.machine()}, "]
+    lines[0] += f"{os.cpu_count()} cores, Python {platform.python_version()}."
     lines += [f"{name} was not installed: {why}" for name, why in absent.items()]
     for part in (table, said, commands):
         lines += ["", *part(found, faults, names)]
@@ -235,7 +262,7 @@ def main():
     print(text)
     if asked.output:
         asked.output.write_text(text + "\n")
-    sys.exit(1 if any(c.judged == "wrong" for (_, name), c in found.items() if name == "detcheck") else 0)
+    sys.exit(status(found, faults))
 
 
 if __name__ == "__main__":

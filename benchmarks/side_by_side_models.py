@@ -1,11 +1,11 @@
 """Folders with a Hugging Face model each, for `side_by_side.py`: one whose bits follow the batch, and one whose sums are exact."""
 
 import numpy as np
-from side_by_side_server import DIFFERENT, EQUAL, Fault
+from side_by_side_server import BATCH, SOUND, Fault
 
 FOLDERS = [
-    Fault("amplifier", "stock kernels of torch on a model that turns a rounding error into another word", DIFFERENT),
-    Fault("exact", "nothing: sound. The same model with weights whose sums are exact in every order", EQUAL),
+    Fault("amplifier", "stock kernels of torch on a model that turns a rounding error into another word", *BATCH),
+    Fault("exact", "nothing: sound. The same model with weights whose sums are exact in every order", *SOUND),
 ]
 
 

@@ -35,24 +35,31 @@ class Fault:
     """in words, for the table"""
     right: tuple[str, ...]
     """answers of a tool that are right: "equal", "different" or "unsure" """
+    verdicts: tuple[str, ...]
+    """detcheck's that are right: the exit code alone would hide a wrong reason"""
     takes_s: float = 0.02
     """how long an answer takes"""
 
 
-EQUAL, DIFFERENT, NO_PASS = ("equal",), ("different",), ("unsure", "different")
+SOUND = ("equal",), ("identical",)
+BATCH = ("different",), ("batch-variant",)
+ANY = ("different",), ("run-variant", "divergent")  # it has nothing to do with the batch
+DOUBT = ("unsure",), ("inconclusive",)
 SERVERS = [
-    Fault("sound", "nothing: sound", EQUAL),
-    Fault("slow", "nothing: sound, and slow", EQUAL, takes_s=0.25),
-    Fault("unicode", "nothing: sound, and its tokens are emoji, accents and joiners", EQUAL),
-    Fault("batch", "other bits and words when requests are computed together, else always the same", DIFFERENT),
-    Fault("rare", "1 answer in 50 is another one", DIFFERENT),
-    Fault("bits", "1 answer in 3 has log-probabilities that are 3 ulp off; the tokens are equal", DIFFERENT),
-    Fault("cold", "the first answer to a prompt is another one", DIFFERENT),
-    Fault("heals", "1 token is another one when requests are computed together; all others are equal", DIFFERENT),
-    Fault("swap", "halfway through, another model answers under the same name", DIFFERENT),
-    Fault("cache", "as batch, but a cache gives the first answer again, so that repeats prove nothing", ("unsure",)),
-    Fault("ones", "as batch, but requests are computed one at a time, so that no batch is ever tried", ("unsure",)),
-    Fault("drops", "1 answer in 20 is an error (HTTP 500, or the connection closes)", NO_PASS),
+    Fault("sound", "nothing: sound", *SOUND),
+    Fault("slow", "nothing: sound, and slow", *SOUND, takes_s=0.25),
+    Fault("unicode", "nothing: sound, and its tokens are emoji, accents and joiners", *SOUND),
+    Fault("batch", "other bits and words when requests are computed together, else always the same", *BATCH),
+    Fault("rare", "1 answer in 50 is another one", *ANY),
+    Fault("bits", "1 answer in 3 has log-probabilities that are 3 ulp off; the tokens are equal", *ANY),
+    Fault("cold", "the first answer to a prompt is another one", *BATCH),  # a warm prompt is computed in another way
+    Fault("heals", "1 token is another one when requests are computed together; all others are equal", *BATCH),
+    Fault("swap", "halfway through, another model answers under the same name", *ANY),
+    Fault("cache", "as batch, but a cache gives the first answer again, so that repeats prove nothing", *DOUBT),
+    Fault("ones", "as batch, but requests are computed one at a time, so that no batch is ever tried", *DOUBT),
+    Fault(
+        "drops", "1 answer in 20 is an error (HTTP 500, or the connection closes)", ("unsure", "different"), DOUBT[1]
+    ),
 ]
 
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent.parent
 SCRIPT = ROOT / "benchmarks" / "side_by_side.py"
 
@@ -33,6 +35,48 @@ def test_a_wrong_answer_is_called_wrong(monkeypatch, tmp_path):
     at = Where("http://nowhere", True, sys.executable, tmp_path)
     judged = [side_by_side.cell(tool, faults[name], at, [0], "", 0.0, []).judged for name in ("sound", "batch", "rare")]
     assert judged == ["right", "wrong", "does not ask"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "codes", "output", "judged", "status"),
+    [
+        ("batch", [1], '{"verdict": "batch-variant", "findings": []}', "right", 0),
+        ("batch", [1], '{"verdict": "wrong", "findings": []}', "wrong", 1),  # the exit code alone is not enough
+        ("batch", [0], '{"verdict": "identical", "findings": []}', "wrong", 1),
+        ("batch", [4], '{"verdict": "failed", "findings": []}', "no answer", 1),
+        ("sound", [1], "Traceback (most recent call last)", "no answer", 1),
+        ("sound", [124], "no answer within 600 s", "no answer", 1),
+        ("rare", [1], '{"verdict": "batch-variant", "findings": []}', "wrong", 1),
+        ("swap", [1], '{"verdict": "run-variant", "findings": []}', "right", 0),
+    ],
+)
+def test_of_detcheck_the_verdict_counts_and_no_answer_is_no_success(
+    fault, codes, output, judged, status, monkeypatch, tmp_path
+):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import side_by_side
+    from side_by_side_server import SERVERS
+    from side_by_side_tools import TOOLS, Where
+
+    (one,) = (f for f in SERVERS if f.name == fault)
+    at = Where("http://nowhere", True, sys.executable, tmp_path)
+    cell = side_by_side.cell(TOOLS["detcheck"], one, at, codes, output, 0.0, [])
+    assert cell.judged == judged
+    assert side_by_side.status({(fault, "detcheck"): cell}, [one]) == status
+
+
+def test_answers_of_another_version_are_asked_for_again(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import side_by_side
+
+    cell = {"judged": "right", "codes": [0], "line": "", "seconds": 1.0, "commands": []}
+    rows = [("sound", {"version": "1", "date": "2026-11-29"}), ("batch", {"version": "2", "date": "2026-11-30"})]
+    rows = [[fault, "detcheck", cell | more] for fault, more in [*rows, ("rare", {})]]  # the last says no version
+    file = tmp_path / "results.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = side_by_side.read_results(file, {"detcheck": "2"}, ["sound", "batch", "rare"])
+    assert list(found) == [("batch", "detcheck")]
+    assert list(side_by_side.asked_when(found, ["detcheck"])) == ["detcheck 2, 2026-11-30"]
 
 
 def test_a_cache_whose_answers_have_new_ids_is_seen_by_the_counts_of_the_server_behind_it(monkeypatch, detcheck):
