@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from detcheck import colours, lookup
+from detcheck import colours, lookup, stderr
 from detcheck.check.options import Checking, Starting
 from detcheck.commands import Estimating, Given, Output, Running, Telling, add, epilogue
 from detcheck.env.usable import ListingFormat
@@ -22,6 +23,8 @@ from detcheck.finding import Run
 from detcheck.options import VERDICT, knob
 from detcheck.probe import Probe
 from detcheck.spec import Comparing, Judging, Spec
+from detcheck.stderr import say
+from detcheck.stdout import emit
 from detcheck.verdict import INTERRUPTED, Role, Verdict
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ def print_version(asked: bool) -> None:
     if asked:
         from detcheck import __version__
 
-        print(f"detcheck {__version__}")
+        emit(f"detcheck {__version__}\n")
         raise typer.Exit
 
 
@@ -68,7 +71,7 @@ def ask(probe: Probe, given: Given) -> None:
     unless_told = getattr(probe.options, "DEFAULTS", {})  # of fields that are no options of its command too
     spec = Spec(probe.name, probe.options(**given.own), **(unless_told | given.shared))
     if given.dry_run:
-        print(probe.estimate(spec), end="")
+        emit(probe.estimate(spec))
         return
     spec = probe.completed(spec, given.named, runner.stored)
     with progress.shown(given.quiet) as on_progress:
@@ -167,10 +170,10 @@ def init(given: Given) -> None:
         starter.extend(path, found)
     else:
         starter.write(path, found, own["force"])
-    print(f"wrote {path}, for {found}")
+    emit(f"wrote {path}, for {found}\n")
     if not own["pyproject"] and (path.parent / SHARED).is_file():
-        print(f"{SHARED} is here too: --pyproject adds the same to it, as [tool.detcheck]")
-    print("next: detcheck check" if found.transformers else "next: take the # from a probe that can run here")
+        emit(f"{SHARED} is here too: --pyproject adds the same to it, as [tool.detcheck]\n")
+    emit("next: detcheck check\n" if found.transformers else "next: take the # from a probe that can run here\n")
 
 
 def env(given: Given) -> None:
@@ -264,24 +267,15 @@ def show(run: Run, format: str) -> None:
     raise typer.Exit(run.exit_code)
 
 
-def emit(text: str) -> None:
-    """To stdout at once, as UTF-8 whatever the terminal's encoding."""
-    try:
-        sys.stdout.buffer.write(text.encode("utf-8"))
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read it has seen enough; the verdict stays
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def say(text: str) -> None:
-    """To stderr, with what a terminal would obey written out."""
-    from detcheck.text import visible
-
-    print(f"detcheck: {visible(text)}", file=sys.stderr)
-
-
 def main() -> None:
     """The entry point. Whatever happens, the exit code means what DESIGN says: an uncaught exception is 4, never 1."""
+    if sys.stdout is None:  # closed before this process began: nobody wants it
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  it lives as long as the process
+    with contextlib.redirect_stderr(stderr.unbroken()):
+        started()
+
+
+def started() -> None:
     colours.teach_typer()
     try:
         app(prog_name="detcheck")  # also where it was started as `python -m detcheck`

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from detcheck import colours
+from detcheck.stderr import say
 from detcheck.text import visible
 from detcheck.verdict import Role
 
@@ -130,7 +131,7 @@ class Log:
         if p.arm and p.arm not in self._begun:  # of several ops, arms take turns
             done, total = p.of_arm
             if total < p.total:
-                say(f"{p.arm}: {total} samples" + (f", {done} of them are there already" if done else ""))
+                say(f"{p.arm}: {total} samples" + (f", {done} of them stored before" if done else ""))
             self._begun.add(p.arm)
         if time.monotonic() - self._last < LOG_EVERY_S:
             return
@@ -138,7 +139,3 @@ class Log:
         left = f", about {clock(self._pace.left_s)} left" if p.done < p.total else ""
         pace = f", {self._pace}{left}" if self._pace.rate else ""
         say(f"{p.done}/{p.total} samples{pace} ({where(p)})")
-
-
-def say(text: str) -> None:
-    print(f"detcheck: {text}", file=sys.stderr, flush=True)

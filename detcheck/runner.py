@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from detcheck import stderr
 from detcheck.errors import DetcheckError, FailedError, UsageError
 from detcheck.finding import Finding, Run
 from detcheck.judge import comparisons, sides
@@ -25,7 +25,7 @@ from detcheck.storage import collected as readers
 from detcheck.storage.baselines import Baseline
 from detcheck.storage.folder import RunFolder, read_head, read_spec, read_subject
 from detcheck.verdict import FailOn, Verdict
-from detcheck.watch import FirstDivergence, OnProgress, Track, last_of_condition
+from detcheck.watch import FirstDivergence, OnProgress, Track, guarded, last_of_condition
 
 log = logging.getLogger(__name__)
 COMPARED = "compared.json"  # in a run's folder: the baseline that it was asked to be compared with
@@ -42,7 +42,7 @@ def run(
 ) -> Run:
     """Run a probe. What was observed is stored and judged however the run ends: by an error, by Ctrl-C (`Run.interrupted`).
 
-    `name`: of the run's folder; None: UTC time and probe. Raises UsageError where the question cannot be asked. A probe that cannot be opened gives a run with the verdict `failed`.
+    `name`: of the run's folder; None: UTC time and probe. Raises UsageError where the question cannot be asked. A probe that cannot be opened gives a run with the verdict `failed`. An exception of `on_progress` is a warning of the run; only a KeyboardInterrupt of it ends the run.
     """
     probe = Probe(spec.probe)
     probe.check(spec)
@@ -185,10 +185,11 @@ class Resumed:
 def execute(run: Run, opened: Session, folder: RunFolder, on_progress: OnProgress | None, before: Resumed) -> Run:
     """Observe every step that is not done, and judge what there is."""
     steps = run.subject.schedule.steps
-    tell, track = on_progress or (lambda _: None), Track(run.spec, run.subject, before.done)
+    track = Track(run.spec, run.subject, before.done)
     where, samples = run.subject.environment.device, sum(step.samples for step in steps)
     log.info("opened %s on %s: %d steps, %d samples", run.subject.name, where, len(steps), samples)
     warnings, interrupted = list(run.warnings), False
+    tell = guarded(on_progress, warnings)
     watch = FirstDivergence(run.spec.fail_on, dict(run.subject.cases))
     watch.see(before.observations, before.outcomes.values())
     compared = Probe(run.spec.probe).compares
@@ -214,7 +215,7 @@ def execute(run: Run, opened: Session, folder: RunFolder, on_progress: OnProgres
     except DetcheckError as error:
         warnings.append(f"the run ended early: {error}")
     except Exception as error:  # noqa: BLE001  the boundary: whatever an engine dies of, what was observed is judged
-        traceback.print_exc(file=sys.stderr)
+        traceback.print_exc(file=stderr.unbroken())
         warnings.append(f"the run ended early: {type(error).__name__}: {error}")
     run = replace(run, interrupted=interrupted, warnings=tuple(warnings))
     try:

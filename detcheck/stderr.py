@@ -8,11 +8,61 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
 
 from detcheck.text import visible
+
+
+def say(text: str) -> None:
+    """A line, with what a terminal would obey written out."""
+    print(f"detcheck: {visible(text)}", file=unbroken(), flush=True)
+
+
+class Unbroken:
+    """A stream that whoever reads it may close: what cannot be written there is dropped, since it is no part of any answer."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._dropped():
+            self._stream.write(text)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        with self._dropped():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _dropped(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError):  # ValueError: closed in this process
+            lose(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def unbroken() -> Unbroken:
+    """stderr as it is now; where it was closed before this process began, Python has none."""
+    if isinstance(sys.stderr, Unbroken):
+        return sys.stderr
+    return Unbroken(sys.stderr or open(os.devnull, "w"))
+
+
+def lose(stream: TextIO) -> None:
+    """What is left in its buffer, and what is written later, goes nowhere: Python would make an exit code of its own of it, 120."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Lines(logging.Handler):

@@ -83,6 +83,22 @@ class Track:
         return counts
 
 
+def guarded(on_progress: OnProgress | None, warnings: list[str]) -> OnProgress:
+    """Who watches a run ends it with Ctrl-C alone: any other exception is a warning, and from then on nothing is told."""
+    watching = [on_progress] if on_progress else []
+
+    def tell(p: Progress) -> None:
+        for one in watching:
+            try:
+                one(p)
+            except Exception as error:  # noqa: BLE001  the boundary: it is the caller's code
+                watching.clear()
+                said = f"on_progress raised {type(error).__name__}: {error}"
+                warnings.append(f"{said}. The run went on, and told it no more")
+
+    return tell
+
+
 def last_of_condition(steps: tuple[Step, ...], position: int) -> bool:
     """Whether the next step is of another condition: only then is it known whether this one repeats itself."""
     following = steps[position + 1] if position + 1 < len(steps) else None

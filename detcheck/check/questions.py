@@ -59,7 +59,9 @@ def questions(config: Config) -> Questions:
             specs[name] = question(config, name, tables[name], one, defaults)
         except ConfigError as error:
             faults += error.faults
-        except NothingToAskError as error:  # a pass for the hook that names what changed; here the rest would pass unasked
+        except (
+            NothingToAskError
+        ) as error:  # a pass for the hook that names what changed; here the rest would pass unasked
             faults.append(
                 f"{config.where(PROBES, name)}: {error}. This file names what there is to ask, so allow-none is no pass here: "
                 "name a file that declares a kernel, or leave the table out"

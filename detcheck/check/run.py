@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from detcheck import report, runner
+from detcheck import report, runner, stderr
 from detcheck.check.file import Config
 from detcheck.check.questions import questions
 from detcheck.check.values import nearest
@@ -118,7 +117,7 @@ def ask(suite: Suite, member: Member, on_progress: runner.OnProgress | None) -> 
     except DetcheckError as error:
         why = str(error)
     except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary: the others are asked all the same
-        traceback.print_exc(file=sys.stderr)
+        traceback.print_exc(file=stderr.unbroken())
         why = f"{type(error).__name__}: {error}"
     return Run(spec, suite.command, began, (runner.failed(spec, why),))
 

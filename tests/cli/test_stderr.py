@@ -1,15 +1,22 @@
 """--quiet: nothing but errors on stderr. --verbose: each step. Every command has both, and stdout is the same with either."""
 
+import errno
+import io
 import logging
+import os
 import shutil
+import sys
 import warnings
 from pathlib import Path
 
 import pytest
 import typer
+from conftest import Bytes
 
-from detcheck import stderr
-from detcheck.cli import app
+from detcheck import runner, stderr
+from detcheck.cli import app, main
+from detcheck.probe import Probe
+from detcheck.spec import Spec
 
 STORED = Path(__file__).parents[1] / "stored"
 COMMANDS = typer.main.get_command(app).commands
@@ -97,3 +104,70 @@ def test_what_is_said_is_as_before_afterwards(capsys):
     assert (ours.level, ours.handlers, logging.root.manager.disable, warnings.filters) == (*before[:2], *before[2:])
     said = capsys.readouterr().err
     assert "unheard" not in said and r"a name with \x1b[31m in it" in said and "\x1b" not in said
+
+
+class Gone(io.TextIOWrapper):
+    """As a pipe whose reader has gone, or a full disk."""
+
+    def __init__(self, number):
+        super().__init__(io.BytesIO(), encoding="utf-8", write_through=True)
+        self.error = OSError(number, os.strerror(number))
+
+    def write(self, text):
+        raise self.error
+
+    def flush(self):
+        if not self.closed:
+            raise self.error
+
+
+def called(monkeypatch, tmp_path, arguments, out, err):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["detcheck", *arguments])
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return stop.value.code or 0
+
+
+SAME = ["matmul", "--shape", "2,2,2", "--trials", "2"]
+
+
+@pytest.mark.parametrize("err", [lambda: Gone(errno.EPIPE), lambda: None], ids=["no reader", "closed"])
+@pytest.mark.parametrize("more", [[], ["--verbose"]])
+def test_a_stderr_that_nobody_reads_changes_nothing(err, more, monkeypatch, tmp_path):
+    out = Bytes()
+    assert called(monkeypatch, tmp_path, [*SAME, *more], out, err()) == 0
+    assert out.text().startswith("identical") and "detcheck: " not in out.text()
+
+
+def test_a_defect_is_4_also_where_nobody_reads_it(monkeypatch, tmp_path):
+    def dies(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("detcheck.runner.run", dies)
+    assert called(monkeypatch, tmp_path, SAME, Bytes(), Gone(errno.EPIPE)) == 4
+
+
+def test_whoever_watches_ends_no_run(tmp_path):
+    def watch(_):
+        told.append(1)
+        raise ZeroDivisionError("a defect of theirs")
+
+    told = []
+    asked = Spec("matmul", Probe("matmul").options(shape=(2, 2, 2)), trials=3)
+    run = runner.run(asked, tmp_path, watch)
+    assert run.exit_code == 0 and sum(f.samples for f in run.findings) == 3 and len(told) == 1
+    assert "on_progress raised ZeroDivisionError: a defect of theirs. The run went on" in run.warnings[0]
+
+
+def test_a_full_disk_behind_stdout_is_said_once_and_the_code_stays(monkeypatch, tmp_path):
+    Path(tmp_path / "detcheck.toml").write_text(
+        "".join(f"[probes.{name}]\nprobe = 'matmul'\nshape = '2,2,2'\ntrials = 2\n" for name in ("a", "b"))
+    )
+    with open("/dev/full", "w") as out:
+        err = Bytes()
+        assert called(monkeypatch, tmp_path, ["check"], out, err) == 0
+    assert err.text().count("cannot write to stdout: No space left on device") == 1
+    assert len(list(tmp_path.glob("runs/*/b/report.json"))) == 1
