@@ -8,7 +8,7 @@ from detcheck.advice import PADDING, advice, beyond_rounding, likely_cause, of_n
 from detcheck.blocks import Block, Facts, Forks, Histogram, Mode, Table, Text, Totals
 from detcheck.finding import Finding
 from detcheck.pictures import along_the_tokens, what_they_say, which_gave_which
-from detcheck.text import visible
+from detcheck.text import percent, visible
 
 
 def describe(
@@ -81,10 +81,6 @@ def coverage_lines(finding: Finding) -> list[str]:
         if calls := coverage.get(kind):
             lines.append(f"{words}: {', '.join(f'{visible(name)} {n}' for name, n in calls.items())}")
     return lines
-
-
-def percent(rate: float) -> str:
-    return f"{100 * rate:.3g}%"
 
 
 def figures(finding: Finding, given: bool = False) -> list[str]:

@@ -33,7 +33,7 @@ from detcheck.blocks import (
 from detcheck.finding import Finding, Fork, Run
 from detcheck.page import charts, diff, matrix, trees
 from detcheck.suite import Suite
-from detcheck.text import visible
+from detcheck.text import percent, visible
 from detcheck.verdict import Role
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def drawn(section: Section, most: int) -> dict[str, object]:
     }
 
 
-NUMBER = re.compile(r"[-+<]?[\d.,]+(e[-+]?\d+)?%?( .*)?")
+NUMBER = re.compile(r"[-+<>]?[\d.,]+(e[-+]?\d+)?%?( .*)?")
 CHARTS = ("Histogram", "Survival", "Curve")
 NARROW = 10  # outcomes of a matrix that stands beside a chart
 
@@ -177,7 +177,7 @@ def tiles(finding: Finding) -> list[tuple[str, str]]:
     share, what = finding.mode_count / finding.samples, "are the most common one"
     if finding.latent:
         share, what = max(v.samples for v in finding.variants) / finding.samples, "have the most common bits"
-    found.append((what, f"{100 * share:.3g}%"))
+    found.append((what, percent(share)))
     if finding.evidence.get("unit") in ("token", "character") and finding.distinct > 1:
         found.append((f"first {finding.evidence['unit']} that differs", f"{finding.common_prefix:,}"))
     if "max_abs" in finding.metrics and finding.evidence.get("unit") == "token":

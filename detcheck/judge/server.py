@@ -16,6 +16,7 @@ from detcheck.finding import Finding
 from detcheck.judge.statistics import describe
 from detcheck.judge.tally import Tally
 from detcheck.records import Case, Outcome, Step
+from detcheck.text import percent
 from detcheck.verdict import Verdict
 
 LONE = "alone"
@@ -107,7 +108,7 @@ def too_few(lone: int, others: int, samples: int, chance: float, first: str) -> 
     needed = math.ceil(math.log(CHANCE) / math.log1p(-others / samples))
     rows = ConditionName.parse(first).size or 1
     return (
-        f"a fault that has nothing to do with the load, and is as rare, would spare all {lone} in {chance:.0%} of runs, so it is "
+        f"a fault that has nothing to do with the load, and is as rare, would spare all {lone} in {percent(chance, '.0f')} of runs, so it is "
         f"undetermined whether the batch caused it: send about {needed} lone requests, and {first} as often (the same command with --conditions "
         f"{LONE},{first} --trials {needed} -n {needed * (1 + rows)})"
     )

@@ -4,8 +4,35 @@ import pytest
 
 from detcheck import advice, samples
 from detcheck.finding import Finding
+from detcheck.formats.html import of_numbers, tiles
 from detcheck.records import Case
+from detcheck.text import percent
 from detcheck.verdict import Verdict
+
+
+@pytest.mark.parametrize(
+    ("share", "digits", "said"),
+    [
+        (1, ".3g", "100%"),
+        (0, ".3g", "0%"),
+        (0.5, ".3g", "50%"),
+        (2499 / 2500, ".3g", ">99.9%"),
+        (0.999, ".3g", "99.9%"),
+        (1 - 2**-53, ".3g", ">99.9%"),
+        (1e-9, ".3g", "1e-07%"),
+        (1 / 5000, ".1f", "<0.1%"),
+        (4999 / 5000, ".1f", ">99.9%"),
+        (0, ".2f", "0.00%"),
+        (1, ".2f", "100.00%"),
+        (1 - 1e-5, ".2f", ">99.99%"),
+        (1e-5, ".2f", "<0.01%"),
+        (0.999, ".0f", ">99%"),
+        (0.004, ".0f", "<1%"),
+    ],
+)
+def test_rounding_makes_no_share_all_or_none(share, digits, said):
+    assert percent(share, digits) == said
+    assert of_numbers([said])
 
 
 @pytest.mark.parametrize(
@@ -23,6 +50,12 @@ def test_the_advice_on_ours_names_what_is_named(varies, uncovered, said):
     coverage = {"overridden": {"aten::mm": 9}, "uncovered": uncovered}
     finding = Finding(case, Verdict.BATCH_VARIANT, "", evidence={"varies_with": varies, "coverage": coverage})
     assert advice.advice(finding) == said
+
+
+def test_one_other_sample_of_many_is_seen_in_the_tile():
+    case = Case("judge", "m", "stock", "float32", "0:aa")
+    found = Finding(case, Verdict.DIVERGENT, "", 2500, 2, mode_count=2499, evidence={"outcomes": [], "unit": "token"})
+    assert ("are the most common one", ">99.9%") in tiles(found)
 
 
 def test_no_reasons_to_finish_are_said_where_none_are_known():

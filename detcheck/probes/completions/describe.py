@@ -9,6 +9,7 @@ from detcheck import samples
 from detcheck.blocks import Block, Facts, Histogram, Survival, Table, Totals
 from detcheck.condition_name import ConditionKind, kind_of
 from detcheck.finding import Finding
+from detcheck.text import percent
 
 LEAVES = {"partings": "answer leaves the mode", "partings_bits": "log-probability bits or end leave the mode"}
 
@@ -38,7 +39,7 @@ def survival(talk: Mapping[str, object]) -> tuple[str, ...]:
     if not any(talk["samples"]):
         return ()
     said = [
-        f"after turn {turn} {samples.percent(same / of)}"
+        f"after turn {turn} {percent(same / of)}"
         for turn, (same, of) in enumerate(zip(talk["same"], talk["samples"], strict=True), 1)
         if of
     ]

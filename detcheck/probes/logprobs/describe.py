@@ -7,7 +7,7 @@ from detcheck.finding import Finding
 from detcheck.probes.logprobs.judge import Compared, Details
 from detcheck.probes.logprobs.measures import Estimate
 from detcheck.spec import Kernels
-from detcheck.text import visible
+from detcheck.text import percent, visible
 from detcheck.verdict import Verdict
 
 SHOWN = 8  # sequences in the table
@@ -42,7 +42,7 @@ def describe(finding: Finding) -> tuple[Block, ...]:
 
 def totals(finding: Finding) -> str:
     m = finding.metrics
-    return f"Total tokens: {m['tokens']}, Mismatching: {m['mismatching']} ({m['share']:.2%}), in {m['different_sequences']} of {m['sequences']} sequences"
+    return f"Total tokens: {m['tokens']}, Mismatching: {m['mismatching']} ({percent(m['share'], '.2f')}), in {m['different_sequences']} of {m['sequences']} sequences"
 
 
 def facts(finding: Finding, details: Details) -> list[str]:
@@ -53,7 +53,7 @@ def facts(finding: Finding, details: Details) -> list[str]:
         lines.append(f"log-probabilities are up to {m.max_abs:.4g} nats apart, in the mean {m.mean_abs:.3g}")
         lines.append(f"KL(sampler || trainer): k1 {spread(m.k1)}, k2 {spread(m.k2)}, k3 {spread(m.k3)} nats a token")
         lines.append(
-            f"effective sample size of the importance ratios: {m.ess_tokens:.2%} of the tokens, {m.ess_sequences:.2%} of the sequences"
+            f"effective sample size of the importance ratios: {percent(m.ess_tokens, '.2f')} of the tokens, {percent(m.ess_sequences, '.2f')} of the sequences"
         )
     if m.not_finite:
         lines.append(f"{m.not_finite} tokens are NaN or infinite on one side alone")
@@ -103,8 +103,8 @@ def table(kernels: str, details: Details) -> Table:
 def line(one: Compared) -> tuple[str, ...]:
     m = one.measures
     return (
-        visible(one.name), str(m.sequences), str(m.tokens), f"{m.mismatching} ({m.share:.1%})", f"{m.max_abs:.3g}", f"{m.mean_abs:.3g}",
-        f"{m.k3.mean:.3g}", f"{m.ess_tokens:.2%}", f"{m.ess_sequences:.2%}",
+        visible(one.name), str(m.sequences), str(m.tokens), f"{m.mismatching} ({percent(m.share, '.1f')})", f"{m.max_abs:.3g}", f"{m.mean_abs:.3g}",
+        f"{m.k3.mean:.3g}", percent(m.ess_tokens, ".2f"), percent(m.ess_sequences, ".2f"),
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from detcheck.probes.logprobs.facts import CAUSES, OF_THE_MODEL, Explanation
 from detcheck.probes.logprobs.measures import Measures, Point, ScoredPair, along, first_unequal, measure
 from detcheck.probes.logprobs.options import Options
 from detcheck.records import Case, Outcome, Schedule
+from detcheck.text import percent
 from detcheck.verdict import Role, Verdict
 
 SPREAD = 1.96  # standard errors of an estimate up to which --max-kl must hold it
@@ -221,7 +222,7 @@ def in_words(one: Compared) -> str:
     where = f"{m.tokens} tokens of {m.sequences} sequences"
     if not m.mismatching:
         return f"{one.name}: all {where} have the same bits"
-    return f"{one.name}: {m.mismatching} of {where} have other bits ({m.share:.1%}), by up to {m.max_abs:.3g} nats"
+    return f"{one.name}: {m.mismatching} of {where} have other bits ({percent(m.share, '.1f')}), by up to {m.max_abs:.3g} nats"
 
 
 def doubts_about(arm: BothSides, compared: Sequence[Compared], missing: int) -> Iterator[str]:
