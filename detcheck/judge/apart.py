@@ -16,7 +16,8 @@ from detcheck.bits import floats_of
 from detcheck.condition_name import kind_of
 from detcheck.dtypes import EPSILON
 from detcheck.judge.statistics import divergence
-from detcheck.judge.tally import OTHERS_BESIDE, Tally, place_in_batch
+from detcheck.judge.aspects import OTHERS_BESIDE, place_in_batch
+from detcheck.judge.tally import Tally
 from detcheck.records import Condition, Outcome
 
 MORE = 32  # times as far as in batches of equal lengths: more than rounding has been seen to do here

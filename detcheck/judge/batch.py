@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from detcheck.finding import Finding
-from detcheck.judge.tally import Tally, only_padding, only_ragged
+from detcheck.judge.aspects import only_padding, only_ragged
+from detcheck.judge.tally import Tally
 from detcheck.verdict import Verdict
 
 

@@ -29,6 +29,7 @@ from detcheck.judge import (
 )
 from detcheck.judge import sides as two_files
 from detcheck.judge.apart import apart
+from detcheck.judge.aspects import varies_with
 from detcheck.judge.level import LEVELS, coverage, finish_reasons, level, unit
 from detcheck.judge.statistics import NUMBERS, describe
 from detcheck.judge.tally import (
@@ -39,7 +40,6 @@ from detcheck.judge.tally import (
     count_conditions,
     first_variant,
     repeat_arm,
-    varies_with,
 )
 from detcheck.records import Case, NotTried, Observation, Outcome, Schedule, Step
 from detcheck.verdict import Role, Verdict

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from detcheck.condition_name import ConditionKind, kind_of
 from detcheck.judge.turns import PromptSizes
 from detcheck.outcomes import token_key
 from detcheck.records import Condition, Observation, Outcome, Step
@@ -173,67 +172,6 @@ def settled(tally: Tally) -> list[dict[Condition, str]]:
     return [{c: steady[c] for c in seen if c in steady} for seen in tally.by_process.values()]
 
 
-def varies_with(tally: Tally) -> list[str]:
-    """What alone, with the rest held equal, goes with other bits: batch, slot, neighbours. From conditions that repeat themselves."""
-    aspects = set()
-    for steady in settled(tally):
-        for aspect, held in ASPECTS.items():
-            groups: dict[object, set[str]] = defaultdict(set)
-            for condition, outcome in steady.items():
-                if (group := held(condition)) is not None:
-                    groups[group].add(outcome)
-            if any(len(outcomes) > 1 for outcomes in groups.values()):
-                aspects.add(aspect)
-        usual = {place(c): outcome for c, outcome in steady.items() if not c.fed}
-        lone = {c.threads: outcome for c, outcome in steady.items() if c.batch_size == 1 and not c.fed}
-        for condition, outcome in steady.items():
-            if condition.fed == "padding":  # its composition says how much, so that no other condition has the same
-                if lone.get(condition.threads, outcome) != outcome:
-                    aspects.add("padding")
-            elif condition.fed and usual.get(place(condition), outcome) != outcome:
-                aspects.add(condition.fed)
-    usual_differ = any(len({o for c, o in steady.items() if not c.fed}) > 1 for steady in settled(tally))
-    if only_padding(tally):
-        aspects -= {"batch", "slot", "neighbours"}
-    elif (usual_differ and aspects <= set(LONE)) or (not aspects and batch_arm(tally)):
-        aspects.add("batch or slot")  # they never changed one at a time
-    return sorted(aspects)
-
-
-LONE = ("prefill", "process")  # aspects of the prompt alone
-
-
-def only_padding(tally: Tally) -> bool:
-    """Whether the prompt alone has other bits once it is padded, and batches without padding change nothing."""
-    found = by_place(tally)
-    lone = found["plain alone"]
-    return len(lone) == 1 and bool(found["padded alone"] - lone) and found["plain batch"] == lone
-
-
-def only_ragged(tally: Tally) -> bool:
-    """Whether batches of equal lengths change nothing, nor does padding where it was asked for alone, and batches of unequal lengths do."""
-    found = by_place(tally)
-    lone = found["plain alone"]
-    return (
-        len(lone) == 1
-        and found["padded alone"] <= lone
-        and found["plain batch"] == lone
-        and bool(found["padded batch"] - lone)
-    )
-
-
-def by_place(tally: Tally) -> dict[str, set[str]]:
-    """Outcomes of the prompt, plain or padded, alone or in a batch: "plain alone" -> ... Engines that form their batches do not pad."""
-    found: dict[str, set[str]] = defaultdict(set)
-    for condition, outcomes in tally.conditions.items():
-        if condition.fed not in ("", "padding") or condition.trace or condition.batch_size is None:
-            continue
-        padded = condition.fed == "padding" or kind_of(condition.name) == "ragged"
-        alone = condition.batch_size == 1
-        found[f"{'padded' if padded else 'plain'} {'alone' if alone else 'batch'}"] |= set(outcomes)
-    return found
-
-
 def by_size(tally: Tally) -> dict[str, dict[str, float]]:
     """Per batch size: rows observed, rows that have other bits than the row alone, and the median of what was measured."""
     conditions = tally.conditions
@@ -251,37 +189,6 @@ def by_size(tally: Tally) -> dict[str, dict[str, float]]:
         if size in table:
             table[size] |= {name: median(values) for name, values in measured.items()}
     return {str(size): table[size] for size in sorted(table)}
-
-
-def place(c: Condition) -> tuple[object, ...]:
-    return c.batch_size, c.slot, c.composition, c.threads
-
-
-OTHERS_BESIDE = (
-    ConditionKind.MIXED,
-    ConditionKind.HOSTILE,
-)  # as many rows of the same length, with other numbers in them
-
-
-SAME_LENGTHS = (ConditionKind.BATCH, ConditionKind.ROWS, *OTHERS_BESIDE)
-
-
-def place_in_batch(c: Condition) -> tuple[object, ...] | None:
-    """Where the row is among rows of its own length, whatever these hold; None where nobody knows that they are."""
-    return (c.batch_size, c.slot, c.threads, c.fed) if kind_of(c.name) in SAME_LENGTHS and not c.trace else None
-
-
-def plain(c: Condition) -> bool:
-    return c.fed != "padding" and kind_of(c.name) not in OTHERS_BESIDE
-
-
-# aspect -> what is held equal while it changes; None: the condition is about something else
-ASPECTS = {
-    "batch": lambda c: (c.slot, c.threads, c.way) if plain(c) else None,
-    "neighbours": place_in_batch,
-    "slot": lambda c: (c.batch_size, c.composition, c.threads, c.way),
-    "threads": lambda c: (c.batch_size, c.composition, c.slot, c.way),
-}
 
 
 def first_variant(steps: Sequence[Step] | None, tally: Tally) -> str | None:

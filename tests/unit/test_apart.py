@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from detcheck.judge.apart import apart
-from detcheck.judge.tally import Tally, varies_with
+from detcheck.judge.aspects import varies_with
+from detcheck.judge.tally import Tally
 from detcheck.outcomes import Earlier, outcome, row_outcome
 from detcheck.records import Condition
 
