@@ -15,8 +15,8 @@ import numpy as np
 from detcheck.bits import floats_of
 from detcheck.condition_name import kind_of
 from detcheck.dtypes import EPSILON
-from detcheck.judge.statistics import divergence
 from detcheck.judge.aspects import OTHERS_BESIDE, place_in_batch
+from detcheck.judge.statistics import divergence
 from detcheck.judge.tally import Tally
 from detcheck.records import Condition, Outcome
 
