@@ -21,6 +21,10 @@ NOT_OURS = (  # run-variant, where somebody else runs the model
     "A lone request that does not repeat has its cause in the engine, not in the load: whoever runs it should look for atomics, autotuning, "
     "races, or replicas that are not alike."
 )
+NOT_OURS_UNSEEN = (
+    "Ask again where nobody else's requests can come in between, or where batches can be seen. A lone request that does not repeat there has its "
+    "cause in the engine: whoever runs it should look for atomics, autotuning, races, or replicas that are not alike."
+)
 COLD = (
     "A prompt whose beginning comes from the prefix cache is computed in other pieces than a new one. Serve with batch-invariant kernels, "
     "switch the prefix cache off where bits matter, or leave the first answer out (--conditions without cold)."
@@ -72,7 +76,7 @@ def advice(finding: Finding, padding: str = PADDING) -> str:
     if finding.verdict is Verdict.DIVERGENT and finding.samples and "batches" not in finding.evidence:
         return OF_RUNS
     if finding.verdict is Verdict.RUN_VARIANT and not finding.case.dtype and not of_numbers(finding):
-        return NOT_OURS
+        return NOT_OURS if finding.evidence.get("batches", 0) is not None else NOT_OURS_UNSEEN
     if finding.evidence.get("first_variant_condition") == "cold":
         return COLD
     coverage = finding.evidence.get("coverage") or {}

@@ -93,6 +93,10 @@ OF_PROBE = {  # (probe, verdict) -> the two sentences, where the question is ano
     ),
 }
 UNSEEN = "All samples of the same {what} have the same {level}, but the batches that they were computed in could not be seen."
+UNSEEN_RUN = (  # run-variant, where others may have been computed with it
+    "The same {what}, asked again in the same way, got other {level}, and the batches that it was computed in could not be seen.",
+    "It may be the program itself, such as a race, or other people's requests that were computed with it, so the batch may still be the cause.",
+)
 LEVELS = {"digits": "tokens and log-probabilities", "tokens": "tokens", "text": "text"}
 LATENT = "The tokens are the same in all of them; only the log-probabilities' bits differ, which can turn into other tokens with another prompt."
 
@@ -114,8 +118,11 @@ def meaning(finding: Finding) -> str:
     ):
         return " ".join(OF_PROBE["compare", verdict])
     said = OF_PROBE.get((finding.case.probe, verdict)) or (SEEN[verdict], FOLLOWS[verdict])
-    if verdict is Verdict.IDENTICAL and "batches" in finding.evidence and finding.evidence["batches"] is None:
+    unseen = "batches" in finding.evidence and finding.evidence["batches"] is None
+    if verdict is Verdict.IDENTICAL and unseen:
         said = (UNSEEN, said[1])
+    elif verdict is Verdict.RUN_VARIANT and unseen and (finding.case.probe, verdict) not in OF_PROBE:
+        said = UNSEEN_RUN
     if finding.latent and verdict is Verdict.BATCH_VARIANT and (finding.case.probe, verdict) not in OF_PROBE:
         said = (said[0], LATENT)
     return " ".join(said).format_map(words(finding))

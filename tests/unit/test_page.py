@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from detcheck import lookup
+from detcheck.advice import advice
 from detcheck.blocks import Column, Curve, DrawnTree, Matrix, Survival
 from detcheck.finding import Finding, Variant
 from detcheck.formats.html import of_numbers
@@ -134,6 +135,15 @@ def test_what_is_not_known_is_not_claimed():
     assert "could not be seen" in meaning(replace(same, evidence={"batches": None, "compared": "tokens"}))
     control = replace(same, role=Role.REACTS)
     assert "no evidence" in meaning(control) and "It did," in meaning(replace(control, verdict=Verdict.BATCH_VARIANT))
+
+
+def test_a_lone_request_whose_company_was_not_seen_may_have_had_some():
+    case = Case("completions", "m", "stock", "", "0")
+    unseen = Finding(case, Verdict.RUN_VARIANT, "", samples=3, evidence={"batches": None, "compared": "bits"})
+    assert "the batch may still be the cause" in meaning(unseen) and "equal conditions" not in meaning(unseen)
+    assert "nobody else's requests" in advice(unseen)
+    seen = replace(unseen, evidence={"batches": 3, "compared": "bits"})
+    assert "No choice of batches" in meaning(seen) and "not in the load" in advice(seen)
 
 
 @pytest.mark.parametrize(
