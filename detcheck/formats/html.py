@@ -47,6 +47,7 @@ OPEN_FORKS = 3  # levels of the tree that are open at first
 BARS = 16
 MOST_TEXT, LEAST_TEXT = 20_000, 400  # characters of an outcome
 PAGE_TEXT = 2_000_000  # characters of all outcomes of a page, about
+PART_LATER, SAME_TEXT = "They part after what is shown here", "Their texts are equal"  # `page/page.js` says so too
 
 FILE = "report.html"  # in the run's folder
 SUITE_FILE = "index.html"  # in the folder of several
@@ -195,9 +196,10 @@ def of_numbers(column: Sequence[str]) -> bool:
 def told_apart(block: Texts, most: int) -> dict[str, object]:
     """The texts of outcomes, and the first two of them compared."""
     left_out, texts = diff.shown(block.variants, most)
-    a, b = block.variants[:2]
+    (a, b), says = block.variants[:2], diff.says(block.variants)
     return {
-        "texts": list(zip(block.variants, texts, strict=True)),
+        "texts": list(zip(block.variants, texts, says, strict=True)),
+        "alike": (PART_LATER if says[0] != says[1] else SAME_TEXT) if texts[0] == texts[1] else "",
         "left_out": left_out,
         "diff": diff.diff(texts[0], texts[1]),
         "pair": (a, b),

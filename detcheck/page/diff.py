@@ -82,6 +82,12 @@ def shown(variants: Sequence[Variant], most: int) -> tuple[int, list[str]]:
     return left_out, [visible(text) for text in cut]
 
 
+def says(variants: Sequence[Variant]) -> list[int]:
+    """Of each, which of them is the first with its text, of which only a beginning may be shown."""
+    texts = [v.text for v in variants]
+    return [texts.index(text) for text in texts]
+
+
 def part_at(a: Variant, b: Variant) -> int | None:
     """The index at which the tokens of two part, where that follows from where each leaves the most common; None: both leave it there."""
     places = {v.leaves for v in (a, b)}

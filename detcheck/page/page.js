@@ -44,33 +44,34 @@
       else j++;
     return both;
   };
-  const write = (place, words, both) => {
+  const write = (place, words, both, none) => {
     place.replaceChildren(...words.map((word, n) => {
       if (n >= WORDS || both.has(n) || !word.trim()) return document.createTextNode(word);
       const mark = document.createElement("mark");
       mark.textContent = word;
       return mark;
     }));
-    if (!words.length) place.textContent = "(ends here)";
+    if (!words.length) place.textContent = none;
   };
 
   const compare = diff => {
     const texts = diff.closest(".texts"), [left, right] = diff.querySelectorAll("select");
     const [a, b] = [left, right].map(select => {
       const held = texts.querySelectorAll(".text")[select.selectedIndex];
-      return { name: select.value, samples: held.dataset.samples, leaves: held.dataset.leaves, text: $(held, ".words").textContent };
+      return { name: select.value, says: held.dataset.says, samples: held.dataset.samples, leaves: held.dataset.leaves, text: $(held, ".words").textContent };
     });
+    const alike = a.text !== b.text ? "" : a.says === b.says ? "Their texts are equal" : "They part after what is shown here";
     const unit = diff.dataset.unit, at = [a, b].filter(one => one.leaves !== "").map(one => Number(one.leaves));
     const start = wholeWord(a.text, b.text), one = pieces(a.text.slice(start)), other = pieces(b.text.slice(start));
     const both = common(one.slice(0, WORDS), other.slice(0, WORDS));
     $(diff, ".before").textContent = a.text.slice(Math.max(0, start - BEFORE), start);
     $(diff, ".fork-mark").textContent = a.name === b.name ? `${a.name} is compared with itself: pick another`
-      : a.leaves !== b.leaves ? `Fork: ${a.name} and ${b.name} part at ${unit} ${Math.min(...at)}`
-      : `Fork: both leave the most common one at ${unit} ${a.leaves}; this is where their texts part`;
+      : a.leaves !== b.leaves ? `Fork: ${a.name} and ${b.name} part at ${unit} ${Math.min(...at)}${alike && `. ${alike}`}`
+      : `Fork: both leave the most common one at ${unit} ${a.leaves}${alike ? `. ${alike}` : "; this is where their texts part"}`;
     diff.querySelectorAll(".two > div").forEach((side, n) => {
       const which = [a, b][n];
       $(side, "h4").textContent = `${which.name} · ${which.samples} sample${which.samples === "1" ? "" : "s"}`;
-      write($(side, ".words"), n ? other : one, both[n]);
+      write($(side, ".words"), n ? other : one, both[n], alike ? "" : "(ends here)");
     });
   };
   for (const diff of document.querySelectorAll(".diff")) {

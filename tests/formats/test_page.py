@@ -240,6 +240,25 @@ def test_any_two_outcomes_are_compared_at_their_fork(page, tmp_path):
     assert "itself" in diff.locator(".fork-mark").inner_text()
 
 
+def test_texts_that_part_after_what_is_shown_do_not_end_there(page, tmp_path):
+    """Another one parts at once, so that of these two only the common beginning is shown."""
+    long = "we meet " * 5000
+    texts, ids = [f"{long}today", f"{long}there", "they part", "they part"], [[1, 2, 3], [1, 2, 4], [5], [6]]
+    rows = [{"tokens": i, "text": t} for n, (i, t) in enumerate(zip(ids, texts, strict=True)) for _ in range(9 - n)]
+    page.goto(written(tmp_path, "cut", judged(tmp_path, rows)))
+    diff = page.locator(".diff")
+    mark, sides = diff.locator(".fork-mark"), diff.locator(".two .words")
+    left, right = diff.locator("select").all()
+    for _ in range(2):  # as the page says it, and as the script does
+        assert mark.inner_text() == "Fork: A and B part at token 2. They part after what is shown here"
+        assert sides.all_inner_texts() == ["", ""]
+        left.select_option("B")
+        left.select_option("A")
+    left.select_option("C")
+    right.select_option("D")
+    assert mark.inner_text() == "Fork: both leave the most common one at token 0. Their texts are equal"
+
+
 def test_without_a_script_all_is_there_but_the_choice(browser, pages):
     context = browser.new_context(offline=True, java_script_enabled=False)
     page = context.new_page()
