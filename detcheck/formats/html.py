@@ -130,7 +130,7 @@ def drawn(section: Section, most: int) -> dict[str, object]:
             case Trees():
                 made = trees.columns(block.trees)
             case Forks(forks):
-                made = nested(forks[:MOST_FORKS]), max(0, len(forks) - MOST_FORKS)
+                made = nested(forks)
             case Table():
                 folded = has_matrix and block.title == "Conditions"  # the matrix has most of it
                 made = folded, [of_numbers(column) for column in zip(*block.lines[1:], strict=True)]
@@ -207,13 +207,15 @@ def told_apart(block: Texts, most: int) -> dict[str, object]:
     }
 
 
-def nested(forks: tuple[Fork, ...]) -> list[dict[str, object]]:
-    """The tree as branches that hold their own branches."""
+def nested(forks: tuple[Fork, ...]) -> tuple[list[dict[str, object]], int]:
+    """The tree as branches that hold their own branches, and how many forks have no room: too many, or below a branch without room."""
     roots: list[dict[str, object]] = []
     branches: dict[tuple[int, int], dict[str, object]] = {}
-    for fork in forks:
+    left_out = max(0, len(forks) - MOST_FORKS)
+    for fork in forks[:MOST_FORKS]:
         above = branches.get((fork.parent, fork.parent_branch)) if fork.parent is not None else None
         if fork.parent is not None and above is None:
+            left_out += 1
             continue
         level = 0 if above is None else above["level"] + 1
         beside = roots if above is None else above["below"]
@@ -230,7 +232,7 @@ def nested(forks: tuple[Fork, ...]) -> list[dict[str, object]]:
             rest = fork.branches[MOST_BRANCHES:]
             more = {"text": f"... and {len(rest)} more ways on", "margin": None, "below": []}
             beside.append(branch | more | {"count": sum(b.count for b in rest), "share": 0.0})
-    return roots
+    return roots, left_out
 
 
 def facts(run: Run) -> dict[str, str]:

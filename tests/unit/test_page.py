@@ -8,8 +8,8 @@ import pytest
 from detcheck import lookup
 from detcheck.advice import advice
 from detcheck.blocks import Column, Curve, DrawnTree, Matrix, Survival
-from detcheck.finding import Finding, Variant
-from detcheck.formats.html import of_numbers
+from detcheck.finding import Branch, Finding, Fork, Variant
+from detcheck.formats.html import MOST_FORKS, nested, of_numbers
 from detcheck.meaning import meaning
 from detcheck.page import charts, diff, matrix, trees
 from detcheck.probes.bisect.describe import describe
@@ -83,6 +83,20 @@ def test_a_long_common_beginning_is_left_out_and_the_rest_cut():
     left_out, shown = diff.shown(texts, 250)
     assert left_out == 10_000 - diff.BEFORE
     assert shown[0] == "w " * 100 + "a" * 50 + "…" and shown[1].endswith("b\\u202e")
+
+
+def fork(number, at, above, count):
+    return Fork(number, *above, at, tuple(Branch(count - n, n, str(n), None) for n in range(count)))
+
+
+def test_forks_without_room_are_counted():
+    root = fork(0, 3, (None, None), 60)
+    below = [fork(1, 7, (0, 49), 2), fork(2, 7, (0, 50), 3), fork(3, 9, (2, 0), 2)]
+    roots, left_out = nested((root, *below))
+    assert len(roots) == 51 and roots[-1]["text"] == "... and 10 more ways on" and len(roots[49]["below"]) == 2
+    assert left_out == 2  # below the 51st way on, and below that
+    many = tuple(fork(n, n, (None, None) if n == 0 else (n - 1, 0), 2) for n in range(MOST_FORKS + 5))
+    assert nested(many)[1] == 5 and nested((root,))[1] == 0
 
 
 def test_only_eight_outcomes_have_a_colour_and_other_bits_are_striped():
