@@ -142,8 +142,8 @@ def tree(forks: tuple[Fork, ...]) -> list[str]:
             f"{'  ' * depth[fork.id]}- at {fork.at}: **{branch.count}×** <code>{inert(branch_text(fork, n))}</code>{margin}"
         )
         todo += [(child, None) for child in below.get((fork.id, n), [])]
-    if len(forks) > SHOWN_FORKS:
-        lines.append(f"- ... and {len(forks) - SHOWN_FORKS} more forks; report.json has all")
+    if left_out := len(forks) - len(depth):
+        lines.append(f"- ... and {left_out} more fork{'s' * (left_out > 1)}; report.json has all")
     return lines
 
 

@@ -197,11 +197,14 @@ def bars(bins: Sequence[tuple[str, float, str]], width: int) -> Table:
 
 def tree(forks: tuple[Fork, ...]) -> Tree:
     """The fork tree, as far as it is readable."""
-    shown, total = forks[:SHOWN_FORKS], sum(b.count for b in forks[0].branches)
+    left_out, total = max(0, len(forks) - SHOWN_FORKS), sum(b.count for b in forks[0].branches)
     root = Tree(Text(f"{total} samples"))
     nodes: dict[tuple[int, int], Tree] = {}
-    for fork in shown:
-        above = root if fork.parent is None else nodes[fork.parent, fork.parent_branch]
+    for fork in forks[:SHOWN_FORKS]:
+        above = root if fork.parent is None else nodes.get((fork.parent, fork.parent_branch))
+        if above is None:  # below a branch that has no room
+            left_out += 1
+            continue
         for n, branch in enumerate(fork.branches[:SHOWN_FORKS]):
             margin = "" if branch.margin is None else f"  margin {branch.margin:.2g}"
             line = Text.assemble(
@@ -210,9 +213,8 @@ def tree(forks: tuple[Fork, ...]) -> Tree:
             nodes[fork.id, n] = above.add(line)
         if len(fork.branches) > SHOWN_FORKS:
             above.add(Text(f"... and {len(fork.branches) - SHOWN_FORKS} more ways on"))
-            nodes |= {(fork.id, n): above for n in range(SHOWN_FORKS, len(fork.branches))}
-    if len(forks) > SHOWN_FORKS:
-        root.add(Text(f"... and {len(forks) - SHOWN_FORKS} more forks; report.json has all"))
+    if left_out:
+        root.add(Text(f"... and {left_out} more fork{'s' * (left_out > 1)}; report.json has all"))
     return root
 
 

@@ -2,13 +2,16 @@
 
 import itertools
 from dataclasses import replace
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from detcheck import lookup
 from detcheck.advice import advice
 from detcheck.blocks import Column, Curve, DrawnTree, Matrix, Survival
 from detcheck.finding import Branch, Finding, Fork, Variant
+from detcheck.formats import md, terminal
 from detcheck.formats.html import MOST_FORKS, nested, of_numbers
 from detcheck.meaning import meaning
 from detcheck.page import charts, diff, matrix, trees
@@ -97,6 +100,15 @@ def test_forks_without_room_are_counted():
     assert left_out == 2  # below the 51st way on, and below that
     many = tuple(fork(n, n, (None, None) if n == 0 else (n - 1, 0), 2) for n in range(MOST_FORKS + 5))
     assert nested(many)[1] == 5 and nested((root,))[1] == 0
+
+
+def test_terminal_and_markdown_count_them_too():
+    root, below = fork(0, 3, (None, None), 14), [fork(1, 7, (0, 12), 2), fork(2, 8, (0, 11), 2), fork(3, 9, (1, 1), 2)]
+    console = Console(record=True, width=80, file=StringIO())
+    console.print(terminal.tree((root, *below)))
+    for said in (console.export_text(), "\n".join(md.tree((root, *below)))):
+        assert "and 2 more ways on" in said and "and 2 more forks; report.json has all" in said
+        assert said.count("at 8") == 2 and "at 7" not in said and "at 9" not in said
 
 
 def test_only_eight_outcomes_have_a_colour_and_other_bits_are_striped():
