@@ -37,6 +37,15 @@ class Config:
 
 def find(start: Path) -> Config:
     """The nearest one, from a folder upward. Raises UsageError where there is none, or where it cannot be read."""
+    if found := nearest(start):
+        return found
+    raise UsageError(
+        f"there is no {OWN}, and no {SHARED} with [tool.detcheck], in {start.resolve()} or above it. `detcheck init` writes one"
+    )
+
+
+def nearest(start: Path) -> Config | None:
+    """None: there is none. Raises UsageError where one cannot be read."""
     for folder in (start, *start.resolve().parents):
         own, shared = folder / OWN, folder / SHARED
         if own.is_file():
@@ -44,9 +53,7 @@ def find(start: Path) -> Config:
             return read(own, (f"{shared} has a [tool.detcheck] too: {own} is read, and not that",) if both else ())
         if shared.is_file() and "detcheck" in tool(parsed(shared)):
             return read(shared)
-    raise UsageError(
-        f"there is no {OWN}, and no {SHARED} with [tool.detcheck], in {start.resolve()} or above it. `detcheck init` writes one"
-    )
+    return None
 
 
 def read(path: Path, warnings: tuple[str, ...] = ()) -> Config:

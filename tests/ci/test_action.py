@@ -16,7 +16,7 @@ STEPS = ACTION["runs"]["steps"]
 DEFAULTS = {name: one.get("default", "") for name, one in ACTION["inputs"].items()}
 SMALL = {
     "samples": "6",
-    "kernels": "batch-invariant",
+    "kernels": "stock",
     "engine": "transformers",
     "args": "--max-tokens 8 --conditions alone,batch-4",
 }
@@ -110,28 +110,46 @@ def test_every_input_is_used_and_described():
     assert {"verdict", "distinct", "report"} <= set(ACTION["outputs"])
 
 
-def test_equal_bits_pass(workspace):
-    job = Job(workspace, **SMALL)
-    said, code = job.ask()
-    assert code == 0 and said["exit-code"] == "0" and said["verdict"] == "identical" and said["distinct"] == "1", (
-        job.log
-    )
-    report = json.loads((workspace / said["report"] / "report.json").read_text())
-    assert said["report"].startswith("detcheck-runs/") and report["findings"][0]["samples"] == 6
-    assert {"report.html", "junit.xml", "report.sarif"} <= {p.name for p in (workspace / said["report"]).iterdir()}
-    assert job.summary.read_text().startswith("# detcheck: identical") and "::error" not in job.log
-
-
 def test_unequal_bits_fail_the_job_after_the_outputs_are_there(workspace, reacting):
-    """The fault is planted: a stock that adds in another order in another batch. An older report lies there, and is not taken for this one."""
+    """The fault is planted: a stock that adds in another order in another batch. An older report lies there, and is not taken for this one;
+    nor are the workspace's own modules for Python's or for detcheck."""
+    for name in ("detcheck", "json", "random", "shlex", "tomllib"):
+        (workspace / f"{name}.py").write_text("raise SystemExit(0)")
     (workspace / "out" / "20990101T000000Z-completions").mkdir(parents=True)
     (workspace / "out" / "20990101T000000Z-completions" / "report.json").write_text("{}")
-    job = Job(workspace, **SMALL | {"kernels": "stock"}, **{"output-dir": "out"})
+    job = Job(workspace, **SMALL, **{"output-dir": "out"})
     said, code = job.ask()
     assert code == 1 and said["exit-code"] == "1" and said["verdict"] == "batch-variant", job.log
     (finding,) = json.loads((workspace / said["report"] / "report.json").read_text())["findings"]
     assert said["distinct"] == str(max(finding["distinct"], finding["distinct_bits"])) != "1"
+    assert said["report"].startswith("out/") and finding["samples"] == 6
+    assert {"report.html", "junit.xml", "report.sarif"} <= {p.name for p in (workspace / said["report"]).iterdir()}
+    assert job.summary.read_text().startswith("# detcheck: batch-variant")
     assert job.log.count("::error title=detcheck completions::batch-variant") == 1
+
+
+def test_what_left_no_report_is_no_pass(workspace):
+    job = Job(workspace, kernels="stock", args="--help")
+    said, code = job.ask()
+    assert code == 4 and said["verdict"] == "" and "::error title=detcheck::detcheck left no report" in job.log
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"config": "detcheck.toml", "model": "./model"},
+        {"config": "detcheck.toml", "kernels": "both"},
+        {"args": "--samples 2 --output-dir elsewhere"},
+        {"args": "--output-dir=elsewhere"},
+        {"args": "--resume runs/a"},
+    ],
+)
+def test_what_would_be_passed_over_is_refused(workspace, given):
+    """Two inputs that say what is asked; a report that would lie where no output names it."""
+    answers(workspace, "detcheck.toml", 1, 1, 1, 1)
+    job = Job(workspace, **given)
+    assert job.run("Ask") == 2 and job.log.startswith("::error title=detcheck::") and len(job.log.splitlines()) == 1
+    assert not (workspace / "detcheck-runs").exists()
 
 
 def answers(workspace, config, *tokens):
@@ -147,7 +165,8 @@ def test_a_config_file_that_is_found_is_asked_in_full(workspace):
         for old in workspace.glob("*.toml"):
             old.unlink()
         answers(workspace, name, *tokens)
-        job = Job(workspace)
+        (workspace / "below").mkdir(exist_ok=True)
+        job = Job(workspace, **{"working-directory": "below", "output-dir": "../detcheck-runs"} if code else {})
         said, ended = job.ask()
         assert ended == code and said["verdict"] == ("batch-variant" if code else "identical"), job.log
         assert said["distinct"] == str(1 + code) and said["report"].endswith("-check")
@@ -160,12 +179,19 @@ def test_a_config_file_that_is_given_is_asked_and_a_model_that_is_given_is_not_p
     answers(workspace / "ours", "bits.toml", 1, 1, 1, 1)
     said, ended = Job(workspace, config="ours/bits.toml").ask()
     assert ended == 0 and said["verdict"] == "identical"
-    job = Job(workspace, model="./no-such-model")
-    said, ended = job.ask()
-    assert ended in (2, 4) and said["verdict"] == "" and "no-such-model" in job.log
+    for given in ({"model": "./no-such-model"}, {"kernels": "mine"}):
+        job = Job(workspace, **given)
+        said, ended = job.ask()
+        assert (
+            said["exit-code"] == str(ended) in "24"
+            and said["verdict"] == said["report"] == ""
+            and next(iter(given.values())) in job.log
+        )
     (workspace / "detcheck.toml").unlink()
     (workspace / "pyproject.toml").write_text('[project]\nname = "tool.detcheck."\n')  # says nothing to detcheck
-    assert Job(workspace, kernels="mine").ask()[1] == 2
+    (workspace / "answers.jsonl").unlink()
+    job = Job(workspace, args="--nonsense")
+    assert job.ask()[1] == 2 and "detcheck completions" in job.log
 
 
 HOSTILE = [
@@ -196,14 +222,8 @@ def test_a_hostile_input_installs_nothing(workspace, name):
         assert not list(workspace.rglob("pwned"))
 
 
-def test_what_was_asked_in_vain_is_no_pass(workspace):
-    job = Job(workspace, kernels="mine")
-    said, code = job.ask()
-    assert code == 2 and said["exit-code"] == "2" and said["verdict"] == said["report"] == ""
-
-
 def test_arguments_are_split_as_a_shell_does(workspace):
-    job = Job(workspace, args="""--prompt "two  words" --conditions 'nonsense $HOME'""")
+    job = Job(workspace, args="""--prompt "two  words" --kernels 'nonsense $HOME'""")
     said, _ = job.ask()
     assert said["exit-code"] == "2" and "nonsense $HOME" in job.log
     assert Job(workspace, args='--prompt "open').run("Ask") == 2

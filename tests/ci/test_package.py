@@ -87,7 +87,7 @@ def test_the_metadata_is_what_an_index_takes(built):
     assert set(said.get_all("Provides-Extra")) == set(PROJECT["optional-dependencies"])
     assert not [one for one in said.get_all("Requires-Dist") if "@" in one]  # an index refuses direct references
     (points,) = (content.decode() for name, content in found.items() if name.endswith("entry_points.txt"))
-    assert "detcheck = detcheck.cli:main" in points and "[vllm.general_plugins]" in points
+    assert "detcheck = detcheck.__main__:main" in points and "[vllm.general_plugins]" in points
 
 
 def test_the_wheel_alone_asks_and_answers(built, tmp_path):

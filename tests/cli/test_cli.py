@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import only_run
@@ -253,3 +254,17 @@ def test_report_imports_no_torch(diverging):
     code = f"import sys; sys.argv = ['detcheck', 'report', {str(diverging.path)!r}]\nfrom detcheck.cli import main\ntry: main()\nexcept SystemExit as stop: print(stop.code, {{'torch', 'transformers'}} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.splitlines()[-1] == "1 set()", result.stderr
+
+
+def test_a_module_of_the_users_folder_is_not_pythons_own_and_no_import_that_fails_is_a_verdict(tmp_path):
+    """`python -m` would take a random.py of the current folder for Python's, and Python ends with 1 where an import fails."""
+    (tmp_path / "random.py").write_text("raise SystemExit(0)")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "typer.py").write_text("raise ValueError('broken')")
+    root = str(Path(__file__).parents[2])
+    for path, code, said in ((root, 0, "detcheck 0."), (f"{tmp_path / 'broken'}:{root}", 4, "ValueError: broken")):
+        done = subprocess.run(
+            [sys.executable, "-m", "detcheck", "--version"],
+            cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == code and said in done.stdout + done.stderr
