@@ -2,6 +2,7 @@
 
     detcheck kernels --op my_kernels:norm          # exit code 0
     detcheck kernels --op my_kernels:split_sum     # exit code 1, and why
+    detcheck order --op my_kernels:sums --form sum --shape 256    # exit code 1: it adds in another order in each batch
 
 An op takes the tensors that `make_inputs` returns; row i of its output belongs to row i of the batched ones.
 """
@@ -32,3 +33,8 @@ def split_sum(x, weight):
     """RMSNorm whose sum of squares is cut into as many parts as there are rows: the classic mistake."""
     squares = sum(part.sum(-1, keepdim=True) for part in (x * x).tensor_split(min(len(x), 8), dim=1))
     return x * torch.rsqrt(squares / x.shape[1] + 1e-6) * weight
+
+
+def sums(x):
+    """The sum of each row, in as many parts as there are rows. `order --form sum` shows in which order it adds."""
+    return sum(part.sum(-1) for part in x.tensor_split(min(len(x), 8), dim=1))

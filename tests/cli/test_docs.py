@@ -136,6 +136,27 @@ def test_the_excerpt_is_what_is_printed(diverging):
         assert shape(" ".join(re.sub(r"█+ *\d+", "", line).split())) in printed, line
 
 
+SECTION = README.split('## "Are my kernels')[1].split("\n## ")[0]
+OPS = [line.split("#")[0].strip() for line in re.findall(r"^(?:\$ )?detcheck .*", SECTION.replace("$ ", ""), re.M)]
+
+
+@pytest.mark.parametrize("command", OPS)
+def test_commands_about_ops_run_where_it_says(command, detcheck, monkeypatch, tmp_path):
+    """From the checkout's root: nothing but the exit code of what they find, and where output is shown, that output."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT))
+    fewer = () if "certify" in command else ("--batch-sizes", "1,2,8")
+    result = detcheck(*shlex.split(command)[1:], *fewer, "-q", "--output-dir", tmp_path)
+    _, program, *_ = command.split()
+    assert result.code == (0 if program == "kernels" else 1), result.out + result.err
+    for shown in re.findall(rf"^\$ {re.escape(command)}\n(.*?)\.\.\.\n", SECTION, re.M | re.S):
+        assert " ".join(result.out.split()).startswith(" ".join(shown.split()))
+
+
+def test_there_are_commands_about_ops():
+    assert [command.split()[1] for command in OPS] == ["kernels", "order", "certify", "certify"]
+
+
 def test_figures_name_scripts_that_exist():
     named = re.findall(r"`(\w+\.py)` \|$", README, re.M)
     assert len(named) >= 3
