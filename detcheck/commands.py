@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from detcheck import lookup, stderr
-from detcheck.errors import UsageError
+from detcheck.errors import LongNameError, UsageError
 from detcheck.options import MODEL, PANELS, SERVER, VERDICT, Knob, completions, flag, knob, knob_of, same, shown
 from detcheck.spec import Spec
 
@@ -149,7 +150,10 @@ def add(
         try:
             with stderr.told(asked.quiet, asked.verbose):
                 act(asked)
-        except (OSError, EOFError) as error:  # an uncaught exception like any other: typer would exit with 1
+        except (OSError, EOFError) as error:
+            if getattr(error, "errno", None) == errno.ENAMETOOLONG:
+                raise LongNameError(error.filename) from None
+            # an uncaught exception like any other: typer would exit with 1
             raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)

@@ -28,6 +28,13 @@ class OutOfMemoryError(FailedError):
     """One batch did not fit. Its samples are missing; smaller batches may still run."""
 
 
+class LongNameError(UsageError):
+    """A file's name is longer than any file's."""
+
+    def __init__(self, name: object) -> None:
+        super().__init__(f"{str(name)[:60]}...: no file can have so long a name")
+
+
 class NothingToAskError(DetcheckError):
     """There is nothing that the question is about, and the user said that this is no fault. Nothing was run."""
 

@@ -19,6 +19,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 from detcheck import lookup
+from detcheck.errors import UsageError
+from detcheck.options import flag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Set
@@ -74,6 +76,7 @@ class Probe:
 
     def check(self, spec: Spec) -> None:
         """Raises UsageError where the question cannot be asked."""
+        refuse_more_than_can_be_had(spec)
         self._part("options").check(spec)
 
     def open(self, spec: Spec, planned: Schedule | None = None) -> Session:
@@ -104,3 +107,20 @@ class Probe:
     def _part(self, name: str, optional: bool = False) -> ModuleType | None:
         path = f"detcheck.probes.{self.name}.{name}"
         return None if optional and not importlib.util.find_spec(path) else importlib.import_module(path)
+
+
+MOST = {
+    "samples": 1_000_000,
+    "trials": 1_000_000,
+    "seed": 2**63 - 1,
+}  # of steps, each is planned before the first is taken
+MOST_ELSEWHERE = 2**31 - 1
+
+
+def refuse_more_than_can_be_had(spec: Spec) -> None:
+    """Raises UsageError for a number that no machine can do, before it is planned for."""
+    for name, value in spec.flat().items():
+        most = MOST.get(name, MOST_ELSEWHERE)
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, int) and abs(one) > most:
+                raise UsageError(f"{flag(name)} must be at most {most}; got {str(one)[:40]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from detcheck.check.command import Command
 from detcheck.check.file import Config
 from detcheck.check.values import nearest
 from detcheck.commands import Option
-from detcheck.errors import NothingToAskError, UsageError
+from detcheck.errors import LongNameError, NothingToAskError, UsageError
 from detcheck.spec import Spec
 
 PROBES, PROBE, OUTPUT_DIR = "probes", "probe", "output_dir"
@@ -68,6 +69,10 @@ def questions(config: Config) -> Questions:
             )
         except UsageError as error:
             faults.append(f"{config.where(PROBES, name)}: {error}")
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            faults.append(f"{config.where(PROBES, name)}: {LongNameError(error.filename)}")
     if faults:
         raise ConfigError(faults)
     return Questions(specs, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import types
 import typing
 from difflib import get_close_matches
@@ -12,9 +13,14 @@ from detcheck.commands import Option
 from detcheck.errors import UsageError
 from detcheck.options import flag, shown
 
+SHORTLY = reprlib.Repr()
+SHORTLY.maxstring = SHORTLY.maxother = SHORTLY.maxlong = 100  # characters of a value that is said back
+
 
 def read(option: Option, value: object) -> object:
     """Raises UsageError with what it wants, in words that go behind the key."""
+    if "\0" in (value if isinstance(value, str | list) else ""):
+        raise wants("text without a NUL", value)
     if option.knob.repeated:
         several = value if isinstance(value, list) else [value]
         if not all(isinstance(one, str) for one in several):
@@ -64,7 +70,7 @@ def plain(hint: object) -> type:
 
 
 def wants(what: str, value: object, hint: str = "") -> UsageError:
-    got = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else repr(value)
+    got = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else SHORTLY.repr(value)
     return UsageError(f"wants {what}; got {got}{hint}")
 
 

@@ -1,5 +1,8 @@
 """What a config file asks, and what is said of one that asks wrongly: table, key, the nearest name, what to do."""
 
+import contextlib
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -219,3 +222,30 @@ def test_who_asks_the_model_that_is_built_in_is_told_that_a_pass_says_nothing_of
     assert of_ours(members[2:]) == ()
     (ours,) = of_ours([Member(n, s) for n, s in asked('kernels = "batch-invariant"\n[probes.batch]\n').specs.items()])
     assert ours.startswith("batch: it asks the model that is built in, with detcheck's own kernels, which")
+
+
+ODD = (10**30, -(10**30), -1, 0, "", "x" * 9000, "1" * 5000, "1,1" + "0" * 30, float("nan"), [], ["\0"], "\0", True)
+BESIDE = {"judge": {"file": "answers.jsonl"}, "compare": {"a": ".", "b": "."}}
+
+
+@pytest.mark.parametrize("name", names())
+def test_no_value_of_any_option_hangs_or_is_more_than_a_fault_in_words(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("answers.jsonl").write_text('{"tokens": [1]}\n')
+    config = file.Config(Path("detcheck.toml"), "", {})
+    for option in Command.of(name).options:
+        for value in ODD:
+            table = {"probe": name, **BESIDE.get(name, {}), option.replace("_", "-"): value}
+            began = time.monotonic()
+            with contextlib.suppress(ConfigError):
+                questions(replace(config, table={"probes": {"odd": table}}))
+            assert time.monotonic() - began < 20, (option, value)  # a plan of 10**30 samples never ends
+
+
+@pytest.mark.parametrize(
+    "arguments", [["completions", "-n", "1" + "0" * 30], ["matmul", "--trials", "1" + "0" * 30], ["judge", "x" * 9000]]
+)
+def test_the_command_line_says_so_too(detcheck, arguments):
+    result = detcheck(*arguments)
+    assert result.code == 2 and "Traceback" not in result.err and len(result.err) < 400
+    assert "must be at most 1000000; got 1000" in result.err or "no file can have so long a name" in result.err
