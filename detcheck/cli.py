@@ -21,7 +21,7 @@ from detcheck.env.usable import ListingFormat
 from detcheck.errors import DetcheckError, UsageError
 from detcheck.finding import Run
 from detcheck.options import VERDICT, knob
-from detcheck.probe import Probe
+from detcheck.probe import Probe, refuse_more_than_can_be_had
 from detcheck.spec import Comparing, Judging, Spec
 from detcheck.stderr import say
 from detcheck.stdout import emit
@@ -71,6 +71,7 @@ def ask(probe: Probe, given: Given) -> None:
     unless_told = getattr(probe.options, "DEFAULTS", {})  # of fields that are no options of its command too
     spec = Spec(probe.name, probe.options(**given.own), **(unless_told | given.shared))
     if given.dry_run:
+        refuse_more_than_can_be_had(spec)
         emit(probe.estimate(spec))
         return
     spec = probe.completed(spec, given.named, runner.stored)
@@ -162,10 +163,12 @@ def check(given: Given) -> None:
 def init(given: Given) -> None:
     """Write a commented config file for `detcheck check`, fitted to this machine."""
     from detcheck.check import starter
-    from detcheck.check.file import SHARED
+    from detcheck.check.file import OWN, SHARED
 
-    own, found = given.own, starter.look()
-    path = Path(SHARED) if own["pyproject"] else own["config"]
+    own = given.own
+    if own["pyproject"] and (other := given.named & {"config", "force"}):
+        raise UsageError(f"--{min(other)} is about a file of its own, and --pyproject adds to {SHARED}. Leave one out")
+    path, found = Path(SHARED) if own["pyproject"] else own["config"], starter.look()
     if own["pyproject"]:
         starter.extend(path, found)
     else:
@@ -173,7 +176,10 @@ def init(given: Given) -> None:
     emit(f"wrote {path}, for {found}\n")
     if not own["pyproject"] and (path.parent / SHARED).is_file():
         emit(f"{SHARED} is here too: --pyproject adds the same to it, as [tool.detcheck]\n")
-    emit("next: detcheck check\n" if found.transformers else "next: take the # from a probe that can run here\n")
+    command = shlex.join(
+        ["detcheck", "check", *(["--config", str(path)] if path.parts not in ((OWN,), (SHARED,)) else [])]
+    )
+    emit(f"next: {command if found.transformers else 'take the # from a probe that can run here'}\n")
 
 
 def env(given: Given) -> None:

@@ -4,14 +4,16 @@ import os
 from pathlib import Path
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Whole or not at all: written beside its name, then moved there."""
+def write_file(path: Path, content: bytes, mode: int | None = None) -> None:
+    """Whole or not at all: written beside its name, then moved there. `mode`: None: that of any new file."""
     beside = path.with_name(path.name + ".tmp")
     try:
         with beside.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if mode is not None:
+            beside.chmod(mode)
         beside.replace(path)
     except OSError:
         beside.unlink(missing_ok=True)

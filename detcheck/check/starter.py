@@ -31,6 +31,8 @@ class Here:
     """its name; "": none that torch can use"""
     cores: int
     free_gib: float
+    broken: str = ""
+    """why torch, which is installed, cannot be imported, and no model can run; "": it can, or is not there"""
 
     @property
     def samples(self) -> int:
@@ -40,6 +42,8 @@ class Here:
     def __str__(self) -> str:
         runs = [name for name, there in (("transformers", self.transformers), ("vLLM", self.vllm)) if there]
         has = f"{self.cores} cores, {self.free_gib:.0f} GiB of free memory, {self.gpu or 'no GPU'}"
+        if self.broken:
+            return f"{has}; torch is installed and cannot be imported (`detcheck env` says what to do)"
         return f"{has}; {' and '.join(runs) or 'neither transformers nor vLLM'} installed"
 
 
@@ -47,19 +51,25 @@ def look() -> Here:
     """What is installed is looked up, and only torch is imported: to ask for a GPU."""
     log.info("looking for torch, transformers, vLLM and a GPU")
     there = {name: importlib.util.find_spec(name) is not None for name in ("torch", "transformers", "vllm")}
-    gpu = ""
+    gpu = broken = ""
     if there["torch"]:
-        import torch
+        try:
+            import torch
 
-        gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+            gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+        except Exception as error:  # noqa: BLE001  a broken install raises anything
+            broken = f"{type(error).__name__}: {error}"
+            log.info("torch cannot be imported: %s", broken)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Here(there["torch"] and there["transformers"], there["vllm"], gpu, cores, free_memory() / GIB)
+    runs = there["torch"] and there["transformers"] and not broken
+    return Here(runs, there["vllm"], gpu, cores, free_memory() / GIB, broken)
 
 
 def text(found: Here) -> str:
     """The file's, for detcheck.toml."""
     runs = "" if found.transformers else "# "
     needs = "" if found.transformers else " Needs pip install 'detcheck[transformers]', which is not here."
+    needs = " Needs torch, which cannot be imported here: see `detcheck env`." if found.broken else needs
     place = f'{runs}device = "cuda"\n{runs}engine = "transformers"\n' if found.gpu else ""
     vllm = "It is installed here." if found.vllm else "It is not installed here."
     return f"""\
@@ -131,7 +141,7 @@ def write(path: Path, found: Here, force: bool) -> None:
         raise UsageError(
             f"{beside} has [tool.detcheck] already, and {path} would be read in its place. Edit it, or --force"
         )
-    save(path, text(found))
+    save(path, text(found).encode("utf-8"))
 
 
 def extend(path: Path, found: Here) -> None:
@@ -140,17 +150,24 @@ def extend(path: Path, found: Here) -> None:
         raise UsageError(f"there is no {path} here. Leave --pyproject out, and {OWN} is written")
     if "detcheck" in tool(parsed(path)):
         raise UsageError(f"{path} has [tool.detcheck] already. Edit it there")
-    before = path.read_text("utf-8")
-    after = before.rstrip("\n") + "\n\n" + within(text(found))
+    if (own := path.parent / OWN).exists():
+        raise UsageError(f"{own} is here, and is read in place of what {path} says. Edit it, or remove it")
     try:
-        tomllib.loads(after)
+        before = path.read_bytes()
+        end = "\r\n" if b"\r\n" in before else "\n"
+        after = before.rstrip(b"\r\n") + f"\n\n{within(text(found))}".replace("\n", end).encode("utf-8")
+        tomllib.loads(after.decode("utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} takes no table [tool.detcheck] at its end: {error}. Leave --pyproject out") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read it: {error.strerror}") from None
     save(path, after)
 
 
-def save(path: Path, content: str) -> None:
+def save(path: Path, content: bytes) -> None:
+    """Where it is a link, the file that it leads to. One that is there keeps its mode."""
+    whole = path.resolve()
     try:
-        write_file(path, content.encode("utf-8"))
+        write_file(whole, content, whole.stat().st_mode & 0o7777 if whole.exists() else None)
     except OSError as error:
         raise UsageError(f"{path}: cannot write it: {error.strerror}. Name another with --config") from None

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_a_table_is_added_to_pyproject(detcheck):
     assert text.startswith(PROJECT)
     asked = questions(file.find(Path()))
     assert list(asked.specs) == ["completions", "kernels", "matmul"] and asked.output_dir == Path("runs")
-    result = detcheck("init", "--pyproject", "--force")
+    result = detcheck("init", "--pyproject")
     assert result.code == 2 and "has [tool.detcheck] already. Edit it there" in result.err
     assert Path("pyproject.toml").read_text() == text
     result = detcheck("init")
@@ -89,6 +90,53 @@ def test_pyproject_is_mentioned_where_it_is(detcheck):
 def test_an_unwritable_place(detcheck):
     result = detcheck("init", "--config", "nowhere/detcheck.toml")
     assert result.code == 2 and "nowhere/detcheck.toml: cannot write it: No such file" in result.err
+
+
+def test_a_file_of_its_own_is_read_in_place_of_pyproject(detcheck):
+    Path("pyproject.toml").write_text(PROJECT)
+    Path("detcheck.toml").write_text("# mine\n")
+    result = detcheck("init", "--pyproject")
+    assert result.code == 2 and "detcheck.toml is here, and is read in place of what pyproject.toml says" in result.err
+    assert Path("pyproject.toml").read_text() == PROJECT
+
+
+@pytest.mark.parametrize("more", [["--force"], ["--config", "gpu.toml"]])
+def test_pyproject_has_no_name_and_is_not_written_over(detcheck, more):
+    Path("pyproject.toml").write_text(PROJECT)
+    result = detcheck("init", "--pyproject", *more)
+    assert result.code == 2 and f"{more[0]} is about a file of its own" in result.err
+    assert Path("pyproject.toml").read_text() == PROJECT and not Path("gpu.toml").exists()
+
+
+def test_what_is_there_of_pyproject_keeps_its_bytes_its_mode_and_its_link(detcheck):
+    before = PROJECT.replace("\n", "\r\n").encode()
+    real = Path("real.toml")
+    real.write_bytes(before)
+    real.chmod(0o600)
+    Path("pyproject.toml").symlink_to(real)
+    assert detcheck("init", "--pyproject").code == 0
+    after = real.read_bytes()
+    assert Path("pyproject.toml").is_symlink() and real.stat().st_mode & 0o777 == 0o600
+    assert after.startswith(before) and after.count(b"\n") == after.count(b"\r\n") > 20
+    assert "completions" in file.read(Path("pyproject.toml")).table["probes"]
+
+
+def test_the_next_command_reads_what_was_written(detcheck):
+    assert "next: detcheck check --config 'my gpu.toml'\n" in detcheck("init", "--config", "my gpu.toml").out
+    assert detcheck("init").out.endswith("next: detcheck check\n")
+
+
+def test_a_torch_that_cannot_be_imported_is_said(detcheck, monkeypatch, tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text('raise OSError("libcudart.so.13: cannot open")\n')
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = detcheck("init")
+    assert result.code == 0 and "torch is installed and cannot be imported (`detcheck env`" in result.out
+    assert "take the #" in result.out and tomllib.loads(Path("detcheck.toml").read_text()).keys() == {
+        "output-dir",
+        "seed",
+    }
 
 
 def probes(found):

@@ -243,7 +243,13 @@ def test_no_value_of_any_option_hangs_or_is_more_than_a_fault_in_words(name, tmp
 
 
 @pytest.mark.parametrize(
-    "arguments", [["completions", "-n", "1" + "0" * 30], ["matmul", "--trials", "1" + "0" * 30], ["judge", "x" * 9000]]
+    "arguments",
+    [
+        ["completions", "-n", "1" + "0" * 30],
+        ["completions", "--dry-run", "--base-url", "http://127.0.0.1:1", "--model", "m", "-n", "1" + "0" * 30],
+        ["matmul", "--trials", "1" + "0" * 30],
+        ["judge", "x" * 9000],
+    ],
 )
 def test_the_command_line_says_so_too(detcheck, arguments):
     result = detcheck(*arguments)
