@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from detcheck.condition_name import ConditionName
 from detcheck.finding import Finding
+from detcheck.judge.level import level
 from detcheck.judge.statistics import describe
 from detcheck.judge.tally import Tally
 from detcheck.records import Case, Outcome, Step
@@ -158,6 +159,7 @@ def judge_replicas(group: Mapping[int, tuple[Case, Tally]], outcomes: Mapping[st
         "batches": None,
         "batch_sizes": {},
         "conditions": {},
+        "compared": level(outcomes[o] for o in counts),
         "replicas": {str(n): sorted(o[:12] for o in found) for n, found in said.items()},
         "unit": next((outcomes[o].unit for o in counts), "token"),
     }

@@ -331,6 +331,7 @@ def test_replicas_are_judged_apart_and_against_each_other(ask):
     found = {f["case"]["replica"]: f for f in report["findings"]}
     assert result.code == 1 and [found[n]["verdict"] for n in (1, 2, 3)] == ["identical"] * 3
     assert found[0]["verdict"] == "divergent" and found[0]["note"] == "replica 2 differs from 1 and 3"
+    assert found[0]["evidence"]["compared"] == found[1]["evidence"]["compared"] == "bits"
     assert found[0]["histogram"] == [[3, found[0]["samples"] // 3]]
     with serving(metrics=True) as a, serving(metrics=True) as b:
         result, report = ask(a, b)
