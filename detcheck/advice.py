@@ -29,6 +29,10 @@ COLD = (
     "A prompt whose beginning comes from the prefix cache is computed in other pieces than a new one. Serve with batch-invariant kernels, "
     "switch the prefix cache off where bits matter, or leave the first answer out (--conditions without cold)."
 )
+THREADS = (
+    "Kernels share out a sum among the threads that there are. Keep their number fixed where bits matter (OMP_NUM_THREADS, "
+    "torch.set_num_threads), or use kernels whose order of addition does not depend on it."
+)
 
 OURS_DIFFER = (
     "Bits differ on our kernels too: an op that has none of ours (they are named above) or something else in the model depends on the batch. "
@@ -84,6 +88,8 @@ def advice(finding: Finding, padding: str = PADDING) -> str:
         varies = set(finding.evidence.get("varies_with") or ())
         if "adapters" in varies and (coverage.get("overridden") or varies == {"adapters"}):
             return ADAPTERS
+        if varies == {"threads"}:
+            return THREADS
         if varies == {"padding"} or (varies == {"chunk", "padding"} and coverage.get("overridden")):
             return f"{padding} {CHUNK}" if "chunk" in varies else padding
         if coverage.get("overridden"):

@@ -92,6 +92,22 @@ OF_PROBE = {  # (probe, verdict) -> the two sentences, where the question is ano
         "Something of the old weights, or of what was computed from them, is still in use.",
     ),
 }
+NOT_THE_BATCH = {  # what bits depend on -> in words, where it is neither the batch nor who is in it
+    "adapters": "the adapters of the requests beside it",
+    "alignment": "the alignment of its numbers in memory",
+    "cache": "whether its beginning is in the prefix cache",
+    "chunk": "the pieces that its prompt is fed in",
+    "padding": "the padding around it",
+    "prefill": "whether its tokens are computed in one go or one after the other",
+    "process": "the process that computes it",
+    "slot": "its place in the batch",
+    "strides": "the strides of its numbers in memory",
+    "threads": "the number of threads",
+}
+ANOTHER_WAY = (
+    "The same {what} repeats its {level}, and gets other {level} when this changes: {aspects}.",
+    "So {a result} depends on that; nothing is random in it, but kernels usually add in another order then.",
+)
 UNSEEN = "All samples of the same {what} have the same {level}, but the batches that they were computed in could not be seen."
 UNSEEN_RUN = (  # run-variant, where others may have been computed with it
     "The same {what}, asked again in the same way, got other {level}, and the batches that it was computed in could not be seen.",
@@ -117,6 +133,11 @@ def meaning(finding: Finding) -> str:
         and "changed" in finding.evidence
     ):
         return " ".join(OF_PROBE["compare", verdict])
+    aspects = depends_on(finding)
+    if verdict is Verdict.BATCH_VARIANT and aspects and set(aspects) <= set(NOT_THE_BATCH):
+        named = ", ".join(NOT_THE_BATCH[aspect] for aspect in aspects)
+        follows = LATENT if finding.latent else ANOTHER_WAY[1]
+        return f"{ANOTHER_WAY[0]} {follows}".format_map(words(finding) | {"aspects": named})
     said = OF_PROBE.get((finding.case.probe, verdict)) or (SEEN[verdict], FOLLOWS[verdict])
     unseen = "batches" in finding.evidence and finding.evidence["batches"] is None
     if verdict is Verdict.IDENTICAL and unseen:
@@ -126,6 +147,12 @@ def meaning(finding: Finding) -> str:
     if finding.latent and verdict is Verdict.BATCH_VARIANT and (finding.case.probe, verdict) not in OF_PROBE:
         said = (said[0], LATENT)
     return " ".join(said).format_map(words(finding))
+
+
+def depends_on(finding: Finding) -> list[str]:
+    """Aspects of what was asked that bits go with, as far as they were told apart."""
+    found = list(finding.evidence.get("varies_with") or ())
+    return found or ["cache"] * (finding.evidence.get("first_variant_condition") == "cold")
 
 
 def words(finding: Finding) -> dict[str, str]:

@@ -173,6 +173,28 @@ def test_a_lone_request_whose_company_was_not_seen_may_have_had_some():
 
 
 @pytest.mark.parametrize(
+    ("evidence", "said", "advised"),
+    [
+        ({"varies_with": ["cache"], "first_variant_condition": "cold"}, "in the prefix cache", "leave the first answer out"),
+        ({"varies_with": [], "first_variant_condition": "cold"}, "in the prefix cache", "leave the first answer out"),
+        ({"varies_with": ["threads"], "unit": "element"}, "the number of threads", "torch.set_num_threads"),
+        ({"varies_with": ["chunk", "padding"]}, "fed in, the padding around it", ""),
+        ({"varies_with": ["slot"], "unit": "element"}, "its place in the batch", ""),
+    ],
+)  # fmt: skip
+def test_where_bits_depend_on_something_else_the_batch_is_not_named(evidence, said, advised):
+    case = Case("completions", "m", "stock", "float32", "0")
+    finding = Finding(
+        case, Verdict.BATCH_VARIANT, "", samples=9, evidence={"batches": 3, "compared": "bits", **evidence}
+    )
+    text = meaning(finding)
+    assert said in text and "another batch" not in text and "who else" not in text and text.count(". ") == 1
+    assert advised in advice(finding)
+    mixed = replace(finding, evidence=finding.evidence | {"varies_with": ["batch", "threads"]})
+    assert "another batch" in meaning(mixed)
+
+
+@pytest.mark.parametrize(
     ("cells", "right"),
     [
         (("1", "", "12 (57.1%)", "1.5e-05", "<0.1", "-3", "1,024"), True),
