@@ -44,7 +44,7 @@ def run(
 
     Raises UsageError where the question cannot be asked, and FailedError where it could not be run.
     """
-    return finished(runner.run(spec, output_dir, on_progress, command))
+    return finished(runner.run(spec, a_path("output_dir", output_dir), on_progress, command))
 
 
 def resume(path: str | PathLike[str] | Run, progress: OnProgress = True) -> Run:
@@ -61,8 +61,20 @@ def load(path: str | PathLike[str]) -> Run:
     return Run(runner.load(folder(path)))
 
 
-def folder(path: str | PathLike[str] | Run) -> Any:
-    return path.path if isinstance(path, Run) else path
+def folder(path: str | PathLike[str] | Run) -> str | PathLike[str]:
+    """A run's folder. Raises UsageError where it has none."""
+    if isinstance(path, Run):
+        if path.path is None:
+            raise UsageError("path: that run has no folder, since it was not stored")
+        return path.path
+    return a_path("path", path)
+
+
+def a_path(name: str, given: Any) -> str | PathLike[str]:
+    """Raises UsageError for what names no place."""
+    if not isinstance(given, str | PathLike):
+        raise UsageError(f"{name} wants text or a path; got {given!r}, a {type(given).__name__}")
+    return given
 
 
 @functools.cache
@@ -125,9 +137,10 @@ def probe(
     output_dir: str | PathLike[str] = FOLDER,
     progress: OnProgress = True,
 ) -> Run:
+    place = a_path("output_dir", output_dir)
     spec = Probe(name).completed(Spec(name, own, **shared), named, runner.stored)
     with showing(progress) as on_progress:
-        return finished(runner.run(spec, output_dir, on_progress))
+        return finished(runner.run(spec, place, on_progress))
 
 
 def judge(own: Judging, shared: Mapping[str, Any], named: frozenset[str]) -> Run:

@@ -192,6 +192,19 @@ def test_what_cannot_be_asked(asked, says, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_what_is_no_folder(divergent):
+    compared = detcheck.compare(divergent, divergent)
+    for asked in (detcheck.load, detcheck.resume):
+        with pytest.raises(UsageError, match="path wants text or a path; got None, a NoneType"):
+            asked(None)
+        with pytest.raises(UsageError, match="that run has no folder, since it was not stored"):
+            asked(compared)
+    with pytest.raises(UsageError, match="output_dir wants text or a path; got None"):
+        detcheck.completions(output_dir=None)
+    with pytest.raises(UsageError, match="output_dir wants text or a path; got 3, a int"):
+        detcheck.run(divergent.spec, 3)
+
+
 def test_positional_values():
     with pytest.raises(TypeError, match="takes values without a keyword: none; got 1"):
         detcheck.completions(3)
