@@ -3,6 +3,7 @@
 import unicodedata
 
 SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+QUOTES = "'\""
 INVISIBLE = {
     "Cc",
     "Cf",
@@ -12,6 +13,11 @@ INVISIBLE = {
     "Zl",
     "Zp",
 }  # controls, formats (right-to-left marks), surrogates, unassigned
+
+
+def article(noun: str) -> str:
+    """A name after its article: "an int32 tensor", "a uint8 array". Names that begin with u are mostly said like "you"."""
+    return f"{'an' if noun.lstrip(QUOTES)[:1].lower() in set('aeio') else 'a'} {noun}"
 
 
 def percent(share: float, digits: str = ".3g") -> str:

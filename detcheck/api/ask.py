@@ -16,6 +16,7 @@ from detcheck.api.run import Run
 from detcheck.errors import FailedError, UsageError
 from detcheck.probe import Probe
 from detcheck.spec import Comparing, Judging, Spec
+from detcheck.text import article
 from detcheck.verdict import Role, Verdict
 from detcheck.watch import Progress
 
@@ -73,7 +74,7 @@ def folder(path: str | PathLike[str] | Run) -> str | PathLike[str]:
 def a_path(name: str, given: Any) -> str | PathLike[str]:
     """Raises UsageError for what names no place."""
     if not isinstance(given, str | PathLike):
-        raise UsageError(f"{name} wants text or a path; got {given!r}, a {type(given).__name__}")
+        raise UsageError(f"{name} wants text or a path; got {given!r}, {article(type(given).__name__)}")
     return given
 
 

@@ -20,6 +20,7 @@ from detcheck.commands import Option, options_of, place
 from detcheck.errors import UsageError
 from detcheck.options import MODEL, shown
 from detcheck.spec import Spec
+from detcheck.text import article
 
 Named = str | PathLike[str]
 """Text, or a path."""
@@ -122,7 +123,7 @@ def text(one: Option, given: Any, numbers: bool = False) -> str:
 
 
 def wrong(one: Option, wanted: str, given: object) -> UsageError:
-    return UsageError(f"{one.name} wants {wanted}; got {given!r}, a {type(given).__name__}")
+    return UsageError(f"{one.name} wants {wanted}; got {given!r}, {article(type(given).__name__)}")
 
 
 def annotation(one: Option) -> str:

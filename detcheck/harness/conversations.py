@@ -7,6 +7,7 @@ from typing import Any
 
 from detcheck.engine import Question
 from detcheck.errors import UsageError
+from detcheck.text import article
 
 WANTS = 'with --turns a line wants {"messages": [{"role": "user", "content": "..."}, ...]}'
 KEPT = ("role", "content", "name", "tool_call_id")
@@ -54,7 +55,7 @@ def checked(message: Any, where: str) -> dict[str, str]:
     text = plain(message.get("content"))
     if text is None:
         raise UsageError(
-            f"{where}: the content of a {role[:20]!a} message is no text, but {str(message.get('content'))[:60]!a}. Only texts are sent"
+            f"{where}: the content of {article(f'{role[:20]!a}')} message is no text, but {str(message.get('content'))[:60]!a}. Only texts are sent"
         )
     return {name: message[name] for name in KEPT if isinstance(message.get(name), str)} | {"content": text}
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from detcheck.bits import floats_of, furthest, patterns
 from detcheck.hashes import content_hash
+from detcheck.text import article
 from detcheck.verdict import Verdict
 
 TRIALS = 10
@@ -167,7 +168,7 @@ def parts_of(value: Any, path: str, name: str) -> Iterator[Returned]:
     else:
         hint = "; collect it into a list first" if isinstance(value, GeneratorType) else ""
         raise TypeError(
-            f"{name} returned {'a ' + kind if not path else f'a {kind} at {path}'}, whose bits are not known{hint}. Return tensors, arrays, "
+            f"{name} returned {article(kind)}{f' at {path}' if path else ''}, whose bits are not known{hint}. Return tensors, arrays, "
             "text, numbers, or tuples, lists, dicts and dataclasses of them"
         )
 
@@ -186,11 +187,12 @@ def difference(first: Sequence[Returned], other: Sequence[Returned]) -> tuple[st
     for a, b in zip(first, other, strict=False):
         where = f"result{a.path}"
         if (a.path, a.kind) != (b.path, b.kind):
-            return f"{where}: a {a.kind} in the one, and result{b.path} a {b.kind} in the other.", (None, None)
+            kinds = f"{where}: {article(a.kind)} in the one, and result{b.path} {article(b.kind)} in the other."
+            return kinds, (None, None)
         if a.data != b.data:
             return f"{where}: {inside(a, b)}", distance(a, b)
     longer = max(first, other, key=len)[min(len(first), len(other))]
-    return f"result{longer.path}, a {longer.kind}, is in one of the two alone.", (None, None)
+    return f"result{longer.path}, {article(longer.kind)}, is in one of the two alone.", (None, None)
 
 
 def inside(a: Returned, b: Returned) -> str:

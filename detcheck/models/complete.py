@@ -11,6 +11,7 @@ from typing import Any
 
 from detcheck.errors import UsageError
 from detcheck.models.task import COMPLETES, Task, architecture, gives, in_two_parts, is_encoder
+from detcheck.text import article
 
 SHOWN = 3  # names in a message
 DERIVED = (
@@ -113,7 +114,7 @@ def complete(
         what = [
             f"{len(names)} {'is' if len(names) == 1 else 'are'} {how} ({some(names)})" for how, names in told if names
         ]
-        kind = f" The folder holds a {made}." if made and made != loaded else ""
+        kind = f" The folder holds {article(made)}." if made and made != loaded else ""
         raise UsageError(
             f"--model {name} does not hold all tensors of {loaded}: {', '.join(what)}, so it would run with random numbers in their place."
             f"{kind} Give the folder of {WANTED[task]} with all its weights{ask_instead(config, task)}"
@@ -121,7 +122,7 @@ def complete(
     if task is Task.GENERATE and gives(config) is not Task.GENERATE and not own_class(config):
         left = f", without {some(unused)}" if unused else ""  # with tied weights a head is there that nobody trained
         raise UsageError(
-            f"--model {name} holds a {made}, which completes nothing: it would run as {loaded}{left}, with its embeddings as the head of a "
+            f"--model {name} holds {article(made)}, which completes nothing: it would run as {loaded}{left}, with its embeddings as the head of a "
             f"language model. Give the folder of {WANTED[task]}{ask_instead(config, task)}"
         )
     return f"{len(unused)} ({some(unused)})" if unused else ""

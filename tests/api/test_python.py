@@ -201,7 +201,7 @@ def test_what_is_no_folder(divergent):
             asked(compared)
     with pytest.raises(UsageError, match="output_dir wants text or a path; got None"):
         detcheck.completions(output_dir=None)
-    with pytest.raises(UsageError, match="output_dir wants text or a path; got 3, a int"):
+    with pytest.raises(UsageError, match="output_dir wants text or a path; got 3, an int"):
         detcheck.run(divergent.spec, 3)
 
 

@@ -56,7 +56,7 @@ def test_equal_bits_pass(value):
         (torch.tensor([1, 2]), torch.tensor([1, 3]), r"\[1\]: 2 and 3\."),
         (torch.ones(2), torch.ones(3), r"result: a float32 tensor \(2,\) in the one, and result a float32 tensor \(3,\) in the other"),
         (torch.ones(2), torch.ones(2).double(), "a float64 tensor"),
-        (1, 1.0, "result: a int in the one, and result a float"),
+        (1, 1.0, "result: an int in the one, and result a float"),
         (1.5, 1.25, "the first is the number itself: 1.5 and 1.25"),
         ("the Queens borough", "the Queen city", r"first character that differs is 9: 'the Queens borough' and 'the Queen city'"),
         ([1, (2, {"k": 3})], [1, (2, {"k": 4})], r"result\[1\]\[1\]\['k'\]: the first character that differs is 0: '3' and '4'"),
@@ -128,7 +128,7 @@ def test_nothing_is_no_pass(nothing):
 def test_what_cannot_be_asked():
     with pytest.raises(ValueError, match="at least 2 trials; got 1"):
         detcheck.assert_deterministic(str, trials=1)
-    with pytest.raises(TypeError, match=r"returned a object at \[0\], whose bits are not known"):
+    with pytest.raises(TypeError, match=r"returned an object at \[0\], whose bits are not known"):
         detcheck.assert_deterministic(lambda: [object()])
     with pytest.raises(TypeError, match="returned a generator, whose bits are not known; collect it into a list first"):
         detcheck.assert_deterministic(lambda: (n for n in range(3)))

@@ -6,7 +6,7 @@ from detcheck import advice, samples
 from detcheck.finding import Finding
 from detcheck.formats.html import of_numbers, tiles
 from detcheck.records import Case
-from detcheck.text import percent
+from detcheck.text import article, percent
 from detcheck.verdict import Verdict
 
 
@@ -50,6 +50,13 @@ def test_the_advice_on_ours_names_what_is_named(varies, uncovered, said):
     coverage = {"overridden": {"aten::mm": 9}, "uncovered": uncovered}
     finding = Finding(case, Verdict.BATCH_VARIANT, "", evidence={"varies_with": varies, "coverage": coverage})
     assert advice.advice(finding) == said
+
+
+def test_a_name_has_its_article():
+    names = ("int", "uint8 array", "OrderedDict", "'assistant'", "BertModel", "")
+    assert [article(name) for name in names] == [
+        *("an int", "a uint8 array", "an OrderedDict", "an 'assistant'", "a BertModel", "a "),
+    ]
 
 
 def test_one_other_sample_of_many_is_seen_in_the_tile():
