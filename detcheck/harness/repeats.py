@@ -20,6 +20,7 @@ from detcheck.verdict import Verdict
 
 TRIALS = 10
 FLOATS = {"float16", "bfloat16", "float32", "float64"}  # whose distances are known
+PLAIN = {"str", "bytes", "int", "bool", "float", "complex", "None"}  # whose `repr` has all of it
 AROUND = 20  # characters of a text shown before and after the place where it differs
 
 
@@ -136,7 +137,10 @@ def parts_of(value: Any, path: str, name: str) -> Iterator[Returned]:
     kind = type(value).__name__
     if is_tensor(value):
         yield tensor(value, path)
-    elif isinstance(value, np.ndarray | np.generic) and value.dtype != object:
+    elif isinstance(value, np.ma.MaskedArray):
+        yield from parts_of(np.ma.getdata(value), f"{path}.data", name)
+        yield from parts_of(np.ma.getmaskarray(value), f"{path}.mask", name)
+    elif isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
         array = np.ascontiguousarray(value)
         yield Returned(path, f"{array.dtype} array {value.shape}", array.tobytes(), str(array.dtype), value.shape)
     elif isinstance(value, str):
@@ -156,8 +160,8 @@ def parts_of(value: Any, path: str, name: str) -> Iterator[Returned]:
         for key, one in value.items():
             yield from parts_of(one, f"{path}[{key!r}]", name)
     elif isinstance(value, Set):
-        yield Returned(path, kind, repr(sorted(map(repr, value))).encode())
-    elif isinstance(value, list | tuple | np.ndarray):
+        yield Returned(path, kind, repr(sorted(whole(one, path, name) for one in value)).encode())
+    elif isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype == object):
         yield Returned(path, f"{kind} of {len(value)}", b"", compared=False)
         for n, one in enumerate(value):
             yield from parts_of(one, f"{path}[{n}]", name)
@@ -171,6 +175,12 @@ def parts_of(value: Any, path: str, name: str) -> Iterator[Returned]:
             f"{name} returned {article(kind)}{f' at {path}' if path else ''}, whose bits are not known{hint}. Return tensors, arrays, "
             "text, numbers, or tuples, lists, dicts and dataclasses of them"
         )
+
+
+def whole(value: Any, path: str, name: str) -> str:
+    """An element of a set, which has no place of its own: all of it, where its `repr` would round or leave out."""
+    parts = list(parts_of(value, path, name))
+    return repr(value) if {p.kind for p in parts} <= PLAIN else repr([(p.path, p.kind, p.data) for p in parts])
 
 
 def tensor(value: Any, path: str) -> Returned:

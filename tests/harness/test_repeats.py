@@ -63,6 +63,8 @@ def test_equal_bits_pass(value):
         ([1], [1, 2], "list of 1 in the one, and result a list of 2"),
         ({"a": 1}, {"b": 1}, r"dict of \['a'\]"),
         ({"a"}, {"b"}, "result: the first character"),
+        ({torch.tensor(1.3)}, {torch.tensor(1.3 + 2**-20)}, "result: the first character"),
+        (np.ma.array([1.0, 2.0], mask=[0, 1]), np.ma.array([1.0, 2.0], mask=[1, 0]), r"result\.mask: 2 of 2 elements differ"),
         (Scored(torch.ones(1)), Scored(torch.ones(1), "other"), r"result\.text: the first character that differs is 0: 'same' and 'other'"),
         (Pair(1, "x"), Pair(1, "y"), r"result\[1\]"),
         (None, 1, "a NoneType|a None in the one"),
@@ -130,6 +132,10 @@ def test_what_cannot_be_asked():
         detcheck.assert_deterministic(str, trials=1)
     with pytest.raises(TypeError, match=r"returned an object at \[0\], whose bits are not known"):
         detcheck.assert_deterministic(lambda: [object()])
+    with pytest.raises(TypeError, match="returned an object, whose bits"):
+        detcheck.assert_deterministic(lambda: {object()})
+    with pytest.raises(TypeError, match="returned a ndarray, whose bits"):  # its bytes are addresses
+        detcheck.assert_deterministic(lambda: np.array([(1, "x")], [("n", int), ("o", object)]))
     with pytest.raises(TypeError, match="returned a generator, whose bits are not known; collect it into a list first"):
         detcheck.assert_deterministic(lambda: (n for n in range(3)))
 
