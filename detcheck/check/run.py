@@ -56,13 +56,14 @@ def run(config: Config, called: Called, shown: Shown, on_member: Callable[[Membe
         for n, member in enumerate(members):
             try:
                 with shown(member) as on_progress:
-                    done, troubles = one(suite, member, on_progress)
-            except KeyboardInterrupt:
-                return written(replace(suite, interrupted=True))
-            told = {"warnings": (*suite.warnings, *troubles), "interrupted": done.report.run.interrupted}
-            suite = written(replace(suite, members=(*suite.members[:n], done, *members[n + 1 :]), **told))
-            on_member(done, suite)
-            if suite.interrupted or (called.fail_fast and done.exit_code == 1):
+                    began = time.monotonic()
+                    run = ask(suite, member, on_progress)
+                    suite = taken(suite, n, run, time.monotonic() - began)
+                suite = kept(suite, n)
+                on_member(suite.members[n], suite)
+            except KeyboardInterrupt:  # at any moment: what was asked stays
+                return kept(replace(suite, interrupted=True), n)
+            if suite.interrupted or (called.fail_fast and suite.members[n].exit_code == 1):
                 break
     return suite
 
@@ -90,17 +91,24 @@ def names(wanted: tuple[str, ...], specs: Mapping[str, Spec], config: Config) ->
 
 def written(suite: Suite) -> Suite:
     """Its reports on disk; with a warning where they could not be written."""
-    troubles = report.write_suite(suite)
-    return replace(suite, warnings=tuple(dict.fromkeys((*suite.warnings, *troubles)))) if troubles else suite
+    return warned(suite, report.write_suite(suite))
 
 
-def one(suite: Suite, member: Member, on_progress: runner.OnProgress | None) -> tuple[Member, list[str]]:
-    """One of them, asked and kept; and what could not be written."""
-    began = time.monotonic()
-    run = ask(suite, member, on_progress)
-    folder, troubles = keep(run, suite.path / member.name)
-    seconds = time.monotonic() - began
-    return replace(member, report=report.described(run), folder=folder.name, seconds=seconds), troubles
+def warned(suite: Suite, more: Sequence[str]) -> Suite:
+    return replace(suite, warnings=tuple(dict.fromkeys((*suite.warnings, *more)))) if more else suite
+
+
+def taken(suite: Suite, n: int, run: Run, seconds: float) -> Suite:
+    """With what the one of that number came to."""
+    folder = (run.path or suite.path / suite.members[n].name).name
+    done = replace(suite.members[n], report=report.described(run), folder=folder, seconds=seconds)
+    return replace(suite, members=(*suite.members[:n], done, *suite.members[n + 1 :]), interrupted=run.interrupted)
+
+
+def kept(suite: Suite, n: int) -> Suite:
+    """All reports on disk: those of that one, where it was asked, and those of all."""
+    done = suite.members[n]
+    return written(warned(suite, keep(done.report.run, suite.path / done.folder)) if done.report else suite)
 
 
 def ask(suite: Suite, member: Member, on_progress: runner.OnProgress | None) -> Run:
@@ -122,11 +130,11 @@ def ask(suite: Suite, member: Member, on_progress: runner.OnProgress | None) -> 
     return Run(spec, suite.command, began, (runner.failed(spec, why),))
 
 
-def keep(run: Run, folder: Path) -> tuple[Path, list[str]]:
-    """Writes its reports: beside its data, or where it has none, into that folder. Returns where, and what could not be written."""
+def keep(run: Run, folder: Path) -> list[str]:
+    """Writes its reports: beside its data, or where it has none, into that folder. Returns what could not be written."""
     folder = run.path or folder
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        return folder, [f"cannot write to {folder}: {error.strerror}"]
-    return folder, report.write_all(run, folder)
+        return [f"cannot write to {folder}: {error.strerror}"]
+    return report.write_all(run, folder)

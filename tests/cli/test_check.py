@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -17,6 +18,9 @@ import pytest
 import referencing
 from conftest import hears_ctrl_c, only_run
 from models import llama_like
+
+from detcheck.check import file as configs
+from detcheck.check import run
 
 SOUND = '[probes.sound]\nprobe = "kernels"\nop = "rmsnorm"\nkernels = "batch-invariant"\ndtype = "float32"\nbatch-sizes = [1, 2]\n'
 PLANTED = '[probes.planted]\nprobe = "kernels"\nop = "control"\ndtype = "float32"\nbatch-sizes = [1, 2, 8]\n'
@@ -60,7 +64,6 @@ def said(folder):
 
 
 def test_the_file_of_the_docs_is_understood(tmp_path, monkeypatch):
-    from detcheck.check import file
     from detcheck.check.questions import questions
 
     monkeypatch.chdir(tmp_path)
@@ -68,7 +71,7 @@ def test_the_file_of_the_docs_is_understood(tmp_path, monkeypatch):
     llama_like(tmp_path / "model")
     shutil.copy(STORED / "completions-stock" / "run" / "baseline.json", tmp_path)
     Path("detcheck.toml").write_text(re.search(r"```toml\n(.*?)```", DOCS, re.S)[1])
-    specs = questions(file.find(Path())).specs
+    specs = questions(configs.find(Path())).specs
     assert list(specs) == ["completions", "in-vllm", "kernels", "answers"]
     assert specs["completions"].dtype == specs["kernels"].dtype == "bf16" and specs["in-vllm"].model == "./model"
 
@@ -198,10 +201,6 @@ def test_whatever_one_dies_of_the_others_are_asked(check, monkeypatch, error):
 
 def test_the_reports_on_disk_are_no_pass_until_all_is_asked(tmp_path, monkeypatch):
     """What a kill leaves: what was asked so far, and that the rest was not."""
-    from contextlib import nullcontext
-
-    from detcheck.check import file, run
-
     monkeypatch.chdir(tmp_path)
     answers()
     (tmp_path / "detcheck.toml").write_text(ANSWERS + ANSWERS.replace("probes.answers", "probes.again"))
@@ -216,7 +215,7 @@ def test_the_reports_on_disk_are_no_pass_until_all_is_asked(tmp_path, monkeypatc
         assert int(junit.get("errors")) == 2 - len(seen) + 1
         return nullcontext()
 
-    suite = run.run(file.find(tmp_path), run.Called(), shown, lambda *_: None)
+    suite = run.run(configs.find(tmp_path), run.Called(), shown, lambda *_: None)
     assert seen == [(3, ["answers", "again"], None), (3, ["again"], "identical")]
     assert suite.exit_code == said(suite.path)["exit_code"] == 0
 
@@ -258,6 +257,29 @@ def test_ctrl_c_while_a_model_is_loaded_keeps_what_was_asked(check, monkeypatch)
     assert report["exit_code"] == 130 and report["summary"]["not_asked"] == ["stopped"]
 
 
+@pytest.mark.parametrize("where", ["detcheck.report.write_all", "detcheck.check.run.written", "on_member"])
+def test_ctrl_c_behind_a_run_loses_nothing_of_it(where, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answers(other=2)
+    (tmp_path / "detcheck.toml").write_text(ANSWERS + ANSWERS.replace("probes.answers", "probes.never"))
+    calls = []
+
+    def stops(*given):
+        calls.append(given)
+        if len(calls) == (2 if where.endswith("written") else 1):  # the first writes that nothing is asked yet
+            raise KeyboardInterrupt
+        return [] if where != "detcheck.check.run.written" else given[0]
+
+    if where != "on_member":
+        monkeypatch.setattr(where, stops)
+    told = stops if where == "on_member" else (lambda *_: None)
+    suite = run.run(configs.find(tmp_path), run.Called(), lambda _: nullcontext(), told)
+    assert suite.interrupted and suite.exit_code == 130
+    assert [m.exit_code if m.report else None for m in suite.members] == [1, None]
+    if where == "on_member":
+        assert said(suite.path)["summary"]["interrupted"] and (suite.path / "answers" / "report.html").is_file()
+
+
 def test_a_fault_in_the_file_exits_with_2_before_anything_is_asked(check, tmp_path):
     answers()
     result = check('output-dir = "../elsewhere"\nsmaples = 1\n' + ANSWERS)
@@ -282,9 +304,8 @@ def test_from_a_folder_below_paths_start_at_the_file(check, tmp_path, monkeypatc
     (tmp_path / "below").mkdir()
     check(ANSWERS)
     monkeypatch.chdir(tmp_path / "below")
-    from detcheck.check import file
 
-    assert file.find(Path()).folder == tmp_path
+    assert configs.find(Path()).folder == tmp_path
     result = subprocess.run([sys.executable, "-m", "detcheck", "check"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert f"reports: {tmp_path}/runs/" in result.stdout and not (tmp_path / "below" / "runs").exists()
