@@ -28,6 +28,9 @@ def publish_suite(suite: Suite) -> None:
     for member in suite.members:
         if member.report:
             annotate(member.report.run, member.name)
+        elif os.environ.get("GITHUB_ACTIONS") == "true":
+            title = escaped(visible(f"detcheck {member.name}"), ":,")
+            print(f"::warning title={title}::{escaped(member.note)}", file=sys.stderr)
 
 
 def summarise(markdown: str, where: str) -> None:

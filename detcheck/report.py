@@ -56,6 +56,12 @@ def write_suite(suite: Suite) -> list[str]:
     return written(suite.path, ((part.SUITE_FILE, lambda part=part: part.render_suite(suite)) for part in parts))
 
 
+def suite_files() -> list[str]:
+    """What the reports of several runs are called, in their folder."""
+    parts = (lookup.find("formats", name) for name in lookup.names("formats"))
+    return sorted(part.SUITE_FILE for part in parts if part.SUITE_FILE)
+
+
 def written(folder: Path, files: Iterable[tuple[str | None, Callable[[], str]]]) -> list[str]:
     """Renders and writes each that has a name. Returns what could not be written."""
     troubles = []

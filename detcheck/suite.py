@@ -11,6 +11,7 @@ from detcheck.text import visible
 from detcheck.verdict import INTERRUPTED, SEVERITY, Verdict
 
 NOT_ASKED = "it was not asked"
+STOPPED = "interrupted: judged on what was asked until then"
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ class Suite:
     """in the order in which they are asked"""
     warnings: tuple[str, ...] = ()
     interrupted: bool = False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What there is to say of all together, in sentences."""
+        return (*self.warnings, *[STOPPED] * self.interrupted)
 
     @property
     def verdict(self) -> Verdict:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from detcheck import lookup
+from detcheck import lookup, report
 from detcheck.check import command, values
 from detcheck.check.command import Command
 from detcheck.check.file import Config
@@ -93,6 +93,10 @@ def tables_of(config: Config, faults: list[str]) -> Iterator[tuple[str, Mapping[
         elif not NAME.fullmatch(name):
             faults.append(
                 f"{config.where(PROBES, name)}: the name is a folder's too. Use letters, digits, -, _ and dots, at most 100"
+            )
+        elif name.lower() in (own := report.suite_files()):
+            faults.append(
+                f"{config.where(PROBES, name)}: so a report of all is called, as are {', '.join(own)}. Rename it"
             )
         elif (other := seen.setdefault(name.lower(), name)) != name:
             faults.append(f"{config.where(PROBES, name)}: {other} is the same but for capitals. Rename one")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 from detcheck.blocks import Report, Section, sentences
-from detcheck.suite import Member, Suite
+from detcheck.suite import STOPPED, Member, Suite
 from detcheck.text import visible
 
 FILE = SUITE_FILE = "junit.xml"  # in the folder of a run, and of several together
@@ -18,12 +18,27 @@ def render(report: Report) -> str:
 def render_suite(suite: Suite) -> str:
     """One file: a test suite each. What was not asked is an error, as a doubt is."""
     parts = [suite_of(m.report, m.name, m) if m.report else not_asked(m) for m in suite.members]
+    parts = [of_all(suite)] * bool(suite.notes) + parts
     root = ET.Element("testsuites", {"name": "detcheck check"})
     for name in ("tests", "failures", "errors", "skipped"):
         root.set(name, str(sum(int(part.get(name)) for part in parts)))
     root.set("time", f"{sum(m.seconds for m in suite.members):.3f}")
     root.extend(parts)
     return written(root)
+
+
+def of_all(suite: Suite) -> ET.Element:
+    """What was said of all together. To be interrupted is an error: a reader that counts those alone must not see a pass."""
+    n = str(int(suite.interrupted))
+    counts = {"tests": n, "failures": "0", "errors": n, "skipped": "0"}
+    part = ET.Element("testsuite", {"name": "detcheck check", "timestamp": suite.started.rstrip("Z")} | counts)
+    told = ET.SubElement(part, "properties")
+    for n, warning in enumerate(suite.warnings):
+        ET.SubElement(told, "property", {"name": f"warning.{n}", "value": visible(warning)})
+    if suite.interrupted:
+        element = ET.SubElement(part, "testcase", {"classname": "detcheck.check", "name": "interrupted"})
+        ET.SubElement(element, "error", {"type": "interrupted", "message": STOPPED})
+    return part
 
 
 def written(root: ET.Element) -> str:

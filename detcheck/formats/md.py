@@ -23,7 +23,7 @@ from detcheck.blocks import (
     outlined,
 )
 from detcheck.finding import Fork
-from detcheck.suite import Suite
+from detcheck.suite import STOPPED, Suite
 from detcheck.text import visible
 
 BAR = 30  # characters of the longest bar
@@ -70,6 +70,7 @@ def render_suite(suite: Suite) -> str:
         verdict = str(m.verdict) if m.report else "not asked"
         parts.append(f"| {verdict} | {inert(m.title)} | {inert(m.note)} | {m.seconds:.1f} |")
     parts += ["", *(f"> warning: {inert(warning)}\n" for warning in suite.warnings)]
+    parts += [f"> {STOPPED}\n"] * suite.interrupted
     for m in suite.members:
         if m.report and m.exit_code:
             parts += [f"## {inert(m.name)}", "", *one(m.worst, "###")]

@@ -36,8 +36,33 @@ def render(report: Report) -> str:
 
 
 def render_suite(suite: Suite) -> str:
-    """A run of each that was asked. GitHub keeps them apart by their names."""
-    return log([analysis(m.report, f"check/{m.name}") for m in suite.members if m.report])
+    """A run of each that was asked, which GitHub keeps apart by their names, and one of all where there is something to say of all.
+
+    What was not asked is said there: a run of its own without a result would close all its alerts.
+    """
+    left = [f"{m.name}: {m.note}" for m in suite.members if not m.report]
+    of_all = [together(suite, [*suite.notes, *left])] if suite.notes or left else []
+    return log([*of_all, *(analysis(m.report, f"check/{m.name}") for m in suite.members if m.report)])
+
+
+def together(suite: Suite, said: Iterable[str]) -> dict[str, object]:
+    """What is said of several runs together, as a run without results."""
+    asked = all(m.report for m in suite.members) and not suite.interrupted
+    invocation = {
+        "commandLine": visible(suite.command),
+        "executionSuccessful": asked,
+        "exitCode": suite.exit_code,
+        "exitCodeDescription": "interrupted" if suite.interrupted else str(suite.verdict),
+        "startTimeUtc": suite.started,
+        "toolExecutionNotifications": [{"level": "warning", "message": {"text": visible(one)}} for one in said],
+    }
+    return {
+        "tool": {"driver": {"name": "detcheck", "semanticVersion": __version__, "rules": []}},
+        "automationDetails": {"id": "detcheck/check/"},
+        "invocations": [invocation],
+        "results": [],
+        "columnKind": "unicodeCodePoints",
+    }
 
 
 def log(runs: list[dict[str, object]]) -> str:

@@ -30,7 +30,7 @@ from detcheck.blocks import (
 )
 from detcheck.finding import Fork
 from detcheck.fitting import LEFT_OUT, breaks, continued, hung, table
-from detcheck.suite import Member, Suite
+from detcheck.suite import STOPPED, Member, Suite
 from detcheck.text import visible
 from detcheck.verdict import Verdict
 
@@ -76,7 +76,7 @@ def render_end(suite: Suite, colour: bool = False) -> str:
     """What several came to together, and where the reports are."""
     of = f"{len(suite.members)} probe{'s' * (len(suite.members) > 1)}: {suite.tally}"
     lines = [Text(f"warning: {visible(warning)}", style="yellow") for warning in suite.warnings]
-    lines += [Text("interrupted: judged on what was asked until then", style="yellow")] * suite.interrupted
+    lines += [Text(STOPPED, style="yellow")] * suite.interrupted
     lines += [Text(), verdict_line(suite.verdict, f"over {of}; exit code {suite.exit_code}")]
     lines += [
         Text(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -19,6 +20,7 @@ import referencing
 from conftest import hears_ctrl_c, only_run
 from models import llama_like
 
+from detcheck import github
 from detcheck.check import file as configs
 from detcheck.check import run
 
@@ -361,6 +363,45 @@ def test_github_gets_one_summary_and_an_annotation_for_each_that_fails(check, mo
     notes = [line for line in check(ANSWERS + different).err.splitlines() if line.startswith("::error")]
     assert len(notes) == 1 and notes[0].startswith("::error title=detcheck different::batch-variant: ")
     assert (tmp_path / "step.md").read_text().count("# detcheck: batch-variant\n") == 2  # of two calls
+
+
+def test_what_was_interrupted_or_not_asked_is_said_in_every_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "step.md"))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    answers()
+    (tmp_path / "detcheck.toml").write_text(ANSWERS + ANSWERS.replace("probes.answers", "probes.never"))
+
+    def stops(*_):
+        raise KeyboardInterrupt
+
+    config = configs.find(tmp_path)
+    config = replace(config, warnings=("planted",))
+    suite = run.run(config, run.Called(), lambda _: nullcontext(), stops)
+    read = {name: (suite.path / name).read_text() for name in FILES}
+    for name in FILES - {"report.json"}:
+        assert "interrupted: judged on what was asked until then" in read[name], name
+        assert "planted" in read[name] and "it was not asked" in read[name], name
+    junit = ET.fromstring(read["junit.xml"])
+    assert junit.get("errors") == "2" and junit.find(".//testcase[@name='interrupted']/error") is not None
+    together, answered = json.loads(read["report.sarif"])["runs"]
+    assert answered["automationDetails"]["id"] == "detcheck/check/answers/"
+    (invocation,) = together["invocations"]
+    assert (invocation["executionSuccessful"], invocation["exitCode"]) == (False, 130)
+    assert [n["message"]["text"] for n in invocation["toolExecutionNotifications"]] == [
+        "planted", "interrupted: judged on what was asked until then", "never: it was not asked",
+    ]  # fmt: skip
+    github.publish_suite(suite)
+    assert "interrupted: judged" in (tmp_path / "step.md").read_text()
+    assert "::warning title=detcheck never::it was not asked\n" in capsys.readouterr().err
+
+
+def test_sarif_of_what_fail_fast_left_is_no_success(check):
+    answers("different.jsonl", other=2)
+    answers()
+    assert check(ANSWERS.replace("answers", "different") + ANSWERS, "--fail-fast").code == 1
+    together, _ = json.loads((only_run(Path("runs")) / "report.sarif").read_text())["runs"]
+    assert not together["invocations"][0]["executionSuccessful"] and together["invocations"][0]["exitCode"] == 1
 
 
 def test_a_baseline_of_the_file_s_folder(check, tmp_path):

@@ -80,6 +80,12 @@ def test_files_are_judged_and_runs_compared(asked, tmp_path):
     assert specs["compare"].command() == "detcheck compare run run"
 
 
+@pytest.mark.parametrize("name", ["junit.xml", "Report.json", "index.html"])
+def test_a_name_that_a_report_of_all_has_is_refused(faults, name):
+    (said,) = faults(f'[probes."{name}"]\nprobe = "matmul"\n')
+    assert "so a report of all is called, as are index.html, junit.xml, report.json" in said and "Rename it" in said
+
+
 def test_nothing_to_ask_is_a_fault_of_the_file_and_no_pass_of_all(faults, tmp_path):
     (tmp_path / "k.py").write_text("x = 1\n")
     (said,) = faults('[probes.certify]\nfiles = ["k.py"]\nallow-none = true\n[probes.matmul]\n')
