@@ -12,7 +12,7 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 from detcheck import __version__, environment, machine, problems, settings
@@ -22,6 +22,8 @@ from detcheck.models.checkpoint import first_line
 from detcheck.records import Problem, Setting
 
 log = logging.getLogger(__name__)
+BROKEN = "torch cannot be imported"
+SEE = f"{BROKEN}, see Problems"
 PACKAGES = (
     *environment.PACKAGES,
     "vllm",
@@ -61,7 +63,10 @@ def look(thorough: bool = False) -> Listing:
     log.info("looking at kernels")
     ours, lacks = kernels.look(torch)
     found = (*broken, *problems.of(seen), *harm, *lacks)
-    return Listing(hardware(torch), versions(torch), (*run, *ours), observed, found)
+    parts = (*run, *ours)
+    if any(one.what == BROKEN for one in broken):  # it is there, and its one remedy is that of the problem
+        parts = tuple(replace(p, found=SEE, remedy="") if p.found == "without torch" else p for p in parts)
+    return Listing(hardware(torch), versions(torch), parts, observed, found)
 
 
 def imported() -> tuple[ModuleType | None, list[Problem]]:
@@ -70,14 +75,14 @@ def imported() -> tuple[ModuleType | None, list[Problem]]:
         return importlib.import_module("torch"), []
     except ModuleNotFoundError as error:
         if error.name not in ("torch", None) and environment.version("torch"):
-            why, remedy = f"it needs {error.name}, which is not installed", f"pip install {error.name}"
-        else:
-            why, remedy = "no module of that name", "pip install torch transformers, to run models and ops here"
+            why = f"it needs {error.name}, which is not installed"
+            return None, [Problem(BROKEN, why, f"pip install {error.name}")]
+        why, remedy = "no module of that name", "pip install torch transformers, to run models and ops here"
         what = "torch is not installed: only judge, report, compare and what asks servers can run"
         return None, [Problem(what, why, remedy)]
     except Exception as error:  # noqa: BLE001  a broken install raises anything
         remedy = "Install it again, for this machine: pytorch.org/get-started"
-        return None, [Problem("torch cannot be imported", f"{type(error).__name__}: {first_line(error)}", remedy)]
+        return None, [Problem(BROKEN, f"{type(error).__name__}: {first_line(error)}", remedy)]
 
 
 def hardware(torch: ModuleType | None) -> dict[str, str]:

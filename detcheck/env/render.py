@@ -33,7 +33,8 @@ def tables(listing: Listing) -> list[tuple[str, tuple[str, ...], list[tuple[str,
         ("Kernels of ours", ("", "runs here", ""), [row(one) for one in listing.parts if one.kind == "kernels"]),
         (
             "Settings", ("", "requested", "in effect"),
-            [(one.name, one.requested or "-", one.effective or "-") for one in listing.settings],
+            [(one.name, one.requested or "-", one.effective or "-") for one in listing.settings]
+            or [("no variable is set", "-", "-")],
         ),
     ]  # fmt: skip
 

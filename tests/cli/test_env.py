@@ -129,8 +129,13 @@ def test_a_broken_torch(detcheck, monkeypatch):
     monkeypatch.setattr("detcheck.env.listing.importlib.import_module", broken)
     result = detcheck("env", "--format", "json")
     assert result.code == 0
-    (found,) = json.loads(result.out)["problems"]
+    listed = json.loads(result.out)
+    (found,) = listed["problems"]
     assert found["what"] == "torch cannot be imported" and "libcudart" in found["found"]
+    assert "without torch" not in result.out and "pip install torch" not in result.out  # one remedy, not two
+    (transformers,) = [one for one in listed["parts"] if one["name"] == "transformers"]
+    assert transformers["found"] == "torch cannot be imported, see Problems" and not transformers["remedy"]
+    assert "no variable is set" in detcheck("env").out
 
 
 def test_no_compiler(monkeypatch, undecided, tmp_path):
