@@ -11,6 +11,7 @@ from detcheck.text import visible
 from detcheck.verdict import INTERRUPTED, SEVERITY, Verdict
 
 NOT_ASKED = "it was not asked"
+LET_PASS = " (fail-on lets it pass)"
 STOPPED = "interrupted: judged on what was asked until then"
 
 
@@ -56,9 +57,18 @@ class Member:
         if self.worst is None:
             return NOT_ASKED
         if len(self.report.gating) == 1:
-            return self.worst.note
+            return self.worst.note + LET_PASS * self.passes_all_the_same
         tally = f"{len(self.report.gating)} {self.report.judged}: {self.report.tally}"
-        return f"{tally}; {self.worst.subject}: {self.worst.note}" if self.exit_code else tally
+        return (
+            f"{tally}; {self.worst.subject}: {self.worst.note}"
+            if self.exit_code
+            else tally + LET_PASS * self.passes_all_the_same
+        )
+
+    @property
+    def passes_all_the_same(self) -> bool:
+        """Whether something differs, and only `fail-on` makes it a pass."""
+        return self.exit_code == 0 and self.verdict.exit_code == 1
 
 
 @dataclass(frozen=True)

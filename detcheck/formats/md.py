@@ -72,7 +72,7 @@ def render_suite(suite: Suite) -> str:
     parts += ["", *(f"> warning: {inert(warning)}\n" for warning in suite.warnings)]
     parts += [f"> {STOPPED}\n"] * suite.interrupted
     for m in suite.members:
-        if m.report and m.exit_code:
+        if m.report and (m.exit_code or m.passes_all_the_same):
             parts += [f"## {inert(m.name)}", "", *one(m.worst, "###")]
             parts += [f"> warning: {inert(warning)}\n" for warning in m.report.run.warnings]
             parts += ["Reproduce:", "", *fenced(m.spec.command()), ""]

@@ -396,6 +396,13 @@ def test_what_was_interrupted_or_not_asked_is_said_in_every_report(tmp_path, mon
     assert "::warning title=detcheck never::it was not asked\n" in capsys.readouterr().err
 
 
+def test_what_fail_on_lets_pass_is_said_to_differ(check):
+    answers(other=2)
+    result = check('fail-on = "never"\n' + ANSWERS)
+    assert result.code == 0 and result.out.splitlines()[0].endswith("(fail-on lets it pass)"), result.out
+    assert "## answers" in (only_run(Path("runs")) / "summary.md").read_text()
+
+
 def test_sarif_of_what_fail_fast_left_is_no_success(check):
     answers("different.jsonl", other=2)
     answers()
