@@ -71,7 +71,7 @@ def where_and_how_far(first: Outcome, other: Outcome) -> str:
         return f"{same}, other log-probability bits from {other.unit} {found.index_bits} on{apart}"
     if (first.logprobs is None) != (other.logprobs is None) or unlike_logprobs(first, other):
         return f"{same}, other log-probability bits"
-    return f"{same}, other ends: {other.finish_reason} against {first.finish_reason}"
+    return f"{same}, other ends: {visible(str(other.finish_reason))} against {visible(str(first.finish_reason))}"
 
 
 def unlike_logprobs(first: Outcome, other: Outcome) -> bool:

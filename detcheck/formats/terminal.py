@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -57,8 +59,19 @@ def render(report: Report, colour: bool = False) -> str:
         color_system="standard" if colour else None,
         highlight=False,
     )
-    console.print(Group(*(line for part in whole(report, width) for line in fit(part, width))), crop=False)
+    console.print(Shown(Group(*(line for part in whole(report, width) for line in fit(part, width)))), crop=False)
     return "".join(f"{line.rstrip(' ')}\n" for line in out.getvalue().splitlines())
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is inside, with all that a terminal would obey written out, wherever it comes from; colours are added later."""
+
+    inside: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.inside, options):
+            yield Segment("\n".join(map(visible, segment.text.split("\n"))), segment.style)
 
 
 def render_suite(suite: Suite, colour: bool = False) -> str:
@@ -90,7 +103,7 @@ def render_end(suite: Suite, colour: bool = False) -> str:
 def line(text: Text, colour: bool) -> str:
     out = io.StringIO()
     system = "standard" if colour else None
-    Console(file=out, force_terminal=colour, color_system=system, highlight=False).print(text, soft_wrap=True)
+    Console(file=out, force_terminal=colour, color_system=system, highlight=False).print(Shown(text), soft_wrap=True)
     return out.getvalue()
 
 
@@ -128,8 +141,8 @@ def whole(report: Report, width: int) -> list[RenderableType]:
         packages = ", ".join(f"{name} {v}" for name, v in env.packages.items() if name in ("torch", "transformers"))
         packages += f", {env.flags['engine']}" if "engine" in env.flags else ""
         if env.threads:
-            where = f"on {visible(env.device)}, {env.processor}, {env.threads} threads; {packages}"
-            digests = ", ".join(f"{name} {digest[:12]}" for name, digest in run.subject.digests.items())
+            where = visible(f"on {env.device}, {env.processor}, {env.threads} threads; {packages}")
+            digests = visible(", ".join(f"{name} {digest[:12]}" for name, digest in run.subject.digests.items()))
             parts += [Text(line, style="dim") for line in (where, digests) if line]
         parts += [Text(f"{server}: {what}", style="dim") for server, what in report.asked]
     again = continued(f"reproduce: {visible(run.spec.command())}", width)
@@ -140,7 +153,7 @@ def whole(report: Report, width: int) -> list[RenderableType]:
 
 
 def verdict_line(verdict: Verdict, rest: str) -> Text:
-    return Text.assemble(styled(str(verdict), verdict), f"  {rest}")
+    return Text.assemble(styled(str(verdict), verdict), f"  {visible(rest)}")
 
 
 def styled(text: str, verdict: Verdict) -> tuple[str, str]:

@@ -2,9 +2,11 @@
 
 import importlib.resources
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import jsonschema
@@ -13,8 +15,9 @@ import pytest
 from detcheck import runner
 from detcheck.advice import advice
 from detcheck.finding import Finding
+from detcheck.formats import terminal
 from detcheck.records import Case
-from detcheck.report import render
+from detcheck.report import described, render
 from detcheck.verdict import Verdict
 
 HOSTILE = [
@@ -70,6 +73,25 @@ def test_no_control_character_leaves_in_any_format(hostile):
             c for c in text if c != "\n" and (ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or c in "\u202e\u2066\u200f\ufffe")
         }
         assert not bad, name
+
+
+def test_nothing_of_a_stored_run_reaches_a_terminal_as_a_command(tmp_path, monkeypatch):
+    """Its folder may be anybody's: every text of its environment, in colour too."""
+    shutil.copytree(Path(__file__).parents[1] / "stored" / "completions-stock" / "run", tmp_path / "run")
+    head = json.loads((tmp_path / "run" / "run.json").read_text())
+
+    def forged(value):
+        if isinstance(value, dict):
+            return {key: forged(one) for key, one in value.items()}
+        return f"{value}\x1b[2J\nidentical" if isinstance(value, str) else value
+
+    head["environment"] |= {name: forged(head["environment"][name]) for name in ("processor", "device", "packages")}
+    head["digests"] = {f"{name}\x1b[2J\n": digest for name, digest in head["digests"].items()}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(head))
+    run = runner.load(tmp_path / "run")
+    shown = terminal.render(described(run))
+    assert "\x1b" not in shown and "\nidentical\n" not in shown and "\\x1b[2J" in shown
+    assert "\x1b[2J" not in terminal.render(described(run), colour=True)
 
 
 def test_hostile_text_is_shown(hostile):
