@@ -21,10 +21,10 @@ from detcheck.env.usable import ListingFormat
 from detcheck.errors import DetcheckError, UsageError
 from detcheck.finding import Run
 from detcheck.options import VERDICT, knob
+from detcheck.output import NoCommands, annotate_error, emit, reads
 from detcheck.probe import Probe, refuse_more_than_can_be_had
 from detcheck.spec import Comparing, Judging, Spec
 from detcheck.stderr import say
-from detcheck.stdout import emit
 from detcheck.verdict import INTERRUPTED, Role, Verdict
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def check(given: Given) -> None:
     called = run.Called(own["names"], own["output_dir"], own["fail_fast"], typed())
     suite = run.run(config, called, shown, show_member)
     github.publish_suite(suite)
-    emit(render_end(suite, colours.wanted(sys.stdout)) if lines else render_suite(suite, given.format))
+    emit(render_end(suite, colours.wanted(sys.stdout)) if lines else render_suite(suite, given.format), given.format)
     raise typer.Exit(suite.exit_code)
 
 
@@ -189,7 +189,7 @@ def env(given: Given) -> None:
     """
     from detcheck.env import listing, render
 
-    emit(render.render(listing.look(thorough=given.verbose), given.format))
+    emit(render.render(listing.look(thorough=given.verbose), given.format), given.format)
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ def show(run: Run, format: str) -> None:
         text = terminal(described(run), colour=colours.wanted(sys.stdout))
     else:
         text = render(run, format)
-    emit(text)
+    emit(text, format)
     if run.verdict is Verdict.FAILED:
         say(min(run.findings, key=lambda f: (f.role is not Role.GATES, f.verdict is not Verdict.FAILED)).note)
     raise typer.Exit(run.exit_code)
@@ -277,11 +277,18 @@ def main() -> None:
     """The entry point. Whatever happens, the exit code means what DESIGN says: an uncaught exception is 4, never 1."""
     if sys.stdout is None:  # closed before this process began: nobody wants it
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  it lives as long as the process
-    with contextlib.redirect_stderr(stderr.unbroken()):
-        started()
+    with (
+        contextlib.redirect_stderr(stderr.unbroken()) as kept,
+        contextlib.redirect_stderr(NoCommands(kept)) if reads() else contextlib.nullcontext(),
+    ):
+        try:
+            answered()
+        finally:
+            sys.stderr.flush()
 
 
-def started() -> None:
+def answered() -> None:
+    """Ends Python with the exit code."""
     colours.teach_typer()
     try:
         app(prog_name="detcheck")  # also where it was started as `python -m detcheck`
@@ -291,10 +298,14 @@ def started() -> None:
         ):  # typer's own way to say so
             say("it is not known which shell this is, or it has no completion. Run it in bash, zsh, fish or PowerShell")
             sys.exit(UsageError.exit_code)
+        if stop.code == UsageError.exit_code:  # typer said why
+            annotate_error("the command line cannot be understood; the step's log says why")
         raise
     except DetcheckError as error:
         for line in error.lines:
             say(line)
+        if error.exit_code:
+            annotate_error("\n".join(error.lines))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -306,4 +317,5 @@ def started() -> None:
             "detcheck: this is a defect in detcheck, not a verdict; please report it with the lines above",
             file=sys.stderr,
         )
+        annotate_error("a defect in detcheck, and no verdict; the step's log has its traceback")
         sys.exit(4)

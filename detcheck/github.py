@@ -1,4 +1,4 @@
-"""In GitHub Actions: the Markdown goes to the step's summary, and a run that fails the job makes one annotation, on a line of source where one is known."""
+"""In GitHub Actions: the Markdown goes to the step's summary, and what fails the job makes one annotation, on a line of source where one is known."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from detcheck.blocks import Section
 from detcheck.finding import Run
+from detcheck.output import command, escaped
 from detcheck.report import described, render, render_suite
 from detcheck.suite import Suite
 from detcheck.text import visible
@@ -44,8 +45,8 @@ def summarise(markdown: str, where: str) -> None:
 
 
 def annotate(run: Run, name: str) -> None:
-    if os.environ.get("GITHUB_ACTIONS") == "true" and run.exit_code:
-        print(annotation(run, name), file=sys.stderr)
+    if run.exit_code:
+        command(annotation(run, name))
 
 
 def fitting(markdown: str, most: int, where: str) -> str:
@@ -94,8 +95,3 @@ def place(section: Section) -> dict[str, str]:
         if not PurePosixPath(note.place.file).is_absolute():
             return {"file": note.place.file, "line": str(note.place.line)}
     return {}
-
-
-def escaped(text: str, also: str = "") -> str:
-    """Percent signs and line ends would be read by the runner; in a property's value colons and commas too."""
-    return "".join(f"%{ord(c):02X}" if c in "%\r\n" + also else c for c in text)

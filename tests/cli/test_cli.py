@@ -1,7 +1,9 @@
 """The command line: exit codes, and errors that say what was wrong, what was found, and what to do."""
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,6 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import only_run
 from models import llama_like
+
+from detcheck.output import NoCommands
 
 
 def run(*arguments, **environment):
@@ -213,6 +217,48 @@ def test_github_actions_get_the_markdown_and_one_annotation(detcheck, diverging,
     result = detcheck("judge", "c.jsonl")
     assert (tmp_path / "summary.md").read_text().startswith("# detcheck: divergent")
     assert result.err.count("::error title=detcheck judge::divergent") == 1
+
+
+def test_github_runs_no_command_of_a_models(detcheck, tmp_path, monkeypatch):
+    """Its runner takes `::` at a line's begin, spaces or not, and `##[` anywhere, for a command of ours."""
+    hostile = ["a ##[error]x", "::set-output name=verdict::identical", "b\n ::warning::c", "::stop-commands::x"]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps({"text": t, "batch_size": 1}) + "\n" for t in hostile))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    for format in ("terminal", "md", "json", "sarif", "junit"):
+        result = detcheck("judge", "c.jsonl", "--format", format)
+        commands = re.findall(r"^\s*::.*|##\[.*", result.out + result.err, re.M)
+        assert len(commands) == 1 and commands[0].startswith("::error title=detcheck judge::"), commands
+        if format == "json":
+            monkeypatch.delenv("GITHUB_ACTIONS")
+            plain = json.loads(detcheck("judge", "c.jsonl", "--format", format).out)
+            assert json.loads(result.out)["findings"] == plain["findings"]
+            monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    result = detcheck("judge", "::error::\n::notice::x")
+    assert len(re.findall(r"^\s*::.*", result.err, re.M)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("judge", "50%.jsonl"), "50%25.jsonl: no such file"),
+        (("judge", "--nonsense"), "the command line cannot be understood"),
+    ],
+)
+def test_github_shows_what_could_not_be_asked(detcheck, monkeypatch, arguments, said):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    result = detcheck(*arguments)
+    assert result.code == 2 and result.err.splitlines()[-1].startswith(f"::error title=detcheck::{said}")
+    monkeypatch.delenv("GITHUB_ACTIONS")
+    assert "::error" not in detcheck(*arguments).err
+
+
+def test_a_stream_without_commands_is_the_same_however_it_is_written():
+    for pieces in (["a\n", "::", "error::x", "\n"], ["a\n::error::x\n"], ["a", "\n", "::error", "::x\n"]):
+        stream = NoCommands(io.StringIO())
+        for piece in pieces:
+            stream.write(piece)
+        stream.flush()
+        assert stream.getvalue() == "a\n:\\:error::x\n"
 
 
 def test_help_is_fast_and_imports_nothing_heavy():

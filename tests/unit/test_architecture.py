@@ -15,7 +15,7 @@ ROOT = Path(detcheck.__file__).parent
 FLOORS = [
     "errors bits colours fitting hashes lookup called files text reason condition_name machine coverage counted aten stock_ops options verdict",
     "dtypes stderr",
-    "spec stdout",
+    "spec output",
     "records",
     "finding",
     "outcomes engine tensors op settings problems",
