@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from detcheck import colours, lookup, stderr
-from detcheck.check.options import Checking, Starting
+from detcheck.check.options import BEGUN, CHECKED, Checking, Starting
 from detcheck.commands import Estimating, Given, Output, Running, Telling, add, epilogue
 from detcheck.env.usable import ListingFormat
 from detcheck.errors import DetcheckError, UsageError
@@ -226,14 +226,6 @@ COMPARED = (
 SHOWN = (
     "detcheck report runs/20261124T041500Z-completions  # what the run found, once more",
     "detcheck report runs/20261124T041500Z-completions --format html > report.html  # one page, to open in a browser",
-)
-CHECKED = (
-    "detcheck check  # all that the nearest detcheck.toml or pyproject.toml lists",
-    "detcheck check kernels --config gpu.toml --format junit > detcheck.xml  # one probe of that file",
-)
-BEGUN = (
-    "detcheck init  # writes detcheck.toml; then: detcheck check",
-    "detcheck init --pyproject  # adds [tool.detcheck] to pyproject.toml",
 )
 add(app, "judge", Judging, judge, JUDGED)
 add(app, "compare", Comparing, compare, COMPARED)

@@ -29,3 +29,14 @@ class Starting:
     config: Path = knob(Path("detcheck.toml"), help="The file to write.", panel=VERDICT, metavar="FILE")
     pyproject: bool = knob(False, help="Add [tool.detcheck] to pyproject.toml instead.", panel=VERDICT)
     force: bool = knob(False, help="Write over the file that is there.", panel=VERDICT)
+
+
+# Examples of their help pages.
+CHECKED = (
+    "detcheck check  # all that the nearest detcheck.toml or pyproject.toml lists",
+    "detcheck check kernels --config gpu.toml --format junit > detcheck.xml  # one probe of that file",
+)
+BEGUN = (
+    "detcheck init  # writes detcheck.toml; then: detcheck check",
+    "detcheck init --pyproject  # adds [tool.detcheck] to pyproject.toml",
+)
