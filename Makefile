@@ -18,8 +18,8 @@ PROCESSORS := "$(PLAIN)" \
 	"ATEN_CPU_CAPABILITY=avx512 ONEDNN_MAX_CPU_ISA=AVX512_CORE_AMX MKL_ENABLE_INSTRUCTIONS=AVX512 OMP_NUM_THREADS=2"
 CHEAP := tests/harness/test_arms.py tests/models/test_amplifier.py tests/probes/kernels/test_kernels_probe.py tests/probes/matmul/test_matmul.py
 TESTS ?= tests
-# A worker for each core, at most four; threads that wait leave their core to the other worker's.
-WORKERS ?= logical
+# A worker more than there are cores, at most four: tests wait for servers and for processes that start. Threads that wait leave their core to others.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
 PYTEST := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # CUDA builds of torch 2.10 and 2.11 bring the first, 2.12 and 2.13 nearly the second; the tests' own is newer than both.
