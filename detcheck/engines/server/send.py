@@ -72,14 +72,16 @@ class SentStep:
 
     @property
     def all_computed(self) -> bool:
-        """Whether the server counts all that was answered: the requests, and the tokens that the answers say were made.
+        """Whether the server counts all that was answered: the requests, or where it does not count these, the tokens that the answers say were made.
 
-        True where it does not tell. Whoever else asks it at that time is counted too, and can hide that an answer is not.
+        Requests decide alone where they are counted: what a server counts as a made token is its own matter. True where it tells neither.
+        Whoever else asks it at that time is counted too, and can hide that an answer is not.
         """
         answers = [each.said for each in self.sent if each.said]
-        owed = {"finished": len(answers), "made": sum(said.made or 0 for said in answers)}
-        counted = {name: self.grown(name) for name in owed}
-        return all(found is None or found >= owed[name] for name, found in counted.items())
+        if (finished := self.grown("finished")) is not None:
+            return finished >= len(answers)
+        made = self.grown("made")
+        return made is None or made >= sum(said.made or 0 for said in answers)
 
     def forget_counts(self) -> None:
         """What the server showed says nothing of this step."""

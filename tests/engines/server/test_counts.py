@@ -63,6 +63,17 @@ def test_tokens_alone_tell_where_a_server_does_not_count_requests(ask, monkeypat
         assert code == right and bool(finding["missing"]) == bool(right), finding["note"]
 
 
+def test_tokens_that_a_server_counts_in_its_own_way_are_no_cache_where_it_counts_requests(ask):
+    def first_token_is_not_counted(handler, body, number, together):
+        with handler.server.lock:
+            handler.server.made -= 1
+        return completion(handler.server, body, number)
+
+    with serving(first_token_is_not_counted, metrics=True) as server:
+        code, finding = ask(server, "-n", "8")
+    assert (code, finding["missing"]) == (0, 0), finding["note"]
+
+
 def test_counts_that_come_late_are_no_cache_and_no_evidence_of_batches(ask):
     """/metrics shows each second what was the case then."""
     shown = 0.0, b""
