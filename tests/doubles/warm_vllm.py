@@ -84,7 +84,8 @@ class Warm:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, str(theirs.fileno())],
                 env={k: v for k, v in env.items() if k not in LATE}
-                | {"OPENBLAS_NUM_THREADS": "1"},  # NumPy's, which nothing uses
+                # NumPy's threads, which nothing uses, and the one that pyarrow's allocator would start (pandas imports pyarrow).
+                | {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"},
                 pass_fds=[theirs.fileno()],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
