@@ -19,7 +19,6 @@ from detcheck.check.options import BEGUN, CHECKED, Checking, Starting
 from detcheck.commands import Estimating, Given, Output, Running, Telling, add, epilogue
 from detcheck.env.usable import ListingFormat
 from detcheck.errors import DetcheckError, UsageError
-from detcheck.finding import Run
 from detcheck.options import VERDICT, knob
 from detcheck.output import NoCommands, annotate_error, emit, reads
 from detcheck.probe import Probe, refuse_more_than_can_be_had
@@ -30,6 +29,7 @@ from detcheck.verdict import INTERRUPTED, Role, Verdict
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from detcheck.finding import Run
     from detcheck.suite import Member, Suite
     from detcheck.watch import OnProgress
 

@@ -9,12 +9,14 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from detcheck.engine import Sampling
 from detcheck.errors import UsageError
-from detcheck.hashes import content_hash
-from detcheck.records import Prompt
 from detcheck.spec import Spec
+
+if TYPE_CHECKING:
+    from detcheck.engine import Sampling
+    from detcheck.records import Prompt
 
 NAME = re.compile(r"(?P<prompt>.+) seed (?P<seed>\d+)")
 LEAST = 2  # seeds: that two give different tokens shows that anything was drawn
@@ -40,6 +42,8 @@ def check(spec: Spec) -> None:
 
 def of(spec: Spec, seed: int | None) -> Sampling | None:
     """Of a prompt's samples."""
+    from detcheck.engine import Sampling
+
     return None if seed is None else Sampling(spec.options.temperature, seed)
 
 
@@ -47,6 +51,9 @@ def beside(spec: Spec, seed: int | None, slot: int, condition: str) -> Sampling 
     """Of a neighbour in that slot, of samples with that seed: every second one is greedy, as it may be in a server."""
     if seed is None or slot % 2:
         return None
+    from detcheck.engine import Sampling
+    from detcheck.hashes import content_hash
+
     own = int(content_hash(f"{spec.seed}/{condition}/{slot}".encode())[:7], 16)
     return Sampling(spec.options.temperature, own)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from detcheck import lookup
-from detcheck.engine import Engine, EngineType
 from detcheck.errors import UsageError
 from detcheck.options import flag, knob_of
 from detcheck.spec import Spec
+
+if TYPE_CHECKING:
+    from detcheck.engine import Engine, EngineType
 
 AUTO = "auto"
 

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING
 from detcheck.errors import FailedError, UsageError
 from detcheck.files import from_root
 from detcheck.hashes import content_hash
-from detcheck.records import SourceLine
 
 if TYPE_CHECKING:
     import torch
+
+    from detcheck.records import SourceLine
 
 PATH = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
 
@@ -97,6 +98,8 @@ def begins(function: object) -> SourceLine | None:
     code = getattr(function, "__code__", None)
     if code is None or not Path(code.co_filename).is_file():
         return None
+    from detcheck.records import SourceLine
+
     return SourceLine(from_root(code.co_filename), code.co_firstlineno)
 
 

@@ -4,9 +4,9 @@ import io
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -266,13 +266,14 @@ def test_help_is_fast_and_imports_nothing_heavy():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.splitlines()[-1] == "[]", result.stdout + result.stderr
     bare = "import typer\napp = typer.Typer()\n@app.command()\ndef nothing() -> None: 'Nothing.'\napp()"
-    took = {"-m": [], "-c": []}
+    took = {"-m": [], "-c": []}  # seconds of a core, which a busy machine stretches less than those on the clock
     for _ in range(5):
         for command in (["-m", "detcheck"], ["-c", bare]):
-            started = time.perf_counter()
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run([sys.executable, *command, "--help"], capture_output=True, check=True)
-            took[command[0]].append(time.perf_counter() - started)
-    assert min(took["-m"]) < 2 * min(took["-c"])  # 1.3 times on a quiet machine, see benchmarks/startup.py
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            took[command[0]].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(took["-m"]) < 2.2 * min(took["-c"])  # 1.8 times on a quiet machine, see benchmarks/startup.py
 
 
 def test_a_checkout_that_is_not_installed_knows_its_version(monkeypatch):

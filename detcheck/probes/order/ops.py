@@ -9,7 +9,6 @@ from detcheck import lookup
 from detcheck.errors import UsageError
 from detcheck.harness import user_op
 from detcheck.hashes import content_hash
-from detcheck.op import every
 from detcheck.probes.order.forms import FORMS, NAMES
 from detcheck.spec import Kernels
 
@@ -18,6 +17,8 @@ ALL, PLANTED = "all", "control"
 
 def known() -> list[str]:
     """The bundled ops that say how their order is read, or why it cannot be."""
+    from detcheck.op import every
+
     return [op.name for op in every() if op.order]
 
 
