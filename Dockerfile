@@ -22,10 +22,10 @@ RUN python -m pip install --no-cache-dir --disable-pip-version-check -c constrai
     && python -m pip uninstall --disable-pip-version-check -y torchvision torchaudio torchcodec \
     && python -m detcheck --version
 
-RUN useradd --create-home --uid 1000 detcheck && mkdir -p /work/runs /cache && chown -R detcheck /work /cache && chmod 1777 /work /work/runs /cache
+RUN useradd --create-home --uid 1000 detcheck && mkdir -p /data/runs /cache && chown -R detcheck /data /cache && chmod 1777 /data /data/runs /cache
 # Any user may be asked for with --user, also one without a home.
 ENV HOME=/cache DETCHECK_CACHE=/cache/detcheck HF_HOME=/cache/huggingface OMP_WAIT_POLICY=PASSIVE
 USER detcheck
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["detcheck"]
 CMD ["--help"]
