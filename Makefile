@@ -1,6 +1,7 @@
 # make demo   environment, install, and the main job on the embedded model
 # make test   environment, install with all test parts, a headless Chromium where it may, lint, tests
 # make triton   the tests of our Triton kernels with the Tritons that CUDA builds of torch bring; make test does it where they are
+# make zoo    the subjects of tests/zoo, broken and sound ones: prints the table and writes it into docs/zoo.md
 # make docs   the site of docs/, into site/: strictly, and with nothing that is loaded from elsewhere
 # make processors   the tests again as other processors would run them: TESTS="tests/harness/test_arms.py ..." for fewer
 SHELL := /bin/sh
@@ -25,7 +26,7 @@ PYTEST := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n $(
 # CUDA builds of torch 2.10 and 2.11 bring the first, 2.12 and 2.13 nearly the second; the tests' own is newer than both.
 TRITONS := 3.6.0 3.7.1
 
-.PHONY: help demo test docs triton processors lint format browser benchmarks clean
+.PHONY: help demo test zoo docs triton processors lint format browser benchmarks clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -68,6 +69,9 @@ test: $(VENV)/installed-test browser lint
 	$(PYTEST)
 	$(PLAIN) $(PYTEST) -q $(CHEAP)
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(MAKE) --no-print-directory triton; fi
+
+zoo: $(VENV)/installed-test
+	OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(BIN)/python tests/zoo/table.py
 
 $(VENV)/installed-docs: $(VENV)/python pyproject.toml constraints.txt
 	$(PIP) -e '.[docs]'

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 from reacting import stock as stock_that_reacts
 from warm_vllm import engines as warm_engines
+from zoo import Zoo
 
 settings.register_profile("detcheck", deadline=None)  # first calls import scipy or torch
 settings.load_profile("detcheck")
@@ -78,6 +79,12 @@ def detcheck(monkeypatch, tmp_path):
         return Result(stop.value.code or 0, out.text(), err.text())
 
     return call
+
+
+@pytest.fixture
+def zoo(detcheck, monkeypatch, tmp_path):
+    """Where the subjects of tests/zoo are asked."""
+    return Zoo(detcheck, monkeypatch, tmp_path)
 
 
 @pytest.fixture(scope="session")
