@@ -17,6 +17,7 @@ from detcheck.models import amplifier, gguf
 from detcheck.models.complete import refuse_other_kinds
 from detcheck.models.conversation import LostAnswerError, between
 from detcheck.models.folder import digests, resolve
+from detcheck.models.later import sklearn_later
 from detcheck.models.sentence import Pooling, longest, pooling
 from detcheck.models.task import Task, chosen, in_two_parts, is_encoder
 
@@ -38,6 +39,7 @@ class Checkpoint:
             raise FailedError(
                 f"running a model needs torch and transformers ({error}): pip install 'detcheck[transformers]'"
             ) from None
+        sklearn_later()
         self.gguf: Path | None
         self.folder, self.gguf = (amplifier.folder(), None) if model is None else resolve(model)
         if self.gguf:
