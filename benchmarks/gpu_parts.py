@@ -4,6 +4,7 @@ A part returns nothing: it tells `Findings` what it found, as it finds it, and e
 """
 
 import contextlib
+import io
 import json
 import os
 import subprocess
@@ -44,30 +45,25 @@ class Findings:
 
 
 def detcheck(found, *words, expected=(0,)):
-    """The command as a user types it. Returns its JSON report; what it printed goes into the log."""
-    command = [
-        sys.executable,
-        "-m",
-        "detcheck",
-        *map(str, words),
-        "--format",
-        "json",
-        "--output-dir",
-        str(found.out / "runs"),
-        "-q",
-    ]
-    print("$", *command[1:], flush=True)
-    started = time.perf_counter()
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=found.out)
-    seconds = time.perf_counter() - started
+    """The command as a user types it, in this part's own process, which has torch imported. Returns its JSON report; what it printed else goes into the log."""
+    from detcheck.cli import main
+
+    sys.argv = ["detcheck", *map(str, words), "--format", "json", "--output-dir", str(found.out / "runs"), "-q"]
+    print("$", *sys.argv, flush=True)
+    started, out, code = time.perf_counter(), io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True), 0
+    with contextlib.redirect_stdout(out):
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code or 0
+    seconds, said = time.perf_counter() - started, out.buffer.getvalue().decode()
     try:
-        report = json.loads(done.stdout)
+        report = json.loads(said)
     except ValueError:
-        found.say(f"detcheck {words[0]} exited with {done.returncode} and printed no report", ok=False)
+        found.say(f"detcheck {words[0]} exited with {code} and printed no report", ok=False)
         raise SystemExit(1) from None
-    (found.out / f"{found.file.stem}-{words[0]}.json").write_text(done.stdout)
-    ok = done.returncode in expected
-    found.say(f"exit {done.returncode} ({report['verdict']}) in {seconds:.0f} s", ok=ok, exit_code=done.returncode)
+    (found.out / f"{found.file.stem}-{words[0]}.json").write_text(said)
+    found.say(f"exit {code} ({report['verdict']}) in {seconds:.0f} s", ok=code in expected, exit_code=code)
     return report
 
 
@@ -201,11 +197,7 @@ def matmul(found):
 
 
 def batch(found):
-    sizes = ()
-    if found.small:
-        from detcheck.schedules import widths
-
-        sizes, widths.SWEPT = ("--batch-sizes", "1,2,3"), 2  # each of 32 widths is asked otherwise
+    sizes = ("--batch-sizes", "1,2,3") if found.small else ()
     found.say(arms(detcheck(found, "batch", "--device", found.device, "--kernels", "both", *sizes)))
 
 
@@ -425,4 +417,8 @@ PARTS = (
 if __name__ == "__main__":
     name, folder, where, *more = sys.argv[1:]
     part = next(part for part in PARTS if part.__name__ == name)
+    if "--small" in more:
+        from detcheck.schedules import widths
+
+        widths.SWEPT = 2  # each of 32 widths is asked in other tests
     part(Findings(Path(folder) / f"{name}.json", where, "--small" in more))
