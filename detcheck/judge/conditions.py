@@ -75,7 +75,10 @@ def judge(
     """
     tallies: dict[Case, Tally] = {case: Tally() for case in cases}
     for o in observations:
-        tallies.setdefault(o.case, Tally()).add(o, readable=o.outcome in outcomes, scheduled=schedule is not None)
+        tally = tallies.get(o.case)
+        if tally is None:
+            tally = tallies[o.case] = Tally()
+        tally.add(o, readable=o.outcome in outcomes, scheduled=schedule is not None)
     for tally in tallies.values():
         tally.close()
     if whole:

@@ -69,8 +69,10 @@ class Tally:
 
     def add(self, o: Observation, readable: bool, scheduled: bool) -> None:
         conditions = self.by_process[o.process]  # also where its sample is missing: that it was asked is known
-        self._measure(o)
-        self.calls.update(dict(o.calls))
+        if o.metrics:
+            self._measure(o)
+        if o.calls:
+            self.calls.update(dict(o.calls))
         self.preemptions += o.preemptions
         if o.batch_sizes and o.condition.batch_size is None:
             seen = self.traced[o.condition.name]
