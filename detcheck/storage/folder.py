@@ -17,11 +17,11 @@ import contextlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from detcheck.errors import UsageError
 from detcheck.files import write_file
@@ -44,8 +44,11 @@ from detcheck.records import (
     Traffic,
 )
 from detcheck.spec import Kernels, Spec
-from detcheck.storage.tables import observation_row, outcome_row, read_observation, read_outcome, write_table
+from detcheck.storage.tables import observation_row, outcome_row, read_observations, read_outcome, write_table
 from detcheck.verdict import FailOn, Role
+
+if TYPE_CHECKING:
+    import pyarrow
 
 T = TypeVar("T")
 FLUSH_S = 1.0  # a kill loses at most what was observed in this time
@@ -154,7 +157,7 @@ class RunFolder:
     def outcomes(self) -> dict[str, Outcome]:
         """Everything that came out, by content hash. What does not hash to its name any more is left out, with a warning."""
         found = {o.id: o for o in self._outcomes}
-        for row_id, read in self._read("outcomes", lambda row: (row["id"], read_outcome(row))):
+        for row_id, read in self._read("outcomes", outcomes_of):
             if read.id == row_id:
                 found[read.id] = read
             else:
@@ -164,10 +167,10 @@ class RunFolder:
 
     def observations(self) -> Iterator[Observation]:
         """Everything observed, stored and not yet stored."""
-        yield from self._read("observations", read_observation)
+        yield from self._read("observations", read_observations)
         yield from self._observations
 
-    def _read(self, kind: str, read: Callable[[Mapping[str, object]], T]) -> Iterator[T]:
+    def _read(self, kind: str, read: Callable[[pyarrow.Table], list[T]]) -> Iterator[T]:
         """The rows of all parts that can be read. A part is taken whole or, with a warning, not at all."""
         import pyarrow.parquet
 
@@ -175,7 +178,7 @@ class RunFolder:
             self.part = max(self.part, 1 + int("".join(itertools.takewhile(str.isdigit, path.name))))
             try:
                 with pyarrow.parquet.ParquetFile(path) as file:
-                    rows = [read(row) for row in file.read().to_pylist()]
+                    rows = read(file.read())
             except Exception as error:  # noqa: BLE001  damaged bytes make a reader raise anything
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 self._warn(
@@ -187,6 +190,11 @@ class RunFolder:
     def _warn(self, text: str) -> None:
         if text not in self.warnings:
             self.warnings.append(text)
+
+
+def outcomes_of(table: pyarrow.Table) -> list[tuple[str, Outcome]]:
+    """(the name that it was stored under, what was read) of each row."""
+    return [(row["id"], read_outcome(row)) for row in table.to_pylist()]
 
 
 def read_head(path: Path) -> dict[str, object]:
