@@ -62,7 +62,10 @@ def strided(t: torch.Tensor) -> torch.Tensor:
 
 
 def row_bits(output: object, rows: int) -> tuple[np.ndarray, str]:
-    """(bit patterns of each row: integers [rows, n], torch's name of the dtype). Raises ContractError where there are none."""
+    """(bit patterns of each row: integers [rows, n], torch's name of the dtype). Raises ContractError where there are none.
+
+    They are a copy: an op may write its next result into the same memory.
+    """
     import torch
 
     if not isinstance(output, torch.Tensor):
@@ -77,7 +80,7 @@ def row_bits(output: object, rows: int) -> tuple[np.ndarray, str]:
     if not output.numel():
         raise ContractError(f"must return something to compare in each row; it returned shape {tuple(output.shape)}")
     whole = output.detach().cpu().contiguous().reshape(rows, -1)
-    return whole.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[whole.element_size()]).numpy(), dtype
+    return whole.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[whole.element_size()]).numpy().copy(), dtype
 
 
 def alike(bits: np.ndarray, dtype: str, lone: np.ndarray, lone_dtype: str) -> None:

@@ -72,7 +72,7 @@ class Matmul:
         except (RuntimeError, MemoryError) as error:
             what = "out of memory" if out_of_memory(error) else first_line(error)
             raise FailedError(f"the product of {case.input} in {case.dtype} cannot be made: {what}") from None
-        self._first = self._first or (product, found)
+        self._first = self._first or (product.clone(), found)  # the next product may be written into its memory
         wall_s = time.perf_counter() - started
         return [Observation(case, self._condition, step.trial, step.index, 0, found.id, (1,), wall_s=wall_s)], [found]
 

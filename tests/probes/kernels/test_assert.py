@@ -134,3 +134,15 @@ def test_sizes_and_places_may_come_from_a_generator():
 def test_it_is_lazy():
     code = "import sys, detcheck; detcheck.assert_batch_invariant; print({'torch', 'transformers'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+def test_results_in_one_buffer_are_no_less_compared():
+    """As of a captured graph: each call writes into the same memory."""
+    made = torch.zeros(8, 300)
+
+    def in_one_buffer(x):
+        out = made[: len(x)]
+        return out.copy_(guilty.innocent(x) * (1 + 2**-20 * (len(x) > 1)))
+
+    with pytest.raises(AssertionError, match="not batch-invariant: in rows-8"):
+        detcheck.assert_batch_invariant(in_one_buffer, guilty.make_inputs(1, torch.float32, 0), sizes=(1, 8))
