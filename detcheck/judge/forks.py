@@ -67,7 +67,8 @@ def branch(count: int, outcome: Outcome, index: int, text: str) -> Branch:
     if index >= len(outcome.tokens):
         return Branch(count, None, "", None)
     token = outcome.words[index] if outcome.words is not None else int(outcome.tokens[index])
-    margin = math.nan if outcome.margins is None else float(outcome.margins[index])
+    known = outcome.margins is not None and index < len(outcome.margins)  # an engine may leave some out
+    margin = float(outcome.margins[index]) if known else math.nan
     return Branch(count, token, text, None if math.isnan(margin) else margin)
 
 

@@ -99,11 +99,14 @@ def divergence(mode: Outcome, other: Outcome) -> Divergence:
     shared = min(len(mode.tokens), len(other.tokens)) if index is None else index
     if mode.logprobs is None or other.logprobs is None or mode.logprobs.dtype != other.logprobs.dtype:
         return Divergence(index, shared, None, None)
-    a, b = mode.logprobs[:shared], other.logprobs[:shared]
-    index_bits = first_difference(as_integers(a), as_integers(b))
+    index_bits = first_difference(*(as_integers(o.logprobs[:shared]) for o in (mode, other)))
+    if index_bits is None:
+        return Divergence(index, shared, None, None)
+    both = min(shared, len(mode.logprobs), len(other.logprobs))  # an engine may leave some out
+    a, b = mode.logprobs[:both], other.logprobs[:both]
     unequal = as_integers(a) != as_integers(b)
     if not unequal.any():
-        return Divergence(index, shared, None, None)
+        return Divergence(index, index_bits, None, None)
     with np.errstate(invalid="ignore"):
         apart = np.abs(a[unequal].astype(np.float64) - b[unequal])
     # A float64 is a number that somebody wrote down; of which width it was when it was computed is not known.

@@ -110,7 +110,7 @@ def along(counts: Counter[str], outcomes: Mapping[str, Outcome]) -> dict[str, ob
         if other is mode or other.logprobs is None or other.logprobs.dtype != mode.logprobs.dtype:
             continue
         left = first_difference(mode.tokens, other.tokens)
-        shared = length if left is None else left
+        shared = min(length if left is None else left, len(mode.logprobs), len(other.logprobs))
         a, b = mode.logprobs[:shared], other.logprobs[:shared]
         with np.errstate(invalid="ignore"):
             apart = np.where(as_integers(a) == as_integers(b), 0.0, np.abs(a.astype(np.float64) - b))

@@ -162,7 +162,8 @@ def prefixes(outcome: Outcome, bits: bool) -> str:
     numbers = None if outcome.logprobs is None or not bits else as_integers(outcome.logprobs).astype(np.uint64).tolist()
     made, last = [], ""
     for place, name in enumerate(names):
-        last = content_hash(f"{last}/{name}/{numbers[place] if numbers else ''}".encode())
+        number = numbers[place] if numbers and place < len(numbers) else ""  # an engine may leave some out
+        last = content_hash(f"{last}/{name}/{number}".encode())
         made.append(last[:HEX])
     return "".join(made)
 

@@ -6,6 +6,7 @@ detcheck through its command line, and returns what it answered. Its docstring, 
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import shlex
 from dataclasses import dataclass
@@ -53,15 +54,24 @@ class Zoo:
         return Answer(command, result.code, verdict, report, f"{result.out[-6000:]}\n{result.err[-3000:]}")
 
     def completions(self, engine, *arguments, samples=24, max_tokens=4):
-        """`detcheck completions` of an engine whose answers we wrote (`scripted.Scripted`) in the place of transformers'."""
+        """`detcheck completions` of an engine whose answers we wrote (`scripted.Scripted`, `knowing.Forming`) in the place of transformers'; of one
+        that schedules itself (`knowing.Scheduling`) in the place of vLLM's."""
+        about = () if "--prompt-file" in arguments else ("--prompt", "ask me")
+        named = ("--engine", "vllm") if engine.schedules_itself else ()
         with self.engine(engine):
-            return self.ask("completions", "-n", samples, "--max-tokens", max_tokens, "--prompt", "ask me", *arguments)
+            return self.ask("completions", "-n", samples, "--max-tokens", max_tokens, *about, *named, *arguments)
+
+    def file(self, name, *lines):
+        """A file in the folder, of lines that are text or JSON values: its name."""
+        text = "".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in lines)
+        (self.folder / name).write_text(text, "utf-8")
+        return name
 
     @contextlib.contextmanager
     def engine(self, made):
-        """Where transformers would open a model, this engine is taken."""
-        from detcheck.engines.transformers import options
-
+        """Where transformers would open a model, or vLLM, this engine is taken."""
+        name = "vllm" if made.schedules_itself else "transformers"
+        options = importlib.import_module(f"detcheck.engines.{name}.options")
         with self.monkeypatch.context() as patch:
             patch.setattr(options, "ENGINE", dataclasses.replace(options.ENGINE, open=lambda spec: made))
             yield
