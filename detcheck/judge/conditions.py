@@ -20,6 +20,7 @@ from detcheck.judge import (
     nan,
     positions,
     ranks,
+    same_prompt,
     seeds,
     server,
     speculation,
@@ -94,6 +95,7 @@ def judge(
             found = [judge_case(case, steps, not_tried, tally, outcomes, allow_unseen_batch, sides)]
         findings += [replace(finding, role=role) for finding in found]
     findings = seeds.drawn(ranks.ranked(findings, tallies, outcomes), tallies, outcomes)
+    findings += [] if by else same_prompt.against_each_other(tallies, outcomes, roles or {})
     return after_controls(findings + server.between(tallies, outcomes))
 
 

@@ -159,9 +159,16 @@ def impossible(plan: Plan, shortest: int, length: int, max_tokens: int, limits: 
     kind = kind_of(plan.name)
     if plan.size > limits.max_rows:
         return f"the engine holds {limits.max_rows} requests of this length at once (--engine-arg max_num_seqs, kv_cache_memory_bytes)"
-    joining = max(1, limits.token_budget // length)  # prompts that one engine step takes in
-    if kind != "alone" and plan.size > 1 and plan.size > joining * max(1, max_tokens - 1):
-        return f"the first would have ended before the last came in (--max-tokens {max_tokens}, {limits.token_budget} tokens a step)"
+    late = f"the first would have ended before the last came in (--max-tokens {max_tokens}, {limits.token_budget} tokens a step)"
+    if kind in ("wave", "edges"):
+        others = edge_lengths(limits) if kind == "edges" else [length]
+        soonest, *rest = sorted([length, *(others[n % len(others)] for n in range(plan.size - 1))])
+        if not all_meet([soonest, *reversed(rest)], max_tokens, limits):  # in no order do they need longer
+            return late
+    else:
+        joining = max(1, limits.token_budget // length)  # prompts that one engine step takes in
+        if kind != "alone" and plan.size > 1 and plan.size > joining * max(1, max_tokens - 1):
+            return late
     if kind == "chunked" and limits.uncut:
         return limits.uncut
     if kind == "chunked" and shortest < 2:
@@ -181,6 +188,27 @@ def impossible(plan: Plan, shortest: int, length: int, max_tokens: int, limits: 
     if kind == "ragged" and limits.room <= length:
         return "the context has no room for neighbours longer than the prompt"
     return ""
+
+
+def all_meet(prompts: Sequence[int], max_tokens: int, limits: EngineLimits) -> bool:
+    """Whether an engine step computes all of these requests, first come, first served. `prompts`: tokens of each."""
+    left, made = list(prompts), [0] * len(prompts)
+    while max(made) < max_tokens:
+        tokens, computed = limits.token_budget, 0
+        for n, to_read in enumerate(left):
+            part = min(max(to_read, 1), tokens)
+            if not part or (limits.uncut and part < to_read):
+                break
+            tokens, computed, left[n] = tokens - part, computed + 1, max(to_read - part, 0)
+            made[n] += not left[n]
+        if computed in (0, len(prompts)):
+            return computed > 0
+    return False
+
+
+def edge_lengths(limits: EngineLimits) -> list[int]:
+    """Tokens of the neighbours' prompts."""
+    return [n for n in EDGES if n <= limits.room] or [limits.room]
 
 
 def steps(inputs: dict[str, int], plans: list[Plan], wanted: Wanted, limits: EngineLimits) -> list[Step]:
@@ -222,7 +250,7 @@ def requests(
             else:
                 arrivals[slot] = rng.randint(1, max(1, max_tokens // 2))
     elif kind == "edges":
-        lengths = [n for n in EDGES if n <= limits.room] or [limits.room]
+        lengths = edge_lengths(limits)
         for order, slot in enumerate(slot for slot in range(size) if slot not in slots):
             rows[slot] = lengths[order % len(lengths)]
     usual = max(size + 1, min(CHUNK, max(1, length // 3))) if kind == "chunked" else None

@@ -78,7 +78,7 @@ class Forming(Scripted):
 
     def prefill(self, row, made):
         decoded = self._asked([row], len(made.tokens), True, 0, {0: ALONE})
-        return Decoded(decoded.completions, (1,), decoded.traces, ((1, len(row.prompt)),))
+        return Decoded(decoded.completions, (1,), {0: ALONE}, ((1, len(row.prompt)),))
 
     def _asked(self, rows, max_tokens, ignore_eos, padding, traces):
         rows = tuple(rows)
@@ -185,7 +185,7 @@ class Scheduling(Forming):
 
     def _trace(self, r, steps, adapters):
         until = steps[: r.steps[-1] + 1]
-        hashed = content_hash(repr([sorted(step.items()) for step in until]).encode())[:16]
+        hashed = content_hash(repr([list(step.items()) for step in until]).encode())[:16]
         sizes = tuple(sorted({len(steps[n]) for n in r.steps}))
         drafted, accepted = self._drafts(len(steps[r.steps[0]])) if self._drafts else (0, 0)
         beside = max(len({adapters[slot] for slot in steps[n]}) for n in r.steps)

@@ -56,7 +56,7 @@ class Zoo:
     def completions(self, engine, *arguments, samples=24, max_tokens=4):
         """`detcheck completions` of an engine whose answers we wrote (`scripted.Scripted`, `knowing.Forming`) in the place of transformers'; of one
         that schedules itself (`knowing.Scheduling`) in the place of vLLM's."""
-        about = () if "--prompt-file" in arguments else ("--prompt", "ask me")
+        about = () if {"--prompt-file", "--prompt"} & {*map(str, arguments)} else ("--prompt", "ask me")
         named = ("--engine", "vllm") if engine.schedules_itself else ()
         with self.engine(engine):
             return self.ask("completions", "-n", samples, "--max-tokens", max_tokens, *about, *named, *arguments)

@@ -185,7 +185,7 @@ def stopped_by_ctrl_c(zoo):
 
 @broken("divergent", says="not repeated")
 def differs_where_nothing_is_repeated(zoo):
-    """Differs in a run that repeats nothing, so that run and batch cannot be told apart."""
+    """Differs in a run that repeats nothing, so that nobody knows whether run or batch did it."""
     return zoo.completions(otherwise(lambda a: a.size > 2), "--trials", "1")
 
 
