@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from detcheck import colours, lookup, stderr
+from detcheck import colours, lookup, signals, stderr
 from detcheck.check.options import BEGUN, CHECKED, Checking, Starting
 from detcheck.commands import Estimating, Given, Output, Running, Telling, add, epilogue
 from detcheck.env.usable import ListingFormat
@@ -272,6 +272,7 @@ def main() -> None:
     with (
         contextlib.redirect_stderr(stderr.unbroken()) as kept,
         contextlib.redirect_stderr(NoCommands(kept)) if reads() else contextlib.nullcontext(),
+        signals.as_ctrl_c(),
     ):
         try:
             answered()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from detcheck.judge import comparisons, sides
 from detcheck.judge.conditions import judge
 from detcheck.probe import Probe, Session
 from detcheck.records import Case, Condition, Observation, Outcome, Subject
+from detcheck.resumed import Resumed, refuse_changes
+from detcheck.signals import undisturbed
 from detcheck.spec import Comparing, InputFormat, Judging, Kernels, Spec
 from detcheck.storage import baselines
 from detcheck.storage import collected as readers
@@ -61,17 +64,23 @@ def run(
             raise
         with closing(opened):
             try:
-                folder.write_head(spec, opened.subject, head.command, started)
+                if named := getattr(
+                    spec.options, "baseline", None
+                ):  # kept with the run, which is judged without it later
+                    baselines.write(folder.path / COMPARED, baseline_of(Path(named)))
+                folder.write_head(spec, opened.subject, head.command, started)  # last: whoever has it can go on
             except OSError as error:
                 folder.discard()
                 raise UsageError(
                     f"--output-dir {output_dir}: cannot write there: {error.strerror}. Give a folder with room"
                 ) from None
+            except UsageError:
+                folder.discard()
+                raise
             told = tuple(getattr(opened, "warnings", ()))
             head = replace(head, subject=opened.subject, path=folder.path, warnings=told)
-            if named := getattr(spec.options, "baseline", None):  # kept with the run, which is judged without it later
-                baselines.write(folder.path / COMPARED, baseline_of(Path(named)))
-            return execute(head, opened, folder, on_progress, Resumed())
+            watch = FirstDivergence(spec.fail_on, dict(opened.subject.cases))
+            return execute(head, opened, folder, on_progress, Resumed(), watch)
 
 
 def resume(path: Path | str, on_progress: OnProgress | None = None) -> Run:
@@ -84,14 +93,13 @@ def resume(path: Path | str, on_progress: OnProgress | None = None) -> Run:
     folder = RunFolder(path)
     with folder.locked(), closing(Probe(spec.probe).open(spec, planned=stored_subject.schedule)) as opened:
         refuse_changes(path, stored_subject, opened.subject)
-        readable = folder.outcomes()
-        seen = list(folder.observations())
-        process = 1 + max((o.process for o in seen), default=0)
-        stored = {place(o): o.outcome for o in seen}
-        done = {key for key, outcome in stored.items() if outcome is None or outcome in readable}
+        readable, before = folder.outcomes(), Resumed()
+        watch = FirstDivergence(spec.fail_on, dict(stored_subject.cases))
+        watch.see(before.noting(folder.observations()), readable.values())
+        before.count(readable)
+        folder.goes_on()
         base = Run(spec, head["command"], head["started"], (), subject=stored_subject, path=path)
-        before = Resumed(stored, Counter(batch for batch, _ in done), process, tuple(seen), readable)
-        return execute(base, opened, folder, on_progress, before)
+        return execute(base, opened, folder, on_progress, before, watch)
 
 
 def load(path: Path | str) -> Run:
@@ -160,38 +168,21 @@ def read(path: Path) -> tuple[dict[str, object], Spec, Subject]:
     return head, read_spec(head, Probe(str(head.get("probe"))).options), read_subject(head)
 
 
-def place(o: Observation) -> tuple[int, int]:
-    """Which sample of the schedule this is."""
-    return o.batch, o.sample
-
-
-@dataclass(frozen=True)
-class Resumed:
-    """What a resumed run holds already."""
-
-    stored: Mapping[tuple[int, int], str | None] = field(default_factory=dict)
-    """place -> outcome of every observation on disk, also where the part that held the outcome is torn"""
-    done: Counter[int] = field(default_factory=Counter)
-    """batch -> samples of it that need not be observed again"""
-    process: int = 0
-    observations: tuple[Observation, ...] = ()
-    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
-
-    def lacks(self, o: Observation) -> bool:
-        """Whether this is news. The same outcome at the same place only brings back a payload that was torn."""
-        return place(o) not in self.stored or self.stored[place(o)] != o.outcome
-
-
-def execute(run: Run, opened: Session, folder: RunFolder, on_progress: OnProgress | None, before: Resumed) -> Run:
-    """Observe every step that is not done, and judge what there is."""
+def execute(
+    run: Run,
+    opened: Session,
+    folder: RunFolder,
+    on_progress: OnProgress | None,
+    before: Resumed,
+    watch: FirstDivergence,
+) -> Run:
+    """Observe every step that is not done, and judge what there is. `watch`: it has seen what was stored."""
     steps = run.subject.schedule.steps
     track = Track(run.spec, run.subject, before.done)
     where, samples = run.subject.environment.device, sum(step.samples for step in steps)
     log.info("opened %s on %s: %d steps, %d samples", run.subject.name, where, len(steps), samples)
     warnings, interrupted = list(run.warnings), False
     tell = guarded(on_progress, warnings)
-    watch = FirstDivergence(run.spec.fail_on, dict(run.subject.cases))
-    watch.see(before.observations, before.outcomes.values())
     compared = Probe(run.spec.probe).compares
     try:
         tell(track.progress(0))
@@ -209,9 +200,7 @@ def execute(run: Run, opened: Session, folder: RunFolder, on_progress: OnProgres
         interrupted = True
         warnings.append("interrupted: judged on what was observed until then")
     except CannotWriteError as error:
-        warnings.append(
-            f"cannot write to {folder.path}: {error}. Judged on what was observed; make room, then --resume"
-        )
+        warnings.append(f"cannot write to {folder.path}: {error}. Judged on what was observed; {error.remedy}")
     except DetcheckError as error:
         warnings.append(f"the run ended early: {error}")
     except Exception as error:  # noqa: BLE001  the boundary: whatever an engine dies of, what was observed is judged
@@ -219,8 +208,9 @@ def execute(run: Run, opened: Session, folder: RunFolder, on_progress: OnProgres
         warnings.append(f"the run ended early: {type(error).__name__}: {error}")
     run = replace(run, interrupted=interrupted, warnings=tuple(warnings))
     try:
-        write(folder.flush)
-        write(folder.write_end, run)
+        with undisturbed():
+            write(folder.flush)
+            write(folder.write_end, run)
     except CannotWriteError as error:
         run = replace(run, warnings=(*dict.fromkeys((*run.warnings, f"cannot write to {folder.path}: {error}")),))
     run = judged(run, folder)
@@ -232,13 +222,21 @@ def execute(run: Run, opened: Session, folder: RunFolder, on_progress: OnProgres
 class CannotWriteError(Exception):
     """The run's folder takes no more."""
 
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error.strerror or str(error))
+        moved = error.errno == errno.ENOENT
+        self.remedy = (
+            "it was moved or removed: go on with --resume where it is now" if moved else "make room, then --resume"
+        )
+
 
 def write(call: Callable[..., None], *arguments: object) -> None:
-    """Tells a disk that is full from an engine that dies of an OSError of its own."""
+    """Whole, whoever interrupts. Tells a disk that is full from an engine that dies of an OSError of its own."""
     try:
-        call(*arguments)
+        with undisturbed():
+            call(*arguments)
     except OSError as error:
-        raise CannotWriteError(error.strerror or str(error)) from error
+        raise CannotWriteError(error) from error
 
 
 def now() -> str:
@@ -262,9 +260,19 @@ def judged(run: Run, folder: RunFolder) -> Run:
     if not outcomes and ended and not run.interrupted:
         findings = (failed(run.spec, ended[0]),)
     run = replace(run, findings=findings)
-    if (folder.path / COMPARED).is_file():
-        findings += comparisons.compare(baselines.read(folder.path / COMPARED), summary(run, folder))
+    if getattr(run.spec.options, "baseline", None):
+        findings += compared_with(folder.path / COMPARED, run, folder)
     return replace(run, findings=findings, warnings=(*run.warnings, *folder.warnings))
+
+
+def compared_with(kept: Path, run: Run, folder: RunFolder) -> tuple[Finding, ...]:
+    """What the comparison says that the run was asked for; no pass where the baseline was not kept whole."""
+    try:
+        return comparisons.compare(baselines.read(kept), summary(run, folder))
+    except UsageError as error:
+        first = run.findings[0].case
+        why = f"not comparable: the baseline that the run was given is not in its folder any more: {error}"
+        return (Finding(comparisons.of_comparison(first), Verdict.INCONCLUSIVE, why),)
 
 
 def failed(spec: Spec, why: str) -> Finding:
@@ -272,21 +280,3 @@ def failed(spec: Spec, why: str) -> Finding:
     kernels = Kernels.BATCH_INVARIANT if kernels is Kernels.BOTH else kernels
     case = Case(spec.probe, spec.subject, kernels, spec.dtype or "", "")
     return Finding(case, Verdict.FAILED, why)
-
-
-def refuse_changes(path: Path, then: Subject, now: Subject) -> None:
-    before, after = (baselines.of_environment(one.environment) for one in (then, now))
-    changed = [f"{name}: {before[name]} then, {after[name]} now" for name in before if before[name] != after[name]]
-    changed += [
-        f"digest of {name}: {d[:12]} then, {now.digests.get(name, 'none')[:12]} now"
-        for name, d in then.digests.items()
-        if now.digests.get(name) != d
-    ]
-    if then.inputs != now.inputs:
-        changed.append("prompts: other tokens now")
-    if then.cases != now.cases:
-        changed.append("cases: others now")
-    if changed:
-        raise UsageError(
-            f"--resume {path}: what was observed there cannot be mixed with what would be observed now. {'; '.join(changed)}. Start a new run"
-        )

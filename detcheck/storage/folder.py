@@ -83,20 +83,24 @@ class RunFolder:
         """Holds the run for one writer. The system lets go when the process ends, however it ends."""
         from filelock import FileLock, Timeout
 
+        lock = FileLock(self.path / "lock", blocking=False)
         try:
-            with FileLock(self.path / "lock", blocking=False):
-                yield
+            lock.acquire()
         except Timeout:
             raise UsageError(f"{self.path} is being written by another process. Wait for it, or stop it") from None
-        except PermissionError as error:
-            raise UsageError(
-                f"{self.path}: cannot lock it: {error.strerror}. Copy the run to where you may write"
-            ) from None
+        except (OSError, NotImplementedError) as error:  # read-only, not ours, or a file system without locks
+            why = getattr(error, "strerror", None) or str(error)
+            raise UsageError(f"{self.path}: cannot lock it: {why}. Copy the run to where you may write") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def discard(self) -> None:
         """Removes a folder in which nothing was recorded."""
         with contextlib.suppress(OSError):
-            (self.path / "lock").unlink()
+            for file in [path for path in self.path.iterdir() if path.is_file()]:
+                file.unlink()
             for part in (self.path / "observations", self.path / "outcomes", self.path):
                 part.rmdir()
 
@@ -124,6 +128,11 @@ class RunFolder:
         end = {"interrupted": run.interrupted, "warnings": list(run.warnings)}
         write_file(self.path / "end.json", json.dumps(end, indent=1).encode())
 
+    def goes_on(self) -> None:
+        """How it ended before is no more how it ended: killed from now on, it was killed."""
+        with contextlib.suppress(OSError):
+            (self.path / "end.json").unlink()
+
     def read_end(self) -> tuple[bool, tuple[str, ...]]:
         """(interrupted, warnings)"""
         try:
@@ -146,6 +155,8 @@ class RunFolder:
         if not self._observations and not self._outcomes:
             return
         name = f"{self.part:05}.parquet"
+        for kind in ("observations", "outcomes"):  # one that somebody removed; not where all was
+            (self.path / kind).mkdir(exist_ok=True)
         if self._outcomes:
             write_table(self.path / "outcomes" / name, [outcome_row(o) for o in self._outcomes])
         if self._observations:
@@ -177,12 +188,14 @@ class RunFolder:
         for path in sorted((self.path / kind).glob("[0-9]*.parquet")):
             self.part = max(self.part, 1 + int("".join(itertools.takewhile(str.isdigit, path.name))))
             try:
-                with pyarrow.parquet.ParquetFile(path) as file:
+                # Opened here: pyarrow wants a path to be UTF-8, and a file system does not.
+                with path.open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as file:
                     rows = read(file.read())
             except Exception as error:  # noqa: BLE001  damaged bytes make a reader raise anything
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                size = path.stat().st_size if path.is_file() else 0
                 self._warn(
-                    f"{kind}/{path.name} is torn ({path.stat().st_size} bytes: {reason}); what only it held is not counted. --resume observes it again"
+                    f"{kind}/{path.name} is torn ({size} bytes: {reason}); what only it held is not counted. --resume observes it again"
                 )
                 continue
             yield from rows

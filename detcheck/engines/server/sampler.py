@@ -45,6 +45,7 @@ class ServerSampler:
         self._loop = asyncio.Runner()
         self._servers: list[Server] = []
         self._interrupted = False
+        self._resumed = False
         self._lost = 0  # steps in a row of which nothing came
         self._before: list[EarlierAnswers] = []  # what each server has said
         self._warmed: set[tuple[int, str]] = (
@@ -69,7 +70,7 @@ class ServerSampler:
         self._loop.close()
 
     async def _open(self, questions: Sequence[Question], planned: Schedule | None) -> None:
-        spec, own = self._spec, self._own
+        spec, own, self._resumed = self._spec, self._own, planned is not None
         budget = Budget(own.max_requests)
         for url in own.base_url:
             client = Client(url, Secrets.read(own.header, url.credentials), own.timeout, own.ca_bundle)
@@ -258,7 +259,9 @@ class ServerSampler:
     ) -> SentStep:
         """All requests of the step's turn, from 0, by those that still go on. `later`: what follows the answers."""
         replica, cold = self._servers.index(server), step.condition == "cold"
-        salted = cold and server.reading.kind == "vLLM" and bool(turn or step.trial)
+        # A run that was killed may have asked for it, and not have stored that.
+        salted = cold and server.reading.kind == "vLLM" and bool(turn or step.trial or self._resumed)
+        perhaps_warm = cold and self._resumed and not (salted or turn)
         salt = secrets.token_hex(8) if salted else ""
         asked = {slot: replace(talk.asked, salt=salt) for slot, talk in talks.items() if talk.goes_on}
         asked = dict(sorted((asked | self._fillers(step, turn)).items()))
@@ -274,6 +277,8 @@ class ServerSampler:
                     found, why = None, ELSEWHERE
                 made = sample(step, slot, one, seen, self._spec.batch_sizes is not None, found, why)
                 made = on_its_own_history(made) if cold and turn and not salted else made
+                if perhaps_warm and seen.grown("cache_hits") is None:
+                    made = replace(made, as_asked=False)
                 talks[slot].take(made, one.said, seen, later)
         return seen
 

@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 
 
 def preference(spec: Spec) -> int:
-    """Where it is installed and an accelerator is there."""
-    if spec.device == "cpu" or not install.installed() or (spec.model and gguf.of(spec.model)):
+    """Where it is installed and an accelerator is there. Whoever asks a server needs no torch to know it."""
+    if (
+        getattr(spec.options, "base_url", ())
+        or spec.device == "cpu"
+        or not install.installed()
+        or (spec.model and gguf.of(spec.model))
+    ):
         return 0
     import torch
 

@@ -1,0 +1,58 @@
+"""Signals that ask a run to end: what was observed is written and judged first."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+ASK_TO_END = (
+    "SIGTERM",
+    "SIGHUP",
+)  # of `kill`, of a container that is stopped, of a CI job that is cancelled; of a terminal that is closed
+
+
+@contextlib.contextmanager
+def as_ctrl_c() -> Iterator[None]:
+    """Inside, these signals do what Ctrl-C does. One that the process was started to ignore (nohup) is still ignored."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if callable(signal.getsignal(signal.SIGINT)):
+            signal.raise_signal(
+                signal.SIGINT
+            )  # whoever waits for Ctrl-C just now hears it in their own way, as asyncio does
+        else:  # ignored, as in a job that a shell put into the background
+            raise KeyboardInterrupt
+
+    before = {}
+    try:
+        for name in ASK_TO_END:
+            number = getattr(signal, name, None)
+            if number and signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, ask)
+    except ValueError:  # not in the main thread, which alone may
+        pass
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Inside, Ctrl-C waits: it comes at the end of the block."""
+    came: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    except ValueError:  # not in the main thread, where it does not come
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came and callable(before):
+            before(came[0], None)
