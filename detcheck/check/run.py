@@ -17,7 +17,7 @@ from detcheck.check.values import nearest
 from detcheck.errors import DetcheckError, UsageError
 from detcheck.finding import Run
 from detcheck.spec import Comparing, Judging, Kernels, Spec
-from detcheck.storage.folder import new_folder, stamped
+from detcheck.storage.naming import new_folder, stamped
 from detcheck.suite import Member, Suite
 
 Shown = Callable[[Member], AbstractContextManager[runner.OnProgress | None]]

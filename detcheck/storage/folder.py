@@ -19,7 +19,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -44,6 +43,7 @@ from detcheck.records import (
     Traffic,
 )
 from detcheck.spec import Kernels, Spec
+from detcheck.storage.naming import cannot_write, new_folder, stamped
 from detcheck.storage.tables import observation_row, outcome_row, read_observations, read_outcome, write_table
 from detcheck.verdict import FailOn, Role
 
@@ -291,32 +291,3 @@ def read_subject(head: dict[str, object]) -> Subject:
         raise UsageError(
             f"run.json cannot be read: {type(error).__name__}: {error}. It may be damaged: restore it from a copy"
         ) from None
-
-
-def stamped(what: str) -> str:
-    """A folder's name: UTC time, and what was asked."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{what}"
-
-
-def new_folder(parent: Path, stem: str) -> Path:
-    """A folder that was not there: of that name, or with a number behind it. Raises UsageError where it cannot be made."""
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        numbered = (parent / (stem if n == 1 else f"{stem}-{n}") for n in range(1, 10_000))
-        return next(path for path in numbered if make_folder(path))
-    except OSError as error:
-        raise cannot_write(parent, error) from None
-
-
-def cannot_write(parent: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"--output-dir {parent}: cannot write there: {error.strerror}. Give a folder with room that you may write to"
-    )
-
-
-def make_folder(path: Path) -> bool:
-    try:
-        path.mkdir()
-    except FileExistsError:
-        return False
-    return True

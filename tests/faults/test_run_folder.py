@@ -17,7 +17,7 @@ from detcheck.errors import UsageError
 from detcheck.probes.completions.options import Options
 from detcheck.probes.completions.session import Completions
 from detcheck.spec import Spec
-from detcheck.storage import baselines, folder
+from detcheck.storage import baselines, folder, naming
 from detcheck.verdict import Verdict
 
 ASK = ("completions", "-n", "24", "--max-tokens", "4", "--quiet", "--output-dir")
@@ -203,12 +203,12 @@ def test_a_clock_that_is_set_back_changes_nothing(engine, tmp_path, monkeypatch)
     now, real = [time.time()], time.time
     monkeypatch.setattr(time, "time", lambda: now[0])
 
-    class Clock(folder.datetime):
+    class Clock(naming.datetime):
         @classmethod
         def now(cls, zone=None):
             return cls.fromtimestamp(now[0], zone)
 
-    monkeypatch.setattr(folder, "datetime", Clock)
+    monkeypatch.setattr(naming, "datetime", Clock)
     monkeypatch.setattr(runner, "datetime", Clock)
     engine._answer = at_batch(5, lambda: now.__setitem__(0, now[0] - 86400))
     spec = Spec("completions", Options(samples=24, max_tokens=4))
