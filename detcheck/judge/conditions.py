@@ -15,6 +15,7 @@ from statistics import median
 
 from detcheck.finding import Finding
 from detcheck.judge import (
+    answers,
     batch,
     gradients,
     nan,
@@ -160,7 +161,7 @@ def judge_case(
     if seen := gradients.gradients([outcomes[o] for o in counts]):
         evidence["gradients"] = seen
     if server.of_server(steps):
-        evidence |= {"concurrency": tally.in_flight, "resent": tally.resent}
+        evidence |= {"concurrency": tally.in_flight, "resent": tally.resent} | answers.seen(tally.doubtful)
     if len(counts) > 1 and not sides:
         evidence |= apart(tally, outcomes, case.dtype)
     evidence |= speculation.seen(tally) | nan.seen(outcomes[o] for o in counts)
@@ -263,6 +264,7 @@ def doubts_about(finding: Finding, tally: Tally, allow_unseen: bool, all_tried: 
     unformed = [name for name, c in finding.evidence["conditions"].items() if c["formed"] < min(c["asked"], enough)]
     yield from two_files.doubts(finding)
     yield from turns.doubts(finding.evidence)
+    yield from answers.doubts(finding.evidence)
     found = finding.evidence
     yield from filter(None, (uncovered.doubt(tally.calls), speculation.doubt(found), nan.doubt(found)))
     if tally.unseen and not allow_unseen and "sides" not in finding.evidence:

@@ -10,7 +10,7 @@ from detcheck.bits import floats_of
 from detcheck.records import Outcome
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-ONLY_NAN = "each number is NaN, so nothing was compared: look at why the model overflows, or ask with --dtype float32"
+ONLY_NAN = "each number is NaN, so nothing was compared: look at why the model overflows, or let it compute in float32"
 
 
 def seen(outcomes: Iterable[Outcome]) -> dict[str, bool]:

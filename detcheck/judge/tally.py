@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+from detcheck.judge import answers
 from detcheck.judge.turns import PromptSizes
 from detcheck.outcomes import token_key
 from detcheck.records import Condition, Observation, Outcome, Step
@@ -57,6 +58,8 @@ class Tally:
     """condition name -> "drafted" and "accepted" -> tokens; empty where the engine drafts none, or does not tell"""
     resent: int = 0
     """requests that had to be sent again, since the server was busy and said when"""
+    doubtful: Counter[str] = field(default_factory=Counter)
+    """what a server's answers say of themselves (`answers.WHY`) -> answers"""
     traced: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """condition name -> engine steps, and the most requests and tokens in one"""
     broken: Counter[str] = field(default_factory=Counter)
@@ -113,6 +116,9 @@ class Tally:
             found.setdefault("error_share", found["error"] / max(found["error_allowed"], 1e-300))
         self.in_flight = max(self.in_flight, int(found.pop("in_flight", 0)))
         self.resent += int(found.pop("resent", 0))
+        for name in answers.WHY:
+            if name in found:
+                self.doubtful[name] += int(found.pop(name))
         for name in ("drafted", "accepted"):
             if name in found:
                 self.speculation[o.condition.name][name] += int(found.pop(name))

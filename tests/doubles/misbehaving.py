@@ -76,6 +76,12 @@ def echoed(server, body, number, ulp=0, leads=True):
     return {"id": f"cmpl-{number}", "model": server.model, "choices": [choice], "usage": usage}
 
 
+def made_in(answer, asked):
+    """Tokens that the server made for it: as its usage says, else as many as were asked for."""
+    usage = answer.get("usage") if isinstance(answer, dict) else None
+    return usage.get("completion_tokens", asked) if isinstance(usage, dict) else asked
+
+
 def ids_of(text):
     return [ord(c) for c in text]
 
@@ -187,6 +193,7 @@ class Handler(BaseHTTPRequestHandler):
             server.requests.append(body)
             server.company[number] = 0
             server.company = {one: max(most, server.running) for one, most in server.company.items()}
+        tokens = body["max_tokens"]
         try:
             scored = server.scores and body.get("echo")
             time.sleep(server.takes_s if body["max_tokens"] > 4 or scored else 0)
@@ -195,14 +202,15 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 made = server.answer(self, body, number, server.company[number])
             if made is not None:
+                tokens = made_in(made, tokens)
                 self.send(made)
         finally:
             with server.lock:
-                server.steps += body["max_tokens"] / max(1, server.running)  # those that run together share their steps
+                server.steps += tokens / max(1, server.running)  # those that run together share their steps
                 server.running -= 1
                 del server.company[number]
                 server.finished += 1
-                server.made += body["max_tokens"]
+                server.made += tokens
 
 
 @contextlib.contextmanager

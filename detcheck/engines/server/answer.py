@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,11 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from detcheck.storage.input import PART
+
 NAMED_ID = re.compile(r"token_id:(\d+)")  # vLLM's spelling of a token, where ids are asked for
 NO_LOGPROB = -9999.0  # servers say this for a log-probability that they do not have
+SHOWN = 120  # characters of an error
 LARGEST = 1e30  # of a log-probability's size
 DIGITS = 9  # that no number has which was rounded for people
-UNFINISHED = (None, "", "abort", "error", "cancelled")
+UNFINISHED = (  # finish reasons of answers that are not whole
+    None, "", "abort", "error", "cancelled", "content_filter", "timeout", "insufficient_system_resource", "network_error",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class ServerAnswer:
     """tokens that it says the prompt has"""
     cached: int | None = None
     """of these, how many it says it found in its prefix cache"""
+    beside: str = ""
+    """what it says beside its text: reasoning, a refusal, the tools that it calls; "" where there is nothing"""
     calls_tools: bool = False
     """whether it calls tools, which its text does not hold"""
     fingerprint: str = ""
@@ -45,9 +53,21 @@ class ServerAnswer:
     """times it had to be asked for again, since the server was busy"""
 
     @property
+    def whole(self) -> str:
+        """All that it says, as one text."""
+        return self.beside + PART + self.text if self.beside else self.text
+
+    @property
+    def length(self) -> int | None:
+        """Tokens that were made, as far as it tells."""
+        given = self.tokens if self.tokens is not None else self.words
+        return self.made if given is None else len(given)
+
+    @property
     def exact(self) -> bool:
         """Whether every log-probability is the decimal form of one float32: then its bits are known."""
         numbers = np.asarray(self.logprobs or (), np.float64)
+        numbers = numbers[~np.isnan(numbers)]  # JSON has one NaN
         # Short decimals like 0.0 or -0.5 are float32 numbers too, and could as well be rounded ones.
         long = any(len(repr(value).lstrip("-0.").replace(".", "")) > DIGITS for value in self.logprobs or ())
         return long and bool((numbers.astype(np.float32).astype(np.float64) == numbers).all())
@@ -61,12 +81,16 @@ def read(body: Any, trial: bool = False) -> ServerAnswer:
     """Of /v1/completions or /v1/chat/completions. `trial`: it may be too short for a text. Raises BadAnswerError."""
     if not isinstance(body, Mapping):
         raise BadAnswerError("the answer is not a JSON object")
+    if why := error_in(body):
+        raise BadAnswerError(f"it has status 200 and an error in it: {why!r}")
     choices = body.get("choices")
     if not isinstance(choices, list) or len(choices) != 1:
         found = f"{len(choices)} choices" if isinstance(choices, list) else "no choices"
         raise BadAnswerError(f"the answer has {found}, and one was asked for")
     if not isinstance(choices[0], Mapping):
         raise BadAnswerError("the answer's choice is not a JSON object")
+    if why := error_in(choices[0]):
+        raise BadAnswerError(f"it has status 200 and an error in its choice: {why!r}")
     choice = choices[0]
     message = choice.get("message")
     text = choice.get("text") if message is None else message.get("content") if isinstance(message, Mapping) else None
@@ -91,6 +115,7 @@ def read(body: Any, trial: bool = False) -> ServerAnswer:
         made=made if type(made) is int else None,
         asked=count(usage, "prompt_tokens"),
         cached=count(usage, "prompt_tokens_details", "cached_tokens"),
+        beside=beside(message) if isinstance(message, Mapping) else "",
         calls_tools=bool(isinstance(message, Mapping) and message.get("tool_calls")),
         fingerprint=str(body.get("system_fingerprint") or ""),
     )
@@ -102,7 +127,28 @@ def read(body: Any, trial: bool = False) -> ServerAnswer:
         raise BadAnswerError(f"the answer has {len(said.tokens)} token ids and {len(said.words)} tokens")
     if reason == "length" and not said.text and not counted and not trial:
         raise BadAnswerError("the answer is empty, and says that it is as long as was asked for")
+    if choice.get("token_ids") is not None and said.made is not None and len(said.tokens or ()) < said.made:
+        raise BadAnswerError(
+            f"the answer has {len(said.tokens or ())} tokens, and its usage says that {said.made} were made"
+        )
     return said
+
+
+def error_in(found: Mapping[str, Any]) -> str:
+    """What an error object beside or in the place of an answer says; "" where there is none."""
+    error = found.get("error")
+    if isinstance(error, Mapping):
+        error = error.get("message") or error
+    return " ".join(str(error).split())[:SHOWN] if error else ""
+
+
+def beside(message: Mapping[str, Any]) -> str:
+    """What a chat's message says beside its content. Ids of tool calls are made up each time and left out."""
+    calls = message.get("tool_calls") if isinstance(message.get("tool_calls"), list) else []
+    functions = [call.get("function") for call in calls if isinstance(call, Mapping)]
+    thought = message.get("reasoning") or message.get("reasoning_content")
+    parts = [thought, message.get("refusal"), *functions, message.get("function_call")]
+    return PART.join(part if isinstance(part, str) else json.dumps(part, sort_keys=True) for part in parts if part)
 
 
 def count(value: Any, *names: str) -> int | None:
@@ -162,7 +208,7 @@ def with_logprobs(said: ServerAnswer, logprobs: Any) -> ServerAnswer:
     if count != len(words if words is not None else said.tokens or ()):
         raise BadAnswerError(f"{count} log-probabilities for {len(words or said.tokens or ())} tokens")
     for place, value in enumerate(own):
-        if not is_number(value):
+        if not (is_number(value) or value != value):  # NaN is what a model that overflows gives, and is compared
             raise BadAnswerError(f"the log-probability of token {place} is {str(value)[:20]!r}, not a number")
         if value == NO_LOGPROB:
             raise BadAnswerError(

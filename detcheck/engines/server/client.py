@@ -240,7 +240,11 @@ class Client:
 
     def _read(self, raw: bytes, content_type: str) -> Any:
         try:
-            body = json.loads(raw)
+            body = json.loads(raw, object_pairs_hook=unambiguous)
+        except TwiceError as error:
+            raise NoAnswerError(
+                f"the answer holds {str(error)[:SHOWN]!r} twice, and readers differ in which of them they take", 200
+            ) from None
         except (ValueError, RecursionError):
             begins = self._secrets.hide(raw.decode("utf-8", "replace"))[:SHOWN]
             raise NoAnswerError(
@@ -263,6 +267,18 @@ class Client:
             pass
         later = "" if wait is None else f" (Retry-After {wait:g} s, longer than --timeout leaves)"
         return f"status {status}{later}: {self._secrets.hide(' '.join(str(said).split()))[:SHOWN]!r}"
+
+
+class TwiceError(Exception):
+    """A JSON object has this key twice."""
+
+
+def unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises TwiceError, but of objects of numbers: there keys are tokens, and two may be spelled alike."""
+    found = dict(pairs)
+    if len(found) < len(pairs) and not all(type(value) in (int, float) for value in found.values()):
+        raise TwiceError(next(name for n, (name, _) in enumerate(pairs) if name in dict(pairs[:n])))
+    return found
 
 
 def retry_after(value: str | None) -> float | None:

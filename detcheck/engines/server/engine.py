@@ -279,6 +279,10 @@ class Server:
             body |= {"temperature": asked.sampling.temperature, "seed": asked.sampling.seed}
         answer = await self._client.json("POST", PATHS[way.endpoint], body, self._budget.spend)
         said = read(answer.body, trial=max_tokens <= TRIAL_TOKENS)
+        if asked.tokens and said.prompt_tokens not in (None, asked.tokens):
+            raise BadAnswerError(
+                "the answer is to another prompt: the prompt's token ids in it are not those that were sent"
+            )
         if self.served and said.model and said.model != self.served:
             raise BadAnswerError(f"it was answered by the model {said.model!r}, and before by {self.served!r}")
         return replace(said, resent=answer.resent)

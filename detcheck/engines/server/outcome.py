@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from detcheck.engines.server.answer import ServerAnswer
-from detcheck.engines.server.engine import Capability
+from detcheck.engines.server.engine import Capability, PromptInput
 from detcheck.hashes import content_hash
 from detcheck.outcomes import outcome
 from detcheck.records import Outcome
+
+# A model that is certain gives the same few log-probabilities next to 0 to many prompts; four others by chance are of no two.
+CERTAIN, TELLING = -1e-3, 4
+
+SPELLED_OTHERWISE = "its tokens do not spell its text as those of an earlier answer with this text did"
 
 
 @dataclass
@@ -21,6 +26,18 @@ class EarlierAnswers:
     """of its answers"""
     texts: dict[tuple[int, ...], str] = field(default_factory=dict)
     """of every run of tokens"""
+    spelled: dict[str, bool] = field(default_factory=dict)
+    """text -> whether its tokens spelled it"""
+    made: dict[str, int | None] = field(default_factory=dict)
+    """text -> how many tokens it was made of, where they are not given"""
+    asked: dict[bytes, PromptInput] = field(default_factory=dict)
+    """log-probabilities, as bytes -> the prompt that they were an answer to"""
+
+    def canned(self, said: ServerAnswer, asked: PromptInput) -> bool:
+        """Whether its log-probabilities are, to the bit, those of an answer to another prompt, which no model that reads its prompt computes."""
+        if not said.exact or sum(value < CERTAIN for value in said.logprobs or ()) < TELLING:
+            return False
+        return self.asked.setdefault(np.asarray(said.logprobs).tobytes(), asked) != asked
 
 
 def outcome_of(said: ServerAnswer, way: Capability, before: EarlierAnswers) -> tuple[Outcome | None, str]:
@@ -45,9 +62,18 @@ def outcome_of(said: ServerAnswer, way: Capability, before: EarlierAnswers) -> t
         if said.words is None:
             return None, "it has no tokens, which earlier answers had"
         if "".join(said.words) == said.text:  # else (half a letter, say) the text is all that can be relied on
+            if not before.spelled.setdefault(said.text, True):
+                return None, SPELLED_OTHERWISE
             return outcome(np.asarray([number(word) for word in said.words], np.int64), words=said.words, **shared), ""
-    points = np.asarray([ord(c) for c in said.text], np.int64)
-    return outcome(points, finish_reason=said.finish_reason, text=said.text, unit="character"), ""
+        if before.spelled.setdefault(said.text, False):
+            return None, SPELLED_OTHERWISE
+    if (made := before.made.setdefault(said.whole, said.made)) != said.made:
+        return (
+            None,
+            f"its text is that of an earlier answer of {made} tokens, and its usage counts {said.made}: it is made of others",
+        )
+    points = np.asarray([ord(c) for c in said.whole], np.int64)
+    return outcome(points, finish_reason=said.finish_reason, text=said.whole, unit="character"), ""
 
 
 def number(word: str) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from detcheck import sampling
 from detcheck.counted import VLLM_NEEDS
 from detcheck.engine import Question, Ran
+from detcheck.engines.server.answer import ServerAnswer
 from detcheck.engines.server.client import Client, Secrets
 from detcheck.engines.server.engine import Budget, Capability, NotServedError, PromptInput, Server
 from detcheck.engines.server.outcome import EarlierAnswers, outcome_of
@@ -21,6 +23,7 @@ from detcheck.engines.server.talk import Talk, on_its_own_history
 from detcheck.environment import observe_client
 from detcheck.errors import FailedError, UsageError
 from detcheck.hashes import content_hash
+from detcheck.judge import answers
 from detcheck.records import Case, Prompt, Schedule, Step, Subject
 from detcheck.schedules import load
 from detcheck.schedules.wanted import Wanted
@@ -156,7 +159,8 @@ class ServerSampler:
         """That a lone request takes, at the slowest server."""
         slowest = 0.0
         for replica, server in enumerate(self._servers):
-            took, _ = await server.time(self._way(replica, one), one, self._own.max_tokens)
+            took, said = await server.time(self._way(replica, one), one, self._own.max_tokens)
+            self._before[replica].canned(said, one)
             slowest = max(slowest, took)
             server.reading = await server.metrics()
         return slowest
@@ -245,8 +249,9 @@ class ServerSampler:
         samples[0] = replace(samples[0], preemptions=set_aside)
         resent = sum(each.resent for seen in sent for each in seen.sent)
         in_flight = float(max(seen.in_flight for seen in sent))
-        metrics = (("in_flight", in_flight), *([("resent", float(resent))] if resent else []))
-        return Ran(tuple(samples), sent[-1].after.calls_since(sent[0].before), metrics=metrics)
+        metrics = [("in_flight", in_flight), *([("resent", float(resent))] if resent else [])]
+        metrics += [(name, float(n)) for name, n in sum((seen.doubtful for seen in sent), Counter()).items()]
+        return Ran(tuple(samples), sent[-1].after.calls_since(sent[0].before), metrics=tuple(metrics))
 
     async def _turn(
         self,
@@ -280,7 +285,20 @@ class ServerSampler:
                 if perhaps_warm and seen.grown("cache_hits") is None:
                     made = replace(made, as_asked=False)
                 talks[slot].take(made, one.said, seen, later)
+            if one.said:
+                seen.doubtful.update(self._doubts(one.said, asked[slot], replica, slot in talks))
         return seen
+
+    def _doubts(self, said: ServerAnswer, asked: PromptInput, replica: int, counts: bool) -> Iterator[str]:
+        """What an answer says of itself that makes it no evidence. `counts`: it is a sample's, and no filler's."""
+        if self._before[replica].canned(said, replace(asked, salt="")):
+            yield answers.CANNED
+        if not counts or said.length is None:
+            return
+        if said.length < self._own.max_tokens and said.finish_reason == "length":
+            yield answers.CUT_SHORT
+        elif said.length < self._own.max_tokens and self._own.ignore_eos:
+            yield answers.STOPPED
 
     async def _give_up_on(self, server: Server, sent: Sequence[Sent]) -> None:
         """Raises FailedError where two steps in a row gave nothing and the server does not answer at all any more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -63,6 +64,8 @@ class SentStep:
     """the most requests of ours at once"""
     flying: int = 0
     """now"""
+    doubtful: Counter[str] = field(default_factory=Counter)
+    """what its answers say of themselves (`judge/answers.py`) -> answers"""
     interrupted: bool = False
     """by Ctrl-C"""
 

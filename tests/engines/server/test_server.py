@@ -264,7 +264,8 @@ def test_finish_reasons_that_differ_are_a_divergence(ask):
 
 def test_completions_that_are_all_empty_prove_nothing(ask):
     empty = {"text": "", "token_ids": [], "logprobs": {"tokens": [], "token_logprobs": []}, "finish_reason": "stop"}
-    with serving(lambda h, b, n, t: completion(h.server, b, n, choice=empty), metrics=True) as server:
+    none = {"prompt_tokens": 4, "completion_tokens": 0}
+    with serving(lambda h, b, n, t: completion(h.server, b, n, choice=empty, usage=none), metrics=True) as server:
         result, report = ask(server)
     assert (result.code, report["verdict"]) == (3, "inconclusive")
     assert "every completion is empty" in report["findings"][0]["note"]

@@ -1,0 +1,437 @@
+"""Servers whose answers are not what they should be, and sound ones beside them."""
+
+import itertools
+import random
+
+from misbehaving import completion
+from zoo import broken, sound, visits
+from zoo_servers import around, as_if, ask, changed, counts, edited, one_in
+
+
+@broken("run-variant")
+def weights_change_half_way(zoo):
+    """A server gets other weights in the middle of the run, under the same name."""
+    asked = itertools.count()
+
+    def answer(handler, body, number, together):
+        return completion(handler.server, body, number, flip=counts(body) and next(asked) > 4)
+
+    return ask(zoo, answer)
+
+
+@broken("inconclusive", 3, "answered by the model 'other'")
+def another_model_says_its_name(zoo):
+    """A server hands one request in five on to another model, and says which."""
+    return ask(zoo, one_in(5, around(model="other")))
+
+
+@broken("inconclusive", 3, "the model fell over")
+def error_in_place_of_an_answer(zoo):
+    """A server answers one request in five with status 200 and an error object."""
+    fault = lambda h, b, n: {"error": {"message": "the model fell over", "code": 500}}  # noqa: E731
+    return ask(zoo, one_in(5, fault))
+
+
+@broken("inconclusive", 3, "the model fell over")
+def error_beside_an_answer(zoo):
+    """A server answers one request in five with an error object beside a choice that looks whole."""
+    return ask(zoo, one_in(5, around(error={"message": "the model fell over"})))
+
+
+@broken("inconclusive", 3, "0 choices")
+def no_choices(zoo):
+    """A server gives an empty list of choices for one request in five."""
+    return ask(zoo, one_in(5, around(choices=[])))
+
+
+@broken("inconclusive", 3, "finish reason 'abort'")
+def aborted(zoo):
+    """A server aborts one request in five, and gives what it had, which is all of it."""
+    return ask(zoo, one_in(5, changed(finish_reason="abort")))
+
+
+@broken("inconclusive", 3, "finish reason 'content_filter'")
+def filtered(zoo):
+    """A filter behind the server withholds part of one answer in five."""
+    return ask(zoo, one_in(5, changed(finish_reason="content_filter")))
+
+
+@broken("inconclusive", 3, "its usage says that 8 were made")
+def fewer_tokens_than_usage(zoo):
+    """A server hands over seven tokens of each answer, and its usage says that it made eight."""
+
+    def cut(choice):
+        choice["token_ids"] = choice["token_ids"][:7]
+        for name in ("tokens", "token_logprobs"):
+            choice["logprobs"][name] = choice["logprobs"][name][:7]
+
+    return ask(zoo, one_in(5, edited(cut)))
+
+
+@broken("inconclusive", 3, "not that of an earlier answer with the same tokens")
+def text_of_other_tokens(zoo):
+    """A server gives the same token ids each time, and one text in five is another one."""
+    return ask(zoo, one_in(5, changed(text="something else")))
+
+
+@broken("inconclusive", 3, "the answer is to another prompt")
+def prompt_of_somebody_else(zoo):
+    """A server says of one answer in five that the prompt it read was another one."""
+    return ask(zoo, one_in(5, changed(prompt_token_ids=[1, 2, 3])))
+
+
+@broken("run-variant")
+def ignores_temperature(zoo):
+    """A server draws tokens although temperature 0 was asked for."""
+    return ask(zoo, lambda h, b, n, t: as_if(h, b, n, f"{n}"))
+
+
+@broken("inconclusive", 3, "the server cuts them off at a length of its own")
+def ignores_max_tokens(zoo):
+    """A server makes four tokens at most, however many are asked for, and says that they are as long as was asked for."""
+    return ask(zoo, lambda h, b, n, t: completion(h.server, b | {"max_tokens": 4}, n))
+
+
+@broken("inconclusive", 3, "--ignore-eos asked to go on")
+def ignores_ignore_eos(zoo):
+    """A server is asked to go on past the end token, and stops there."""
+
+    def stops(handler, body, number, together):
+        return completion(handler.server, body | {"max_tokens": 5}, number, choice={"finish_reason": "stop"})
+
+    return ask(zoo, stops, "--ignore-eos")
+
+
+SEEDS = ("-n", 4, "--max-tokens", 8, "--prompt", "ask me", "--temperature", 0.8, "--seeds", 2, "--conditions", "alone,wave-2")  # fmt: skip
+
+
+@broken("run-variant")
+def ignores_the_seed(zoo):
+    """A server draws with a seed of its own."""
+    rng = random.Random(0)
+    return ask(zoo, lambda h, b, n, t: completion(h.server, b | {"seed": rng.random()}, n), few=SEEDS)
+
+
+@broken("inconclusive", 3, "nothing shows that any were drawn")
+def takes_a_seed_and_draws_nothing(zoo):
+    """A server takes temperature and seed, and gives the likeliest token all the same."""
+    return ask(zoo, few=SEEDS, draws=False)
+
+
+@broken("run-variant")
+def fingerprint_and_bits_change(zoo):
+    """A server's system fingerprint changes, and the bits with it."""
+    return ask(zoo, one_in(3, lambda h, b, n: completion(h.server, b, n, flip=True, system_fingerprint="fp_2")))
+
+
+@broken("inconclusive", 3, "twice")
+def duplicate_keys(zoo):
+    """A server's JSON holds `choices` twice, the second time right: parsers differ in which of them they take."""
+
+    def twice(handler, body, number):
+        import json
+
+        good = json.dumps(completion(handler.server, body, number))
+        bad = json.dumps(completion(handler.server, body, number, flip=True)["choices"])
+        handler.send(f'{{"choices": {bad}, {good[1:]}'.encode())
+
+    return ask(zoo, one_in(5, twice))
+
+
+@broken("inconclusive", 3, "NaN")
+def all_log_probabilities_are_nan(zoo):
+    """A server whose model overflows: every log-probability is NaN, and the tokens are always the same."""
+
+    def nan(choice):
+        if choice.get("logprobs"):
+            choice["logprobs"]["token_logprobs"] = [float("nan")] * len(choice["logprobs"]["tokens"])
+
+    return ask(zoo, lambda h, b, n, t: edited(nan)(h, b, n))
+
+
+@broken("inconclusive", 3, "2 choices")
+def two_choices(zoo):
+    """A server gives two choices where one was asked for."""
+
+    def twice(handler, body, number):
+        whole = completion(handler.server, body, number)
+        return whole | {"choices": whole["choices"] * 2}
+
+    return ask(zoo, one_in(5, twice))
+
+
+@broken("batch-variant")
+def mixes_tokens_of_two_requests(zoo):
+    """A server writes a token of another request into the answer where two run together."""
+    return ask(zoo, lambda h, b, n, together: completion(h.server, b, n, flip=together > 1))
+
+
+@broken("run-variant")
+def answers_are_off_by_one(zoo):
+    """A server gives each request the answer of the one before it, of whatever prompt."""
+    before = []
+
+    def answer(handler, body, number, together):
+        with handler.server.lock:
+            before.append(body)
+            given = before[-2] if len(before) > 1 else body
+        return completion(handler.server, given, number)
+
+    return ask(zoo, answer, ids=False)
+
+
+@broken("inconclusive", 3, "log-probabilities of an answer to another prompt")
+def always_the_same_answer(zoo):
+    """A server gives one answer to whatever prompt."""
+    return ask(zoo, lambda h, b, n, t: as_if(h, b, n, "canned"))
+
+
+@broken("run-variant")
+def an_older_answer_again(zoo):
+    """A server whose weights changed gives one request in three the answer that it gave before."""
+    asked = itertools.count()
+
+    def answer(handler, body, number, together):
+        return completion(handler.server, body, number, flip=counts(body) and next(asked) % 3 > 0)
+
+    return ask(zoo, answer)
+
+
+@broken("run-variant")
+def log_probabilities_of_a_draft_model(zoo):
+    """A server gives the same tokens, and one answer in three has the log-probabilities of a draft model."""
+
+    def draft(choice):
+        choice["logprobs"]["token_logprobs"] = [v * 1.25 for v in choice["logprobs"]["token_logprobs"]]
+
+    return ask(zoo, one_in(3, edited(draft)))
+
+
+@broken("run-variant")
+def log_probabilities_are_rounded_now_and_then(zoo):
+    """A server prints all bits of its log-probabilities, and in one answer of three four digits."""
+
+    def rounded(choice):
+        choice["logprobs"]["token_logprobs"] = [round(v, 4) for v in choice["logprobs"]["token_logprobs"]]
+
+    return ask(zoo, one_in(3, edited(rounded)))
+
+
+@broken("run-variant")
+def negative_zero(zoo):
+    """A server gives 0.0 and -0.0 in turn as the log-probability of a certain token."""
+
+    def zero(value):
+        def put(choice):
+            choice["logprobs"]["token_logprobs"][2] = value
+
+        return edited(put)
+
+    turn = itertools.cycle((0.0, -0.0, 0.0))
+    return ask(zoo, lambda h, b, n, t: zero(next(turn) if counts(b) and b["max_tokens"] == 8 else 0.0)(h, b, n))
+
+
+@broken("inconclusive", 3, "3 log-probabilities for 8 tokens")
+def log_probabilities_of_the_first_tokens(zoo):
+    """A server gives log-probabilities of the first three tokens only, in one answer of five."""
+
+    def first(choice):
+        choice["logprobs"]["token_logprobs"] = choice["logprobs"]["token_logprobs"][:3]
+
+    return ask(zoo, one_in(5, edited(first)))
+
+
+@broken("inconclusive", 3, "do not spell its text as those of an earlier answer")
+def tokens_that_spell_half_the_text(zoo):
+    """A server that spells tokens, without ids, leaves out the last of them in one answer of five."""
+
+    def first(choice):
+        choice["logprobs"] = {name: values[:3] for name, values in choice["logprobs"].items()}
+
+    return ask(zoo, one_in(5, edited(first)), ids=False)
+
+
+@broken("run-variant")
+def log_probabilities_in_another_order(zoo):
+    """A server gives the log-probabilities of one answer in three in the order of their size."""
+
+    def ordered(choice):
+        choice["logprobs"]["token_logprobs"].sort()
+
+    return ask(zoo, one_in(3, edited(ordered)))
+
+
+TEXT = {"ids": False, "logprobs": False}
+
+
+@broken("run-variant")
+def reasoning_differs(zoo):
+    """A chat server of text alone: what it answers is always the same, what it thought before is not."""
+
+    def thinks(handler, body, number, together):
+        message = {"role": "assistant", "content": "42", "reasoning_content": f"let me see: {number % 2}"}
+        return completion(handler.server, body, number, choice={"message": message})
+
+    return ask(zoo, thinks, "--chat", **TEXT)
+
+
+@broken("run-variant")
+def tool_calls_differ(zoo):
+    """A chat server of text alone: the words beside its tool call are always the same, the call's arguments are not."""
+
+    def calls(handler, body, number, together):
+        made = {"id": f"call-{number}", "function": {"name": "look", "arguments": f'{{"page": {number % 2}}}'}}
+        message = {"role": "assistant", "content": "I look it up.", "tool_calls": [made]}
+        return completion(handler.server, body, number, choice={"message": message, "finish_reason": "tool_calls"})
+
+    return ask(zoo, calls, "--chat", **TEXT)
+
+
+@broken("inconclusive", 3, "its usage counts 9: it is made of others")
+def same_text_of_more_tokens(zoo):
+    """A server of text alone: the text is the same, and by its usage one in five is made of another number of tokens."""
+    return ask(zoo, one_in(5, around(usage={"prompt_tokens": 4, "completion_tokens": 9})), **TEXT)
+
+
+@broken("run-variant")
+def finish_reasons_differ(zoo):
+    """A server gives the same bits, and says of one answer in three that it ended by itself."""
+    return ask(zoo, one_in(3, changed(finish_reason="stop")))
+
+
+@broken("inconclusive", 3, "every completion is empty")
+def nothing_is_said(zoo):
+    """A server's answers are all empty, without a token."""
+    empty = {"text": "", "token_ids": [], "finish_reason": "stop", "logprobs": {"tokens": [], "token_logprobs": []}}
+    usage = {"prompt_tokens": 6, "completion_tokens": 0}
+    return ask(zoo, lambda h, b, n, t: completion(h.server, b, n, choice=empty, usage=usage))
+
+
+@broken("divergent", 1, "the first answer to the prompt differs from all")
+def first_answer_is_another_one(zoo):
+    """A server whose prefix cache gives other bits than computing the prompt does."""
+    few = ("-n", 9, "--max-tokens", 8, "--prompt", "ask me", "--conditions", "cold,alone,wave-4")
+    asked = itertools.count()
+
+    def answer(handler, body, number, together):
+        return completion(handler.server, body, number, flip=counts(body) and next(asked) == 0)
+
+    return ask(zoo, answer, "--allow-unseen-batch", few=few, metrics=False)
+
+
+@broken("batch-variant")
+def shorter_under_load(zoo):
+    """A server that sheds load: where requests run together each gets half of the tokens that it asked for."""
+
+    def answer(handler, body, number, together):
+        return completion(handler.server, body | {"max_tokens": 4 if together > 1 else 8}, number)
+
+    return ask(zoo, answer)
+
+
+@broken("divergent", 1)
+def load_where_nothing_is_shown(zoo):
+    """A server without metrics gives another token where requests run together."""
+    return ask(zoo, lambda h, b, n, together: completion(h.server, b, n, flip=together > 1), metrics=False)
+
+
+@sound
+def the_same_by_bits(zoo):
+    """A server that always gives the same bits."""
+    return ask(zoo)
+
+
+@sound
+def a_slow_server(zoo):
+    """A server that takes its time."""
+    return ask(zoo, takes_s=0.25)
+
+
+@sound
+def answers_come_in_another_order(zoo):
+    """A server that answers the requests of a wave in another order than they came."""
+    import time
+
+    def answer(handler, body, number, together):
+        time.sleep(0.02 * (4 - number % 4))
+        return completion(handler.server, body, number)
+
+    return ask(zoo, answer)
+
+
+@sound
+def unicode(zoo):
+    """A server whose text is emoji, accents and joiners, sometimes as surrogate pairs in the JSON, sometimes as UTF-8."""
+    import json
+
+    text = "e\u0301 \u00e9 \U0001f469\u200d\U0001f680 \u0646 \U0001d11e"
+
+    def answer(handler, body, number, together):
+        said = completion(handler.server, body, number, choice={"text": text})
+        handler.send(json.dumps(said, ensure_ascii=number % 2 == 0).encode())
+
+    return ask(zoo, answer)
+
+
+@sound
+def unicode_of_text_alone(zoo):
+    """A server of text alone whose text is emoji, sometimes as surrogate pairs in the JSON, sometimes as UTF-8."""
+    import json
+
+    def answer(handler, body, number, together):
+        said = completion(handler.server, body, number, choice={"text": "\U0001f469\u200d\U0001f680 ok"})
+        handler.send(json.dumps(said, ensure_ascii=number % 2 == 0).encode())
+
+    return ask(zoo, answer, **TEXT)
+
+
+@sound
+def long_answers(zoo):
+    """A server whose answers have 2,000 tokens."""
+    few = ("-n", 9, "--max-tokens", 2000, "--conditions", "alone,wave-4", "--prompt", "ask me")
+    return ask(zoo, few=few)
+
+
+@sound
+def ends_at_once(zoo):
+    """A server whose model has nothing to say: the end token alone, without a text."""
+    end = {
+        "text": "",
+        "token_ids": [2],
+        "logprobs": {"tokens": ["token_id:2"], "token_logprobs": [-0.1234567165374756]},
+    }
+    usage = {"prompt_tokens": 6, "completion_tokens": 1}
+    answer = lambda h, b, n, t: completion(h.server, b, n, choice=end | {"finish_reason": "stop"}, usage=usage)  # noqa: E731
+    return ask(zoo, answer)
+
+
+@sound
+def a_chat(zoo):
+    """A server that has chats alone."""
+    return ask(zoo, endpoints=("chat",))
+
+
+@sound
+def fields_that_nobody_knows(zoo):
+    """A server whose answers have fields that OpenAI's API does not know, and other ones each time."""
+
+    def answer(handler, body, number, together):
+        more = {f"x_{number}": {"choices": [], "error": None}, "error": None, "timings": {"ms": number * 1.5}}
+        return completion(handler.server, body, number, choice={"stop_reason": None, "seen": number}, **more)
+
+    return ask(zoo, answer)
+
+
+@sound
+def fingerprint_changes_and_bits_do_not(zoo):
+    """A server whose system fingerprint changes while the bits stay."""
+    return ask(zoo, lambda h, b, n, t: completion(h.server, b, n, system_fingerprint=f"fp_{n}"))
+
+
+@sound
+def stops_by_itself(zoo):
+    """A server whose model ends before the most tokens that were asked for, as models do."""
+    return ask(zoo, lambda h, b, n, t: completion(h.server, b | {"max_tokens": 5}, n, choice={"finish_reason": "stop"}))
+
+
+test_subject = visits(globals())
