@@ -19,6 +19,7 @@ from detcheck.check.options import BEGUN, CHECKED, Checking, Starting
 from detcheck.commands import Estimating, Given, Output, Running, Telling, add, epilogue
 from detcheck.env.usable import ListingFormat
 from detcheck.errors import DetcheckError, UsageError
+from detcheck.fleet.command import fleet_commands
 from detcheck.options import VERDICT, knob
 from detcheck.output import NoCommands, annotate_error, emit, reads
 from detcheck.probe import Probe, refuse_more_than_can_be_had
@@ -124,8 +125,11 @@ def compare(given: Given) -> None:
 def report(given: Given) -> None:
     """Judge a stored run again and show it in any format. Exits with the run's own code; needs no torch."""
     from detcheck import runner
+    from detcheck.fleet import run as fleet
+    from detcheck.fleet.folder import is_fleet
 
-    show(runner.load(given.own["run"]), given.format)
+    path = Path(given.own["run"])
+    show(fleet.load(path) if is_fleet(path) else runner.load(path), given.format)
 
 
 def check(given: Given) -> None:
@@ -237,6 +241,7 @@ LISTED = (
     "detcheck env --format json > env.json  # the same, for a bug report or a program",
 )
 add(app, "env", Nothing, env, LISTED, Listed)
+app.add_typer(fleet_commands(finish=lambda run, format: finish(run, format), typed=typed), name="fleet")
 
 
 def finish(run: Run, format: str) -> None:

@@ -41,10 +41,16 @@ class Telling:
 
 
 @dataclass(frozen=True)
-class Running(Output):
-    """What commands that run something have."""
+class Storing(Output):
+    """What commands have that leave a run's folder."""
 
     output_dir: Path = knob(Path("runs"), help="Where the run's folder is made.", panel=VERDICT)
+
+
+@dataclass(frozen=True)
+class Running(Storing):
+    """What commands that run something have."""
+
     resume: Path | None = knob(None, help="Go on with this run; its options hold.", panel=VERDICT)
 
 

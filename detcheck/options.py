@@ -11,8 +11,10 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 # Headings of the help, in the order in which they stand there.
-MODEL, OP, PROMPTS, SERVER, SCHEDULE, VERDICT = "Model", "Op", "Prompts", "Server", "Schedule", "Verdict and output"
-PANELS = (MODEL, OP, PROMPTS, SERVER, SCHEDULE, VERDICT)
+MODEL, OP, PROMPTS, SERVER, SCHEDULE, FLEET, VERDICT = (
+    "Model", "Op", "Prompts", "Server", "Schedule", "Fleet", "Verdict and output",
+)  # fmt: skip
+PANELS = (MODEL, OP, PROMPTS, SERVER, SCHEDULE, FLEET, VERDICT)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class Pace:
     """How fast samples come, and when the last will have: of this process, not of what a resumed run had stored."""
 
     def __init__(self) -> None:
+        self._unit = "samples"
         self._first: int | None = None
         self._start = 0.0
         self.rate = 0.0
@@ -46,7 +47,7 @@ class Pace:
         self._ends: float | None = None
 
     def see(self, p: Progress) -> None:
-        now = time.monotonic()
+        now, self._unit = time.monotonic(), p.unit
         if self._first is None:
             self._first, self._start = p.done, now
         self.rate = (p.done - self._first) / max(now - self._start, 1e-9)
@@ -61,7 +62,7 @@ class Pace:
         """Of few samples their seconds are said: "0.02 samples/s" is no figure to read."""
         if not self.rate:
             return ""
-        return f"{1 / self.rate:.1f} s/sample" if self.rate < 0.5 else f"{self.rate:.1f} samples/s"
+        return f"{1 / self.rate:.1f} s/{self._unit[:-1]}" if self.rate < 0.5 else f"{self.rate:.1f} {self._unit}/s"
 
 
 def clock(seconds: float | None) -> str:
@@ -77,6 +78,8 @@ def where(p: Progress) -> str:
     """What runs now: the op, where there are several, the kernels, the condition and how much of it is done."""
     if not p.doing:
         return "judging"
+    if p.arm is None:
+        return visible(p.doing)
     done, total = p.of_condition
     return f"{'' if not p.subject else visible(p.subject) + ' '}{p.arm}, {visible(p.doing)} {done}/{total}"
 
@@ -138,4 +141,4 @@ class Log:
         self._last = time.monotonic()
         left = f", about {clock(self._pace.left_s)} left" if p.done < p.total else ""
         pace = f", {self._pace}{left}" if self._pace.rate else ""
-        say(f"{p.done}/{p.total} samples{pace} ({where(p)})")
+        say(f"{p.done}/{p.total} {p.unit}{pace} ({where(p)})")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from detcheck import lookup, samples
-from detcheck.blocks import Report, Section
+from detcheck.blocks import Block, Report, Section
 from detcheck.files import write_file
 from detcheck.finding import Finding, Run
 from detcheck.meaning import meaning
@@ -90,11 +92,19 @@ def described(run: Run) -> Report:
 
 
 def section(finding: Finding, sources: Mapping[str, SourceLine]) -> Section:
-    probe = finding.case.probe
-    describe = Probe(probe).describe if probe in lookup.names("probes") else samples.describe
     note = visible(finding.note) or MEANING[finding.verdict]
     source = sources.get(finding.case.subject)
-    return Section(finding, subject_line(finding), note, describe(finding), source, meaning(finding))
+    blocks = describer(finding.case.probe)(finding)
+    return Section(finding, subject_line(finding), note, blocks, source, meaning(finding))
+
+
+def describer(asked: str) -> Callable[[Finding], tuple[Block, ...]]:
+    """A probe's own, or that of a command that is no probe and has a folder of its own."""
+    if asked in lookup.names("probes"):
+        return Probe(asked).describe
+    own = f"detcheck.{asked}.describe"
+    there = asked in lookup.names("") and importlib.util.find_spec(own)
+    return importlib.import_module(own).describe if there else samples.describe
 
 
 def worst_first(run: Run) -> list[Finding]:

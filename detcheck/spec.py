@@ -27,7 +27,7 @@ class Spec:
     """A field's name is its option's name, so a spec is a command."""
 
     probe: str
-    """name of the probe, which is its command"""
+    """name of the probe, which is its command; "fleet matmul" of one that a fleet is asked"""
     options: object
     """the probe's own: the frozen dataclass `Options` in its folder. `SHARED` there names which of those below its command has (with another
     help, if need be), and `DEFAULTS` what they are unless told"""
@@ -73,7 +73,7 @@ class Spec:
 
     def command(self) -> str:
         """The command line that asks the same again. Options left at their default are left out."""
-        said = ["detcheck", self.probe]
+        said = ["detcheck", *self.probe.split()]
         defaults = Spec(self.probe, type(self.options)(), **getattr(self.options, "DEFAULTS", {})).flat()
         knobs = {f.name: made for one in (self, self.options) for f in fields(one) if (made := knob_of(f))}
         arguments = [

@@ -18,7 +18,7 @@ class Progress:
     """How far a run is: told before its first step, and after each."""
 
     done: int
-    """samples observed or missing"""
+    """samples (or what `unit` says) observed or missing"""
     total: int
     doing: str = ""
     """name of the condition that runs now; "" at the end"""
@@ -31,6 +31,7 @@ class Progress:
     of_arm: tuple[int, int] = (0, 0)
     found: tuple[Parting, ...] = ()
     """what differed for the first time in the step before"""
+    unit: str = "samples"
 
 
 OnProgress = Callable[[Progress], None]

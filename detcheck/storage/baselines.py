@@ -169,9 +169,18 @@ def prefixes(outcome: Outcome, bits: bool) -> str:
 
 
 def write(path: Path, baseline: Baseline) -> None:
-    document = {"baseline_version": VERSION} | asdict(replace(baseline, payloads={}))
-    del document["payloads"]
-    write_file(path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+    write_document(path, document(baseline))
+
+
+def document(baseline: Baseline) -> dict[str, Any]:
+    """As JSON has it."""
+    made = {"baseline_version": VERSION} | asdict(replace(baseline, payloads={}))
+    del made["payloads"]
+    return made
+
+
+def write_document(path: Path, made: Mapping[str, Any]) -> None:
+    write_file(path, (json.dumps(made, indent=1, sort_keys=True) + "\n").encode())
 
 
 def read(path: Path) -> Baseline:

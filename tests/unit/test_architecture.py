@@ -31,14 +31,14 @@ FLOORS = [
     "report runner env",
     "github",
     "progress commands",
-    "check",
+    "check fleet",
     "cli api pytest_plugin",
     "__init__ __main__",
 ]
 SAME_FLOOR = {("lookup", "errors")}  # beside each other, in one direction
 HEAVY = {
     "torch", "triton", "vllm", "transformers", "matplotlib", "scipy", "pyarrow", "jinja2", "psutil", "filelock", "safetensors",
-    "httpx", "prometheus_client", "certifi", "pandas",
+    "httpx", "prometheus_client", "certifi", "pandas", "ray",
 }  # fmt: skip
 # Loaded only where their library runs already: what vLLM loads by name in its own processes, and Triton kernels, for a tensor on a GPU.
 HOOKS = {"engines/vllm/worker": {"vllm", "torch"}, "kernels/_triton": {"triton"}}

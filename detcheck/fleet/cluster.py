@@ -1,0 +1,228 @@
+"""Ray: who is there, and one task for each worker, of which only so many are in flight at once.
+
+A task is never tried a second time: a worker that is lost is missing, and a second answer would hide it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from detcheck.errors import FailedError, UsageError
+from detcheck.fleet import worker
+from detcheck.fleet.members import Came, Member
+from detcheck.fleet.options import Per
+from detcheck.harness.user_op import words
+from detcheck.spec import Spec
+
+AT_ONCE = 512  # tasks in flight: what the driver holds of Ray's is bounded by it, and no cluster waits for it long
+TICK_S = 1.0
+# Of a cluster that is started for a run: nothing is sent home, and workers are no less urgent than the run would be by itself.
+LOCAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+NOT_THERE = "detcheck fleet needs Ray for its workers: pip install 'detcheck[fleet]'. Replicas by --base-url need none"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker is put: a GPU, or a node."""
+
+    node: str
+    """Ray's id of it"""
+    name: str
+    """the node's, for people"""
+    number: int
+    """which GPU of the node, from 0; of a node that is asked as a whole 0"""
+    cpus: float
+    """that a worker claims"""
+    gpus: float
+    at_once: int
+    """workers that fit there"""
+
+
+@dataclass
+class Flight:
+    """A task that is on its way."""
+
+    member: Member
+    place: Place
+    parts: Sequence[Any]
+    """references to the three parts of its answer"""
+    until: float
+
+
+@dataclass
+class Cluster:
+    """A cluster that this process is connected to."""
+
+    places: tuple[Place, ...]
+    left_out: tuple[str, ...] = ()
+    """nodes that are not asked, each with the reason"""
+    flights: dict[Any, Flight] = field(default_factory=dict)
+
+    def answers(self, members: Sequence[Member], spec: Spec, limit_s: float, folder: str) -> Iterator[Came]:
+        """Asks each member, and gives what comes as it comes. `spec`: what a worker is asked; `folder`: where it works, if it is there."""
+        import ray
+
+        task = ray.remote(max_retries=0, num_returns=3)(worker.answer)
+        queues, flat = shared_out(members, self.places), stored(spec)
+        idle, landed = deque(beginning(queues)), 0
+        while landed < len(members):
+            while idle and len(self.flights) < AT_ONCE:
+                place = idle.popleft()
+                parts = submit(task, place).remote(spec.probe, flat, folder)
+                self.flights[parts[0]] = Flight(queues[place].popleft(), place, parts, time.monotonic() + limit_s)
+            for flight, came in (*self._landed(), *self._late(limit_s)):
+                landed += 1
+                if queues[flight.place]:
+                    idle.append(flight.place)
+                yield came
+
+    def _landed(self) -> Iterator[tuple[Flight, Came]]:
+        import ray
+
+        if ray.wait(list(self.flights), num_returns=1, timeout=TICK_S)[0]:
+            for head in ray.wait(list(self.flights), num_returns=len(self.flights), timeout=0)[0]:
+                flight = self.flights.pop(head)
+                yield flight, came(flight)
+
+    def _late(self, limit_s: float) -> Iterator[tuple[Flight, Came]]:
+        """All have the same limit, so that the first that began are the first that are late."""
+        import ray
+
+        for head, flight in list(self.flights.items()):
+            if flight.until > time.monotonic():
+                return
+            del self.flights[head]
+            with contextlib.suppress(ray.exceptions.RayError, ValueError):
+                ray.cancel(head, force=True)
+            why = f"it gave no answer within {limit_s:g} s (--worker-timeout), so it may never have found a free place, or it took too long"
+            yield flight, Came(replace(flight.member, missing=why))
+
+
+def submit(task: Any, place: Place) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(place.node, soft=False)
+    return task.options(num_cpus=place.cpus, num_gpus=place.gpus, scheduling_strategy=there)
+
+
+def came(flight: Flight) -> Came:
+    """What a task that ended gave; where it died, why."""
+    import ray
+
+    head, table, outcomes = flight.parts
+    try:
+        said = ray.get(head)
+    except Exception as error:  # noqa: BLE001  whatever a worker dies of, it is missing
+        return Came(replace(flight.member, missing=why_lost(error)))
+    return arrived(flight.member, said, partial(fetched, table), partial(fetched, outcomes))
+
+
+def arrived(member: Member, head: Mapping[str, Any], table: Any, outcomes: Any) -> Came:
+    """A member with the head of its answer."""
+    if "missing" in head:
+        return Came(replace(member, missing=head["missing"]))
+    member = replace(
+        member, table=head["table"], environment=head["environment_digest"], verdict=head["verdict"],
+        note=head["note"], seconds=head["seconds"],
+    )  # fmt: skip
+    return Came(member, head["environment"], table, outcomes)
+
+
+def fetched(part: Any) -> Any:
+    """Raises UsageError where it is lost, with the node that had it."""
+    import ray
+
+    try:
+        return ray.get(part)
+    except Exception as error:  # noqa: BLE001
+        raise FailedError(f"what it observed is lost: {why_lost(error)}") from error
+
+
+def why_lost(error: Exception) -> str:
+    """In a line. Of an exception in the worker, that one."""
+    inside = getattr(error, "cause", None)
+    return words(inside if isinstance(inside, Exception) else error)[: worker.MOST_WORDS]
+
+
+def stored(spec: Spec) -> dict[str, object]:
+    """The spec in plain values, which another version of detcheck can read too."""
+    return {name: str(v) if isinstance(v, str) else v for name, v in spec.flat().items()}
+
+
+def shared_out(members: Sequence[Member], places: Sequence[Place]) -> dict[Place, deque[Member]]:
+    """Who is asked at each place, one after the other."""
+    queues: dict[Place, deque[Member]] = {place: deque() for place in places[: len(members)]}
+    for n, member in enumerate(members):
+        queues[places[n % len(places)]].append(member)
+    return queues
+
+
+def beginning(queues: Mapping[Place, Sequence[Member]]) -> Iterator[Place]:
+    """The places as often as workers begin there at once; each has its first before one has its second."""
+    for n in range(max(place.at_once for place in queues)):
+        yield from (place for place, waiting in queues.items() if n < min(place.at_once, len(waiting)))
+
+
+def named(places: Sequence[Place], workers: int | None, first: int = 1) -> list[Member]:
+    """The members that are put there, spread evenly. `first`: the number of the first."""
+    count = workers or len(places)
+    return [Member(first + n, f"worker {first + n} on {places[n % len(places)].name}") for n in range(count)]
+
+
+@contextlib.contextmanager
+def connected(address: str | None, per: Per, gpus: bool) -> Iterator[Cluster]:
+    """Inside, this process is connected; a cluster that was started for it is ended afterwards. A connection that was there is kept.
+
+    `gpus`: whether workers may have any. Raises UsageError where Ray is not installed, the address is none, or nobody there can be asked.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UsageError(NOT_THERE) from None
+    loud = logging.getLogger("detcheck").isEnabledFor(logging.INFO)
+    ours = not ray.is_initialized()
+    if ours:
+        how = {"log_to_driver": loud, "logging_level": logging.INFO if loud else logging.CRITICAL}
+        how |= {"address": address} if address else {"address": "local", "include_dashboard": False}
+        for name, value in LOCAL.items():
+            os.environ.setdefault(name, value)
+        try:
+            ray.init(**how)
+        except Exception as error:  # noqa: BLE001  it raises anything
+            raise UsageError(f"--address {address or 'of this machine'}: {words(error)}. Is a Ray cluster running there?") from error
+    try:
+        yield look(ray.nodes(), per, gpus)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def look(nodes: Sequence[Mapping[str, Any]], per: Per, gpus: bool) -> Cluster:
+    """Where workers can be put. Raises UsageError where nowhere."""
+    alive = sorted((n for n in nodes if n["Alive"]), key=lambda n: (n["NodeManagerHostname"], n["NodeID"]))
+    hosts = Counter(n["NodeManagerHostname"] for n in alive)
+    have = [int(n["Resources"].get("GPU", 0)) if gpus else 0 for n in alive]
+    by_gpu = per == Per.DEVICE and any(have)
+    places, left_out = [], []
+    for node, count in zip(alive, have, strict=True):
+        host, cpus = node["NodeManagerHostname"], node["Resources"].get("CPU", 0)
+        name = f"node {host}" if hosts[host] == 1 else f"node {host}/{node['NodeID'][:8]}"
+        if by_gpu and not count:
+            left_out.append(f"{name} has no GPU")
+        elif not count and cpus < 1:
+            left_out.append(f"{name} offers no processor")
+        else:
+            at_once = 1 if by_gpu else count or int(cpus)
+            for number in range(count if by_gpu else 1):
+                places.append(Place(node["NodeID"], name, number, min(1.0, cpus), min(1.0, count), at_once))
+    if not places:
+        raise UsageError(f"nobody in this cluster can be asked: {'; '.join(left_out) or 'it has no node'}")
+    return Cluster(tuple(places), tuple(left_out))

@@ -1,0 +1,118 @@
+"""How a fleet's run is stored: as it comes, and each thing once, however many have it.
+
+    runs/20261124T041500Z-fleet-kernels/
+        run.json                  what was asked, of whom; written before the first answer
+        members.jsonl             a line a member, as it came: its name, and the digests of its table and of its environment
+        environments.jsonl        a line a distinct environment
+        tables/0f3a....json       a file a distinct table: which outcome came under which condition, as hashes; `detcheck compare` reads it
+        outcomes/00000.parquet    of the first members that differ, the outcomes that do
+        end.json, lock            as of every run
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from detcheck import __version__
+from detcheck.errors import UsageError
+from detcheck.files import write_file
+from detcheck.fleet.members import Came, Member
+from detcheck.records import SCHEMA_VERSION
+from detcheck.spec import Spec
+from detcheck.storage import baselines
+from detcheck.storage.baselines import Baseline
+from detcheck.storage.folder import RunFolder
+
+MEMBERS, ENVIRONMENTS, TABLES = "members.jsonl", "environments.jsonl", "tables"
+SHORT = 16  # characters of a digest in a file's name
+
+
+class FleetFolder:
+    """A fleet's run on disk. `known` are the digests of tables and environments that are there: all that memory holds of them."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run, self.path = run, run.path
+        self.known: set[str] = set()
+        self.warnings: list[str] = []
+
+    @classmethod
+    def create(cls, parent: Path, probe: str) -> FleetFolder:
+        """Raises UsageError where it cannot be made or written to."""
+        made = cls(RunFolder.create(parent, probe.replace(" ", "-")))
+        (made.path / TABLES).mkdir()
+        return made
+
+    def write_head(self, spec: Spec, command: str, started: str, members: Sequence[Member], warnings: Sequence[str]) -> None:
+        head = {
+            "schema_version": SCHEMA_VERSION,
+            "detcheck_version": __version__,
+            "command": command,
+            "reproduce": spec.command(),
+            "started": started,
+            "probe": spec.probe,
+            "spec": spec.flat(),
+            "members": [member.name for member in members],
+            "warnings": list(warnings),
+        }
+        write_file(self.path / "run.json", json.dumps(head, indent=1, sort_keys=True).encode())
+
+    def add(self, came: Came, table: Mapping[str, Any] | None) -> None:
+        """What a member sent, with its table where that is news. Raises OSError."""
+        member = came.member
+        if member.environment and member.environment not in self.known:
+            self._line(ENVIRONMENTS, {"digest": member.environment, "environment": came.environment})
+            self.known.add(member.environment)
+        if table is not None:
+            baselines.write_document(self.path / TABLES / f"{member.table[:SHORT]}.json", table)
+            self.known.add(member.table)
+        self._line(MEMBERS, asdict(member))
+
+    def _line(self, file: str, record: Mapping[str, Any]) -> None:
+        with (self.path / file).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record, sort_keys=True) + "\n")
+
+    def table(self, digest: str) -> Baseline | None:
+        """None, with a warning, where it is not there or cannot be read."""
+        try:
+            return baselines.read(self.path / TABLES / f"{digest[:SHORT]}.json")
+        except UsageError as error:
+            if str(error) not in self.warnings:
+                self.warnings.append(str(error))
+            return None
+
+    def members(self) -> list[Member]:
+        """All that came, in the order of their numbers."""
+        found = {}
+        for line in self._lines(MEMBERS):
+            member = Member(**{name: line[name] for name in Member.__dataclass_fields__ if name in line})
+            found[member.number] = member
+        return [found[n] for n in sorted(found)]
+
+    def environments(self) -> dict[str, Mapping[str, Any]]:
+        return {line["digest"]: line["environment"] for line in self._lines(ENVIRONMENTS)}
+
+    def _lines(self, file: str) -> Iterator[Mapping[str, Any]]:
+        """Those that can be read: the last may be torn."""
+        path = self.path / file
+        if not path.is_file():
+            return
+        for n, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
+            try:
+                read = json.loads(line)
+                read["digest" if file == ENVIRONMENTS else "number"]
+            except (ValueError, KeyError, TypeError):
+                self.warnings.append(f"{file}: line {n} is torn, and not counted")
+                continue
+            yield read
+
+
+def is_fleet(path: Path) -> bool:
+    """Whether it is the folder of a fleet's run."""
+    try:
+        return str(json.loads((path / "run.json").read_text("utf-8"))["probe"]).startswith("fleet ")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
