@@ -241,7 +241,7 @@ LISTED = (
     "detcheck env --format json > env.json  # the same, for a bug report or a program",
 )
 add(app, "env", Nothing, env, LISTED, Listed)
-app.add_typer(fleet_commands(finish=lambda run, format: finish(run, format), typed=typed), name="fleet")
+app.add_typer(fleet_commands(lambda *shown: finish(*shown), typed), name="fleet")
 
 
 def finish(run: Run, format: str) -> None:

@@ -73,16 +73,21 @@ class Cluster:
         task = ray.remote(max_retries=0, num_returns=3)(worker.answer)
         queues, flat = shared_out(members, self.places), stored(spec)
         idle, landed = deque(beginning(queues)), 0
-        while landed < len(members):
-            while idle and len(self.flights) < AT_ONCE:
-                place = idle.popleft()
-                parts = submit(task, place).remote(spec.probe, flat, folder)
-                self.flights[parts[0]] = Flight(queues[place].popleft(), place, parts, time.monotonic() + limit_s)
-            for flight, came in (*self._landed(), *self._late(limit_s)):
-                landed += 1
-                if queues[flight.place]:
-                    idle.append(flight.place)
-                yield came
+        try:
+            while landed < len(members):
+                while idle and len(self.flights) < AT_ONCE:
+                    place = idle.popleft()
+                    parts = submit(task, place).remote(spec.probe, flat, folder)
+                    self.flights[parts[0]] = Flight(queues[place].popleft(), place, parts, time.monotonic() + limit_s)
+                for flight, came in (*self._landed(), *self._late(limit_s)):
+                    landed += 1
+                    if queues[flight.place]:
+                        idle.append(flight.place)
+                    yield came
+        finally:
+            for head in self.flights:
+                end(head)
+            self.flights.clear()
 
     def _landed(self) -> Iterator[tuple[Flight, Came]]:
         import ray
@@ -94,14 +99,11 @@ class Cluster:
 
     def _late(self, limit_s: float) -> Iterator[tuple[Flight, Came]]:
         """All have the same limit, so that the first that began are the first that are late."""
-        import ray
-
         for head, flight in list(self.flights.items()):
             if flight.until > time.monotonic():
                 return
             del self.flights[head]
-            with contextlib.suppress(ray.exceptions.RayError, ValueError):
-                ray.cancel(head, force=True)
+            end(head)
             why = f"it gave no answer within {limit_s:g} s (--worker-timeout), so it may never have found a free place, or it took too long"
             yield flight, Came(replace(flight.member, missing=why))
 
@@ -111,6 +113,14 @@ def submit(task: Any, place: Place) -> Any:
 
     there = NodeAffinitySchedulingStrategy(place.node, soft=False)
     return task.options(num_cpus=place.cpus, num_gpus=place.gpus, scheduling_strategy=there)
+
+
+def end(task: Any) -> None:
+    """Its process too, whatever it does."""
+    import ray
+
+    with contextlib.suppress(ray.exceptions.RayError, ValueError):
+        ray.cancel(task, force=True)
 
 
 def came(flight: Flight) -> Came:
@@ -142,7 +152,7 @@ def fetched(part: Any) -> Any:
 
     try:
         return ray.get(part)
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise FailedError(f"what it observed is lost: {why_lost(error)}") from error
 
 
@@ -196,8 +206,10 @@ def connected(address: str | None, per: Per, gpus: bool) -> Iterator[Cluster]:
             os.environ.setdefault(name, value)
         try:
             ray.init(**how)
-        except Exception as error:  # noqa: BLE001  it raises anything
-            raise UsageError(f"--address {address or 'of this machine'}: {words(error)}. Is a Ray cluster running there?") from error
+        except Exception as error:
+            raise UsageError(
+                f"--address {address or 'of this machine'}: {words(error)}. Is a Ray cluster running there?"
+            ) from error
     try:
         yield look(ray.nodes(), per, gpus)
     finally:

@@ -1,12 +1,12 @@
 """How a fleet's run is stored: as it comes, and each thing once, however many have it.
 
-    runs/20261124T041500Z-fleet-kernels/
-        run.json                  what was asked, of whom; written before the first answer
-        members.jsonl             a line a member, as it came: its name, and the digests of its table and of its environment
-        environments.jsonl        a line a distinct environment
-        tables/0f3a....json       a file a distinct table: which outcome came under which condition, as hashes; `detcheck compare` reads it
-        outcomes/00000.parquet    of the first members that differ, the outcomes that do
-        end.json, lock            as of every run
+runs/20261124T041500Z-fleet-kernels/
+    run.json                  what was asked, of whom; written before the first answer
+    members.jsonl             a line a member, as it came: its name, and the digests of its table and of its environment
+    environments.jsonl        a line a distinct environment
+    tables/0f3a....json       a file a distinct table: which outcome came under which condition, as hashes; `detcheck compare` reads it
+    outcomes/00000.parquet    of the first members that differ, the outcomes that do
+    end.json, lock            as of every run
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class FleetFolder:
         (made.path / TABLES).mkdir()
         return made
 
-    def write_head(self, spec: Spec, command: str, started: str, members: Sequence[Member], warnings: Sequence[str]) -> None:
+    def write_head(
+        self, spec: Spec, command: str, started: str, members: Sequence[Member], warnings: Sequence[str]
+    ) -> None:
         head = {
             "schema_version": SCHEMA_VERSION,
             "detcheck_version": __version__,

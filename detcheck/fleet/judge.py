@@ -121,8 +121,16 @@ def grouped(fleet: Fleet) -> dict[Case, list[Group]]:
     for groups in found.values():
         there = {m.number for group in groups.values() for m in group.members}
         if absent := [m for m in fleet.answered if m.number not in there]:
-            groups[""] = Group(groups[""].members + absent if "" in groups else absent, absent[0].table, frozenset(), Verdict.INCONCLUSIVE)
-    return {case: sorted(groups.values(), key=lambda g: (not g.tokens, -len(g.members), g.members[0].number)) for case, groups in found.items()}
+            groups[""] = Group(
+                groups[""].members + absent if "" in groups else absent,
+                absent[0].table,
+                frozenset(),
+                Verdict.INCONCLUSIVE,
+            )
+    return {
+        case: sorted(groups.values(), key=lambda g: (not g.tokens, -len(g.members), g.members[0].number))
+        for case, groups in found.items()
+    }
 
 
 def signature(known: Known) -> str:
@@ -204,7 +212,7 @@ def stands(first: Known, other: Known | None) -> tuple[Kind, str]:
         how = [f"{known.compared or 'its outcome'} of {known.unit}s" for known in (other, first)]
         return Kind.OTHERWISE, f"it is compared by {how[0]}, the others by {how[1]}"
     found = paired(first, other)
-    alone = len(first.outcomes) == 1 or len(other.outcomes) == 1 and not set(other.outcomes) <= set(first.outcomes)
+    alone = len(first.outcomes) == 1 or (len(other.outcomes) == 1 and not set(other.outcomes) <= set(first.outcomes))
     if alone or found.other or not set(first.outcomes) & set(other.outcomes):
         return Kind.DIFFERS, ""
     if found.unsure or first.unsteady or other.unsteady:
@@ -223,7 +231,11 @@ def where(first: Known, other: Known, outcomes: Mapping[str, Outcome]) -> str:
     if index is not None:
         return f"{place}the commonest completions part at {first.unit} {index}"
     index = parts(first.prefixes_bits, other.prefixes_bits)
-    return f"{place}" + ("other outcomes" if index is None else f"the commonest completions' log-probabilities part at {first.unit} {index}")
+    return f"{place}" + (
+        "other outcomes"
+        if index is None
+        else f"the commonest completions' log-probabilities part at {first.unit} {index}"
+    )
 
 
 def first_apart(first: Known, other: Known) -> tuple[str, str, str]:
@@ -248,12 +260,18 @@ def difference(fleet: Fleet, most: Group, group: Group) -> str:
     who = listed([described(fleet, m) for m in group.members])
     differ = "differs" if len(group.members) == 1 else "differ"
     if len(most.members) > len(group.members):
-        from_whom = f"the {len(most.members)} that agree" if len(most.members) > 1 else described(fleet, most.members[0])
+        from_whom = (
+            f"the {len(most.members)} that agree" if len(most.members) > 1 else described(fleet, most.members[0])
+        )
     else:
         from_whom = f"{listed([described(fleet, m) for m in most.members])}, and neither side is the larger"
     facts = group.apart[:MOST_FACTS]
     more = f", and {len(group.apart) - MOST_FACTS} more facts" if len(group.apart) > MOST_FACTS else ""
-    why = f"different there: {visible('; '.join(facts))}{more}" if facts else "nothing that is recorded of its environment is different"
+    why = (
+        f"different there: {visible('; '.join(facts))}{more}"
+        if facts
+        else "nothing that is recorded of its environment is different"
+    )
     return f"{who} {differ} from {from_whom}: {group.where}; {why}"
 
 

@@ -99,7 +99,9 @@ def check(spec: Spec) -> None:
             "--baseline is for one run. Leave it out; `detcheck compare` takes the tables in the folder of a fleet's run"
         )
     if own.workers and replicas(spec) and not own.address:
-        raise UsageError("--workers is for a Ray cluster, and --base-url asks servers. Give --address too, or leave it out")
+        raise UsageError(
+            "--workers is for a Ray cluster, and --base-url asks servers. Give --address too, or leave it out"
+        )
     Probe(spec.probe.partition(" ")[2]).check(probe_spec(spec))
 
 

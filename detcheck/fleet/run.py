@@ -60,7 +60,12 @@ def answers(
 
 
 def collected(
-    head: Run, made: FleetFolder, members: Sequence[Member], coming: Generator[Came], on_progress: OnProgress | None, warnings: list[str]
+    head: Run,
+    made: FleetFolder,
+    members: Sequence[Member],
+    coming: Generator[Came],
+    on_progress: OnProgress | None,
+    warnings: list[str],
 ) -> Run:
     """Takes what comes, and judges it however it ends."""
     watch, interrupted = Watch(made, len(members)), False
@@ -70,13 +75,17 @@ def collected(
         for came in coming:
             tell(watch.take(came))
             if head.spec.fail_fast and watch.differ:
-                warnings.append("stopped at the first divergence (--fail-fast): those that had not answered are missing")
+                warnings.append(
+                    "stopped at the first divergence (--fail-fast): those that had not answered are missing"
+                )
                 break
     except KeyboardInterrupt:
         interrupted = True
         warnings.append("interrupted: judged on what was observed until then")
     except OSError as error:
-        warnings.append(f"cannot write to {made.path}: {error.strerror or error}. Judged on what was observed until then")
+        warnings.append(
+            f"cannot write to {made.path}: {error.strerror or error}. Judged on what was observed until then"
+        )
     except DetcheckError as error:
         warnings.append(f"the run ended early: {error}")
     finally:

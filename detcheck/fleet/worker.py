@@ -41,7 +41,9 @@ def answer(probe: str, flat: Mapping[str, object], folder: str) -> Answer:
     """
     with as_on_the_node(), contextlib.chdir(folder if os.path.isdir(folder) else os.getcwd()):
         try:
-            spec = read_spec({"probe": probe, "spec": dict(flat), "detcheck_version": __version__}, Probe(probe).options)
+            spec = read_spec(
+                {"probe": probe, "spec": dict(flat), "detcheck_version": __version__}, Probe(probe).options
+            )
             return asked(spec)
         except DetcheckError as error:
             return missing(str(error))
@@ -68,7 +70,12 @@ def asked(spec: Spec, on_progress: OnProgress | None = None) -> Answer:
     if run.interrupted:
         return missing("it was interrupted")
     outcomes = tuple(made.payloads.values())
-    size = sum(getattr(o, name).nbytes for o in outcomes for name in ("tokens", "logprobs", "positions") if getattr(o, name) is not None)
+    size = sum(
+        getattr(o, name).nbytes
+        for o in outcomes
+        for name in ("tokens", "logprobs", "positions")
+        if getattr(o, name) is not None
+    )
     return head, document, outcomes if size <= MOST_BYTES else ()
 
 
