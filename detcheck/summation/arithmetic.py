@@ -237,6 +237,12 @@ def positive(columns: int, length: int, dtype: str, seed: int) -> np.ndarray:
     return rounded(np.where(random.random((columns, length)) < 0.5, -sizes, sizes), dtype).astype(np.float64)
 
 
+def ordinary(columns: int, length: int, dtype: str, seed: int) -> np.ndarray:
+    """values[columns, length] as a model has them, normally distributed: an op may add such otherwise than what shows an order best."""
+    random = np.random.default_rng([seed, length])
+    return rounded(random.standard_normal((columns, length)), dtype).astype(np.float64)
+
+
 def of_few(random: np.random.Generator, columns: int, length: int, spread: np.ndarray, dtype: str) -> np.ndarray:
     """The values for so few summands that triples leave next to nothing: numbers of any size, and in the columns that span many
     binades one pair that cancels and that is larger than all others, so that what joins between its two is lost."""

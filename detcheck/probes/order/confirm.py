@@ -95,6 +95,13 @@ class Confirmation:
             return replace(order, sure=True, checked=Checked(len(values), equal))
         return replace(order, checked=Checked(len(values), best), why=Reason("not_readded", {"tree": tree.hash}))
 
+    def holds(self, tree: Tree, sums: Sums, values: np.ndarray, came: np.ndarray) -> bool:
+        """Whether what gave the op's sums on the data gives them on values[n, length] too. `came`: the op's, [rows, n]."""
+        factors = self._factors if sums.factors is not None else None
+        known = tree.hash, sums.out, factors is not None
+        ways = [way for name, way, *rest in self._expected if (name, *rest) == known]
+        return any(same(readd(tree, values, factors, way, sums.out), came).all() for way in ways)
+
 
 def in_chains(tree: Tree, backwards: bool) -> Tree:
     """The same with a chain of additions in the place of every node of more than two."""

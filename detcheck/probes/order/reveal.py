@@ -15,7 +15,7 @@ from detcheck.probes.order.counting import read, through
 from detcheck.probes.order.facts import Place, Proved, Repeats, Revealed
 from detcheck.probes.order.sums import OpError, Sums
 from detcheck.reason import Reason
-from detcheck.summation.arithmetic import MANTISSA, cancelling, positive
+from detcheck.summation.arithmetic import MANTISSA, cancelling, ordinary, positive
 from detcheck.summation.tree import Tree, UnreadError
 
 COLUMNS = 1024  # of data that the revealed order is re-added on
@@ -23,6 +23,7 @@ REPEATS, MORE = 2, 20  # equal calls, and how many where those differed
 AT_ONCE = 65  # children of a node, at most: no matrix unit adds more
 # Rows of data that tell outputs apart, and how many for sums so short that calls cost nothing.
 ALIKE, MANY, SHORT = 2, 8, 512
+ORDINARY = 64  # sums of ordinary numbers, at least: where an order rounds as another, it is seldom in all of them
 OF_SQUARES = 64  # squares do not cancel, so that two orders often round alike
 PLACES, LISTED = 6, 64  # orders within one call that are revealed, and that are told apart
 
@@ -81,7 +82,7 @@ class Revealer:
         if sums.squared:
             return slice(OF_SQUARES)
         if MANTISSA[self._dtype] < MANTISSA["float32"]:
-            return slice(1, 4 * MANY, 4)
+            return slice(1, 4 * (MANY - 1), 4)
         return slice(ALIKE if sums.length > SHORT else MANY)
 
     def _through(self, sums: Sums, place: Place) -> np.ndarray:
@@ -131,6 +132,8 @@ class Revealer:
             return Revealed(sums.length, bits=bits, why=Reason("at_once", {"summands": tree.arity}))
         self._last[key] = tree
         order = replace(confirmation.checked(tree, sums, place, came), bits=bits)
+        if order.sure and not self._of_ordinary(tree, sums, place):
+            return replace(order, sure=False, why=Reason("not_of_ordinary", {"tree": tree.hash}))
         if self._prove and order.sure:
             import torch
 
@@ -145,6 +148,15 @@ class Revealer:
                 why = Reason("meets_elsewhere", {"pairs": proved.pairs, "unlike": proved.unlike})
                 order = replace(order, sure=False, why=why)
         return order
+
+    def _of_ordinary(self, tree: Tree, sums: Sums, place: Place) -> bool:
+        """Whether a sure order is also that of ordinary numbers, in a call that holds no others: masks and data that cancels are not what a model has."""
+        _, factors, confirmation = self._data_of(sums)
+        count = min(max(len(sums.slots_of(place)), ORDINARY), COLUMNS)
+        values = ordinary(count, sums.length, self._dtype, self._seed)
+        sums.multiply_by(factors)
+        sums.base(values[0])
+        return confirmation.holds(tree, sums, values, through(sums, place, values))
 
     def _repeats(self, sums: Sums, times: int) -> tuple[Repeats, np.ndarray]:
         """Equal calls, on the data that is in place; and the last result."""

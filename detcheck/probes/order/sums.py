@@ -127,8 +127,8 @@ class Sums:
         return result.reshape(self.rows, self.columns)
 
     def result(self) -> np.ndarray:
-        """One call: float64[rows, columns]."""
-        return self.bits().double().cpu().numpy()
+        """One call: float64[rows, columns], a copy: an op may write its next result into the same memory."""
+        return self.bits().double().cpu().numpy().copy()
 
     def slots_of(self, place: Place) -> np.ndarray:
         return np.asarray(place.columns if self.by == "columns" else place.rows)
