@@ -21,7 +21,7 @@ from detcheck.env.usable import ListingFormat
 from detcheck.errors import DetcheckError, UsageError
 from detcheck.fleet.command import fleet_commands
 from detcheck.options import VERDICT, knob
-from detcheck.output import NoCommands, annotate_error, emit, reads
+from detcheck.output import NoCommands, annotate_error, emit, listens
 from detcheck.probe import Probe, refuse_more_than_can_be_had
 from detcheck.spec import Comparing, Judging, Spec
 from detcheck.stderr import say
@@ -276,7 +276,7 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  it lives as long as the process
     with (
         contextlib.redirect_stderr(stderr.unbroken()) as kept,
-        contextlib.redirect_stderr(NoCommands(kept)) if reads() else contextlib.nullcontext(),
+        contextlib.redirect_stderr(NoCommands(kept)) if listens() else contextlib.nullcontext(),
         signals.as_ctrl_c(),
     ):
         try:
@@ -308,9 +308,7 @@ def answered() -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception:  # noqa: BLE001  the last boundary
-        import traceback
-
-        traceback.print_exc(file=sys.stderr)
+        stderr.trace()
         print(
             "detcheck: this is a defect in detcheck, not a verdict; please report it with the lines above",
             file=sys.stderr,

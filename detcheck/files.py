@@ -1,7 +1,7 @@
 """Writing files so that a reader never meets half of one, and where to keep what is made once."""
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 
 def write_file(path: Path, content: bytes, mode: int | None = None) -> None:
@@ -28,6 +28,12 @@ def from_root(path: str | Path) -> str:
     here, whole = Path.cwd(), Path(path).resolve()
     root = next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), here)
     return whole.relative_to(root).as_posix() if whole.is_relative_to(root) else whole.as_posix()
+
+
+def in_repository(file: str) -> bool:
+    """Whether what `from_root` gave lies in the repository. A stored run is anybody's, and may name any file."""
+    path = PurePosixPath(file)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def cache_folder() -> Path:

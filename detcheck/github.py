@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from detcheck.blocks import Section
+from detcheck.files import in_repository
 from detcheck.finding import Run
+from detcheck.formats.md import prose
 from detcheck.output import command, escaped
 from detcheck.report import described, render, render_suite
 from detcheck.suite import Suite
@@ -19,13 +21,13 @@ MOST_BYTES = 1024 * 1024  # of a step's summary, whatever its commands wrote tog
 
 def publish(run: Run) -> None:
     """Does nothing outside of GitHub Actions."""
-    summarise(render(run, "md"), f"report.md and report.html of {visible(str(run.path))}" if run.path else ASK)
+    summarise(render(run, "md"), f"report.md and report.html of {prose(str(run.path))}" if run.path else ASK)
     annotate(run, run.spec.probe)
 
 
 def publish_suite(suite: Suite) -> None:
     """One summary of all, and an annotation for each that fails the job."""
-    summarise(render_suite(suite, "md"), f"summary.md and index.html of {visible(str(suite.path))}")
+    summarise(render_suite(suite, "md"), f"summary.md and index.html of {prose(str(suite.path))}")
     for member in suite.members:
         if member.report:
             annotate(member.report.run, member.name)
@@ -92,6 +94,6 @@ def annotation(run: Run, name: str) -> str:
 def place(section: Section) -> dict[str, str]:
     """The line to show it on; {}: none in this repository is known."""
     for note in section.lines:
-        if not PurePosixPath(note.place.file).is_absolute():
+        if in_repository(note.place.file):
             return {"file": note.place.file, "line": str(note.place.line)}
     return {}

@@ -1,6 +1,7 @@
 """What a command prints: to stdout, to stderr, and to GitHub's runner.
 
 The runner reads a step's output for commands (`::error::`, `::set-output::`, `##[error]`): none but ours may stand in it, and model text does.
+So do the agents of Azure Pipelines (`##vso[`) and TeamCity (`##teamcity[`).
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from typing import TextIO
 from detcheck import stderr
 from detcheck.text import visible
 
+OTHERS = ("TF_BUILD", "TEAMCITY_VERSION")  # variables that say who runs this: Azure Pipelines, TeamCity
+HASHES = re.compile(r"##(?=(?:vso|teamcity)?\[)", re.IGNORECASE)
+
 
 def emit(text: str, format: str = "terminal") -> None:
     """To stdout at once, as UTF-8 whatever the terminal's encoding; to a file as it is, and to GitHub's runner so that it finds no command.
 
     A stdout that takes no more changes no verdict.
     """
-    if reads() and not goes_to_a_file(sys.stdout):
+    if listens() and not goes_to_a_file(sys.stdout):
         text = no_command(text, json=format in ("json", "sarif"))
     try:
         sys.stdout.buffer.write(text.encode("utf-8"))
@@ -51,16 +55,21 @@ def command(text: str) -> None:
 
 
 def reads() -> bool:
-    """Whether a runner reads what is said."""
+    """Whether GitHub's runner reads what is said."""
     return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
+def listens() -> bool:
+    """Whether somebody looks for commands in it: that one, or the agent of another service."""
+    return reads() or any(map(os.environ.get, OTHERS))
+
+
 def no_command(text: str, json: bool = False) -> str:
-    """The text with a backslash in whatever the runner would take for a command: `::` at a line's begin, `##[` anywhere. `json`: it stays the
-    same JSON."""
+    """The text with a backslash in whatever would be taken for a command: `::` at a line's begin, `##[` and `##vso[` anywhere. `json`: it stays
+    the same JSON."""
     if json:  # there a line begins with no text, and what stands in a string may be written as its number
-        return text.replace("##[", "#\\u0023[")
-    return re.sub(r"^([^\S\n]*:)(?=:)", r"\1\\", text.replace("##[", "##\\["), flags=re.MULTILINE)
+        return HASHES.sub(r"#\\u0023", text)
+    return re.sub(r"^([^\S\n]*:)(?=:)", r"\1\\", HASHES.sub(r"##\\", text), flags=re.MULTILINE)
 
 
 class NoCommands:

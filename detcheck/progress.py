@@ -113,7 +113,10 @@ def bar() -> Iterator[OnProgress]:
         def callback(p: Progress) -> None:
             pace.see(p)
             for one in p.found:
-                progress.console.print(Text(one.sentence, style="bold red" if one.arm.role is Role.GATES else "yellow"))
+                style = "bold red" if one.arm.role is Role.GATES else "yellow"
+                progress.console.print(
+                    Text(one.sentence, style=style), soft_wrap=True
+                )  # no word of a model's begins a line
             progress.update(task, total=p.total, completed=p.done, description=where(p), pace=str(pace))
 
         yield callback

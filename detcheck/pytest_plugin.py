@@ -191,7 +191,9 @@ def plural(count: int, what: str) -> str:
 
 def said(row: Mapping[str, Any]) -> str:
     """What was called how often, and how far apart the results were."""
+    from detcheck.text import visible
+
     met = row.get("batch_sizes")
     rows = "" if not met else f"batches of {met[0]} to {met[-1]} rows ({len(met)} sizes), "
     far = "" if row["max_ulp"] is None else f", up to {row['max_ulp']:.0f} ulp ({row['max_abs']:.3g}) apart"
-    return f"{row['function']}: {rows}{row['calls']} calls{far}"
+    return f"{visible(row['function'])}: {rows}{row['calls']} calls{far}"

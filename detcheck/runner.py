@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -204,7 +203,7 @@ def execute(
     except DetcheckError as error:
         warnings.append(f"the run ended early: {error}")
     except Exception as error:  # noqa: BLE001  the boundary: whatever an engine dies of, what was observed is judged
-        traceback.print_exc(file=stderr.unbroken())
+        stderr.trace()
         warnings.append(f"the run ended early: {type(error).__name__}: {error}")
     run = replace(run, interrupted=interrupted, warnings=tuple(warnings))
     try:

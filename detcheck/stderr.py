@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
@@ -20,6 +21,12 @@ from detcheck.text import visible
 def say(text: str) -> None:
     """A line, with what a terminal would obey written out."""
     print(f"detcheck: {visible(text)}", file=unbroken(), flush=True)
+
+
+def trace() -> None:
+    """The traceback of what is being handled, indented: what an exception says may be a model's text, and is no line of ours."""
+    lines = traceback.format_exc().rstrip("\n").split("\n")
+    print("".join(f"  {visible(line)}\n" for line in lines), end="", file=unbroken(), flush=True)
 
 
 class Unbroken:

@@ -13,6 +13,10 @@ INVISIBLE = {
     "Zl",
     "Zp",
 }  # controls, formats (right-to-left marks), surrogates, unassigned
+# What is drawn as nothing though it is a letter, a mark or a symbol (Unicode's Default_Ignorable_Code_Point, and the empty Braille pattern).
+BLANK = frozenset((
+    0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0),
+))  # fmt: skip
 
 
 def article(noun: str) -> str:
@@ -35,8 +39,14 @@ def percent(share: float, digits: str = ".3g") -> str:
 
 
 def visible(text: str) -> str:
-    """The text with every control, format and lone surrogate written out as an escape. Safe to encode as UTF-8 and in XML."""
-    return "".join(c if unicodedata.category(c) not in INVISIBLE else SHORT.get(c) or escape(ord(c)) for c in text)
+    """The text with every control, format, lone surrogate and what is drawn as nothing written out as an escape. Safe to encode as UTF-8 and in XML."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if shows(c) else SHORT.get(c) or escape(ord(c)) for c in text)
+
+
+def shows(character: str) -> bool:
+    return unicodedata.category(character) not in INVISIBLE and ord(character) not in BLANK
 
 
 def escape(code: int) -> str:

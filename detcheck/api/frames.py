@@ -36,7 +36,7 @@ def findings(run: Run) -> pd.DataFrame:
     """A row for each finding, in the order of report.json, whose names the columns have; what was measured stands last."""
     import pandas as pd
 
-    return pd.DataFrame([row_of(f) for f in run.findings])
+    return pd.DataFrame([in_arrow(row_of(f)) for f in run.findings])
 
 
 def row_of(f: Finding) -> dict[str, object]:
@@ -58,7 +58,9 @@ def conditions(run: Run) -> pd.DataFrame:
         for n, f in enumerate(run.findings)
         for name, counts in f.evidence.get("conditions", {}).items()
     ]  # fmt: skip
-    table = pd.DataFrame(rows, columns=list(dict.fromkeys([*MET, *(name for row in rows for name in row)])))
+    table = pd.DataFrame(
+        map(in_arrow, rows), columns=list(dict.fromkeys([*MET, *(name for row in rows for name in row)]))
+    )
     return table.astype(dict.fromkeys(table.columns[MET.index("asked") :], "Int64"))
 
 
@@ -72,7 +74,7 @@ def observations(run: Run) -> pd.DataFrame:
     if run.path is None:
         from detcheck.storage.tables import observation_row
 
-        rows = [observation_row(o) for o in collected(run).observations()] if of_file(run) else []
+        rows = [in_arrow(observation_row(o)) for o in collected(run).observations()] if of_file(run) else []
         table = pd.DataFrame(rows, columns=[*OBSERVED, "metrics"])
     else:
         parts = [part.to_pandas() for part in stored(run.path, "observations", (*OBSERVED, "metrics"))]
@@ -102,7 +104,7 @@ def outcomes(run: Run, seen: pd.DataFrame) -> pd.DataFrame:
         held = collected(run)
         for _ in held.observations():
             pass
-        rows = [{name: getattr(o, name) for name in CAME} for o in held.outcomes.values()]
+        rows = [in_arrow({name: getattr(o, name) for name in CAME}) for o in held.outcomes.values()]
     else:
         rows = []
     table = pd.DataFrame(rows, columns=list(CAME)).drop_duplicates("id")
@@ -113,6 +115,14 @@ def outcomes(run: Run, seen: pd.DataFrame) -> pd.DataFrame:
     counts = seen["outcome"].value_counts()
     table.insert(1, "count", [int(counts.get(name, 0)) for name in table["id"]])
     return table.sort_values("count", ascending=False, kind="stable", ignore_index=True)
+
+
+def in_arrow(row: dict[str, object]) -> dict[str, object]:
+    """The row, with an escape for each lone surrogate of a text: Arrow, which pandas keeps texts in, holds UTF-8 alone."""
+    return {
+        name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+        for name, value in row.items()
+    }
 
 
 def arrays(part: pa.Table) -> Iterator[dict[str, object]]:

@@ -10,6 +10,7 @@ from detcheck.blocks import Curve
 from detcheck.errors import UsageError
 from detcheck.finding import Finding, Run
 from detcheck.report import section, worst_first
+from detcheck.text import visible
 from detcheck.verdict import SEVERITY, Role
 
 if TYPE_CHECKING:
@@ -51,7 +52,13 @@ def kinds(run: Run) -> dict[str, list[Finding]]:
 
 def label(f: Finding) -> str:
     control = "" if f.role is Role.GATES else " (control)"
-    return " · ".join(part for part in (f.case.subject, f.case.kernels, f.case.dtype, f.case.input) if part) + control
+    return plain(" · ".join(p for p in (f.case.subject, f.case.kernels, f.case.dtype, f.case.input) if p) + control)
+
+
+def plain(text: str) -> str:
+    """The text as matplotlib draws just that: a dollar begins a formula there, and a label that begins with _ is left out of legends."""
+    found = visible(text).replace("$", r"\$")
+    return f" {found}" if found.startswith("_") else found
 
 
 def unit(found: Sequence[Finding]) -> str:
@@ -96,7 +103,7 @@ def draw_conditions(ax: Axes, found: list[Finding], seen: pd.DataFrame) -> None:
     for n, (f, share) in enumerate(zip(found, shares, strict=True)):
         bars = [at[name] + (n - (len(found) - 1) / 2) * width for name in share]
         ax.bar(bars, list(share.values()), width=width, label=label(f))
-    ax.set_xticks(range(len(names)), names, rotation=90 if len(names) > 6 else 0)
+    ax.set_xticks(range(len(names)), list(map(plain, names)), rotation=90 if len(names) > 6 else 0)
     ax.set_ylim(0, 1.05)
     finish(ax, "condition", "share with other bits than the mode", legend=True, whole=False)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -125,7 +124,7 @@ def ask(suite: Suite, member: Member, on_progress: runner.OnProgress | None) -> 
     except DetcheckError as error:
         why = str(error)
     except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary: the others are asked all the same
-        traceback.print_exc(file=stderr.unbroken())
+        stderr.trace()
         why = f"{type(error).__name__}: {error}"
     return Run(spec, suite.command, began, (runner.failed(spec, why),))
 

@@ -254,4 +254,4 @@ def facts(run: Run) -> dict[str, str]:
             rows[kind] = ", ".join(f"{name} {value}" for name, value in values.items())
         rows["settings"] = ", ".join(str(one) for one in env.settings)
         rows |= {f"problem {n}": str(one) for n, one in enumerate(env.problems, 1)}
-    return {name: visible(value) for name, value in rows.items() if value}
+    return {visible(name): visible(value) for name, value in rows.items() if value}

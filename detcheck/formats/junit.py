@@ -61,7 +61,7 @@ def suite_of(report: Report, name: str, member: Member | None = None) -> ET.Elem
     facts |= {f"digest.{name}": digest for name, digest in (run.subject.digests if run.subject else {}).items()}
     facts |= {f"warning.{n}": warning for n, warning in enumerate(run.warnings)}
     for key, value in facts.items():
-        ET.SubElement(properties, "property", {"name": key, "value": visible(value)})
+        ET.SubElement(properties, "property", {"name": visible(key), "value": visible(value)})
     for section, code in zip(report.sections, codes, strict=True):
         suite.append(case(section, code, member.name if member else section.finding.case.probe))
     return suite

@@ -28,6 +28,12 @@ from detcheck.text import visible
 
 BAR = 30  # characters of the longest bar
 
+APART = "<!-- -->"
+EMOJI = re.compile(r":[\w+-]+:")
+# Marks of Markdown in a sentence. A name's own _ is none, nor is a colon, unless it begins an address or an emoji's name.
+MARK = re.compile(r"[\\`*\[\]<>&~|@#$]|(?<![^\W_])_|_(?![^\W_])|:(?=//|[\w+-]+:)|(?<=\bwww)\.")
+BEGINS = re.compile(r"^( (?= {3}))|^( {0,3}\d*)([-+.)](?=\s|$)|-(?=[- ]*$))")  # a list, a rule, or a block of code
+
 FILE = "report.md"  # in the run's folder
 SUITE_FILE = "summary.md"  # in the folder of several
 
@@ -53,7 +59,7 @@ def render(report: Report) -> str:
             here = {"device": env.device, "processor": f"{env.processor}, {env.threads} threads", "packages": packages}
             rows = here | rows
         rows |= {f"{name} SHA-256": digest for name, digest in run.subject.digests.items()}
-        parts += ["| | |", "|---|---|", *(f"| {name} | {inert(value)} |" for name, value in rows.items()), ""]
+        parts += ["| | |", "|---|---|", *(f"| {prose(name)} | {inert(value)} |" for name, value in rows.items()), ""]
         parts += [line for one in env.problems for line in (f"> problem: {inert(str(one))}", "")]
         if env.settings:
             cells = (f"| {inert(s.name)} | {inert(s.requested)} | {inert(s.effective)} |" for s in env.settings)
@@ -91,14 +97,14 @@ def drawn(block: Block) -> list[str]:
         case Totals(line):
             return [*fenced(line), ""]
         case Facts(lines):
-            return [*(f"- {line}" for line in lines), ""]
+            return [*(f"- {prose(line)}" for line in lines), ""]
         case Trees(trees, on_pages=False):
-            return [*(f"- {line}" for t in trees for line in (t.line, *outlined(t))), ""]
+            return [*(f"- {prose(line)}" for t in trees for line in (t.line, *outlined(t))), ""]
         case Histogram(title):
             bins = block.bins()
             most = max(count for _, count in bins)
             lines = (f"{name:>11} {'█' * max(1 if n else 0, round(BAR * n / most))} {n}" for name, n in bins)
-            return [f"### {title}", "", *fenced("\n".join(lines)), ""]
+            return [f"### {prose(title)}", "", *fenced("\n".join(lines)), ""]
         case Curve(title, across, unit, on_pages=False):
             parts = block.bins()
             highest = max(mean for _, mean, _ in parts) or 1
@@ -106,17 +112,17 @@ def drawn(block: Block) -> list[str]:
                 f"{name:>11} {'█' * max(1 if mean else 0, round(BAR * mean / highest))} {mean:.3g}  (largest {top:.3g})"
                 for name, mean, top in parts
             )
-            return [f"### {title} ({unit}, by {across})", "", *fenced("\n".join(rows)), ""]
+            return [f"### {prose(f'{title} ({unit}, by {across})')}", "", *fenced("\n".join(rows)), ""]
         case Forks(forks):
             return [f"### Forks ({MARGIN})", "", *tree(forks), ""]
         case Table(title, (headings, *lines), names_first, notes, on_pages=False):
             numbers = "|---:" * (len(headings) - names_first)
-            plain = inert if names_first else str
+            plain = inert if names_first else prose
             cells = [f"| {' | '.join(map(plain, line))} |" for line in lines]
-            head = [f"| {' | '.join(headings)} |", f"{'|---' if names_first else ''}{numbers}|"]
-            return [f"### {title}", "", *head, *cells, "", *(f"- {note}" for note in notes), ""]
+            head = [f"| {' | '.join(map(prose, headings))} |", f"{'|---' if names_first else ''}{numbers}|"]
+            return [f"### {prose(title)}", "", *head, *cells, "", *(f"- {prose(note)}" for note in notes), ""]
         case Text(lines):
-            return [f"{line}\n" for line in lines]
+            return [f"{prose(line)}\n" for line in lines]
     return []
 
 
@@ -149,8 +155,37 @@ def tree(forks: tuple[Fork, ...]) -> list[str]:
 
 
 def inert(text: str) -> str:
-    """The text as Markdown that says just that: everything but letters, digits, spaces and commas is an entity."""
-    return "".join(c if c.isalnum() or c in " ,();" else f"&#{ord(c)};" for c in visible(text))
+    """The text as Markdown that says just that: everything but letters, digits, spaces and commas is an entity.
+
+    GitHub looks for mentions, issues and emoji in what is shown already, where an entity is a character again: a comment parts these.
+    """
+    found = visible(text)
+    return "".join(
+        c if c.isalnum() or c in " ,();" else f"&#{ord(c)};{APART if found_by_github(found, n) else ''}"
+        for n, c in enumerate(found)
+    )
+
+
+def found_by_github(text: str, n: int) -> bool:
+    """Whether it is the beginning of a mention, an issue's number, or an emoji's name."""
+    return text[n] in "@#" or (text[n] == ":" and EMOJI.match(text, n) is not None)
+
+
+def prose(text: str) -> str:
+    """A sentence of ours, with what it quotes, as Markdown, also in a table's cell: `code` stays code where every backtick has its other, and
+    nothing else is a mark."""
+    found = visible(text)
+    if "``" in found or found.count("`") % 2 or "|" in found:
+        return unmarked(found)
+    return "".join(f"`{part}`" if n % 2 else unmarked(part, n == 0) for n, part in enumerate(found.split("`")))
+
+
+def unmarked(text: str, begins: bool = True) -> str:
+    """`begins`: it stands at a line's begin, where a list, a rule or a block of code may begin too."""
+    marked = MARK.sub(lambda m: f"{m[0]}{APART}" if found_by_github(text, m.start()) else f"\\{m[0]}", text)
+    if not begins:
+        return marked
+    return BEGINS.sub(lambda m: f"&#{ord(m[1])};" if m[1] else f"{m[2]}\\{m[3]}", marked)
 
 
 def fenced(text: str) -> list[str]:

@@ -8,14 +8,15 @@ are made of what is said and of whom, not of where, so that an alert survives li
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from detcheck import __version__
 from detcheck.advice import ADVICE, advice
 from detcheck.blocks import LineNote, Report, Section, Text
+from detcheck.files import in_repository
 from detcheck.hashes import json_hash
 from detcheck.records import SourceLine
 from detcheck.suite import Suite
@@ -26,6 +27,7 @@ FILE = SUITE_FILE = "report.sarif"  # in the folder of a run, and of several tog
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LEVELS = {0: "note", 1: "error", 3: "warning", 4: "error"}  # by exit code
+LINK = re.compile(r"\[(?=[^\[\]]*\]\()")
 ORDER = ("error", "warning", "note", "none")
 MOST_RESULTS = 5000  # GitHub shows so many of a run, the worst first
 
@@ -67,7 +69,15 @@ def together(suite: Suite, said: Iterable[str]) -> dict[str, object]:
 
 def log(runs: list[dict[str, object]]) -> str:
     document = {"$schema": SCHEMA, "version": "2.1.0", "runs": runs}
-    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(without_links(document), indent=1, ensure_ascii=False) + "\n"
+
+
+def without_links(value: object) -> object:
+    """In a message [words](address) is a link (§3.11.6): none of ours has one, so a backslash takes that from whatever a text quotes."""
+    if isinstance(value, dict):
+        made = {name: without_links(one) for name, one in value.items()}
+        return made | {"text": LINK.sub(r"\\[", made["text"])} if isinstance(made.get("text"), str) else made
+    return [without_links(one) for one in value] if isinstance(value, list) else value
 
 
 def analysis(report: Report, category: str) -> dict[str, object]:
@@ -99,7 +109,7 @@ def places(section: Section) -> tuple[LineNote, ...]:
     """Lines that can be named for a repository: those of files that lie in it. Of a control none."""
     if section.finding.role is not Role.GATES:
         return ()
-    return tuple(note for note in section.lines if not PurePosixPath(note.place.file).is_absolute())
+    return tuple(note for note in section.lines if in_repository(note.place.file))
 
 
 def passed(section: Section) -> bool:

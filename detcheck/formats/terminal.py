@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,6 +47,7 @@ BAR = 40  # characters of the longest bar
 
 NARROWEST = 60  # columns: below, a terminal wraps lines itself
 IN_A_PIPE = 100
+INDENT = "  "
 
 
 def render(report: Report, colour: bool = False) -> str:
@@ -100,6 +102,10 @@ def render_end(suite: Suite, colour: bool = False) -> str:
     return "".join(line(text, colour) for text in lines)
 
 
+class VerdictLine(Text):
+    """Ours: no other line begins with the word of a verdict, whoever wrote it."""
+
+
 def line(text: Text, colour: bool) -> str:
     out = io.StringIO()
     system = "standard" if colour else None
@@ -108,13 +114,28 @@ def line(text: Text, colour: bool) -> str:
 
 
 def fit(part: RenderableType, width: int) -> Sequence[RenderableType]:
-    """Text in lines that are broken at spaces alone: rich would break a word, or a module's name, that is wider than a line."""
+    """Text in lines that are broken at spaces alone: rich would break a word, or a module's name, that is wider than a line.
+
+    A line that would read as a verdict is indented, so that no model's text can be taken for one.
+    """
     if not isinstance(part, Text):
         return [part]
-    lines = [part] if part.no_wrap else part.divide(breaks(part.plain, width))
+    ours = isinstance(part, VerdictLine)
+    lines = divided(part, width)
+    if any(map(like_a_verdict, lines[ours:])):
+        lines = divided(part, width - len(INDENT))
+        lines = [Text(INDENT) + line if n >= ours and like_a_verdict(line) else line for n, line in enumerate(lines)]
     for line in lines:
         line.no_wrap, line.overflow = True, "ignore"
     return lines
+
+
+def divided(part: Text, width: int) -> list[Text]:
+    return [part] if part.no_wrap else list(part.divide(breaks(part.plain, width)))
+
+
+def like_a_verdict(line: Text) -> bool:
+    return unicodedata.normalize("NFKC", line.plain).casefold().startswith(tuple(Verdict))
 
 
 def whole(report: Report, width: int) -> list[RenderableType]:
@@ -152,8 +173,8 @@ def whole(report: Report, width: int) -> list[RenderableType]:
     return parts
 
 
-def verdict_line(verdict: Verdict, rest: str) -> Text:
-    return Text.assemble(styled(str(verdict), verdict), f"  {visible(rest)}")
+def verdict_line(verdict: Verdict, rest: str) -> VerdictLine:
+    return VerdictLine.assemble(styled(str(verdict), verdict), f"  {visible(rest)}")
 
 
 def styled(text: str, verdict: Verdict) -> tuple[str, str]:

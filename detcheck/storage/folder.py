@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 T = TypeVar("T")
+STARTED = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\Z"
 FLUSH_S = 1.0  # a kill loses at most what was observed in this time
 
 
@@ -230,8 +232,8 @@ def read_head(path: Path) -> dict[str, object]:
         raise UsageError(
             f"{file} has schema version {version}; this is detcheck for {SCHEMA_VERSION}. Read it with the detcheck that wrote it ({head.get('detcheck_version')})"
         )
-    for name in ("probe", "command", "started"):
-        if not isinstance(head.get(name), str):
+    for name, form in (("probe", ""), ("command", ""), ("started", STARTED)):
+        if not isinstance(head.get(name), str) or not re.match(form, head[name]):
             raise UsageError(
                 f"{file} cannot be read: {name} is {head.get(name)!r}. It may be damaged: restore it from a copy"
             )

@@ -1,10 +1,9 @@
 """The HTML page in a browser: it opens offline, everybody can read it, its pictures and its script do what they say, and what a model said does nothing."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
+import browsers
 import pytest
 
 from detcheck import runner
@@ -28,25 +27,10 @@ HOSTILE = [
 ]
 
 
-def chromium():
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    if found := next((path for name in names if (path := shutil.which(name))), None):
-        return found
-    if os.environ.get("CI"):
-        pytest.fail("CI must have a headless Chromium: apt-get install chromium")
-    pytest.skip("no Chromium here: `apt-get install chromium` (or a Chrome on the PATH) brings one")
-
-
 @pytest.fixture(scope="module")
 def browser():
-    path = chromium()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        args = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=path, args=args)
-        yield browser
-        browser.close()
+    with browsers.opened() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
