@@ -13,7 +13,8 @@ import sys
 import time
 
 from detcheck.engines.server.answer import read
-from detcheck.engines.server.client import Client, Secrets, Url
+from detcheck.engines.server.client import Client
+from detcheck.engines.server.credentials import Secrets, Url
 
 TOKENS = 128
 CHOICE = {

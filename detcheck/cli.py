@@ -23,6 +23,7 @@ from detcheck.fleet.command import fleet_commands
 from detcheck.options import VERDICT, knob
 from detcheck.output import NoCommands, annotate_error, emit, listens
 from detcheck.probe import Probe, refuse_more_than_can_be_had
+from detcheck.redacted import HIDDEN
 from detcheck.spec import Comparing, Judging, Spec
 from detcheck.stderr import say
 from detcheck.verdict import INTERRUPTED, Role, Verdict
@@ -87,7 +88,9 @@ def ask(probe: Probe, given: Given) -> None:
 
 def typed() -> str:
     """The command line, as it was given, but for who is named in a URL: between // and the last @."""
-    words = [re.sub(r"//.*@", "//***@", word, flags=re.DOTALL) if "://" in word else word for word in sys.argv[1:]]
+    words = [
+        re.sub(r"//.*@", f"//{HIDDEN}@", word, flags=re.DOTALL) if "://" in word else word for word in sys.argv[1:]
+    ]
     return shlex.join(["detcheck", *words])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from detcheck.errors import FailedError, UsageError
 from detcheck.hashes import content_hash, file_hash, files_hash
 from detcheck.models import gguf, sentence
+from detcheck.redacted import hide_users
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
@@ -79,7 +80,7 @@ def download(model: str) -> Path:
     try:
         return Path(snapshot_download(model, allow_patterns=[*WEIGHTS, *TOKENIZER, *sentence.FILES, "*.py"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = hide_users((str(error).splitlines() or [type(error).__name__])[0].rstrip("."))
         raise FailedError(
             f"there is no folder {model} here, and the model hub did not deliver it: {reason}. Check the name and the network"
         ) from None

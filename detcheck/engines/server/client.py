@@ -7,67 +7,28 @@ one cannot fill memory. Only 429 and 503 with Retry-After are waited for and sen
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import os
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from detcheck import __version__
+from detcheck.engines.server.credentials import KEYS, Secrets, Url
 from detcheck.errors import FailedError, UsageError
+from detcheck.redacted import hide_users
 
 if TYPE_CHECKING:
     import httpx
 
-KEYS = ("DETCHECK_API_KEY", "OPENAI_API_KEY")  # the first that is set is sent as a bearer token
-HIDDEN = "***"
 LARGEST_BYTES = 32 << 20  # of an answer, unpacked
-SHORTEST = 6  # characters of a secret that is redacted in answers
 METRICS_S = 5.0  # that a look at metrics may take
 WAIT_S, WAITS = 0.5, 10  # the least wait before a request is sent again, and how often it is, at most
 SHOWN = 120  # characters of an answer that an error quotes
-
-
-class Url(str):
-    """A base URL as it may be shown. What stood before an @ in it is kept apart, and never shown or stored."""
-
-    credentials: tuple[str, str] | None
-
-    def __new__(cls, text: str) -> Url:
-        """Raises UsageError where it is no URL of a server."""
-        import httpx
-
-        shown = hide_user(text)
-        try:
-            parsed = httpx.URL(text.strip())
-        except (httpx.InvalidURL, ValueError) as error:
-            raise UsageError(f"--base-url {shown}: not a URL: {error}. Give one like http://localhost:8000") from None
-        if parsed.scheme not in ("http", "https") or not parsed.host or "@" in parsed.host:
-            raise UsageError(f"--base-url {shown}: wants http:// or https:// and a host, like http://localhost:8000")
-        if parsed.query or parsed.fragment:
-            raise UsageError(f"--base-url {shown.split('?')[0]}: leave out what follows ? or #")
-        user = f"{HIDDEN}@" if parsed.userinfo else ""
-        port = "" if parsed.port is None else f":{parsed.port}"
-        host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
-        made = super().__new__(cls, f"{parsed.scheme}://{user}{host}{port}{parsed.path}".rstrip("/"))
-        hidden = parsed.userinfo == HIDDEN.encode()  # it was stored: what stood there is gone
-        made.credentials = (parsed.username, parsed.password) if parsed.userinfo and not hidden else None
-        return made
-
-    def bare(self) -> str:
-        """Without credentials and without /v1: where /metrics is."""
-        return self.replace(f"//{HIDDEN}@", "//").removesuffix("/v1")
-
-
-def hide_user(text: str) -> str:
-    """Whatever stands between // and the last @ may be a name and a password."""
-    return re.sub(r"//.*@", f"//{HIDDEN}@", text, flags=re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -87,59 +48,6 @@ class NoAnswerError(Exception):
     def __init__(self, reason: str, status: int | None = None, resent: int = 0) -> None:
         super().__init__(reason)
         self.status, self.resent = status, resent
-
-
-@dataclass
-class Secrets:
-    """What must not be seen: the values of headers that were made of environment variables."""
-
-    headers: dict[str, str] = field(default_factory=dict)
-    values: set[str] = field(default_factory=set)
-
-    @classmethod
-    def read(cls, named: Sequence[str], credentials: tuple[str, str] | None) -> Secrets:
-        """`named`: "NAME=VARIABLE" each. Raises UsageError, without any value in it."""
-        made = cls()
-        key = next((os.environ[name] for name in KEYS if os.environ.get(name)), None)
-        if key and not credentials:
-            made.add("Authorization", f"Bearer {key.strip()}", key.strip(), "the key in the environment")
-        if credentials:
-            named_and_key = ":".join(credentials).encode()
-            made.values |= {part for part in credentials if part} | {base64.b64encode(named_and_key).decode()}
-        for one in named:
-            name, equals, variable = one.partition("=")
-            if not equals or not re.fullmatch(r"[A-Za-z_]\w*", variable) or not re.fullmatch(r"[\w-]+", name):
-                raise UsageError(
-                    f"--header {name.split(':')[0][:40]}: wants NAME=VARIABLE, the header's name and an environment variable that holds "
-                    "its value, like X-Api-Key=GATEWAY_KEY: a value on the command line could be seen in the list of processes"
-                )
-            if variable not in os.environ:
-                raise UsageError(f"--header {one}: there is no environment variable {variable}")
-            made.add(name, os.environ[variable].strip(), os.environ[variable].strip(), variable)
-        return made
-
-    def add(self, name: str, value: str, secret: str, source: str) -> None:
-        if not value.isprintable() or not value.isascii():
-            raise UsageError(f"{source} holds what no header can: write it in printable ASCII, on one line")
-        for other in [other for other in self.headers if other.lower() == name.lower()]:
-            del self.headers[other]  # a header that is named goes before the key
-        self.headers[name] = value
-        if secret:
-            self.values.add(secret)
-
-    def hide(self, text: str) -> str:
-        """The text with secrets redacted: servers quote what they were sent."""
-        for value in sorted(self.values, key=len, reverse=True):
-            text = text.replace(value, HIDDEN)
-        return text
-
-    def hide_in(self, raw: bytes) -> bytes:
-        """The same of an answer as it came, before anything is made of it. What is short could be any word of it, and stays."""
-        for value in sorted(self.values, key=len, reverse=True):
-            if len(value) >= SHORTEST:
-                for form in {value, json.dumps(value)[1:-1], quote(value, safe=""), value.replace("/", "\\/")}:
-                    raw = raw.replace(form.encode(), HIDDEN.encode())
-        return raw
 
 
 class Client:
@@ -220,8 +128,9 @@ class Client:
     ) -> tuple[int, Mapping[str, str], bytes]:
         import httpx
 
-        http = self._take()
+        http = None
         try:
+            http = self._take()
             async with http.stream(method, self.url.bare() + path, json=body) as response:
                 parts, size = [], 0
                 async for part in response.aiter_bytes(1 << 16):
@@ -235,21 +144,26 @@ class Client:
         except httpx.HTTPError as error:
             what = self._secrets.hide(str(error)) or "the connection broke"
             raise NoAnswerError(f"{type(error).__name__}: {what}") from None
+        except NoAnswerError:
+            raise
+        except Exception as error:  # noqa: BLE001  the boundary: whatever a library dies of may quote the headers that it was given
+            said = hide_users(self._secrets.hide(first_line(error)))
+            raise NoAnswerError(f"it cannot be sent ({type(error).__name__}: {said})") from None
         finally:
-            self._idle.append(http)
+            if http is not None:
+                self._idle.append(http)
 
     def _read(self, raw: bytes, content_type: str) -> Any:
         try:
             body = json.loads(raw, object_pairs_hook=unambiguous)
         except TwiceError as error:
             raise NoAnswerError(
-                f"the answer holds {str(error)[:SHOWN]!r} twice, and readers differ in which of them they take", 200
+                f"the answer holds {self._secrets.hide(str(error))[:SHOWN]!r} twice, and readers differ in which of them they take", 200
             ) from None
         except (ValueError, RecursionError):
+            said = self._secrets.hide(content_type)[:SHOWN] or "no content type"
             begins = self._secrets.hide(raw.decode("utf-8", "replace"))[:SHOWN]
-            raise NoAnswerError(
-                f"the answer is not JSON ({content_type or 'no content type'}): {begins!r}", 200
-            ) from None
+            raise NoAnswerError(f"the answer is not JSON ({said}): {begins!r}", 200) from None
         if not isinstance(body, dict | list):
             raise NoAnswerError(f"the answer is not a JSON object: {self._secrets.hide(str(body))[:SHOWN]!r}", 200)
         return body
@@ -279,6 +193,10 @@ def unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs) and not all(type(value) in (int, float) for value in found.values()):
         raise TwiceError(next(name for n, (name, _) in enumerate(pairs) if name in dict(pairs[:n])))
     return found
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][: 4 * SHOWN]
 
 
 def retry_after(value: str | None) -> float | None:

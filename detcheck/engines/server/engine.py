@@ -15,7 +15,8 @@ from typing import Any
 from detcheck.engine import Sampling
 from detcheck.engines.server import metrics as server_metrics
 from detcheck.engines.server.answer import BadAnswerError, ServerAnswer, read
-from detcheck.engines.server.client import Client, NoAnswerError, Url, unreachable
+from detcheck.engines.server.client import Client, NoAnswerError, unreachable
+from detcheck.engines.server.credentials import Url
 from detcheck.engines.server.metrics import Reading
 from detcheck.errors import FailedError, UsageError
 

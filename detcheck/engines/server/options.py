@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detcheck.engine import EngineType, Question
+from detcheck.engines.server.credentials import Secrets
 from detcheck.errors import UsageError
 from detcheck.schedules import load
 from detcheck.schedules.wanted import Wanted
@@ -46,6 +47,7 @@ def check(spec: Spec) -> None:
     for option, value in wanted:
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"{option} must be a number above 0; got {value}")
+    Secrets.read(own.header, None)
     if own.ca_bundle is not None and not Path(own.ca_bundle).is_file():
         raise UsageError(f"--ca-bundle {own.ca_bundle}: no such file")
 

@@ -15,7 +15,8 @@ from detcheck import sampling
 from detcheck.counted import VLLM_NEEDS
 from detcheck.engine import Question, Ran
 from detcheck.engines.server.answer import ServerAnswer
-from detcheck.engines.server.client import Client, Secrets
+from detcheck.engines.server.client import Client
+from detcheck.engines.server.credentials import Secrets
 from detcheck.engines.server.engine import Budget, Capability, NotServedError, PromptInput, Server
 from detcheck.engines.server.outcome import EarlierAnswers, outcome_of
 from detcheck.engines.server.send import ELSEWHERE, Request, Sent, SentStep, sample, send

@@ -40,6 +40,8 @@ def preference(spec: Spec) -> int:
 def check(spec: Spec) -> None:
     if getattr(spec.options, "attn", None):
         raise UsageError("--attn is for transformers; with vLLM say --engine-arg attention_backend=...")
+    if any(named(argument) == "hf_token" for argument in getattr(spec.options, "engine_arg", ())):
+        raise UsageError("--engine-arg hf_token: it would be stored with the run. Export HF_TOKEN, which vLLM reads")
     if getattr(spec.options, "compile", False):
         raise UsageError("--compile is for transformers; with vLLM say --engine-arg enforce_eager=false")
     if getattr(spec.options, "merge_adapter", False):
@@ -61,6 +63,11 @@ def check(spec: Spec) -> None:
         raise UsageError(
             f"--model {spec.model}: --engine vllm wants safetensors, and found {file.name}. Use --engine transformers, or ask a server that runs it with --base-url"
         )
+
+
+def named(argument: str) -> str:
+    """The engine argument's name, as vLLM spells it."""
+    return argument.partition("=")[0].strip().replace("-", "_")
 
 
 def check_schedule(spec: Spec) -> None:

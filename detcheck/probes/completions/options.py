@@ -156,7 +156,7 @@ class Options:
     def __post_init__(self) -> None:
         """Raises UsageError for what is no URL. Whoever is named in one is kept apart from what is shown and stored."""
         if self.base_url:
-            from detcheck.engines.server.client import Url
+            from detcheck.engines.server.credentials import Url
 
             object.__setattr__(
                 self, "base_url", tuple(url if isinstance(url, Url) else Url(url) for url in self.base_url)

@@ -77,7 +77,7 @@ class Options:
     def __post_init__(self) -> None:
         """Raises UsageError for what is no URL. Whoever is named in one is kept apart from what is shown and stored."""
         if self.server:
-            from detcheck.engines.server.client import Url
+            from detcheck.engines.server.credentials import Url
 
             object.__setattr__(self, "sampler", self.sampler if isinstance(self.sampler, Url) else Url(self.sampler))
 

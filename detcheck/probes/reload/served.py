@@ -15,7 +15,8 @@ import numpy as np
 
 from detcheck.engines.server import metrics
 from detcheck.engines.server.answer import BadAnswerError
-from detcheck.engines.server.client import Client, NoAnswerError, Secrets, Url
+from detcheck.engines.server.client import Client, NoAnswerError
+from detcheck.engines.server.credentials import Secrets, Url
 from detcheck.engines.server.engine import Budget, Capability, PromptInput, Server
 from detcheck.engines.server.outcome import EarlierAnswers, outcome_of
 from detcheck.environment import observe_client
