@@ -4,6 +4,7 @@
 # make zoo    the subjects of tests/zoo, broken and sound ones: prints the table and writes it into docs/zoo.md
 # make docs   the site of docs/, into site/: strictly, and with nothing that is loaded from elsewhere
 # make processors   the tests again as other processors would run them: TESTS="tests/harness/test_arms.py ..." for fewer
+# make bench   every figure that README and docs claim, measured here, into docs/bench.md: ROWS=judge,help for some, SLOW=1 for all
 SHELL := /bin/sh
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -27,7 +28,7 @@ PYTEST := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n $(
 # CUDA builds of torch 2.10 and 2.11 bring the first, 2.12 and 2.13 nearly the second; the tests' own is newer than both.
 TRITONS := 3.6.0 3.7.1
 
-.PHONY: help demo test zoo docs triton processors lint format browser benchmarks clean
+.PHONY: help demo test zoo docs triton processors lint format browser bench clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -111,8 +112,8 @@ browser:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	fi || echo "no Chromium could be installed; the browser tests will say what to do" >&2
 
-benchmarks: $(VENV)/installed
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+bench: $(VENV)/installed-test
+	$(BIN)/python benchmarks/bench.py $(if $(SLOW),--slow) $(ROWS)
 
 clean:
 	rm -rf $(VENV) site .cache .pytest_cache .ruff_cache .hypothesis

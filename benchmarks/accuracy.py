@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+from measured import record
 
 from detcheck.harness.accuracy import Exact, tail_heavy
 
@@ -24,7 +25,7 @@ def main():
         + " |\n|---|---|"
         + "---|" * len(DTYPES)
     )
-    exact = {}
+    exact, sound, faulty = {}, [], []
     for (name, fault), run in inaccurate.FAULTS.items():
         line = []
         for dtype in DTYPES:
@@ -33,8 +34,11 @@ def main():
                 kinds = made, tail_heavy(made, range(len(made)))
                 exact[name, dtype] = [Exact.of(inaccurate.FAULTS[name, "sound"], k, range(len(made))) for k in kinds]
             shares = [e.error(run(*e.arguments), e.allowed(dtype), range(ROWS))[1] for e in exact[name, dtype]]
+            (sound if fault == "sound" else faulty).append(max(shares))
             line.append(f"{max(shares):.2g}")
         print(f"| {name} | {fault} | {' | '.join(line)} |", flush=True)
+    record("accuracy-sound", [max(sound)], f"the largest of {len(sound)} ops and dtypes")
+    record("accuracy-planted", [min(faulty)], f"the smallest of {len(faulty)} ops, faults and dtypes")
 
 
 if __name__ == "__main__":

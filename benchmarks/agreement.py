@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import transformers
+from measured import record
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "doubles"))
 from families import FAMILIES, FORMS, made, one_vllm, scores
@@ -59,13 +60,21 @@ def main() -> None:
     print(
         "| model | dtype | vLLM: made and scored | trainer against vLLM, nats | stock in vLLM |\n|---|---|---|---|---|"
     )
+    found = []
     with tempfile.TemporaryDirectory() as place, one_vllm():
         for family in sys.argv[1:] or ("amplifier", *FAMILIES):
             folder = (
                 amplifier.folder() if family == "amplifier" else made(family, Path(place) / family.replace(" ", "-"))
             )
             for dtype in DTYPES:
-                print(f"| {' | '.join(line(family, folder, dtype))} |", flush=True)
+                found.append(line(family, folder, dtype))
+                print(f"| {' | '.join(found[-1])} |", flush=True)
+    ran = [row for row in found if not row[2].startswith("refused")]
+    equal = [row for row in ran if row[2] == "equal" and row[3].startswith("equal,") and "other tokens" not in row[3]]
+    others = "; ".join(f"{row[0]} in {row[1]}: {row[3]}" for row in ran if row not in equal)
+    record(
+        "agreement", [len(equal) / len(ran)], f"{len(equal)} of {len(ran)} families and dtypes; {others or 'no others'}"
+    )
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ import statistics
 import sys
 import time
 
+from measured import ratios, record
+
 from detcheck.engines.server.answer import read
 from detcheck.engines.server.client import Client
 from detcheck.engines.server.credentials import Secrets, Url
 
-TOKENS = 128
+TOKENS, ROUNDS = 128, 5
 CHOICE = {
     "index": 0,
     "text": "word " * TOKENS,
@@ -77,14 +79,17 @@ def main():
     process.start()
     while not port.value:
         time.sleep(0.05)
-    print(f"{requests} requests of {TOKENS} tokens with log-probabilities, medians of 3 rounds that take turns")
+    print(f"{requests} requests of {TOKENS} tokens with log-probabilities, medians of {ROUNDS} rounds that take turns")
     found = {n: [] for n in (1, 16, 256)}
-    for _ in range(3):
+    for _ in range(ROUNDS):
         for in_flight, rounds in found.items():
             rounds.append(asyncio.run(measure(f"http://127.0.0.1:{port.value}", requests, in_flight)))
     for in_flight, rounds in found.items():
         cpu, wall = (statistics.median(each) for each in zip(*rounds, strict=True))
         print(f"{in_flight:4} in flight: {1e3 * cpu:.2f} ms of CPU a request, {1e3 * wall:.2f} ms of time")
+    one, many = ([1e3 * cpu for cpu, _ in found[n]] for n in (1, 256))
+    record("client", one)
+    record("client-256", ratios(many, one), f"{statistics.median(many):.2f} ms")
     process.terminate()
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import triton
+from measured import record
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -171,6 +172,7 @@ def main(targets):
             figures = f"{it.registers:11}{it.spills:8}{it.shared:9}{it.tma:5}{held:>10}{flying:>11}  {it.matrix}"
             print(f"{name:34}{target:>8}{dtype:>7}{figures}", flush=True)
     print(f"\nmost spills: {worst}")
+    record("compiled", [worst], f"{', '.join(targets)}; Triton {triton.__version__}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "doubles"))
 
 import torch
+from measured import record
 from planted import MADE, ROWS, Fault, bisected, engine, places, verdict_on
 
 from detcheck.engines.vllm.process import environment
@@ -101,6 +102,8 @@ def main() -> None:
     print(
         f"{right} of {done} plants: right op and right kind; {accused} false positives; {time.perf_counter() - started:.0f} s"
     )
+    record("planted", [right / done], f"{right} of {done}, in {len(names)} models")
+    record("planted-others", [accused])
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ on both; medians of the turns are compared. Prefill: prompts and one new token. 
 Usage: python benchmarks/engine.py [rounds [dtype ...]]
 """
 
-import math
 import statistics
 import sys
 import tempfile
 
 import torch
 import transformers
+from measured import geometric_mean, ratios, record
 from transformers import AutoTokenizer
 
 from detcheck.engine import Row
@@ -53,23 +53,29 @@ def main(rounds=ROUNDS, *dtypes):
     with tempfile.TemporaryDirectory() as folder:
         size = make(folder)
         print(f"{size / 1e6:.0f}M parameters; seconds in the engine's steps, medians of {rounds} turns")
-        ratios = []
+        every = []
         for dtype in dtypes or ("float32", "bfloat16"):
             engines = {}
             for arm in (Kernels.STOCK, Kernels.BATCH_INVARIANT):
                 engines[arm] = VllmEngine(folder, dtype, arguments=["kv_cache_memory_bytes=1000000000"], kernels=arm)
                 engines[arm].load(4096)
             try:
-                for what, length, requests, new in WORK:
-                    ratios.append(compare(engines, dtype, what, length, requests, new, int(rounds)))
+                found = {work: compare(engines, dtype, *work, int(rounds)) for work in WORK}
             finally:
                 for engine in engines.values():
                     engine.close()
-        mean = math.exp(statistics.fmean(map(math.log, ratios)))
-        print(f"ours / stock: geometric mean {mean:.2f}, worst {max(ratios):.2f}")
+            middle = {work: statistics.median(each) for work, each in found.items()}
+            worst = max(middle, key=middle.get)
+            every += middle.values()
+            words = "{} of {}: {} requests, {} new tokens".format(worst[0], f"{worst[1]} tokens", *worst[2:])
+            lowest = f"{min(middle.values()):.2f} to {middle[worst]:.2f}"
+            record(f"vllm-{dtype}", [geometric_mean(each) for each in zip(*found.values(), strict=True)], lowest)
+            record(f"vllm-{dtype}-worst", found[worst], words)
+        print(f"ours / stock: geometric mean {geometric_mean(every):.2f}, worst {max(every):.2f}")
 
 
 def compare(engines, dtype, what, length, requests, new, rounds):
+    """Ours / stock in each turn."""
     rows = [Row(tuple(400 + (7 * slot + n) % 1500 for n in range(length))) for slot in range(requests)]
     seconds = {arm: [] for arm in engines}
     for turn in range(rounds + 1):
@@ -83,7 +89,7 @@ def compare(engines, dtype, what, length, requests, new, rounds):
         f"{dtype:9} {what:8} {requests:3} x {length:5} tokens + {new:3}: {stock:7.3f} {ours:7.3f}  {ours / stock:.2f}",
         flush=True,
     )
-    return ours / stock
+    return ratios(seconds[Kernels.BATCH_INVARIANT], seconds[Kernels.STOCK])
 
 
 if __name__ == "__main__":

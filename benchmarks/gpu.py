@@ -8,12 +8,14 @@ it on a device that nobody else uses, and write down the device with the figures
 `split` is attention with a program a split, whether or not the launcher would take it by itself.
 """
 
+import collections
 import math
 import statistics
 import sys
 import time
 
 import torch
+from measured import geometric_mean, record
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from detcheck.kernels._triton import launch
@@ -25,6 +27,8 @@ DECODE, PREFILL = (1, 8, 32, 128), (512, 2048, 8192)  # rows
 HEADS, KV_HEADS, DIM = 32, 8, 128
 CACHE_BYTES = 256 << 20  # more than any L2 there is
 CALLS, REPLAYS = 24, 9  # calls in a graph, and how often it is replayed, at most
+ROUNDS = 3
+SEEN = collections.defaultdict(list)  # what -> stock / ours of its shapes, each round
 ENOUGH_MS = 60.0  # of calls in a graph: a large product needs few to be timed well
 
 
@@ -76,8 +80,8 @@ def rotations_of(*tensors):
 
 
 def report(what, ratios):
-    mean = math.exp(statistics.fmean(map(math.log, ratios)))
-    print(f"{what}: geometric mean {mean:.2f}, least {min(ratios):.2f}\n", flush=True)
+    SEEN[what.replace("torch.", "")].append(ratios)
+    print(f"{what}: geometric mean {geometric_mean(ratios):.2f}, least {min(ratios):.2f}\n", flush=True)
 
 
 def matmul_ms(m, n, k, dtype, device="cuda"):
@@ -143,13 +147,24 @@ def main():
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {launch.description()}\n")
     torch.backends.cuda.matmul.allow_tf32 = False
     with torch.inference_mode():
-        for dtype in (torch.bfloat16, torch.float16, torch.float32):
-            matmuls(dtype, "decode", DECODE)
-            matmuls(dtype, "prefill", PREFILL)
-            decode = [(b, 1, s) for b in (1, 8, 64) for s in (1024, 8192)]
-            attentions(dtype, "decode at one go", decode, False)
-            attentions(dtype, "decode split", decode, True)
-            attentions(dtype, "prefill", [(1, n, n) for n in (512, 2048, 8192)], False)
+        for _ in range(ROUNDS):
+            for dtype in (torch.bfloat16, torch.float16, torch.float32):
+                matmuls(dtype, "decode", DECODE)
+                matmuls(dtype, "prefill", PREFILL)
+                decode = [(b, 1, s) for b in (1, 8, 64) for s in (1024, 8192)]
+                attentions(dtype, "decode at one go", decode, False)
+                attentions(dtype, "decode split", decode, True)
+                attentions(dtype, "prefill", [(1, n, n) for n in (512, 2048, 8192)], False)
+            recorded()
+
+
+def recorded():
+    """What is known by now. Of attention in decode the launcher takes one of the two ways; both are printed, and the split one recorded."""
+    for what, rounds in SEEN.items():
+        op, how, dtype = what.split(", ")
+        if how != "decode at one go":
+            least = min(min(each) for each in rounds)
+            record(f"gpu-{op}-{how.split()[0]}-{dtype}", list(map(geometric_mean, rounds)), f"least {least:.2f}")
 
 
 if __name__ == "__main__":

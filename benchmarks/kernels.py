@@ -8,7 +8,6 @@ Run it on a quiet machine: two busy processes that each want all cores slow each
 
 import ctypes
 import functools
-import math
 import os
 import platform
 import statistics
@@ -18,6 +17,7 @@ import time
 from pathlib import Path
 
 import torch
+from measured import geometric_mean, record
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from detcheck.environment import processor
@@ -30,7 +30,10 @@ ROWS = (1, 2, 4, 8, 16, 64, 256)
 DTYPES = (torch.float32, torch.bfloat16)
 HEADS, KV_HEADS, DIM = 16, 8, 64
 ATTENTION = [(b, 1, s) for b in (1, 16) for s in (300, 1024, 4096)] + [(1, length, length) for length in (64, 256, 512)]
-SECONDS = 0.5  # for each pair
+SECONDS, ROUNDS = (
+    0.5,
+    5,
+)  # for each pair, whose calls are cut into rounds: how much the means of these differ is the spread
 LARGEST = (32000, 1024)
 
 
@@ -49,26 +52,42 @@ def peaks():
 
 
 def times(ours, stock):
-    """Median seconds of each, taken in turn; runs until SECONDS are spent, at least 7 times each."""
+    """Seconds of each, taken in turn; runs until SECONDS are spent, at least twice a round."""
     ours(), stock()
     took = ([], [])
     started = time.perf_counter()
-    while len(took[0]) < 7 or time.perf_counter() - started < SECONDS:
+    while len(took[0]) < 2 * ROUNDS or time.perf_counter() - started < SECONDS:
         for call, seconds in zip((ours, stock), took, strict=True):
             begin = time.perf_counter()
             call()
             seconds.append(time.perf_counter() - begin)
-    return tuple(map(statistics.median, took))
+    return took
 
 
-def summary(what, ratios):
-    mean = math.exp(statistics.fmean(map(math.log, ratios)))
-    print(f"{what}: geometric mean {mean:.2f}, worst {max(ratios):.2f}", flush=True)
+def medians(both):
+    return tuple(map(statistics.median, both))
+
+
+def by_round(both):
+    """Ours / stock in each round."""
+    length = len(both[0]) // ROUNDS
+    cut = [slice(n * length, (n + 1) * length) for n in range(ROUNDS)]
+    return [statistics.median(both[0][part]) / statistics.median(both[1][part]) for part in cut]
+
+
+def summary(row, what, measured):
+    """`measured`: [(words of the shape, seconds of each call of both)]."""
+    ratios = {words: ours / stock for words, (ours, stock) in ((words, medians(both)) for words, both in measured)}
+    worst = max(ratios, key=ratios.get)
+    print(f"{what}: geometric mean {geometric_mean(ratios.values()):.2f}, worst {ratios[worst]:.2f}", flush=True)
+    rounds = [by_round(both) for _, both in measured]
+    record(row, [geometric_mean(each) for each in zip(*rounds, strict=True)], f"{len(ratios)} shapes")
+    record(f"{row}-worst", rounds[list(ratios).index(worst)], worst)
 
 
 def matmuls():
     for dtype in DTYPES:
-        ratios, reached = [], []
+        measured, reached = [], []
         print(
             f"{f'matmul, {dtype}'.replace('torch.', ''):26}{'(N, K)':>14}" + "".join(f"{f'M = {m}':>9}" for m in ROWS)
         )
@@ -80,12 +99,14 @@ def matmuls():
                 for m in ROWS:
                     part = x[:m].contiguous()
                     both = times(lambda p=part, w=weight: ours_linear(p, w), lambda p=part, w=weight: linear(p, w))
-                    row.append(both[0] / both[1])
+                    ours, stock = medians(both)
+                    row.append(ours / stock)
+                    measured.append((f"{threads} threads, M = {m}, weight {n} x {k}", both))
                     if (n, k) == LARGEST and m in (ROWS[0], ROWS[-1]):
-                        reached.append(share(dtype, threads, m, weight, both))
-                ratios += row
+                        reached.append(share(dtype, threads, m, weight, (ours, stock)))
                 print(f"{f'{threads} threads':26}{f'({n}, {k})':>14}" + "".join(f"{r:9.2f}" for r in row), flush=True)
-        summary(f"matmul, {dtype}".replace("torch.", ""), ratios)
+        name = str(dtype).removeprefix("torch.")
+        summary(f"matmul-{name}", f"matmul, {name}", measured)
         print("\n".join(reached) + "\n", flush=True)
 
 
@@ -120,7 +141,7 @@ def instruction_sets():
 
 
 def attentions():
-    ratios = {False: [], True: []}
+    measured = {False: [], True: []}
     print(f"{'attention: dtype, threads':30}" + "".join(f"{f'B{b} L{length} S{s}':>14}" for b, length, s in ATTENTION))
     for threads in (1, 2):
         torch.set_num_threads(threads)
@@ -134,11 +155,15 @@ def attentions():
                     return scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
 
                 both = times(lambda q=q, k=k, v=v: attention(q, k, v), stock)
-                row.append(both[0] / both[1])
-                ratios[length > 1].append(row[-1])
+                ours, of_stock = medians(both)
+                row.append(ours / of_stock)
+                words = (
+                    f"{threads} threads, {str(dtype).removeprefix('torch.')}, {batch} x {length} queries, {keys} keys"
+                )
+                measured[length > 1].append((words, both))
             print(f"{f'{dtype}, {threads}':30}" + "".join(f"{r:14.2f}" for r in row), flush=True)
-    summary("attention, decode", ratios[False])
-    summary("attention, prefill", ratios[True])
+    summary("attention-decode", "attention, decode", measured[False])
+    summary("attention-prefill", "attention, prefill", measured[True])
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 import torchao.quantization as ao
 import transformers as tf
+from measured import record
 from transformers import AutoTokenizer
 
 from detcheck import runner
@@ -198,8 +199,16 @@ def uncovered(run: Run) -> str:
 
 def main() -> None:
     print("| model | task | stock | ours | ran without one of ours |\n|---|---|---|---|---|")
+    found = []
     for kind in sys.argv[1:] or (*KINDS, *OTHERWISE):
-        print(f"| {' | '.join(line(kind))} |", flush=True)
+        found.append(line(kind))
+        print(f"| {' | '.join(found[-1])} |", flush=True)
+    ran = [row for row in found if row[3]]
+    reacted = [row for row in ran if "variant" in row[2]]
+    alike = [row for row in reacted if row[3].startswith("identical")]
+    others = ", ".join(f"{row[0]} is {row[3]}" for row in reacted if row not in alike)
+    record("kinds", [len(alike) / len(reacted)], f"{len(alike)} of {len(reacted)}; {others or 'no others'}")
+    record("kinds-refused", [len(found) - len(ran)], f"of {len(found)} kinds")
 
 
 if __name__ == "__main__":

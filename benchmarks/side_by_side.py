@@ -22,6 +22,7 @@ import time
 import tomllib
 from pathlib import Path
 
+from measured import record
 from side_by_side_models import FOLDERS, make
 from side_by_side_server import SERVERS, serving
 from side_by_side_tools import TOOLS, Where
@@ -262,6 +263,8 @@ def main():
     print(text)
     if asked.output:
         asked.output.write_text(text + "\n")
+    right = sum(found[fault.name, "detcheck"].judged == "right" for fault in faults)
+    record("side-by-side", [right / len(faults)], f"{right} of {len(faults)}")
     sys.exit(status(found, faults))
 
 

@@ -3,7 +3,8 @@
 import statistics
 import subprocess
 import sys
-import time
+
+from measured import in_turn, ratios, record
 
 BARE = """
 import typer
@@ -15,19 +16,20 @@ app()
 COMMANDS = {"detcheck": ["-m", "detcheck", "--help"], "bare typer": ["-c", BARE, "--help"]}
 
 
-def measure(runs: int = 15) -> dict[str, float]:
+def started(command: list[str]) -> None:
+    subprocess.run([sys.executable, *command], stdout=subprocess.DEVNULL, check=True)
+
+
+def measure(runs: int = 15) -> dict[str, list[float]]:
     """Seconds, by name of the command."""
-    took = {name: [] for name in COMMANDS}
-    for _ in range(runs):
-        for name, command in COMMANDS.items():
-            started = time.perf_counter()
-            subprocess.run([sys.executable, *command], stdout=subprocess.DEVNULL, check=True)
-            took[name].append(time.perf_counter() - started)
-    return {name: statistics.median(times) for name, times in took.items()}
+    works = {name: lambda command=command: started(command) for name, command in COMMANDS.items()}
+    in_turn(works, 1)  # reads the files once
+    return in_turn(works, runs)
 
 
 if __name__ == "__main__":
     found = measure()
-    print(
-        f"detcheck --help: {found['detcheck']:.2f} s, {found['detcheck'] / found['bare typer']:.2f} of a bare typer program's"
-    )
+    times = ratios(found["detcheck"], found["bare typer"])
+    told = f"{statistics.median(found['detcheck']):.2f} s"
+    print(f"detcheck --help: {told}, {statistics.median(times):.2f} of a bare typer program's")
+    record("help", times, told)

@@ -1,0 +1,85 @@
+"""docs/bench.md, drawn from docs/bench.json and the rows of `claims.py`. Pure: it measures nothing."""
+
+import claims
+
+HEAD = """# Every figure, measured
+
+<!-- Written by `make bench` from docs/bench.json: change benchmarks/claims.py, not this page. -->
+
+Each figure that README and these pages claim has a row here, and a script under `benchmarks/` that measures it. `make bench` measures them again on
+your machine and writes this page; `make bench ROWS=judge,help` measures some, `make bench SLOW=1` also those that take long.
+
+A row compares two things that took turns in one run, so that what else the machine did fell on both. The figure is the median of the rounds. The
+spread is the middle half of the rounds, from the first to the third quartile; of fewer than five rounds it goes from the lowest to the highest.
+A goal is met or missed by the median. "Counted" figures are no times: they come out the same each time.
+"""
+
+
+def render(known: dict) -> str:
+    """The whole page. `known`: {"machines": [words], "rows": {name: {figures, beside | failed, machine, date, busy}}}."""
+    lines = [HEAD]
+    used = sorted({row["machine"] for row in known["rows"].values()})
+    names = {index: chr(ord("A") + n) for n, index in enumerate(used)}
+    if names:
+        lines += ["Machines:", ""]
+        lines += [f"- **{name}**: {known['machines'][index]}" for index, name in names.items()]
+        lines.append("")
+    for title, words in claims.GROUPS.items():
+        jobs = [job for job in claims.JOBS if job.group == title]
+        lines += [f"## {title}", "", words, ""] if words else [f"## {title}", ""]
+        lines += [
+            "| row | measured, against what | figure | spread | rounds | goal | | claimed in |",
+            "|---|---|---:|---|---:|---|---|---|",
+        ]
+        notes = []
+        for job in jobs:
+            for row in job.rows:
+                told = known["rows"].get(row.name)
+                lines.append(line(row, job, told, names))
+                notes += beside(row, told)
+        lines += ["", *notes, ""] if notes else [""]
+    lines += ["## Which script", "", "| script | rows | limit |", "|---|---|---:|"]
+    for job in claims.JOBS:
+        command = " ".join([f"benchmarks/{job.script}", *job.arguments])
+        rows = ", ".join(f"`{row.name}`" for row in job.rows)
+        lines.append(f"| `{command}`{' (slow)' if job.slow else ''} | {rows} | {job.limit_s} s |")
+    return "\n".join(lines) + "\n"
+
+
+def line(row: claims.Row, job: claims.Job, told: dict | None, names: dict[int, str]) -> str:
+    what = f"{row.what}, against {row.against}" if row.against else row.what
+    pages = ", ".join(dict.fromkeys(link(claim.page) for claim in row.claims)) or "a goal of its own"
+    goal = row.goal_words
+    if told is None:
+        return f"| `{row.name}` | {what} | not measured here | | | {goal} | | {pages} |"
+    where = names[told["machine"]] if len(names) > 1 else ""
+    if "failed" in told:
+        return f"| `{row.name}` | {what} | **failed** | {clean(told['failed'])} | | {goal} | {where} | {pages} |"
+    figures = told["figures"]
+    met = "" if row.goal is None else "met" if row.meets(figures) else f"**missed** by {row.missed_by(figures)}"
+    mark = ", ".join(filter(None, [met, where]))
+    count = "counted" if row.counted else str(len(figures))
+    return f"| `{row.name}` | {what} | {row.figure(figures)} | {row.spread(figures)} | {count} | {goal} | {mark} | {pages} |"
+
+
+def beside(row: claims.Row, told: dict | None) -> list[str]:
+    """What stands below the table: what else was seen, on what day, how busy the machine was; why a goal is missed."""
+    if told is None:
+        return []
+    said = clean(told.get("beside", ""))
+    if "failed" not in told and row.goal is not None and not row.meets(told["figures"]) and row.why:
+        said = f"{said}. {row.why}" if said else row.why
+    if (told.get("busy") or 0) > 0.2:
+        said = f"{said}{'. ' if said else ''}Other programs kept {told['busy']:.1f} cores busy when it began"
+    return [f"- `{row.name}` ({told['date']}): {said.rstrip('.')}."] if said else []
+
+
+def clean(text: str) -> str:
+    return " ".join(text.replace("|", "/").split())
+
+
+def link(page: str) -> str:
+    if page == "README.md":
+        return "README"
+    inside = page.removeprefix("docs/")
+    return f"[{inside.removesuffix('.md')}]({inside})"

@@ -1,0 +1,85 @@
+"""What a row of `make bench` is: a figure, its goal, and where it is claimed."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Words of a page. A heading with its # stands for its section, all that is below it included."""
+
+    page: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure."""
+
+    name: str
+    what: str
+    against: str = ""
+    """what took turns with it in the same run; empty: the figure is no ratio"""
+    unit: str = "times"
+    """"times" and "share" are ratios; "calls" are counted; "s", "ms", "MiB/s" are what they say"""
+    goal: float | None = None
+    at_least: bool = False
+    """whether the goal is a least instead of a most"""
+    why: str = ""
+    """why the goal is missed where it is, and what was tried"""
+    claims: tuple[Claim, ...] = ()
+    counted: bool = False
+    """the same each time: a count, no time"""
+
+    @property
+    def goal_words(self) -> str:
+        return "" if self.goal is None else f"{'at least' if self.at_least else 'at most'} {self._told(self.goal)}"
+
+    def meets(self, figures: Sequence[float]) -> bool:
+        middle = statistics.median(figures)
+        return self.goal is None or (middle >= self.goal if self.at_least else middle <= self.goal)
+
+    def missed_by(self, figures: Sequence[float]) -> str:
+        middle = statistics.median(figures)
+        return f"{abs(middle - self.goal) / self.goal:.1%}" if self.goal else self._told(abs(middle - (self.goal or 0)))
+
+    def figure(self, figures: Sequence[float]) -> str:
+        return self._told(statistics.median(figures))
+
+    def spread(self, figures: Sequence[float]) -> str:
+        """The quartiles; of fewer than five rounds the lowest and the highest."""
+        if self.counted or len(figures) < 2:
+            return ""
+        low, high = min(figures), max(figures)
+        if len(figures) >= 5:
+            low, _, high = statistics.quantiles(figures, n=4, method="inclusive")
+        return f"{self._number(low)} to {self._number(high)}"
+
+    def said(self, figures: Sequence[float]) -> str:
+        spread = self.spread(figures)
+        goal = "" if self.goal is None else f"; goal: {self.goal_words}, {'met' if self.meets(figures) else 'MISSED'}"
+        return self.figure(figures) + (f" ({spread})" if spread else "") + goal
+
+    def _told(self, value: float) -> str:
+        return self._number(value) + {"times": " times", "share": ""}.get(self.unit, f" {self.unit}")
+
+    def _number(self, value: float) -> str:
+        if self.counted or self.unit in ("calls", "MiB/s"):
+            return f"{value:,.0f}" if value == round(value) or value >= 100 else f"{value:.3g}"
+        return f"{value:.{3 if self.goal and 1 < self.goal < 1.1 else 2}f}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A script's run, which measures some rows."""
+
+    script: str
+    rows: tuple[Row, ...]
+    group: str
+    limit_s: int
+    arguments: tuple[str, ...] = ()
+    needs: str = ""
+    """a module that has to be installed, or "gpu"; empty: nothing"""
+    slow: bool = False
+    """left out unless it is asked for"""
