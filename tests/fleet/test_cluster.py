@@ -72,7 +72,11 @@ def test_the_node_that_gives_other_bits_is_named_with_where_it_parts_and_what_is
     result, report = fleet("other_bits", "--format", "md")
     assert result.code == 1
     (finding,) = report["findings"]
-    assert finding["verdict"] == "divergent" and finding["evidence"]["members"] == {"asked": 3, "answered": 3, "missing": 0}
+    assert finding["verdict"] == "divergent" and finding["evidence"]["members"] == {
+        "asked": 3,
+        "answered": 3,
+        "missing": 0,
+    }
     most, differs = finding["evidence"]["groups"]
     assert (most["members"], differs["members"]) == (2, 1) and odd_of(cluster) in differs["first"][0]
     assert differs["where"].startswith("under ") and "element" in differs["where"] and "ulp" in differs["where"]
@@ -96,7 +100,10 @@ def test_a_member_whose_process_dies_is_missing(fleet, cluster):
 def test_a_member_that_is_late_is_missing_and_is_ended(fleet, cluster):
     result, report = fleet("waits", "--worker-timeout", "8")
     assert result.code == 3
-    assert "it gave no answer within 8 s" in report["findings"][0]["note"] and odd_of(cluster) in report["findings"][0]["note"]
+    assert (
+        "it gave no answer within 8 s" in report["findings"][0]["note"]
+        and odd_of(cluster) in report["findings"][0]["note"]
+    )
 
 
 def test_members_that_are_not_batch_invariant_are_no_better_together(fleet):

@@ -158,7 +158,8 @@ class Client:
             body = json.loads(raw, object_pairs_hook=unambiguous)
         except TwiceError as error:
             raise NoAnswerError(
-                f"the answer holds {self._secrets.hide(str(error))[:SHOWN]!r} twice, and readers differ in which of them they take", 200
+                f"the answer holds {self._secrets.hide(str(error))[:SHOWN]!r} twice, and readers differ in which of them they take",
+                200,
             ) from None
         except (ValueError, RecursionError):
             said = self._secrets.hide(content_type)[:SHOWN] or "no content type"
