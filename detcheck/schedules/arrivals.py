@@ -16,7 +16,7 @@ from detcheck.condition_name import ConditionName, kind_of, named
 from detcheck.engine import Decoded
 from detcheck.errors import UsageError
 from detcheck.records import NotTried, Schedule, Step, Traffic
-from detcheck.schedules.batches import Plan, spread
+from detcheck.schedules.batches import Plan, first_again_last, spread
 from detcheck.schedules.wanted import Wanted
 
 # In the order in which they are tried: what provokes most for a few samples first.
@@ -93,7 +93,8 @@ def schedule(inputs: dict[str, int], wanted: Wanted, limits: EngineLimits) -> Sc
     refuse_lost(plans, not_tried, wanted)
     check_samples(plans, wanted)
     share_out(plans, wanted)
-    return Schedule(tuple(steps(inputs, plans, wanted, limits)), tuple(not_tried), limits.max_rows)
+    made = first_again_last(steps(inputs, plans, wanted, limits), wanted.fail_fast)
+    return Schedule(made, tuple(not_tried), limits.max_rows)
 
 
 def affordable(

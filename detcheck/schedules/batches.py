@@ -183,7 +183,19 @@ def schedule(
             Step(len(steps) + i, name, condition, trial, rows, padding=padded)
             for i, (condition, trial, rows, padded) in enumerate(first + late)
         ]
-    return Schedule(tuple(steps), tuple(dict.fromkeys(not_tried)), max_rows)
+    return Schedule(first_again_last(steps, wanted.fail_fast), tuple(dict.fromkeys(not_tried)), max_rows)
+
+
+def first_again_last(steps: Sequence[Step], fail_fast: bool = False) -> tuple[Step, ...]:
+    """Of several inputs the first one's first condition is repeated last of all: what changes between two inputs shows in nothing else.
+
+    Not where the run is to stop at the first divergence, since a condition that was met once does not tell which of the two it is.
+    """
+    same = [step for step in steps if (step.input, step.condition) == (steps[0].input, steps[0].condition)]
+    if fail_fast or len(same) < 2 or steps[-1].input == steps[0].input:
+        return tuple(steps)
+    last = same[-1]
+    return tuple(replace(s, index=n) for n, s in enumerate([*(s for s in steps if s is not last), last]))
 
 
 def compose(plan: Plan, length: int, longest: int, rng: random.Random, width: int = 0) -> tuple[int, ...]:

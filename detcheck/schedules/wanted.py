@@ -28,13 +28,15 @@ class Wanted:
     """whether each prompt is drawn with several seeds"""
     lone: bool = False
     """whether the probe has the conditions of `lone.py`"""
+    fail_fast: bool = False
 
     @classmethod
     def of(cls, spec: Spec) -> Wanted:
         own = spec.options
         others = bool(getattr(own, "other_adapter", ()))
         asked = own.samples, own.max_tokens, spec.trials, own.conditions, spec.batch_sizes, spec.seed
-        return cls(*asked, others, seeded=bool(getattr(own, "seeds", 0)), lone=spec.probe == "completions")
+        seeded = bool(getattr(own, "seeds", 0))
+        return cls(*asked, others, seeded, lone=spec.probe == "completions", fail_fast=spec.fail_fast)
 
     @property
     def by_name(self) -> bool:

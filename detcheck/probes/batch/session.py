@@ -26,7 +26,7 @@ from detcheck.models.task import Task
 from detcheck.outcomes import Earlier, row_outcome
 from detcheck.probes.batch.options import DECODED, check, fillers
 from detcheck.records import Condition, NotTried, Observation, Outcome, Schedule, Step
-from detcheck.schedules.batches import RAGGED, THRESHOLDS, compose
+from detcheck.schedules.batches import RAGGED, THRESHOLDS, compose, first_again_last
 from detcheck.schedules.batches import conditions as plans
 from detcheck.schedules.widths import swept
 from detcheck.spec import Spec
@@ -122,7 +122,7 @@ class Batch:
                     )
                     for t in range(spec.trials)
                 ]
-        return Schedule(tuple(steps), tuple(dict.fromkeys(not_tried)), most)
+        return Schedule(first_again_last(steps, spec.fail_fast), tuple(dict.fromkeys(not_tried)), most)
 
     def _missing_positions(self, rows: int, room: int) -> list[NotTried]:
         """Why the logits before a prompt's last position are not observed; [] where they are, in every condition."""
@@ -149,10 +149,11 @@ class Batch:
         earlier: list[Earlier | None] = [None] * len(slots)
         try:
             asked, backward = [row.prompt for row in rows], self._model.spec.options.backward
-            lone = self._alone(step) if step.every_position or backward else None
             with self._engine.running(case.kernels) as calls:
+                lone, first = self._alone(step) if step.every_position or backward else (None, False)
+                first &= len(rows) == 1 and not decoded and not step.padding
                 if backward:
-                    found, seen = gradients(self._engine, asked, slots, lone, step.padding)
+                    found, seen = ([lone], (1,)) if first else gradients(self._engine, asked, slots, lone, step.padding)
                     bits, dtype = [one.first_input for one in found], found[0].dtype
                     earlier, lone = [one.result() for one in found], None
                 else:
@@ -161,7 +162,9 @@ class Batch:
                         if self._engine.causal
                         else given(self._engine, asked, slots, step.padding)
                     )
-                if lone:
+                if lone and first:  # what came first of all is a sample: it may be the one that differs
+                    earlier = [lone.result()]
+                elif lone:
                     earlier, also = earlier_logits(self._engine, asked, slots, lone, decoded, step.padding)
                     seen = tuple(sorted({*seen, *also}))
             made = [row_outcome(row, dtype, before) for row, before in zip(bits, earlier, strict=True)]
@@ -182,14 +185,13 @@ class Batch:
             )
         return observations, list({o.id: o for o in made}.values())
 
-    def _alone(self, step: Step) -> Lone | Gradients:
-        """What the case's prompt gives alone: computed once before its first step, and again where a run is resumed."""
-        if not self._lone or self._lone[0] != step.case:
-            case, _ = self.subject.cases[step.case]
+    def _alone(self, step: Step) -> tuple[Lone | Gradients, bool]:
+        """(what the case's prompt gives alone, whether it was computed now): once before its first step, and again where a run is resumed."""
+        now = not self._lone or self._lone[0] != step.case
+        if now:
             of = lone_gradients if self._model.spec.options.backward else lone_logits
-            with self._engine.running(case.kernels):
-                self._lone = step.case, of(self._engine, self._model.prompts[step.input].token_ids)
-        return self._lone[1]
+            self._lone = step.case, of(self._engine, self._model.prompts[step.input].token_ids)
+        return self._lone[1], now
 
 
 open_session = Batch

@@ -11,7 +11,7 @@ from models import llama_like
 from detcheck import batch_invariant, runner
 from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.engines.transformers.logits import last_logits
-from detcheck.engines.transformers.positions import earlier_logits, lone_logits
+from detcheck.engines.transformers.positions import Lone, earlier_logits, lone_logits
 from detcheck.outcomes import Earlier
 from detcheck.probes.batch import session as batch
 from detcheck.probes.batch.options import Options
@@ -51,6 +51,8 @@ def scripted(monkeypatch, answer):
 
     monkeypatch.setattr(batch, "last_logits", logits)
     monkeypatch.setattr(batch, "earlier_logits", before)
+    lone = Lone(np.zeros((LENGTH - 1, 1), np.int32), tuple(range(LENGTH - 1)))
+    monkeypatch.setattr(batch, "lone_logits", lambda engine, prompt: lone)
 
 
 LENGTH = 24  # of the prompt, in the amplifier's tokens
