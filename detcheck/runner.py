@@ -136,7 +136,9 @@ def judge_file(
 
 
 def compare(a: Path | str, b: Path | str, fail_on: FailOn = FailOn.ANY, command: str | None = None) -> Run:
-    """Two runs, or baselines of runs, against each other. Raises UsageError where one cannot be read."""
+    """Two runs, or baselines of runs, against each other. Raises UsageError where one cannot be read, or both are one."""
+    if Path(a).resolve() == Path(b).resolve():
+        raise UsageError(f"{a} and {b} are the same run, so nothing would be compared. Give two")
     spec = Spec("compare", Comparing(str(a), str(b)), fail_on=fail_on)
     findings = comparisons.compare(baseline_of(Path(a)), baseline_of(Path(b)))
     return Run(spec, command or spec.command(), now(), findings)

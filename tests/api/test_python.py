@@ -125,7 +125,7 @@ def test_judge_and_compare(divergent, write):
     assert run.verdict == "divergent" or run.exit_code == 1
     assert len(run.observations) == 3 and run.outcomes["count"].tolist() == [2, 1] and run.path is None
     assert detcheck.judge(file=write("same.jsonl", *lines[:1] * 2), allow_unseen_batch=True).exit_code in (0, 3)
-    both = detcheck.compare(divergent, divergent.path)
+    both = detcheck.compare(divergent, divergent.path / "baseline.json")
     assert both.verdict == "identical"
     with pytest.raises(UsageError, match="a comparison observes nothing itself"):
         both.observations  # noqa: B018
@@ -193,7 +193,7 @@ def test_what_cannot_be_asked(asked, says, tmp_path):
 
 
 def test_what_is_no_folder(divergent):
-    compared = detcheck.compare(divergent, divergent)
+    compared = detcheck.compare(divergent, divergent.path / "baseline.json")
     for asked in (detcheck.load, detcheck.resume):
         with pytest.raises(UsageError, match="path wants text or a path; got None, a NoneType"):
             asked(None)
