@@ -55,6 +55,23 @@ class Zoo:
         command = re.sub(r"(127\.0\.0\.\d+):\d+", r"\1", command)  # ports are others each time
         return Answer(command, result.code, verdict, report, f"{result.out[-6000:]}\n{result.err[-3000:]}")
 
+    def asserts(self, function, rows=3, **how):
+        """`detcheck.assert_batch_invariant` of a function of x[rows, 48], in the place of a command: what it raises is the answer."""
+        import torch
+
+        import detcheck
+
+        command = f"assert_batch_invariant({function.__name__}, ...)"
+        try:
+            x = torch.randn(rows, 48, generator=torch.Generator().manual_seed(0))
+            detcheck.assert_batch_invariant(function, (x,), **how)
+        except ValueError as error:
+            return Answer(command, 2, "usage error", {}, str(error))
+        except AssertionError as error:
+            verdict = "run-variant" if "is not deterministic" in str(error) else "batch-variant"
+            return Answer(command, 1, verdict, {}, str(error))
+        return Answer(command, 0, "identical", {}, "")
+
     def completions(self, engine, *arguments, samples=24, max_tokens=4):
         """`detcheck completions` of an engine whose answers we wrote (`scripted.Scripted`, `knowing.Forming`) in the place of transformers'; of one
         that schedules itself (`knowing.Scheduling`) in the place of vLLM's."""

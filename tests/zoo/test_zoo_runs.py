@@ -2,11 +2,9 @@
 
 import contextlib
 import json
-import os
 import shutil
 import time
 
-import pytest
 from scripted import LATENT, OTHER, SAME, Scripted
 from zoo import broken, sound, visits
 
@@ -284,7 +282,9 @@ KERNELS = '[probes.{name}]\nprobe = "kernels"\nop = "zoo_ops:{op}"\nbatch-sizes 
 
 
 def check(zoo, *probes, top=""):
-    text = top + "".join(probe if isinstance(probe, str) else KERNELS.format(**{"more": ""} | probe) for probe in probes)
+    text = top + "".join(
+        probe if isinstance(probe, str) else KERNELS.format(**{"more": ""} | probe) for probe in probes
+    )
     (zoo.folder / "detcheck.toml").write_text(text, "utf-8")
     return zoo.ask("check")
 
@@ -295,7 +295,7 @@ SOUND = {"name": "sound", "op": "one_row_at_a_time"}
 @broken("usage error", code=2)
 def all_commented_out(zoo):
     """Every probe of detcheck.toml is commented out."""
-    return check(zoo, "# [probes.kernels]\n# op = \"zoo_ops:payloads\"\n")
+    return check(zoo, '# [probes.kernels]\n# op = "zoo_ops:payloads"\n')
 
 
 @broken("usage error", code=2, says="nearest")

@@ -17,7 +17,7 @@ from detcheck.probes.logprobs import causes
 from detcheck.probes.logprobs.arm import BothSides, about_model, explanations, read
 from detcheck.probes.logprobs.causes import OtherCause
 from detcheck.probes.logprobs.facts import CAUSES, OF_THE_MODEL, Explanation
-from detcheck.probes.logprobs.measures import Measures, Point, ScoredPair, along, first_unequal, measure
+from detcheck.probes.logprobs.measures import Measures, Point, ScoredPair, along, first_unequal, measure, not_written
 from detcheck.probes.logprobs.options import Options
 from detcheck.records import Case, Outcome, Schedule
 from detcheck.text import percent
@@ -235,10 +235,10 @@ def doubts_about(arm: BothSides, compared: Sequence[Compared], missing: int) -> 
         yield f"{nan} log-probabilities are NaN on both sides"
     if not any(c.measures.tokens for c in compared):
         yield "there are no tokens to compare"
+    yield from not_written([p for pairs in arm.pairs.values() for p in pairs])
     if unlike := max(sum(p.unlike for p in pairs) for pairs in arm.pairs.values()):
         yield f"one side alone gives token ids of {causes.many(unlike, 'sequence')}, so the numbers may be of other tokens"
-    cut = max(sum(p.lengths is not None for p in pairs) for pairs in arm.pairs.values())
-    if cut:
+    if cut := max(sum(p.lengths is not None for p in pairs) for pairs in arm.pairs.values()):
         yield f"{cut} sequences do not have the same length on both sides"
 
 

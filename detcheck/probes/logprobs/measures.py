@@ -8,7 +8,7 @@ is never below 0 and scatters less where the two are close, and k2 is the second
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from detcheck.bits import as_integers
 
 FEW = 2  # sequences from which on the spread is that between sequences
+CERTAIN = 8  # tokens in a row that a model may be certain of, all with a log-probability of 0.0
 POINTS = 120  # along the sequence
 
 
@@ -203,6 +204,13 @@ def along(pairs: Sequence[ScoredPair], most: int = POINTS) -> list[Point]:
         )
         for n in range(bins)
     ]  # fmt: skip
+
+
+def not_written(pairs: Sequence[ScoredPair]) -> Iterator[str]:
+    """Why equal bits are no pass, where all numbers of both sides are one: a dump without log-probabilities has zeros in their place."""
+    numbers = np.concatenate([side for p in pairs for side in (p.sampler, p.trainer)]) if pairs else np.empty(0)
+    if len(numbers) >= 2 * CERTAIN and (numbers == numbers[0]).all():
+        yield f"both sides' numbers are all {numbers[0]:.6g}, so they were not written, or are of tokens that were certain, and nothing was compared"
 
 
 def first_unequal(pair: ScoredPair) -> int | None:
