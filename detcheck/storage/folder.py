@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, TypeVar
 from detcheck.errors import UsageError
 from detcheck.files import write_file
 from detcheck.finding import Run
+from detcheck.hashes import content_hash
 from detcheck.records import (
     SCHEMA_VERSION,
     Case,
@@ -184,14 +185,16 @@ class RunFolder:
         yield from self._observations
 
     def _read(self, kind: str, read: Callable[[pyarrow.Table], list[T]]) -> Iterator[T]:
-        """The rows of all parts that can be read. A part is taken whole or, with a warning, not at all."""
+        """The rows of all parts that can be read. A part is taken whole or, with a warning, not at all; a copy of one, not again."""
         import pyarrow.parquet
 
+        known: dict[str, str] = {}
         for path in sorted((self.path / kind).glob("[0-9]*.parquet")):
             self.part = max(self.part, 1 + int("".join(itertools.takewhile(str.isdigit, path.name))))
             try:
-                # Opened here: pyarrow wants a path to be UTF-8, and a file system does not.
-                with path.open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as file:
+                raw = path.read_bytes()  # pyarrow wants a path to be UTF-8, and a file system does not
+                first = known.setdefault(content_hash(raw), path.name)
+                with pyarrow.parquet.ParquetFile(pyarrow.BufferReader(raw)) as file:
                     rows = read(file.read())
             except Exception as error:  # noqa: BLE001  damaged bytes make a reader raise anything
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -200,7 +203,10 @@ class RunFolder:
                     f"{kind}/{path.name} is torn ({size} bytes: {reason}); what only it held is not counted. --resume observes it again"
                 )
                 continue
-            yield from rows
+            if first == path.name:
+                yield from rows
+            else:  # no two parts of a run are equal: each row says of which batch it is, and how long that took
+                self._warn(f"{kind}/{path.name} is a copy of {first}: what it holds is counted once")
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:

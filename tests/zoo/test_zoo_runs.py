@@ -345,6 +345,16 @@ def moved(zoo):
 
 
 @sound
+def a_part_twice(zoo):
+    """A part of the observations is there twice, and is counted once."""
+    run = stored(zoo)
+    shutil.copy(parts(run)[-1], parts(run)[-1].with_name("00099.parquet"))
+    answer = zoo.ask("report", run)
+    assert "all 24 samples" in answer.said and "counted once" in answer.said
+    return answer
+
+
+@sound
 def resumed(zoo):
     """A run that was interrupted, and gone on with."""
     return gone_on(zoo, half(zoo))
