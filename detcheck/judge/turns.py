@@ -6,6 +6,7 @@ it has. What follows a parting follows from it: the model is asked something els
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from detcheck.records import Observation, Outcome, Step
 if TYPE_CHECKING:
     from detcheck.judge.tally import Tally
 
+FORGETS = "does not read what came before it"
 TOKENS, BITS = "", "_bits"  # what is compared, as it ends the names of its figures
 Range = tuple[int, int]
 """the least and the most"""
@@ -155,6 +157,12 @@ def note(evidence: Mapping[str, object]) -> str:
 def doubts(evidence: Mapping[str, object]) -> Iterator[str]:
     """Why equal conversations are no pass: warm and cold were asked for, and nothing was ever warm."""
     sizes = (evidence.get("turns") or {}).get("prompts", {})
+    for turns in sizes.values():
+        asked = [tokens for tokens, _ in turns]
+        for turn, (before, after) in enumerate(itertools.pairwise(asked), 2):
+            if before and after and max(after) <= min(before):
+                yield f"the prompt of turn {turn} has {max(after)} tokens, and that of turn {turn - 1} had {min(before)}: the server {FORGETS}"
+                return
     cold = [name for name in sizes if kind_of(name) == ConditionKind.COLD]
     if sum(evidence["conditions"][name]["asked"] for name in cold) < 2:
         return  # of a server that takes no salt the first turn alone is cold, once

@@ -20,10 +20,17 @@ from detcheck.outcomes import outcome
 from detcheck.records import Case, Condition, Observation, Outcome
 from detcheck.spec import InputFormat
 from detcheck.storage import source
-from detcheck.storage.input import MOST_SHOWN, StoredAnswer, shown
+from detcheck.storage.input import MOST_SHOWN, UNFINISHED, StoredAnswer, shown
 
 # A null among log-probabilities is this NaN, unlike any that arithmetic makes.
 NULL = np.uint64(0x7FF8_0000_0000_DE7C).view(np.float64)
+
+
+AGAIN = (
+    "{where}: a batch of {size} with trial {trial} came before, and rows of one batch stand together. Give each batch a `trial` of its own, and sort "
+    "the file by it; or take out what was written twice"
+)
+TOO_MANY = "{where}: trial {trial} is a batch of {size} with more rows than that. Give each batch a `trial` of its own, or take out what was written twice"
 
 
 class Collected:
@@ -46,6 +53,7 @@ class Collected:
     def observations(self) -> Iterator[Observation]:
         """Raises UsageError, with the line's number, at the first one that cannot be understood."""
         numbers, batches, open_batches = itertools.count(1), itertools.count(1), {}
+        trials: dict[tuple[int, str, int], set[int]] = {}  # of batches that were met
         subject = " and ".join(self.sides) or self.paths[0].name
         for side, path in enumerate(self.paths):
             for row in source.read(path, self.format):
@@ -54,10 +62,19 @@ class Collected:
                 group, number_in, batch = open_batches.get((side, name, size), (None, 0, 0))
                 if size is None or group != trial or not batch or (trial is None and number_in >= size):
                     number_in, batch = 0, next(batches)
+                    if size is not None and trial is not None:
+                        came = trials.setdefault((side, name, size), set())
+                        if trial in came:
+                            raise UsageError(AGAIN.format(where=row.where, trial=trial, size=size))
+                        came.add(trial)
+                elif size is not None and number_in >= size:
+                    raise UsageError(TOO_MANY.format(where=row.where, trial=trial, size=size))
                 open_batches[side, name, size] = trial, number_in + 1, batch
-                found = self._outcome(row)
-                if found:
-                    self.outcomes.setdefault(found.id, found)
+                why = row.error or unfinished(row.finish_reason)
+                found = None if why else self._outcome(row)
+                known = self.outcomes.setdefault(found.id, found) if found else None
+                if known and known.text and found.text and known.text != found.text:
+                    found, why = None, "its text is not that of an earlier sample with the same tokens"
                 yield Observation(
                     Case("judge", subject, "user", "", name),
                     Condition(self._condition(row, side), size, None),
@@ -67,7 +84,7 @@ class Collected:
                     found.id if found else None,
                     () if size is None else (size,),
                     process=side,
-                    missing="" if found else row.error or "empty completion",
+                    missing="" if found else why or "empty completion",
                 )
 
     def _input(self, row: StoredAnswer) -> str:
@@ -93,7 +110,7 @@ class Collected:
         tokens, text, where = row.tokens, row.text, row.where
         if text is not None and not isinstance(text, str):
             raise UsageError(f"{where}: `text` wants a string; found {shown(text)}")
-        if row.error or not (tokens or text or row.answered):
+        if not (tokens or text or row.answered):
             return None
         words, unit = None, row.unit
         if tokens is None:
@@ -127,6 +144,11 @@ class Collected:
             self._kind = kind, where
         elif self._kind[0] != kind:
             raise UsageError(f"{where} has {kind}, but {self._kind[1]} has {self._kind[0]}. Give all samples alike")
+
+
+def unfinished(reason: object) -> str:
+    """Why an answer that ended so is none; "" where it is one."""
+    return f"the completion is not finished: finish reason {reason!r}" if reason in UNFINISHED else ""
 
 
 def sides(paths: Sequence[Path]) -> tuple[str, ...]:

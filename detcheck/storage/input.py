@@ -13,6 +13,9 @@ from typing import Any
 from detcheck.errors import UsageError
 
 PART = "\x1e"  # between the parts of an answer: ASCII's record separator, which no model is taught to write
+UNFINISHED = (  # finish reasons of answers that are not whole
+    "abort", "error", "cancelled", "content_filter", "timeout", "insufficient_system_resource", "network_error",
+)  # fmt: skip
 MOST_SHOWN = 40  # characters of a value in an error
 
 

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 
-from detcheck import lookup
+from detcheck import lookup, strict_json
 from detcheck.errors import UsageError
 from detcheck.spec import InputFormat
-from detcheck.storage.input import MOST_SHOWN, Parsed, StoredAnswer, listed
+from detcheck.storage.input import MOST_SHOWN, Parsed, StoredAnswer, listed, shown
 from detcheck.storage.inputs import detcheck as own
 
 log = logging.getLogger(__name__)
@@ -173,7 +173,11 @@ def items(found: Iterable[object], where: str) -> Iterator[Parsed]:
 
 def parse(text: bytes, where: str) -> object:
     try:
-        return json.loads(text.decode("utf-8-sig").rstrip())
+        return strict_json.loads(text.decode("utf-8-sig").rstrip())
+    except strict_json.TwiceError as error:
+        raise UsageError(
+            f"{where} holds {shown(str(error))} twice, and readers differ in which of them they take. Write it once"
+        ) from None
     except json.JSONDecodeError as error:
         at = f"line {error.lineno}, " if error.lineno > 1 else ""
         why = f"{error.msg.removesuffix(' at')} at {at}column {error.colno}"

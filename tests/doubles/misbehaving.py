@@ -51,7 +51,7 @@ def completion(server, body, number, **changes):
             choice["logprobs"] = {"tokens": names, "token_logprobs": logprobs}
     choice |= changes.pop("choice", {})
     made = {"id": f"cmpl-{number}", "model": server.model, "choices": [choice]}
-    return made | {"usage": {"prompt_tokens": 4, "completion_tokens": len(tokens)}} | changes
+    return made | {"usage": {"prompt_tokens": size(prompt), "completion_tokens": len(tokens)}} | changes
 
 
 def echoed(server, body, number, ulp=0, leads=True):
@@ -74,6 +74,11 @@ def echoed(server, body, number, ulp=0, leads=True):
     }
     usage = {"prompt_tokens": len(tokens) - len(made), "completion_tokens": len(made)}
     return {"id": f"cmpl-{number}", "model": server.model, "choices": [choice], "usage": usage}
+
+
+def size(prompt):
+    """Of ids, or of a text or messages: as many tokens as letters."""
+    return sum(len(m["content"] or "") for m in prompt) if isinstance(prompt[0], dict) else len(prompt)
 
 
 def made_in(answer, asked):
@@ -112,6 +117,8 @@ class Server(ThreadingHTTPServer):
         version="0.0",
         scores=False,
         draws=True,
+        opens_well=True,
+        page=lambda page: page,
     ):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer, self.metrics, self.ids, self.logprobs, self.model = answer, metrics, ids, logprobs, model
@@ -120,7 +127,10 @@ class Server(ThreadingHTTPServer):
         self.lock, self.running, self.number, self.finished, self.made = threading.Lock(), 0, 0, 0, 0
         self.requests, self.headers_seen, self.models, self.steps = [], [], (), 0.0
         self.gauge, self.counts, self.version = gauge, counts, version
-        self.page = lambda page: page  # what /metrics shows, of what is the case
+        self.page = page  # what /metrics shows, of what is the case
+        self.opens_well = (
+            opens_well  # whether short requests, which open a run, are answered well whatever `answer` does
+        )
         self.draws = draws  # whether a temperature above 0 gives other tokens by the seed
         self.scores = scores  # whether an echo has the prompt's log-probabilities
         self.scheme = "https" if tls else "http"
@@ -197,7 +207,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             scored = server.scores and body.get("echo")
             time.sleep(server.takes_s if body["max_tokens"] > 4 or scored else 0)
-            if server.answer is None or (body["max_tokens"] <= 4 and not scored):
+            if server.answer is None or (server.opens_well and body["max_tokens"] <= 4 and not scored):
                 made = completion(server, body, number)
             else:
                 made = server.answer(self, body, number, server.company[number])

@@ -10,16 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from detcheck.storage.input import PART
+from detcheck.storage.input import PART, UNFINISHED
 
 NAMED_ID = re.compile(r"token_id:(\d+)")  # vLLM's spelling of a token, where ids are asked for
 NO_LOGPROB = -9999.0  # servers say this for a log-probability that they do not have
 SHOWN = 120  # characters of an error
 LARGEST = 1e30  # of a log-probability's size
 DIGITS = 9  # that no number has which was rounded for people
-UNFINISHED = (  # finish reasons of answers that are not whole
-    None, "", "abort", "error", "cancelled", "content_filter", "timeout", "insufficient_system_resource", "network_error",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ def read(body: Any, trial: bool = False) -> ServerAnswer:
     if not isinstance(text, str):
         raise BadAnswerError("the answer has no text")
     reason = choice.get("finish_reason")
-    if reason in UNFINISHED or not isinstance(reason, str):
+    if not reason or reason in UNFINISHED or not isinstance(reason, str):
         raise BadAnswerError(f"the completion is not finished: finish reason {str(reason)[:40]!r}")
     if not reason.isprintable() or len(reason) > 40:
         raise BadAnswerError(f"the finish reason is none: {reason[:40]!r}")

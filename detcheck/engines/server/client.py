@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detcheck import __version__
+from detcheck import __version__, strict_json
 from detcheck.engines.server.credentials import KEYS, Secrets, Url
 from detcheck.errors import FailedError, UsageError
 from detcheck.redacted import hide_users
@@ -56,14 +56,14 @@ class Client:
     def __init__(self, url: Url, secrets: Secrets, timeout_s: float, ca_bundle: str | None = None) -> None:
         self.url, self._secrets, self._timeout_s = url, secrets, timeout_s
         self._verify = context(ca_bundle) if url.startswith("https") else False  # False: there is no TLS
-        # One a request in flight, kept for the next: httpx's own pool looks through all its connections for each request.
-        self._idle: list[httpx.AsyncClient] = []
+        # One a request in flight, kept for the next of its method: httpx's own pool looks through all its connections for each request.
+        self._idle: dict[str, list[httpx.AsyncClient]] = {}
 
-    def _take(self) -> httpx.AsyncClient:
+    def _take(self, method: str) -> httpx.AsyncClient:
         import httpx
 
-        if self._idle:
-            return self._idle.pop()
+        if self._idle.get(method):
+            return self._idle[method].pop()
         return httpx.AsyncClient(
             auth=self.url.credentials,
             headers={"User-Agent": f"detcheck/{__version__}", "Accept": "application/json", **self._secrets.headers},
@@ -73,8 +73,11 @@ class Client:
         )
 
     async def close(self) -> None:
+        """Ends all connections that nobody uses. The next request makes a new one."""
         while self._idle:
-            await self._idle.pop().aclose()
+            _, idle = self._idle.popitem()
+            for http in idle:
+                await http.aclose()
 
     async def json(
         self,
@@ -130,7 +133,7 @@ class Client:
 
         http = None
         try:
-            http = self._take()
+            http = self._take(method)
             async with http.stream(method, self.url.bare() + path, json=body) as response:
                 parts, size = [], 0
                 async for part in response.aiter_bytes(1 << 16):
@@ -151,12 +154,12 @@ class Client:
             raise NoAnswerError(f"it cannot be sent ({type(error).__name__}: {said})") from None
         finally:
             if http is not None:
-                self._idle.append(http)
+                self._idle.setdefault(method, []).append(http)
 
     def _read(self, raw: bytes, content_type: str) -> Any:
         try:
-            body = json.loads(raw, object_pairs_hook=unambiguous)
-        except TwiceError as error:
+            body = strict_json.loads(raw)
+        except strict_json.TwiceError as error:
             raise NoAnswerError(
                 f"the answer holds {self._secrets.hide(str(error))[:SHOWN]!r} twice, and readers differ in which of them they take",
                 200,
@@ -182,18 +185,6 @@ class Client:
             pass
         later = "" if wait is None else f" (Retry-After {wait:g} s, longer than --timeout leaves)"
         return f"status {status}{later}: {self._secrets.hide(' '.join(str(said).split()))[:SHOWN]!r}"
-
-
-class TwiceError(Exception):
-    """A JSON object has this key twice."""
-
-
-def unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Raises TwiceError, but of objects of numbers: there keys are tokens, and two may be spelled alike."""
-    found = dict(pairs)
-    if len(found) < len(pairs) and not all(type(value) in (int, float) for value in found.values()):
-        raise TwiceError(next(name for n, (name, _) in enumerate(pairs) if name in dict(pairs[:n])))
-    return found
 
 
 def first_line(error: Exception) -> str:

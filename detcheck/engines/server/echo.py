@@ -100,6 +100,8 @@ class ScoringServer(Server):
             return await super().complete(way, asked, max_tokens)
         answer = await self._echoed(way, asked)
         said = read(self.echo.cut(answer.body, asked.context))
+        if asked.tokens and said.tokens is not None and said.tokens != asked.tokens[asked.context :]:
+            raise BadAnswerError("the echo is not the prompt that was sent: its token ids are others")
         if self.served and said.model and said.model != self.served:
             raise BadAnswerError(f"it was answered by the model {said.model!r}, and before by {self.served!r}")
         text = (

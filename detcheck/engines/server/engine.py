@@ -162,7 +162,7 @@ class Server:
     async def metrics(self) -> Reading:
         """An empty one where the server shows none."""
         try:
-            return server_metrics.read(await self._client.text("/metrics"))
+            return server_metrics.read(await self._client.text("/metrics"), {self.name, self.served} - {""})
         except NoAnswerError:
             return Reading()
 

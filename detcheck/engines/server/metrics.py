@@ -6,7 +6,7 @@ was going on at one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 # Our own names -> those of servers. Counters are summed over engines, gauges are of one engine's batch: the largest counts.
@@ -53,8 +53,11 @@ class Reading:
         return tuple((name, n) for name, n in sorted(grown.items()) if n > 0)
 
 
-def read(text: str) -> Reading:
-    """Only lines that are wanted are parsed, since a page has hundreds and is read many times a second."""
+def read(text: str, models: Collection[str] = ()) -> Reading:
+    """Only lines that are wanted are parsed, since a page has hundreds and is read many times a second.
+
+    `models`: names of the one that is asked. Where the page tells models apart and has it, the others' numbers are left out.
+    """
     from prometheus_client.parser import text_string_to_metric_families
 
     wanted = [line for line in text.splitlines() if line.startswith((*NAMES, CALLS))]
@@ -66,6 +69,8 @@ def read(text: str) -> Reading:
         except ValueError:
             continue  # a line that is none: what it would have told is not seen
     samples = [s for s in samples if 0 <= s.value < (MOST_AT_ONCE if s.name in ALL_GAUGES else MOST)]  # and NaN is none
+    if any(s.labels.get("model_name") in models for s in samples):
+        samples = [s for s in samples if s.labels.get("model_name") in (None, *models)]
     numbers: dict[str, float] = {}
     for name, theirs in GAUGES.items():
         if found := [s.value for s in samples if s.name in theirs]:

@@ -32,7 +32,7 @@ def check(spec: Spec) -> None:
     for option, value in (("--dtype", spec.dtype), ("--device", spec.device.removeprefix("auto"))):
         if value:
             raise UsageError(f"{option} is the server's own matter. Leave it out with --base-url")
-    if len(set(own.base_url)) < len(own.base_url):
+    if len({url.bare() for url in own.base_url}) < len(own.base_url):
         raise UsageError("--base-url: one of them is given twice. Name each server once")
     if any("***@" in url and url.credentials is None for url in own.base_url):
         raise UsageError(

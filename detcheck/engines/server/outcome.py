@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from detcheck.engines.server.answer import ServerAnswer
 from detcheck.engines.server.engine import Capability, PromptInput
 from detcheck.hashes import content_hash
+from detcheck.judge import answers
 from detcheck.outcomes import outcome
 from detcheck.records import Outcome
 
@@ -74,6 +76,20 @@ def outcome_of(said: ServerAnswer, way: Capability, before: EarlierAnswers) -> t
         )
     points = np.asarray([ord(c) for c in said.whole], np.int64)
     return outcome(points, finish_reason=said.finish_reason, text=said.whole, unit="character"), ""
+
+
+def doubts(
+    said: ServerAnswer, asked: PromptInput, before: EarlierAnswers, max_tokens: int | None, ignore_eos: bool
+) -> Iterator[str]:
+    """What an answer says of itself that makes it no evidence, as `answers` names it. `max_tokens`: None of a filler's."""
+    if before.canned(said, replace(asked, salt="")):
+        yield answers.CANNED
+    if max_tokens is None or said.length is None or said.length >= max_tokens:
+        return
+    if said.finish_reason == "length":
+        yield answers.CUT_SHORT
+    elif ignore_eos:
+        yield answers.STOPPED
 
 
 def number(word: str) -> int:

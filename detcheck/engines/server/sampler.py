@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,17 +14,16 @@ import numpy as np
 from detcheck import sampling
 from detcheck.counted import VLLM_NEEDS
 from detcheck.engine import Question, Ran
-from detcheck.engines.server.answer import ServerAnswer
 from detcheck.engines.server.client import Client
 from detcheck.engines.server.credentials import Secrets
 from detcheck.engines.server.engine import Budget, Capability, NotServedError, PromptInput, Server
-from detcheck.engines.server.outcome import EarlierAnswers, outcome_of
+from detcheck.engines.server.outcome import EarlierAnswers, doubts, outcome_of
 from detcheck.engines.server.send import ELSEWHERE, Request, Sent, SentStep, sample, send
 from detcheck.engines.server.talk import Talk, on_its_own_history
 from detcheck.environment import observe_client
 from detcheck.errors import FailedError, UsageError
 from detcheck.hashes import content_hash
-from detcheck.judge import answers
+from detcheck.judge.server import LONE
 from detcheck.records import Case, Prompt, Schedule, Step, Subject
 from detcheck.schedules import load
 from detcheck.schedules.wanted import Wanted
@@ -50,6 +49,7 @@ class ServerSampler:
         self._servers: list[Server] = []
         self._interrupted = False
         self._resumed = False
+        self._last = ""  # condition of the step before
         self._lost = 0  # steps in a row of which nothing came
         self._before: list[EarlierAnswers] = []  # what each server has said
         self._warmed: set[tuple[int, str]] = (
@@ -236,6 +236,12 @@ class ServerSampler:
         replica = max(case.replica - 1, 0)
         server, prompt = self._servers[replica], self._asked[step.input]
         way = self._way(replica, prompt)
+        if LONE in (
+            step.condition,
+            self._last,
+        ):  # each over its own connection: a balancer may keep a connection to one server
+            await server.close()
+        self._last = step.condition
         await self._warm(replica, step)
         talks = {slot: Talk(prompt) for slot, length in enumerate(step.rows) if length == 0}
         sent: list[SentStep] = []
@@ -287,19 +293,9 @@ class ServerSampler:
                     made = replace(made, as_asked=False)
                 talks[slot].take(made, one.said, seen, later)
             if one.said:
-                seen.doubtful.update(self._doubts(one.said, asked[slot], replica, slot in talks))
+                limit = self._own.max_tokens if slot in talks else None
+                seen.doubtful.update(doubts(one.said, asked[slot], self._before[replica], limit, self._own.ignore_eos))
         return seen
-
-    def _doubts(self, said: ServerAnswer, asked: PromptInput, replica: int, counts: bool) -> Iterator[str]:
-        """What an answer says of itself that makes it no evidence. `counts`: it is a sample's, and no filler's."""
-        if self._before[replica].canned(said, replace(asked, salt="")):
-            yield answers.CANNED
-        if not counts or said.length is None:
-            return
-        if said.length < self._own.max_tokens and said.finish_reason == "length":
-            yield answers.CUT_SHORT
-        elif said.length < self._own.max_tokens and self._own.ignore_eos:
-            yield answers.STOPPED
 
     async def _give_up_on(self, server: Server, sent: Sequence[Sent]) -> None:
         """Raises FailedError where two steps in a row gave nothing and the server does not answer at all any more."""

@@ -78,9 +78,12 @@ class SentStep:
         """Whether the server counts all that was answered: the requests, or where it does not count these, the tokens that the answers say were made.
 
         Requests decide alone where they are counted: what a server counts as a made token is its own matter. True where it tells neither.
+        Where its steps are counted, there was at least one.
         Whoever else asks it at that time is counted too, and can hide that an answer is not.
         """
         answers = [each.said for each in self.sent if each.said]
+        if answers and self.grown("steps") == 0:
+            return False
         if (finished := self.grown("finished")) is not None:
             return finished >= len(answers)
         made = self.grown("made")
@@ -168,7 +171,10 @@ async def settle(server: Server, seen: SentStep) -> None:
         if now > until:
             break
         await asyncio.sleep(POLL_S)
-    if not seen.all_computed:
+    if not seen.after.sees_batches:  # it shows nothing any more, and is not waited for again
+        server.reading = replace(server.reading, numbers={})
+        seen.forget_counts()
+    elif not seen.all_computed:
         server.lacking, server.ever_lacked = server.lacking + 1, True
 
 
