@@ -83,6 +83,14 @@ OF_PROBE = {  # (probe, verdict) -> the two sentences, where the question is ano
         "The second run gave other bits than the first one.",
         "Something that changed between the two reaches the bits; what changed is listed below as far as it was recorded.",
     ),
+    ("fleet", Verdict.IDENTICAL): (
+        "Every member of the fleet was asked, and all have the same {level}.",
+        "So it does not matter which of them computes {a result}, as far as these conditions reach.",
+    ),
+    ("fleet", Verdict.DIVERGENT): (
+        "Members of the fleet that were asked the same have different {level}.",
+        "So {a result} depends on who computes it; who differs, and what is different there, is named below as far as it was recorded.",
+    ),
     ("reload", Verdict.IDENTICAL): (
         "After the update the engine gives the bits of a fresh load of the new weights.",
         "Nothing of the old weights was found to be left.",

@@ -17,7 +17,7 @@ from typing import Any
 
 from detcheck.errors import FailedError, UsageError
 from detcheck.fleet import worker
-from detcheck.fleet.members import Came, Member
+from detcheck.fleet.members import Came, FleetMember
 from detcheck.fleet.options import Per
 from detcheck.harness.user_op import words
 from detcheck.spec import Spec
@@ -30,7 +30,7 @@ NOT_THERE = "detcheck fleet needs Ray for its workers: pip install 'detcheck[fle
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerPlace:
     """Where a worker is put: a GPU, or a node."""
 
     node: str
@@ -50,8 +50,8 @@ class Place:
 class Flight:
     """A task that is on its way."""
 
-    member: Member
-    place: Place
+    member: FleetMember
+    place: WorkerPlace
     parts: Sequence[Any]
     """references to the three parts of its answer"""
     until: float
@@ -61,12 +61,12 @@ class Flight:
 class Cluster:
     """A cluster that this process is connected to."""
 
-    places: tuple[Place, ...]
+    places: tuple[WorkerPlace, ...]
     left_out: tuple[str, ...] = ()
     """nodes that are not asked, each with the reason"""
     flights: dict[Any, Flight] = field(default_factory=dict)
 
-    def answers(self, members: Sequence[Member], spec: Spec, limit_s: float, folder: str) -> Iterator[Came]:
+    def answers(self, members: Sequence[FleetMember], spec: Spec, limit_s: float, folder: str) -> Iterator[Came]:
         """Asks each member, and gives what comes as it comes. `spec`: what a worker is asked; `folder`: where it works, if it is there."""
         import ray
 
@@ -108,7 +108,7 @@ class Cluster:
             yield flight, Came(replace(flight.member, missing=why))
 
 
-def submit(task: Any, place: Place) -> Any:
+def submit(task: Any, place: WorkerPlace) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     there = NodeAffinitySchedulingStrategy(place.node, soft=False)
@@ -135,7 +135,7 @@ def came(flight: Flight) -> Came:
     return arrived(flight.member, said, partial(fetched, table), partial(fetched, outcomes))
 
 
-def arrived(member: Member, head: Mapping[str, Any], table: Any, outcomes: Any) -> Came:
+def arrived(member: FleetMember, head: Mapping[str, Any], table: Any, outcomes: Any) -> Came:
     """A member with the head of its answer."""
     if "missing" in head:
         return Came(replace(member, missing=head["missing"]))
@@ -167,24 +167,24 @@ def stored(spec: Spec) -> dict[str, object]:
     return {name: str(v) if isinstance(v, str) else v for name, v in spec.flat().items()}
 
 
-def shared_out(members: Sequence[Member], places: Sequence[Place]) -> dict[Place, deque[Member]]:
+def shared_out(members: Sequence[FleetMember], places: Sequence[WorkerPlace]) -> dict[WorkerPlace, deque[FleetMember]]:
     """Who is asked at each place, one after the other."""
-    queues: dict[Place, deque[Member]] = {place: deque() for place in places[: len(members)]}
+    queues: dict[WorkerPlace, deque[FleetMember]] = {place: deque() for place in places[: len(members)]}
     for n, member in enumerate(members):
         queues[places[n % len(places)]].append(member)
     return queues
 
 
-def beginning(queues: Mapping[Place, Sequence[Member]]) -> Iterator[Place]:
+def beginning(queues: Mapping[WorkerPlace, Sequence[FleetMember]]) -> Iterator[WorkerPlace]:
     """The places as often as workers begin there at once; each has its first before one has its second."""
     for n in range(max(place.at_once for place in queues)):
         yield from (place for place, waiting in queues.items() if n < min(place.at_once, len(waiting)))
 
 
-def named(places: Sequence[Place], workers: int | None, first: int = 1) -> list[Member]:
+def named(places: Sequence[WorkerPlace], workers: int | None, first: int = 1) -> list[FleetMember]:
     """The members that are put there, spread evenly. `first`: the number of the first."""
     count = workers or len(places)
-    return [Member(first + n, f"worker {first + n} on {places[n % len(places)].name}") for n in range(count)]
+    return [FleetMember(first + n, f"worker {first + n} on {places[n % len(places)].name}") for n in range(count)]
 
 
 @contextlib.contextmanager
@@ -234,7 +234,7 @@ def look(nodes: Sequence[Mapping[str, Any]], per: Per, gpus: bool) -> Cluster:
         else:
             at_once = 1 if by_gpu else count or int(cpus)
             for number in range(count if by_gpu else 1):
-                places.append(Place(node["NodeID"], name, number, min(1.0, cpus), min(1.0, count), at_once))
+                places.append(WorkerPlace(node["NodeID"], name, number, min(1.0, cpus), min(1.0, count), at_once))
     if not places:
         raise UsageError(f"nobody in this cluster can be asked: {'; '.join(left_out) or 'it has no node'}")
     return Cluster(tuple(places), tuple(left_out))

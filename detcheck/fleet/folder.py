@@ -20,7 +20,7 @@ from typing import Any
 from detcheck import __version__
 from detcheck.errors import UsageError
 from detcheck.files import write_file
-from detcheck.fleet.members import Came, Member
+from detcheck.fleet.members import Came, FleetMember
 from detcheck.records import SCHEMA_VERSION
 from detcheck.spec import Spec
 from detcheck.storage import baselines
@@ -47,7 +47,7 @@ class FleetFolder:
         return made
 
     def write_head(
-        self, spec: Spec, command: str, started: str, members: Sequence[Member], warnings: Sequence[str]
+        self, spec: Spec, command: str, started: str, members: Sequence[FleetMember], warnings: Sequence[str]
     ) -> None:
         head = {
             "schema_version": SCHEMA_VERSION,
@@ -86,11 +86,11 @@ class FleetFolder:
                 self.warnings.append(str(error))
             return None
 
-    def members(self) -> list[Member]:
+    def members(self) -> list[FleetMember]:
         """All that came, in the order of their numbers."""
         found = {}
         for line in self._lines(MEMBERS):
-            member = Member(**{name: line[name] for name in Member.__dataclass_fields__ if name in line})
+            member = FleetMember(**{name: line[name] for name in FleetMember.__dataclass_fields__ if name in line})
             found[member.number] = member
         return [found[n] for n in sorted(found)]
 

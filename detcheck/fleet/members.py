@@ -11,7 +11,7 @@ from detcheck.records import Outcome
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class FleetMember:
     """Who was asked, and by their names what came: a table and an environment are stored once, whoever has them."""
 
     number: int
@@ -35,7 +35,7 @@ class Member:
 class Came:
     """What a member sent. The larger parts are fetched only where they are news."""
 
-    member: Member
+    member: FleetMember
     environment: Mapping[str, Any] = field(default_factory=dict)
     table: Callable[[], Mapping[str, Any]] | None = None
     """the document of a baseline; raises UsageError where it is lost"""

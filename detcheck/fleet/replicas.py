@@ -11,7 +11,7 @@ from dataclasses import replace
 from detcheck.errors import DetcheckError
 from detcheck.fleet import worker
 from detcheck.fleet.cluster import arrived, why_lost
-from detcheck.fleet.members import Came, Member
+from detcheck.fleet.members import Came, FleetMember
 from detcheck.fleet.options import replicas
 from detcheck.spec import Spec
 from detcheck.watch import Progress
@@ -19,11 +19,11 @@ from detcheck.watch import Progress
 AT_ONCE = 16  # servers that are asked at once: each is asked by one thread, which waits most of the time
 
 
-def named(spec: Spec) -> list[Member]:
-    return [Member(n, f"replica {n} at {url}") for n, url in enumerate(replicas(spec), 1)]
+def named(spec: Spec) -> list[FleetMember]:
+    return [FleetMember(n, f"replica {n} at {url}") for n, url in enumerate(replicas(spec), 1)]
 
 
-def answers(members: Sequence[Member], spec: Spec) -> Iterator[Came]:
+def answers(members: Sequence[FleetMember], spec: Spec) -> Iterator[Came]:
     """What each says, as it comes. `spec`: of the probe, with all of the URLs. Ended early, it ends what is still being asked."""
     came: queue.Queue[Came] = queue.Queue()
     stop = threading.Event()
@@ -32,7 +32,7 @@ def answers(members: Sequence[Member], spec: Spec) -> Iterator[Came]:
         if stop.is_set():
             raise KeyboardInterrupt
 
-    def ask(member: Member, url: str) -> None:
+    def ask(member: FleetMember, url: str) -> None:
         one = replace(spec, options=replace(spec.options, base_url=(url,)))
         try:
             head, table, outcomes = worker.missing("it was not asked") if stop.is_set() else worker.asked(one, heard)

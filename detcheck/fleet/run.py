@@ -15,7 +15,9 @@ from detcheck.errors import DetcheckError, UsageError
 from detcheck.finding import Run
 from detcheck.fleet import cluster, judge, options, replicas
 from detcheck.fleet.folder import FleetFolder
-from detcheck.fleet.members import Came, Member
+from detcheck.fleet.groups import Recorded
+from detcheck.fleet.members import Came, FleetMember
+from detcheck.fleet.said import listed
 from detcheck.fleet.watching import Watch
 from detcheck.records import Schedule, Subject
 from detcheck.spec import Spec
@@ -49,7 +51,7 @@ def ask(spec: Spec, output_dir: Path | str, on_progress: OnProgress | None, comm
 
 
 def answers(
-    spec: Spec, servers: Sequence[Member], workers: Sequence[Member], reached: cluster.Cluster | None
+    spec: Spec, servers: Sequence[FleetMember], workers: Sequence[FleetMember], reached: cluster.Cluster | None
 ) -> Generator[Came]:
     asked = options.probe_spec(spec)
     if servers:
@@ -62,7 +64,7 @@ def answers(
 def collected(
     head: Run,
     made: FleetFolder,
-    members: Sequence[Member],
+    members: Sequence[FleetMember],
     coming: Generator[Came],
     on_progress: OnProgress | None,
     warnings: list[str],
@@ -113,9 +115,9 @@ def load(path: Path | str) -> Run:
     return judged(run, made, asked, made.members())
 
 
-def judged(run: Run, made: FleetFolder, asked: Sequence[str], members: Sequence[Member]) -> Run:
+def judged(run: Run, made: FleetFolder, asked: Sequence[str], members: Sequence[FleetMember]) -> Run:
     environments = made.environments()
-    seen = judge.Fleet(asked, members, made.table, environments, made.run.outcomes())
+    seen = Recorded(asked, members, made.table, environments, made.run.outcomes())
     nothing = runner.failed(options.probe_spec(run.spec), "").case
     findings = judge.findings(seen, replace(nothing, probe=judge.FLEET))
     subject = subject_of(run.spec, seen)
@@ -123,7 +125,7 @@ def judged(run: Run, made: FleetFolder, asked: Sequence[str], members: Sequence[
     return replace(run, findings=findings, subject=subject, warnings=tuple(dict.fromkeys(warnings)))
 
 
-def other_versions(fleet: judge.Fleet) -> Iterator[str]:
+def other_versions(fleet: Recorded) -> Iterator[str]:
     """Members with another detcheck than most: their schedules and hashes may be others."""
     versions: dict[str, list[str]] = {}
     for member in fleet.answered:
@@ -132,12 +134,12 @@ def other_versions(fleet: judge.Fleet) -> Iterator[str]:
     usual = max(versions, key=lambda one: len(versions[one]), default="")
     for version, names in versions.items():
         if version != usual:
-            yield f"{judge.listed(names)} has detcheck {visible(version)}, and most have {visible(usual)}: install one version everywhere"
+            yield f"{listed(names)} has detcheck {visible(version)}, and most have {visible(usual)}: install one version everywhere"
 
 
-def subject_of(spec: Spec, fleet: judge.Fleet) -> Subject:
+def subject_of(spec: Spec, fleet: Recorded) -> Subject:
     """What reports say of all together: a line for each environment, with who has it."""
-    together: dict[str, list[Member]] = {}
+    together: dict[str, list[FleetMember]] = {}
     for member in fleet.answered:
         together.setdefault(member.environment, []).append(member)
     flags = {
@@ -150,7 +152,7 @@ def subject_of(spec: Spec, fleet: judge.Fleet) -> Subject:
     return Subject(spec.subject, "", dict(table.digests) if table else {}, (), Schedule(()), around, cases)
 
 
-def who(members: Sequence[Member]) -> str:
+def who(members: Sequence[FleetMember]) -> str:
     names = [m.name for m in members]
     more = f" and {len(names) - NAMED_TOGETHER} more" if len(names) > NAMED_TOGETHER else ""
     return ", ".join(names[:NAMED_TOGETHER]) + more

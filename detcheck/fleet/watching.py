@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from detcheck.errors import DetcheckError
 from detcheck.fleet.folder import FleetFolder
-from detcheck.fleet.judge import Kind, signature, stands, where
-from detcheck.fleet.members import Came, Member
+from detcheck.fleet.groups import Standing, signature, stands, where
+from detcheck.fleet.members import Came, FleetMember
 from detcheck.parting import WatchedArm
 from detcheck.records import Outcome
 from detcheck.storage.baselines import Baseline, Known
@@ -36,11 +36,11 @@ class Watch:
 
     def __init__(self, made: FleetFolder, asked: int) -> None:
         self._made, self._asked = made, asked
-        self._first: tuple[Member, Baseline] | None = None
+        self._first: tuple[FleetMember, Baseline] | None = None
         self._payloads: dict[str, Outcome] = {}  # of the first
         self._fetched = 0
         self._distinct: set[str] = set()
-        self.members: list[Member] = []
+        self.members: list[FleetMember] = []
         self.differ = False
 
     def progress(self, found: tuple[MemberParting, ...] = ()) -> Progress:
@@ -63,7 +63,7 @@ class Watch:
             found = self._new(member, came, self._made.table(member.table))
         return self.progress(found)
 
-    def _new(self, member: Member, came: Came, table: Baseline | None) -> tuple[MemberParting, ...]:
+    def _new(self, member: FleetMember, came: Came, table: Baseline | None) -> tuple[MemberParting, ...]:
         """A table that was not there before."""
         if table is None:
             return ()
@@ -109,10 +109,10 @@ def together(first: Baseline, other: Baseline) -> list[tuple[Known, Known]]:
 
 
 def differs(first: Known, other: Known) -> bool:
-    return signature(first) != signature(other) and stands(first, other)[0] is Kind.DIFFERS
+    return signature(first) != signature(other) and stands(first, other)[0] is Standing.DIFFERS
 
 
-def shared(member: Member) -> Member:
+def shared(member: FleetMember) -> FleetMember:
     """The same, with one copy of each text that many have."""
     names = ("table", "environment", "verdict", "note", "missing")
     return replace(member, **{name: sys.intern(getattr(member, name)) for name in names})
