@@ -6,19 +6,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from detcheck.storage.baselines import Baseline
-
 PARTS = ("packages.", "flags.", "variables.")  # of an environment, whose names say enough without
 NOT_SET = "not set"
 Facts = Mapping[str, str]
 
 
-def facts(environment: Mapping[str, Any], table: Baseline | None = None) -> dict[str, str]:
+def facts(environment: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, str]:
     """Name -> value of all that is recorded of where a member ran, and of the weights that it had."""
-    found = dict(flat(environment))
-    if table:
-        found |= {f"SHA-256 of the {name}": digest[:12] for name, digest in table.digests.items()}
-    return found
+    return dict(flat(environment)) | {f"SHA-256 of the {name}": digest[:12] for name, digest in digests.items()}
 
 
 def flat(environment: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:

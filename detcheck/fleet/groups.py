@@ -13,7 +13,7 @@ from detcheck.hashes import json_hash
 from detcheck.judge.comparisons import parts
 from detcheck.judge.paired import Met, met, paired
 from detcheck.parting import where_and_how_far
-from detcheck.records import Outcome
+from detcheck.records import Case, Outcome
 from detcheck.storage.baselines import NUMBERS, Baseline, Known
 from detcheck.text import visible
 from detcheck.verdict import SEVERITY, Verdict
@@ -52,6 +52,15 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Brief:
+    """A case of a table, as far as members are grouped by it."""
+
+    signature: str
+    tokens: frozenset[str]
+    own: Verdict
+
+
+@dataclass(frozen=True)
 class Recorded:
     """Everything that judging may see."""
 
@@ -63,10 +72,22 @@ class Recorded:
     """by digest; None: it cannot be read"""
     environments: Mapping[str, Mapping[str, object]]
     outcomes: Mapping[str, Outcome]
+    weights: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """digest of a table -> digests of the weights it was made with; filled as tables are read"""
+
+    @functools.cached_property
+    def cases(self) -> dict[str, dict[Case, Brief]]:
+        """Digest of a table that can be read -> what there is of each of its cases. Each is read once for all who have it."""
+        found = {}
+        for digest in dict.fromkeys(m.table for m in self.members if not m.missing):
+            if table := self.table(digest):
+                found[digest] = {known.case: brief(known) for known in table.cases}
+                self.weights[digest] = dict(table.digests)
+        return found
 
     @functools.cached_property
     def answered(self) -> list[FleetMember]:
-        return sorted((m for m in self.members if not m.missing and self.table(m.table)), key=lambda m: m.number)
+        return sorted((m for m in self.members if not m.missing and m.table in self.cases), key=lambda m: m.number)
 
     @functools.cached_property
     def missing(self) -> list[tuple[str, str]]:
@@ -80,7 +101,11 @@ class Recorded:
         return functools.lru_cache(TABLES_HELD)(self.tables)
 
     def facts(self, member: FleetMember) -> dict[str, str]:
-        return causes.facts(self.environments.get(member.environment, {}), self.table(member.table))
+        return causes.facts(self.environments.get(member.environment, {}), self.weights.get(member.table, {}))
+
+
+def brief(known: Known) -> Brief:
+    return Brief(signature(known), frozenset(known.tokens.values()), Verdict(known.verdict))
 
 
 def signature(known: Known) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from detcheck.finding import Finding
 from detcheck.fleet import causes
-from detcheck.fleet.groups import Group, Recorded, Standing, signature, stands, where, worst
+from detcheck.fleet.groups import Group, Recorded, Standing, stands, where, worst
 from detcheck.fleet.members import FleetMember
 from detcheck.fleet.said import MOST_NAMED, by_themselves, described, difference, doubts_about, listed_missing
 from detcheck.judge.level import LEVELS
@@ -33,20 +33,16 @@ def findings(fleet: Recorded, nothing: Case) -> tuple[Finding, ...]:
 
 
 def grouped(fleet: Recorded) -> dict[Case, list[Group]]:
-    """Who has the same of each case, the largest group first. Each distinct table is read once."""
+    """Who has the same of each case, the largest group first."""
     holders: dict[str, list[FleetMember]] = {}
     for member in fleet.answered:
         holders.setdefault(member.table, []).append(member)
     found: dict[Case, dict[str, Group]] = {}
     for digest, members in holders.items():
-        known = {one.case: one for one in fleet.table(digest).cases}
-        for case in known:
-            found.setdefault(case, {})
-        for case, one in known.items():
-            tokens, own = frozenset(one.tokens.values()), Verdict(one.verdict)
-            group = found[case].setdefault(signature(one), Group([], digest, tokens, own))
+        for case, one in fleet.cases[digest].items():
+            group = found.setdefault(case, {}).setdefault(one.signature, Group([], digest, one.tokens, one.own))
             group.members += members
-            group.own = worst([group.own, own])
+            group.own = worst([group.own, one.own])
     for groups in found.values():
         there = {m.number for group in groups.values() for m in group.members}
         if absent := [m for m in fleet.answered if m.number not in there]:

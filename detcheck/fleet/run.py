@@ -26,6 +26,7 @@ from detcheck.text import visible
 from detcheck.verdict import Role
 from detcheck.watch import OnProgress, guarded
 
+MOST_ENVIRONMENTS = 20  # that reports list
 NAMED_TOGETHER = 12  # members of one environment, in a line
 
 
@@ -144,8 +145,10 @@ def subject_of(spec: Spec, fleet: Recorded) -> Subject:
         together.setdefault(member.environment, []).append(member)
     flags = {
         f"environment {n}": f"{ran_on(fleet.environments.get(digest, {}))}: {who(members)}"
-        for n, (digest, members) in enumerate(together.items(), 1)
+        for n, (digest, members) in enumerate(list(together.items())[:MOST_ENVIRONMENTS], 1)
     }
+    if len(together) > MOST_ENVIRONMENTS:
+        flags["other environments"] = f"{len(together) - MOST_ENVIRONMENTS}; environments.jsonl has all"
     table = next((fleet.table(m.table) for m in fleet.answered), None)
     around = observe_client(f"a fleet of {len(fleet.asked)}", flags)
     cases = tuple((known.case, Role.GATES) for known in table.cases) if table else ()

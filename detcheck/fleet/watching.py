@@ -13,6 +13,7 @@ from detcheck.errors import DetcheckError
 from detcheck.fleet.folder import FleetFolder
 from detcheck.fleet.groups import Standing, signature, stands, where
 from detcheck.fleet.members import Came, FleetMember
+from detcheck.hashes import json_hash
 from detcheck.parting import WatchedArm
 from detcheck.records import Outcome
 from detcheck.storage.baselines import Baseline, Known
@@ -67,7 +68,7 @@ class Watch:
         """A table that was not there before."""
         if table is None:
             return ()
-        self._distinct.add(" ".join(sorted(signature(known) for known in table.cases)))
+        self._distinct.add(json_hash(sorted(signature(known) for known in table.cases)))
         if self._first is None:
             self._first = member, table
             self._payloads = {o.id: o for o in self._brought(came)}

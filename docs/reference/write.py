@@ -14,9 +14,12 @@ from dataclasses import fields
 from enum import Enum
 from pathlib import Path
 
+import typer
+
 from detcheck import lookup
 from detcheck.cli import app
-from detcheck.options import flag, knob_of
+from detcheck.fleet.options import COMMAND
+from detcheck.options import FLEET, flag, knob_of
 from detcheck.probe import Probe
 from detcheck.verdict import INTERRUPTED, Verdict
 
@@ -49,6 +52,10 @@ def table(heads: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
 def examples_of(command: str) -> list[str]:
     """The end of its --help: each command line behind what it does, as a comment."""
     (said,) = (one.epilog or "" for one in app.registered_commands if one.name == command)
+    return shown(said)
+
+
+def shown(said: str) -> list[str]:
     return [re.sub(r"(?<!\\)\[/?[a-z]+\]", "", line).replace("\\[", "[") for line in said.splitlines()[1:]]
 
 
@@ -142,6 +149,39 @@ def command_page(name: str, act: typing.Callable) -> str:
     return "\n".join(parts)
 
 
+def fleet_page() -> str:
+    """Of the probes that it asks it has the same options."""
+    (group,) = (one.typer_instance for one in app.registered_groups if one.name == COMMAND)
+    probes = {one.name: one.callback for one in group.registered_commands}
+    fleets = options_of(COMMAND, next(iter(probes.values())))[FLEET]
+    heads = ("option", "value", "default", "what it does", "engines")
+    parts = [
+        f"# detcheck {COMMAND}\n",
+        MADE,
+        f"{fleet_summary(group)}\n",
+        "How to use it: [Ask a fleet](../fleet.md).\n",
+    ]
+    parts += [f"```sh{chr(10).join(shown(group.info.epilog))}\n```\n", f"## {FLEET}\n", table(heads, fleets)]
+    for name, act in probes.items():
+        parts.append(f"## detcheck {COMMAND} {name}\n")
+        parts.append(f"{summary(act)}\n\n```sh{chr(10).join(fleet_examples(group, name))}\n```\n")
+        lost = sorted(set(flags_of(commands()[name])) - set(flags_of(act)))
+        parts.append(f"It has the options of [detcheck {name}]({name}.md), but for {', '.join(lost)}.\n")
+    return "\n".join(parts)
+
+
+def fleet_summary(group: typer.Typer) -> str:
+    return " ".join(group.info.help.split("\n\n")[0].split())
+
+
+def fleet_examples(group: typer.Typer, command: str) -> list[str]:
+    return next(shown(one.epilog) for one in group.registered_commands if one.name == command)
+
+
+def flags_of(act: typing.Callable) -> list[str]:
+    return [row[0] for rows in options_of("", act).values() for row in rows]
+
+
 MEANS = {
     0: "every condition that was asked for happened, and nothing differed",
     1: "something differed, or the result is wrong",
@@ -161,7 +201,7 @@ def index_page() -> str:
             "# Reference\n",
             MADE,
             "## Commands\n",
-            table(("command", "asks"), [(f"[`{n}`]({n}.md)", summary(act)) for n, act in commands().items()]),
+            table(("command", "asks"), [(f"[`{n}`]({n}.md)", said) for n, said in summaries().items()]),
             "## Exit codes\n",
             table(("code", "verdicts", "means"), [(c, ", ".join(verdicts[c]), m) for c, m in MEANS.items()]),
             "Over several cases 1 wins over 4, 4 over 3, and 3 over 0. [Verdicts](../verdicts.md) says what each of them means, and "
@@ -173,6 +213,11 @@ def index_page() -> str:
             "What a probe does to the batch around a sample: [all names](conditions.md), for `--conditions` and for reading a report.\n",
         ]
     )
+
+
+def summaries() -> dict[str, str]:
+    (group,) = (one.typer_instance for one in app.registered_groups if one.name == COMMAND)
+    return {name: summary(act) for name, act in commands().items()} | {COMMAND: fleet_summary(group)}
 
 
 def rewritten(text: str, page: Path) -> str:
@@ -266,6 +311,7 @@ def json_page() -> str:
 def pages() -> dict[str, str]:
     """File name -> its text."""
     made = {f"{name}.md": command_page(name, act) for name, act in commands().items()}
+    made["fleet.md"] = fleet_page()
     return {"index.md": index_page(), "conditions.md": conditions_page(), "json.md": json_page(), **made}
 
 

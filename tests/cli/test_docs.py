@@ -64,6 +64,7 @@ def test_every_command_is_one_that_is_taken(command, detcheck, monkeypatch, tmp_
     for name in ("run", "load", "resume", "judge_file", "compare"):
         monkeypatch.setattr(f"detcheck.runner.{name}", stop)
     monkeypatch.setattr("detcheck.env.listing.look", stop)
+    monkeypatch.setattr("detcheck.fleet.run.ask", stop)
     monkeypatch.setattr("detcheck.cli.refuse_other_options", lambda *_: None)
     monkeypatch.setattr("detcheck.runner.read", lambda path: (None, None, None))
     if arguments[0] == "check":

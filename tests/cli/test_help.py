@@ -13,7 +13,8 @@ from detcheck.cli import app
 from detcheck.commands import epilogue
 
 STORED = Path(__file__).parents[1] / "stored"
-PAGES = ["", *typer.main.get_command(app).commands]
+COMMANDS = typer.main.get_command(app).commands
+PAGES = ["", *COMMANDS, *(f"fleet {name}" for name in COMMANDS["fleet"].commands)]
 NARROW = 80  # columns
 
 
@@ -63,13 +64,14 @@ def test_every_page_ends_with_two_examples_that_are_taken(name, detcheck, monkey
     for act in ("run", "load", "resume", "judge_file", "compare"):
         monkeypatch.setattr(f"detcheck.runner.{act}", stop)
     monkeypatch.setattr("detcheck.env.listing.look", stop)
+    monkeypatch.setattr("detcheck.fleet.run.ask", stop)
     monkeypatch.setattr("detcheck.runner.read", lambda path: (None, None, None))
     for config in ("detcheck.toml", "gpu.toml") if name == "check" else ("pyproject.toml",):
         Path(config).write_text("[probes.kernels]\n")
     for line in found:
         assert len(line) < NARROW, "it would be wrapped, and could not be copied"
         program, *arguments = shlex.split(line.split(" > ")[0])
-        assert program == "detcheck" and (not name or arguments[0] == name)
+        assert program == "detcheck" and arguments[: len(name.split())] == name.split()
         result = detcheck(*arguments)
         assert (result.code, bool(asked)) == ((0, False) if name == "init" else (130, True)), result.err
         asked.clear()

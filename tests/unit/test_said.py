@@ -87,14 +87,16 @@ def compared(name, folder=HERE):
 
 
 def commands():
-    """detcheck itself, and every command of it."""
-    return ["detcheck", *typer.main.get_command(app).commands]
+    """detcheck itself, and every command of it; "fleet-matmul" is one of `detcheck fleet`."""
+    found = typer.main.get_command(app).commands
+    below = [f"{name}-{one}" for name, group in found.items() for one in getattr(group, "commands", ())]
+    return ["detcheck", *found, *below]
 
 
 def helped(names):
     """File name -> the help of each."""
     with still(HERE):
-        return {f"{name}.txt": help_of([name] if name != "detcheck" else []) for name in names}
+        return {f"{name}.txt": help_of(name.split("-") if name != "detcheck" else []) for name in names}
 
 
 def help_of(words):
