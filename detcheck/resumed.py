@@ -47,7 +47,7 @@ class Resumed:
 
 def refuse_changes(path: Path, then: Subject, now: Subject) -> None:
     before, after = (baselines.of_environment(one.environment) for one in (then, now))
-    changed = [f"{name}: {before[name]} then, {after[name]} now" for name in before if before[name] != after[name]]
+    changed = [line for name in before for line in differing(name, before[name], after[name])]
     changed += [
         f"digest of {name}: {d[:12]} then, {now.digests.get(name, 'none')[:12]} now"
         for name, d in then.digests.items()
@@ -63,3 +63,12 @@ def refuse_changes(path: Path, then: Subject, now: Subject) -> None:
         raise UsageError(
             f"--resume {path}: what was observed there cannot be mixed with what would be observed now. {'; '.join(changed)}. Start a new run"
         )
+
+
+def differing(name: str, then: object, now: object) -> Iterator[str]:
+    """What differs; of several flags or packages, each that does."""
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*then, *now}):
+            yield from differing(f"{name} {key}", then.get(key, "none"), now.get(key, "none"))
+    elif then != now:
+        yield f"{name}: {then} then, {now} now"

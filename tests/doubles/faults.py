@@ -76,7 +76,7 @@ def moments(rng, counts, start_s, judge_s=0.2):
     for n in range(counts.get(STARTING, 0)):
         first.append(Moment(STARTING, *heads[n % 2]) if n < 2 else Moment(STARTING, delay_s=rng.uniform(0, start_s)))
     for _ in range(counts.get(OBSERVING, 0)):
-        first.append(Moment(OBSERVING, "os.rename", r"observations/\d+\.parquet$", 1, rng.uniform(0.0, 0.5)))
+        first.append(Moment(OBSERVING, "os.rename", r"observations/\d+\.parquet$", 1, rng.uniform(0.0, 0.4)))
     for n in range(counts.get(WRITING, 0)):
         first.append(Moment(WRITING, *parts[n % len(parts)], nth=rng.randint(1, 2)))
     rng.shuffle(first)

@@ -119,8 +119,9 @@ class Server(ThreadingHTTPServer):
         draws=True,
         opens_well=True,
         page=lambda page: page,
+        port=0,
     ):
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(("127.0.0.1", port), Handler)
         self.answer, self.metrics, self.ids, self.logprobs, self.model = answer, metrics, ids, logprobs, model
         self.takes_s, self.round_to, self.endpoints = takes_s, round_to, endpoints
         self.company = {}  # number of a request that is being served -> the most that were, meanwhile
