@@ -16,11 +16,12 @@ from detcheck.errors import FailedError, UsageError
 from detcheck.models import amplifier, gguf
 from detcheck.models.complete import refuse_other_kinds
 from detcheck.models.conversation import LostAnswerError, between
-from detcheck.models.folder import digests, resolve
+from detcheck.models.folder import code_of, digests, resolve
 from detcheck.models.later import sklearn_later
 from detcheck.models.sentence import Pooling, longest, pooling
 from detcheck.models.task import Task, chosen, in_two_parts, is_encoder
 
+ALLOW = "Read it, and allow it with --trust-remote-code"
 MOST_SHOWN = 400  # characters of somebody else's message
 LOUD = ("torchao", "torch.utils._pytree")  # loggers that speak when torchao is imported
 
@@ -45,6 +46,8 @@ class Checkpoint:
         if self.gguf:
             gguf.require()
         self._trust = trust_remote_code
+        if not trust_remote_code and (code := code_of(self.folder)):
+            raise UsageError(f"{self.name} wants code that is not in transformers: {code}. {ALLOW}")
         self.digests: Mapping[str, str] = digests(self.folder, trust_remote_code, self.gguf)
         with quiet_transformers():
             self._config, self._tokenizer = self._read()
@@ -68,6 +71,10 @@ class Checkpoint:
             config = AutoConfig.from_pretrained(self.folder, trust_remote_code=self._trust)
             return config, AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self._trust)
         except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
+            if not self._trust and "trust_remote_code" in str(error):
+                raise UsageError(
+                    f"{self.name} brings Python code of its own (auto_map in its config or tokenizer), which would run here. {ALLOW}"
+                ) from None
             raise UsageError(
                 f"cannot read config or tokenizer of {self.name}: {first_line(error)}. It must be the folder of a language model"
             ) from None

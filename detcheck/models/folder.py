@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from pathlib import Path
 
 from detcheck.errors import FailedError, UsageError
 from detcheck.hashes import content_hash, file_hash, files_hash
 from detcheck.models import gguf, sentence
+from detcheck.models.stored import elsewhere
 from detcheck.redacted import hide_users
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -70,6 +73,47 @@ def check(model: str, folder: Path) -> None:
         raise UsageError(
             f"--model {model}: {folder} holds {has}. Convert them to safetensors: load the model and save_pretrained() it"
         )
+    check_index(model, folder)
+
+
+def check_index(model: str, folder: Path) -> None:
+    """Raises UsageError for an index that names anything but safetensors files of the folder."""
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        try:
+            other = elsewhere(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UsageError(
+                f"--model {model}: {index.name} cannot be read ({type(error).__name__}: {error}). Save the model again"
+            ) from None
+        if other:
+            raise UsageError(
+                f"--model {model}: {index.name} names {other[0]!a}, which is no safetensors file of its folder. Save the model again"
+            )
+
+
+def code_of(folder: Path) -> str:
+    """What its files name that is Python code of somebody else's, fetched or imported where they are obeyed; "" where there is none.
+
+    A hub's attention kernels are code too: transformers takes their repository from the config.
+    """
+    for name in ("config.json", "tokenizer_config.json", "processor_config.json", "generation_config.json"):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            if named := kernels_in(json.loads((folder / name).read_text("utf-8"))):
+                return f"{name} names kernels of the hub ({named})"
+    return ""
+
+
+def kernels_in(value: object, under: str = "") -> str:
+    if isinstance(value, dict):
+        return next(
+            filter(
+                None, (kernels_in(one, name if "_implementation" in name else under) for name, one in value.items())
+            ),
+            "",
+        )
+    if isinstance(value, list):
+        return next(filter(None, (kernels_in(one, under) for one in value)), "")
+    return value if under and isinstance(value, str) and "/" in value else ""
 
 
 def download(model: str) -> Path:

@@ -62,9 +62,18 @@ def files(folder: Path, named: str) -> list[Path]:
         raise UsageError(
             f"{named}: it has both {SINGLE} and {INDEX}, which names other files: transformers loads the first, vLLM the second. Remove the one that is not meant"
         )
+    if other := elsewhere(names):
+        raise UsageError(
+            f"{named}: {INDEX} names {other[0]!a}, which is no safetensors file of its folder. Save the model again"
+        )
     if lacking := [name for name in names if not (folder / name).is_file()]:
         raise UsageError(f"{named}: {lacking[0]} is not there, and {INDEX} names it. Copy the whole checkpoint")
     return [folder / name for name in names]
+
+
+def elsewhere(names: Iterable[str]) -> list[str]:
+    """Of the files that an index names, those that are no safetensors beside it: transformers would unpickle what has another ending."""
+    return sorted(n for n in names if not n.endswith(".safetensors") or Path(n).name != n or "\0" in n)
 
 
 def tensors_of(file: Path, named: str) -> list[StoredTensor]:

@@ -24,6 +24,10 @@ ENOUGH = 2**31  # rows: what memory holds is known when the model is open
 def check(spec: Spec) -> None:
     own = spec.options
     switch.check(spec.kernels, spec.device)
+    if "/" in (attn := getattr(own, "attn", None) or "") and not own.trust_remote_code:
+        raise UsageError(
+            f"--attn {attn}: kernels of the hub are code that would run here. Read it, and allow it with --trust-remote-code"
+        )
     adapters_of(spec)
     if (cache := getattr(own, "cache", Cache.DYNAMIC)) not in tuple(Cache):
         raise UsageError(f"--cache {cache}: use {' or '.join(Cache)}")

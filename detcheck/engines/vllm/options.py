@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detcheck.engine import EngineType
@@ -15,6 +19,9 @@ from detcheck.schedules.wanted import Wanted
 if TYPE_CHECKING:
     from detcheck.engine import Engine
     from detcheck.spec import Spec
+
+
+PICKLED = ("pt", "npcache")
 
 
 def preference(spec: Spec) -> int:
@@ -42,6 +49,7 @@ def check(spec: Spec) -> None:
         raise UsageError("--attn is for transformers; with vLLM say --engine-arg attention_backend=...")
     if any(named(argument) == "hf_token" for argument in getattr(spec.options, "engine_arg", ())):
         raise UsageError("--engine-arg hf_token: it would be stored with the run. Export HF_TOKEN, which vLLM reads")
+    refuse_pickles(getattr(spec.options, "engine_arg", ()))
     if getattr(spec.options, "compile", False):
         raise UsageError("--compile is for transformers; with vLLM say --engine-arg enforce_eager=false")
     if getattr(spec.options, "merge_adapter", False):
@@ -63,6 +71,27 @@ def check(spec: Spec) -> None:
         raise UsageError(
             f"--model {spec.model}: --engine vllm wants safetensors, and found {file.name}. Use --engine transformers, or ask a server that runs it with --base-url"
         )
+
+
+def refuse_pickles(arguments: Sequence[str]) -> None:
+    """Raises UsageError where vLLM would read weights that are pickled: in such a format, or of a model that drafts."""
+    for argument in arguments:
+        name, value = named(argument), argument.partition("=")[2].strip()
+        if name == "load_format" and value.lower() in PICKLED:
+            raise UsageError(
+                f"--engine-arg {argument}: such files are pickled, and can run code when they are loaded. Convert them to safetensors"
+            )
+        with contextlib.suppress(ValueError, AttributeError, RecursionError):  # vLLM says what is wrong with it
+            draft = json.loads(value).get("model") if name == "speculative_config" else None
+            if (
+                isinstance(draft, str)
+                and Path(draft).expanduser().is_dir()
+                and not any(Path(draft).expanduser().glob("*.safetensors"))
+            ):
+                raise UsageError(
+                    f"--engine-arg speculative_config: {draft} holds no safetensors, and pickled weights can run code. Convert them: load "
+                    "the model and save_pretrained() it"
+                )
 
 
 def named(argument: str) -> str:
