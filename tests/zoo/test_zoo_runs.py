@@ -19,7 +19,7 @@ def by_size(rows, slot, call):
     return OTHER if rows > 2 else SAME
 
 
-def stored(zoo, answer=steady, *arguments, samples=24, **engine):
+def stored(zoo, answer=steady, *arguments, samples=16, **engine):
     """A run's folder, with a part for each batch."""
     zoo.monkeypatch.setattr(folder, "FLUSH_S", 0.0)
     before = set(zoo.folder.glob("runs/*"))
@@ -130,7 +130,7 @@ def interrupted_now(zoo):
             raise KeyboardInterrupt
         return SAME
 
-    return zoo.completions(Scripted(answer))
+    return zoo.completions(Scripted(answer), samples=16)
 
 
 @broken("inconclusive", code=3)
@@ -142,7 +142,7 @@ def died(zoo):
             raise RuntimeError("device lost")
         return SAME
 
-    return zoo.completions(Scripted(answer))
+    return zoo.completions(Scripted(answer), samples=16)
 
 
 # Two writers, clocks, going on.
@@ -158,9 +158,9 @@ def two_writers(zoo):
 
 @broken("batch-variant")
 def clock_is_set_back(zoo):
-    """The clock is set back by an hour again and again, and seven rows differ."""
+    """The clock is set back by an hour again and again, and batches of three rows differ."""
     with unsteady_clock(zoo):
-        return zoo.completions(Scripted(lambda rows, slot, call: OTHER if rows == 7 else SAME))
+        return zoo.completions(Scripted(lambda rows, slot, call: OTHER if rows == 3 else SAME), samples=16)
 
 
 @contextlib.contextmanager
@@ -191,10 +191,10 @@ def resumed_with_other_tokens(zoo):
 @broken("divergent")
 def resumed_and_changed(zoo):
     """A run is gone on with in another process, which gives other bits."""
-    return gone_on(zoo, half(zoo, samples=24), answer=lambda rows, slot, call: LATENT)
+    return gone_on(zoo, half(zoo), answer=lambda rows, slot, call: LATENT)
 
 
-def half(zoo, samples=24):
+def half(zoo, samples=16):
     def answer(rows, slot, call):
         if call > 5:
             raise KeyboardInterrupt
@@ -217,14 +217,14 @@ def gone_on(zoo, run, answer=steady, **engine):
 def baseline_of_yesterday(zoo):
     """All samples are equal, but not to those of the baseline."""
     run = stored(zoo)
-    return zoo.completions(Scripted(lambda rows, slot, call: OTHER), "--baseline", run / "baseline.json")
+    return zoo.completions(Scripted(lambda rows, slot, call: OTHER), "--baseline", run / "baseline.json", samples=16)
 
 
 @broken("inconclusive", code=3)
 def baseline_of_other_weights(zoo):
     """The baseline is of other weights, and gave the same answers."""
     run = stored(zoo, digests={"model": "9" * 64, "tokenizer": "1" * 64})
-    return zoo.completions(Scripted(steady), "--baseline", run / "baseline.json")
+    return zoo.completions(Scripted(steady), "--baseline", run / "baseline.json", samples=16)
 
 
 @broken("inconclusive", code=3)
@@ -250,7 +250,7 @@ def baseline_without_outcomes(zoo):
 def with_baseline(zoo, change):
     file = stored(zoo) / "baseline.json"
     file.write_text(json.dumps(change(json.loads(file.read_text("utf-8")))), "utf-8")
-    return zoo.completions(Scripted(steady), "--baseline", file)
+    return zoo.completions(Scripted(steady), "--baseline", file, samples=16)
 
 
 @broken("divergent", says="latent")
@@ -350,7 +350,7 @@ def a_part_twice(zoo):
     run = stored(zoo)
     shutil.copy(parts(run)[-1], parts(run)[-1].with_name("00099.parquet"))
     answer = zoo.ask("report", run)
-    assert "all 24 samples" in answer.said and "counted once" in answer.said
+    assert "all 16 samples" in answer.said and "counted once" in answer.said
     return answer
 
 
@@ -370,7 +370,7 @@ def two_equal_runs(zoo):
 def unsteady(zoo):
     """The clock is set back by an hour again and again."""
     with unsteady_clock(zoo):
-        return zoo.completions(Scripted(steady))
+        return zoo.completions(Scripted(steady), samples=16)
 
 
 @sound
@@ -382,7 +382,7 @@ def two_sound_probes(zoo):
 @sound
 def same_baseline(zoo):
     """A run gives what its baseline holds."""
-    return zoo.completions(Scripted(steady), "--baseline", stored(zoo) / "baseline.json")
+    return zoo.completions(Scripted(steady), "--baseline", stored(zoo) / "baseline.json", samples=16)
 
 
 test_subject = visits(globals())

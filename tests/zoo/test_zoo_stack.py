@@ -4,11 +4,17 @@ import contextlib
 import json
 import warnings
 
+import adapters
 import numpy as np
+import reacting
 import zoo_ops
+from models import llama_like
+from safetensors.torch import load_file, save_file
 from scripted import OTHER, SAME, Scripted
 from updated import MIXED, NEW, ScriptedStack, updated
 from zoo import broken, sound, visits
+
+from detcheck.engines.transformers.engine import TransformersEngine
 
 
 class Counting(Scripted):
@@ -45,7 +51,98 @@ def stock_that_follows(zoo):
 def switch_that_does_nothing(zoo):
     """The switch replaces nothing, and says nothing of it."""
     zoo.monkeypatch.setattr("detcheck.switch._register", lambda undo, only=None: None)
-    return zoo.ask("completions", "-n", "4", "--max-tokens", "2", "--prompt", "ask", "--kernels", "batch-invariant")
+    return asked_of(zoo, llama_like(zoo.folder / "model"))
+
+
+@broken("batch-variant")
+def undone(zoo):
+    """Another library puts a product that follows the batch in the place of ours while the model runs."""
+    plain = TransformersEngine.complete
+
+    def complete(*arguments, **options):
+        with products(lambda a, b: reacting.product(a, b.t())):
+            return plain(*arguments, **options)
+
+    zoo.monkeypatch.setattr(TransformersEngine, "complete", complete)
+    return asked_of(zoo, llama_like(zoo.folder / "model"))
+
+
+def asked_of(zoo, model, *arguments, kernels="batch-invariant"):
+    about = ("-n", "8", "--max-tokens", "2", "--prompt", "ask", "--conditions", "alone,batch")
+    return zoo.ask("completions", "--model", model, "--kernels", kernels, *about, *arguments)
+
+
+# Checkpoints.
+
+
+def changed(zoo, change):
+    """A tiny Llama whose tensors are changed."""
+    folder = llama_like(zoo.folder / "model")
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return asked_of(zoo, folder)
+
+
+@broken("usage error", code=2)
+def made_up_weights(zoo):
+    """The checkpoint lacks a tensor, in the place of which transformers makes up random numbers."""
+    return changed(zoo, lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight"))
+
+
+@broken("failed", code=4)
+def another_shape(zoo):
+    """A tensor of the checkpoint has another shape than the model's."""
+
+    def change(tensors):
+        tensors["model.layers.0.mlp.up_proj.weight"] = tensors["model.layers.0.mlp.up_proj.weight"][:-1].clone()
+
+    return changed(zoo, change)
+
+
+@broken("inconclusive", code=3, says="NaN")
+def weights_of_nan(zoo):
+    """A weight is NaN, so that every answer is the same NaN."""
+    return changed(zoo, lambda tensors: tensors["model.norm.weight"].fill_(float("nan")))
+
+
+@broken("failed", code=4)
+def torn_weights(zoo):
+    """The file of the weights is half as long as it says."""
+    folder = llama_like(zoo.folder / "model")
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    return asked_of(zoo, folder)
+
+
+@broken("usage error", code=2)
+def no_tokenizer(zoo):
+    """The checkpoint has no tokenizer."""
+    folder = llama_like(zoo.folder / "model")
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    return asked_of(zoo, folder)
+
+
+@broken("usage error", code=2)
+def another_tokenizer(zoo):
+    """The tokenizer has ids that the model has no embeddings for."""
+    return asked_of(zoo, llama_like(zoo.folder / "model", vocab_size=40))
+
+
+@broken("usage error", code=2)
+def adapter_of_nothing(zoo):
+    """An adapter changes layers that the model has not, so that nothing of it would be applied."""
+    folder, adapter = llama_like(zoo.folder / "model"), zoo.folder / "adapter"
+    adapters.lora(folder, adapter)
+    adapters.with_tensors(adapter, lambda found: {n.replace("layers.1.", "layers.9."): t for n, t in found.items()})
+    return asked_of(zoo, folder, "--adapter", adapter)
+
+
+@sound
+def a_real_model(zoo):
+    """A tiny Llama on our kernels."""
+    return asked_of(zoo, llama_like(zoo.folder / "model"))
 
 
 @broken("batch-variant")
