@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from detcheck.spec import Spec
 
 AT_ONCE = 512  # tasks in flight: what the driver holds of Ray's is bounded by it, and no cluster waits for it long
 TICK_S = 1.0
+CONNECT_S = 10.0
 # Of a cluster that is started for a run: nothing is sent home, and workers are no less urgent than the run would be by itself.
 LOCAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 NOT_THERE = "detcheck fleet needs Ray for its workers: pip install 'detcheck[fleet]'. Replicas by --base-url need none"
@@ -200,6 +202,8 @@ def connected(address: str | None, per: Per, gpus: bool) -> Iterator[Cluster]:
     loud = logging.getLogger("detcheck").isEnabledFor(logging.INFO)
     ours = not ray.is_initialized()
     if ours:
+        if address:
+            reach(address)
         how = {"log_to_driver": loud, "logging_level": logging.INFO if loud else logging.CRITICAL}
         how |= {"address": address} if address else {"address": "local", "include_dashboard": False}
         for name, value in LOCAL.items():
@@ -215,6 +219,20 @@ def connected(address: str | None, per: Per, gpus: bool) -> Iterator[Cluster]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def reach(address: str) -> None:
+    """Whether somebody listens there: Ray itself tries for minutes. Raises UsageError."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise UsageError(f"--address {address}: give auto, or HOST:PORT of the cluster's head, like 10.0.0.1:6379")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_S):
+            pass
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"--address {address}: nobody answers there ({error}). Is a Ray cluster running?") from None
 
 
 def look(nodes: Sequence[Mapping[str, Any]], per: Per, gpus: bool) -> Cluster:

@@ -12,10 +12,11 @@ runs/20261124T041500Z-fleet-kernels/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from detcheck import __version__
 from detcheck.errors import UsageError
@@ -26,6 +27,9 @@ from detcheck.spec import Spec
 from detcheck.storage import baselines
 from detcheck.storage.baselines import Baseline
 from detcheck.storage.folder import RunFolder
+from detcheck.verdict import Verdict
+
+T = TypeVar("T")
 
 MEMBERS, ENVIRONMENTS, TABLES = "members.jsonl", "environments.jsonl", "tables"
 SHORT = 16  # characters of a digest in a file's name
@@ -79,37 +83,57 @@ class FleetFolder:
 
     def table(self, digest: str) -> Baseline | None:
         """None, with a warning, where it is not there or cannot be read."""
+        file = self.path / TABLES / f"{digest[:SHORT]}.json"
         try:
-            return baselines.read(self.path / TABLES / f"{digest[:SHORT]}.json")
-        except UsageError as error:
-            if str(error) not in self.warnings:
-                self.warnings.append(str(error))
+            found = baselines.read(file)
+            for known in found.cases:
+                Verdict(known.verdict)
+        except (UsageError, ValueError) as error:
+            why = str(error) if isinstance(error, UsageError) else f"{file}: not a table ({error})"
+            if why not in self.warnings:
+                self.warnings.append(why)
             return None
+        return found
 
     def members(self) -> list[FleetMember]:
         """All that came, in the order of their numbers."""
         found = {}
-        for line in self._lines(MEMBERS):
-            member = FleetMember(**{name: line[name] for name in FleetMember.__dataclass_fields__ if name in line})
+        for member in self._lines(MEMBERS, read_member):
             found[member.number] = member
         return [found[n] for n in sorted(found)]
 
     def environments(self) -> dict[str, Mapping[str, Any]]:
-        return {line["digest"]: line["environment"] for line in self._lines(ENVIRONMENTS)}
+        return dict(self._lines(ENVIRONMENTS, read_environment))
 
-    def _lines(self, file: str) -> Iterator[Mapping[str, Any]]:
+    def _lines(self, file: str, read: Callable[[Any], T]) -> Iterator[T]:
         """Those that can be read: the last may be torn."""
         path = self.path / file
         if not path.is_file():
             return
         for n, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
             try:
-                read = json.loads(line)
-                read["digest" if file == ENVIRONMENTS else "number"]
-            except (ValueError, KeyError, TypeError):
+                yield read(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 self.warnings.append(f"{file}: line {n} is torn, and not counted")
-                continue
-            yield read
+
+
+def read_member(line: Any) -> FleetMember:
+    """Raises ValueError, KeyError, TypeError where it is none."""
+    made = FleetMember(**{name: line[name] for name in FleetMember.__dataclass_fields__ if name in line})
+    texts = (made.name, made.table, made.environment, made.note, made.missing)
+    if type(made.number) is not int or not all(isinstance(text, str) for text in texts):
+        raise ValueError("no member")
+    if not re.fullmatch("[0-9a-f]*", made.table) or not (made.missing or (made.table and Verdict(made.verdict))):
+        raise ValueError("no answer")
+    return made
+
+
+def read_environment(line: Any) -> tuple[str, Mapping[str, Any]]:
+    around = line["environment"]
+    parts = [around.get(name, {}) for name in ("packages", "flags", "variables")]
+    if not isinstance(line["digest"], str) or not all(isinstance(part, dict) for part in parts):
+        raise ValueError("no environment")
+    return line["digest"], around
 
 
 def is_fleet(path: Path) -> bool:

@@ -7,17 +7,18 @@ have. One that is missing is not equal, and a fleet is never better than what it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from detcheck.finding import Finding
 from detcheck.fleet import causes
 from detcheck.fleet.groups import Group, Recorded, Standing, stands, where, worst
 from detcheck.fleet.members import FleetMember
-from detcheck.fleet.said import MOST_NAMED, by_themselves, described, difference, doubts_about, listed_missing
+from detcheck.fleet.said import MOST_NAMED, by_themselves, described, difference, doubts_about, listed, listed_missing
 from detcheck.judge.level import LEVELS
 from detcheck.records import Case
 from detcheck.storage.baselines import Known
-from detcheck.verdict import Verdict
+from detcheck.text import visible
+from detcheck.verdict import SEVERITY, Verdict
 
 FLEET = "fleet"  # `Case.probe` of its findings
 MOST_TOLD = 3  # groups of which it is said where and why they differ
@@ -28,8 +29,23 @@ def findings(fleet: Recorded, nothing: Case) -> tuple[Finding, ...]:
     if not fleet.answered:
         note = f"none of {len(fleet.asked)} answered: {listed_missing(fleet)}"
         return (Finding(nothing, Verdict.FAILED, note, missing=len(fleet.asked), evidence=evidence(fleet, [], None)),)
-    cases = grouped(fleet)
-    return tuple(judged(fleet, case, groups) for case, groups in cases.items())
+    found = [judged(fleet, case, groups) for case, groups in grouped(fleet).items()]
+    return (*found, *by_whole_runs(fleet, found, nothing))
+
+
+def by_whole_runs(fleet: Recorded, found: Sequence[Finding], whole: Case) -> Iterator[Finding]:
+    """What members say of their runs that no case of their tables shows: one of which nothing was observed, or no case at all."""
+    own = worst([Verdict(m.verdict) for m in fleet.answered])
+    if not found or SEVERITY.index(own) < min(SEVERITY.index(f.verdict) for f in found):
+        bad = [m for m in fleet.answered if m.verdict == own]
+        note = f"{listed([visible(m.name) for m in bad])}: by itself {own}" + (
+            f": {visible(bad[0].note)}" if bad[0].note else ""
+        )
+        verdict = own if own.exit_code else Verdict.INCONCLUSIVE
+        yield Finding(
+            whole, verdict, note if found else f"no case was observed; {note}", samples=len(fleet.answered), missing=len(fleet.missing),
+            distinct=1, distinct_bits=1, evidence=evidence(fleet, [], None),
+        )  # fmt: skip
 
 
 def grouped(fleet: Recorded) -> dict[Case, list[Group]]:

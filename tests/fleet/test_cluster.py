@@ -98,10 +98,10 @@ def test_a_member_whose_process_dies_is_missing(fleet, cluster):
 
 
 def test_a_member_that_is_late_is_missing_and_is_ended(fleet, cluster):
-    result, report = fleet("waits", "--worker-timeout", "8")
+    result, report = fleet("waits", "--worker-timeout", "15")
     assert result.code == 3
     assert (
-        "it gave no answer within 8 s" in report["findings"][0]["note"]
+        "it gave no answer within 15 s" in report["findings"][0]["note"]
         and odd_of(cluster) in report["findings"][0]["note"]
     )
 

@@ -112,3 +112,26 @@ def test_every_format_names_the_replica_and_no_user_of_a_url_is_stored(fleet, de
         assert place.rpartition(":")[2] in shown.out
     (case,) = ElementTree.fromstring(detcheck("report", run, "--format", "junit").out).iter("testcase")
     assert case.find("failure").get("type") == "divergent"
+
+
+def test_without_ray_it_is_said_what_to_install(fleet, detcheck):
+    result = detcheck("fleet", "kernels", "--op", "rmsnorm")
+    assert result.code == 2 and "pip install 'detcheck[fleet]'" in result.err and not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("kernels", "--op", "nothing"), "there is no 'nothing' among the kernels"),
+        (("kernels", "--workers", "0"), "--workers must be at least 1"),
+        (("kernels", "--worker-timeout", "0"), "--worker-timeout must be a number above 0"),
+        (("kernels", "--per", "rack"), "rack"),
+        (("kernels", "--address", "127.0.0.1:9"), "nobody answers there"),
+        (("kernels", "--address", "somewhere"), "give auto, or HOST:PORT"),
+        (("completions", "--baseline", "x"), "--baseline is for one run"),
+        (("completions", "--base-url", "http://a", "--workers", "2"), "--workers is for a Ray cluster"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_anything_is_started(detcheck, arguments, said):
+    result = detcheck("fleet", *arguments)
+    assert result.code == 2 and said in result.err + result.out

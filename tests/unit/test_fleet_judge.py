@@ -75,6 +75,17 @@ def test_the_verdict(tables, verdict):
     assert describe(finding)
 
 
+def test_what_a_members_run_came_to_counts_where_none_of_its_cases_shows_it():
+    """A case of which nothing was observed is in no table."""
+    members = [
+        FleetMember(n, f"worker {n}", "t", "e", verdict, "1 case was not reached")
+        for n, verdict in ((1, "identical"), (2, "inconclusive"))
+    ]
+    found = judge.findings(Recorded(["worker 1", "worker 2"], members, {"t": SOUND}.get, {}, {}), CASE)
+    assert [f.verdict for f in found] == ["identical", "inconclusive"]
+    assert found[1].note == "worker 2: by itself inconclusive: 1 case was not reached" and describe(found[1])
+
+
 def test_a_member_that_was_never_heard_of_is_missing():
     (finding,) = asked(SOUND, SOUND, asked=4)
     assert finding.verdict is Verdict.INCONCLUSIVE and finding.missing == 2
@@ -147,8 +158,8 @@ def test_a_case_that_one_member_does_not_have_is_no_pass():
 
 def test_a_table_that_is_lost_is_a_member_that_is_missing():
     members = [
-        FleetMember(1, "worker 1", "a", "e"),
-        FleetMember(2, "worker 2", "a", "e"),
+        FleetMember(1, "worker 1", "a", "e", "identical"),
+        FleetMember(2, "worker 2", "a", "e", "identical"),
         FleetMember(3, "worker 3", "gone", "e"),
     ]
     fleet = Recorded(["worker 1", "worker 2", "worker 3"], members, {"a": SOUND}.get, {}, {})
