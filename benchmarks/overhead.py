@@ -25,6 +25,7 @@ import transformers
 from measured import ratios, record
 from transformers import AutoTokenizer
 
+from detcheck.condition_name import kind_of
 from detcheck.engines.transformers.engine import TransformersEngine
 from detcheck.engines.vllm.process import environment
 from detcheck.models import amplifier
@@ -33,7 +34,7 @@ from detcheck.probes.completions.session import Completions
 from detcheck.spec import Spec
 from detcheck.storage.folder import RunFolder
 
-TOKENS, SIZES, ROUNDS = 32, (2, 8), 7
+TOKENS, SIZES, ROUNDS = 32, (2, 8), 5
 PROMPT = "Tell me about Richard Feynman, who took radios apart when he was a boy, and what he found in them"
 
 
@@ -121,7 +122,7 @@ def measure(name, engine, bases, folder):
     engine.complete = complete
     works = []
     for step in probe.subject.schedule.steps:
-        if step.condition in {s.condition for s, _ in works}:
+        if step.condition in {s.condition for s, _ in works} or kind_of(step.condition) not in ("batch", "wave"):
             continue
         asked.clear()
         observed, outcomes = probe.observe(step)  # and warms up

@@ -5,6 +5,7 @@ The runs are written here as a probe writes them, a part for each 1000 completio
 python benchmarks/report.py
 """
 
+import resource
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from detcheck.records import Condition, Observation, Schedule, Step
 from detcheck.storage.folder import RunFolder, read_head, read_spec, read_subject
 
 STORED = Path(__file__).parents[1] / "tests" / "stored" / "completions-stock" / "run"
-PART, ROUNDS, SIZES = 1000, 1, {"1000": 1000, "100000": 100_000}
+PART, ROUNDS, SIZES = 1000, 5, {"1000": 1000, "100000": 100_000}
 
 
 def write(folder, count):
@@ -55,23 +56,30 @@ def write(folder, count):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         runs = {name: write(Path(folder), count) for name, count in SIZES.items()}
-        shown = {}
+        shown, cpu = {}, {name: [] for name in runs}
+
+        def children_s():
+            used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            return used.ru_utime + used.ru_stime
 
         def report(name):
+            before = children_s()
             done = subprocess.run(
                 [sys.executable, "-m", "detcheck", "report", runs[name]], capture_output=True, text=True
             )
             assert done.returncode == 1, done.stderr
             shown[name] = done.stdout
+            cpu[name].append(children_s() - before)
 
         works = {name: lambda name=name: report(name) for name in runs}
         took = in_turn(works | {"bare": lambda: started(COMMANDS["bare typer"])}, ROUNDS)
     for name, count in SIZES.items():
         assert f"Total samples: {count}" in shown[name].replace(",", ""), shown[name][:400]
         print(f"report of {count:,} completions of {TOKENS} tokens: {statistics.median(took[name]):.2f} s")
-    record("report", took["1000"])
+    told = {name: f"{statistics.median(cpu[name]):.2f} s of CPU" for name in SIZES}
+    record("report", took["1000"], told["1000"])
     record("report-bare", ratios(took["1000"], took["bare"]))
-    record("report-100000", took["100000"])
+    record("report-100000", took["100000"], told["100000"])
     record("report-100000-bare", ratios(took["100000"], took["bare"]))
 
 
