@@ -112,7 +112,7 @@ browser:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	fi || echo "no Chromium could be installed; the browser tests will say what to do" >&2
 
-bench: $(VENV)/installed-test
+bench: $(if $(wildcard $(VENV)/installed),,$(VENV)/installed-test)
 	$(BIN)/python benchmarks/bench.py $(if $(SLOW),--slow) $(ROWS)
 
 clean:

@@ -121,6 +121,9 @@ def measure(job: claims.Job) -> dict[str, dict]:
             else []
         )
     found = {row["row"]: {"figures": row["figures"], "beside": row["beside"]} for row in came if row["figures"]}
+    if not why.startswith("the script"):
+        for row in found.values():
+            row["beside"] = "; ".join(filter(None, [row["beside"], f"the rounds until {why}"]))
     return {row.name: found.get(row.name) or {"failed": why} for row in job.rows}
 
 

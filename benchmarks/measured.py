@@ -15,22 +15,29 @@ FILE = "DETCHECK_BENCH"
 
 
 def record(row: str, figures: Sequence[float], beside: str = "") -> None:
-    """`figures`: of each round, in the row's unit. `beside`: what else the same run told, in words."""
+    """`figures`: of each round, in the row's unit. `beside`: what else the same run told, in words. Of a row that is told again the last counts."""
     if file := os.environ.get(FILE):
         with open(file, "a") as lines:
             lines.write(json.dumps({"row": row, "figures": [float(f) for f in figures], "beside": beside}) + "\n")
 
 
 def in_turn(
-    works: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+    works: Mapping[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+    after: Callable[[Mapping[str, list[float]]], None] = lambda took: None,
 ) -> dict[str, list[float]]:
-    """Seconds of each, a round after the other, every second round backwards: what else the machine does falls on all of them."""
+    """Seconds of each, a round after the other, every second round backwards: what else the machine does falls on all of them.
+
+    `after` is given what is known after each round, to record it: a script that is stopped has told something then.
+    """
     took: dict[str, list[float]] = {name: [] for name in works}
     for n in range(rounds):
         for name, work in list(works.items())[:: -1 if n % 2 else 1]:
             began = clock()
             work()
             took[name].append(clock() - began)
+        after(took)
     return took
 
 

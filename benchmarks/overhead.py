@@ -152,14 +152,16 @@ def measure(name, engine, bases, folder):
                     bases[arm](rows)
                 cpu[arm][turn] += cpu_s() - before
                 wall[arm][turn] += time.perf_counter() - began
+        for arm in bases:
+            told(arm, *({who: of[who][: turn + 1] for who in ("probe", arm)} for of in (cpu, wall)))
     probe.close()
-    for arm in bases:
-        found, by_wall = ratios(cpu["probe"], cpu[arm]), ratios(wall["probe"], wall[arm])
-        told = f"wall time: {statistics.median(by_wall):.3f} times, {min(by_wall):.3f} to {max(by_wall):.3f}"
-        print(
-            f"{arm}: {statistics.median(found):.4f} times ({', '.join(f'{r:.4f}' for r in found)}); {told}", flush=True
-        )
-        record(arm, found, told)
+
+
+def told(arm, cpu, wall):
+    found, by_wall = ratios(cpu["probe"], cpu[arm]), ratios(wall["probe"], wall[arm])
+    words = f"wall time: {statistics.median(by_wall):.3f} times, {min(by_wall):.3f} to {max(by_wall):.3f}"
+    print(f"{arm}: {statistics.median(found):.4f} times ({', '.join(f'{r:.4f}' for r in found)}); {words}", flush=True)
+    record(arm, found, words)
 
 
 def main(*engines):

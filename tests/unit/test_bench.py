@@ -157,6 +157,7 @@ def test_a_script_that_fails_or_hangs_loses_nothing_that_it_told(subjects):
     _, page = measured(subjects("broken", SPEED, COUNT))
     assert "| `speed` | ours, against stock | **failed** | broken.py ended with exit code 1: no memory / left |" in page
     assert "0.5 |  | counted | at least 1 | **missed** by 50.0% |" in page
+    assert "- `count` (" in page and "the rounds until broken.py ended with exit code 1" in page
     _, page = measured(subjects("slow", SPEED, FREE, limit_s=2))
     assert "2.00 times |  | 1 | at most 1.00 times | **missed** by 100.0% |" in page
     assert "| `free` | no goal | **failed** | slow.py took more than 2 s |" in page
