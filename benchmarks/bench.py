@@ -111,10 +111,11 @@ def measure(job: claims.Job) -> dict[str, dict]:
                 why = f"{job.script} took more than {job.limit_s} s"
             finally:
                 end(process)
-        told = [line for line in said.read_text(errors="replace").splitlines() if line.strip()]
+        told = [line for line in said.read_text(errors="replace").splitlines() if line.strip() and "%|" not in line]
         if told and not why.startswith("the script"):
             print("\n".join(f"    {line}" for line in told[-8:]), flush=True)
-            why += f": {' '.join(told[-1].split())[:160].replace(str(ROOT), '.').replace(folder, 'TMP')}"
+            if "ended" in why:
+                why += f": {' '.join(told[-1].split())[:160].replace(str(ROOT), '.').replace(folder, 'TMP')}"
         came = (
             [json.loads(line) for line in lines.read_text().splitlines() if line.endswith("}")]
             if lines.exists()
@@ -162,14 +163,18 @@ def chosen(words: list[str], slow: bool) -> list[claims.Job]:
     """All that are not slow, or those that the words name: a row, the beginning of a row's name, or a script."""
     if not words:
         return [job for job in claims.JOBS if slow or not job.slow]
-    unknown = [w for w in words if not any(named(job, w) for job in claims.JOBS)]
-    if unknown:
+    found = {word: named(word) for word in words}
+    if unknown := [word for word, jobs in found.items() if not jobs]:
         sys.exit(f"no row and no script is called {', '.join(unknown)}; `python benchmarks/bench.py --list` lists them")
-    return [job for job in claims.JOBS if any(named(job, word) for word in words)]
+    return [job for job in claims.JOBS if any(job in jobs for jobs in found.values())]
 
 
-def named(job: claims.Job, word: str) -> bool:
-    return word == job.script.removesuffix(".py") or any(f"{r.name}-".startswith(f"{word}-") for r in job.rows)
+def named(word: str) -> list[claims.Job]:
+    """A slow one only where nothing else has that name."""
+    exact = [job for job in claims.JOBS if any(row.name == word for row in job.rows)]
+    begun = [job for job in claims.JOBS if any(f"{row.name}-".startswith(f"{word}-") for row in job.rows)]
+    found = exact or begun or [job for job in claims.JOBS if job.script == f"{word}.py"]
+    return [job for job in found if not job.slow] or found
 
 
 def main() -> None:

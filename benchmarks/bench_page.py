@@ -2,6 +2,7 @@
 
 import claims
 
+BUSY = 0.3  # cores
 HEAD = """# Every figure, measured
 
 <!-- Written by `make bench` from docs/bench.json: change benchmarks/claims.py, not this page. -->
@@ -38,6 +39,7 @@ def render(known: dict) -> str:
                 lines.append(line(row, job, told, names))
                 notes += beside(row, told)
         lines += ["", *notes, ""] if notes else [""]
+        lines += busy([row.name for job in jobs for row in job.rows], known["rows"])
     lines += ["## Which script", "", "| script | rows | limit |", "|---|---|---:|"]
     for job in claims.JOBS:
         command = " ".join([f"benchmarks/{job.script}", *job.arguments])
@@ -48,7 +50,7 @@ def render(known: dict) -> str:
 
 def line(row: claims.Row, job: claims.Job, told: dict | None, names: dict[int, str]) -> str:
     what = f"{row.what}, against {row.against}" if row.against else row.what
-    pages = ", ".join(dict.fromkeys(link(claim.page) for claim in row.claims)) or "a goal of its own"
+    pages = ", ".join(dict.fromkeys(link(claim.page) for claim in row.claims)) or ""
     goal = row.goal_words
     if told is None:
         return f"| `{row.name}` | {what} | not measured here | | | {goal} | | {pages} |"
@@ -63,15 +65,26 @@ def line(row: claims.Row, job: claims.Job, told: dict | None, names: dict[int, s
 
 
 def beside(row: claims.Row, told: dict | None) -> list[str]:
-    """What stands below the table: what else was seen, on what day, how busy the machine was; why a goal is missed."""
+    """What stands below the table: what else was seen, on what day; why a goal is missed."""
     if told is None:
         return []
     said = clean(told.get("beside", ""))
     if "failed" not in told and row.goal is not None and not row.meets(told["figures"]) and row.why:
         said = f"{said}. {row.why}" if said else row.why
-    if (told.get("busy") or 0) > 0.2:
-        said = f"{said}{'. ' if said else ''}Other programs kept {told['busy']:.1f} cores busy when it began"
     return [f"- `{row.name}` ({told['date']}): {said.rstrip('.')}."] if said else []
+
+
+def busy(names: list[str], rows: dict[str, dict]) -> list[str]:
+    """Whose times say little, since the machine did something else too."""
+    found = [name for name in names if (rows.get(name, {}).get("busy") or 0) > BUSY]
+    if not found:
+        return []
+    most = max(rows[name]["busy"] for name in found)
+    listed = ", ".join(f"`{name}`" for name in found)
+    return [
+        f"While these began other programs kept up to {most:.1f} cores busy, so their times say little: {listed}.",
+        "",
+    ]
 
 
 def clean(text: str) -> str:

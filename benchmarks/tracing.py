@@ -93,7 +93,7 @@ def main():
     else:
         engine = TransformersEngine(None)
         engine.load()
-        measure("bisect", engine, None, 5)
+        measure("bisect", engine, None, 4)
 
 
 if __name__ == "__main__":

@@ -195,9 +195,25 @@ def test_what_was_never_measured_says_so(subjects):
 def test_rows_by_name(monkeypatch):
     assert [job.script for job in bench.chosen(["help", "judge"], False)] == ["startup.py", "judge.py"]
     assert [job.script for job in bench.chosen(["overhead-vllm"], False)] == ["overhead.py"]
-    assert all(not job.slow for job in bench.chosen([], False))
+    assert all(not job.slow for job in bench.chosen([], False)) and bench.chosen([], True) == list(claims.JOBS)
+    assert (
+        [job.arguments for job in bench.chosen(["tracing"], False)]
+        == [("amplifier",)]
+        == [job.arguments for job in bench.chosen(["bisect"], False)]
+    )
+    assert [job.arguments for job in bench.chosen(["bisect-billion"], False)] == [("billion",)]
+    assert [job.script for job in bench.chosen(["planted"], False)] == ["culprits.py"]
     with pytest.raises(SystemExit, match="no row and no script is called nonsense"):
         bench.chosen(["nonsense"], False)
+
+
+def test_a_busy_machine_is_said(subjects):
+    (job,) = subjects("sound", SPEED, COUNT)
+    bench.write(bench.merge(bench.read(), bench.measure(job), "two cores", 1.4))
+    assert (
+        "other programs kept up to 1.4 cores busy, so their times say little: `speed`, `count`."
+        in bench.PAGE.read_text()
+    )
 
 
 def test_spread_is_the_middle_half():
