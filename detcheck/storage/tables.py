@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -90,6 +91,8 @@ LATER = {
 
 def read_observations(table: pyarrow.Table) -> list[Observation]:
     """All rows of a part. Equal cases and equal conditions are one object. Raises KeyError where a column is not there that all versions have."""
+    if "sample" not in table.column_names:
+        table = table.append_column("sample", [samples_of(table["batch"].to_pylist())])
     there, absent = set(table.column_names), [None] * len(table)
     columns = [column_values(table[name]) if name in there or name not in LATER else absent for name in READ]
     cases: dict[tuple[object, ...], Case] = {}
@@ -122,6 +125,16 @@ def read_observations(table: pyarrow.Table) -> list[Observation]:
             tuple((t["prompt"], t["cached"]) for t in turns) if turns else (),
         )
         found.append(seen)
+    return found
+
+
+def samples_of(batches: Sequence[int]) -> list[int]:
+    """Of runs that numbered no samples (24 November 2026): a part has whole batches, and their samples in order."""
+    seen: Counter[int] = Counter()
+    found = []
+    for batch in batches:
+        found.append(seen[batch])
+        seen[batch] += 1
     return found
 
 
