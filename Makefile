@@ -2,6 +2,7 @@
 # make test   environment, install with all test parts, a headless Chromium where it may, lint, tests
 # make triton   the tests of our Triton kernels with the Tritons that CUDA builds of torch bring; make test does it where they are
 # make zoo    the subjects of tests/zoo, broken and sound ones: prints the table and writes it into docs/zoo.md
+# make faults   runs that are killed, filled up and cut off, about ten minutes of them: prints the table and writes it into docs/faults.md
 # make docs   the site of docs/, into site/: strictly, and with nothing that is loaded from elsewhere
 # make processors   the tests again as other processors would run them: TESTS="tests/harness/test_arms.py ..." for fewer
 # make bench   every figure that README and docs claim, measured here, into docs/bench.md: ROWS=judge,help for some, SLOW=1 for all
@@ -28,7 +29,7 @@ PYTEST := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n $(
 # CUDA builds of torch 2.10 and 2.11 bring the first, 2.12 and 2.13 nearly the second; the tests' own is newer than both.
 TRITONS := 3.6.0 3.7.1
 
-.PHONY: help demo test zoo docs triton processors lint format browser bench clean
+.PHONY: help demo test audit zoo faults fuzz docs triton processors lint format browser bench clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -71,6 +72,9 @@ test: $(VENV)/installed-test browser lint
 	$(PYTEST)
 	$(PLAIN) $(PYTEST) -q $(CHEAP)
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(MAKE) --no-print-directory triton; fi
+
+faults: $(VENV)/installed-test
+	OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(BIN)/python benchmarks/faults.py --write
 
 zoo: $(VENV)/installed-test
 	OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(BIN)/python tests/zoo/table.py

@@ -8,6 +8,7 @@ Every detcheck here is a process of its own, and every kill is SIGKILL. It needs
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +27,6 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "doubles"), str(ROOT)]
 
 import faults as f  # noqa: E402
-from reacting import stock  # noqa: E402
 from server_process import started  # noqa: E402
 
 PAGE = ROOT / "docs" / "faults.md"
@@ -112,10 +113,8 @@ def killed_scripted(folder, rng):
 def killed_model(folder, rng):
     counts = {f.STARTING: 2, f.OBSERVING: 4, f.WRITING: 3, f.JUDGING: 2, f.REPORTING: 2}
     folder.mkdir(parents=True)
-    command = [*f.DETCHECK, "completions", "-n", "300", "--max-tokens", "24", *QUIET]
-    (folder / "stock").mkdir()
-    with stock(folder / "stock"):
-        yield kill_row("300 samples of the embedded model", command, folder, counts, rng, f.DETCHECK, 4.0)
+    command = [*f.REACTING, "completions", "-n", "200", "--max-tokens", "16", *QUIET]
+    yield kill_row("200 samples of the embedded model", command, folder, counts, rng, f.REACTING, 4.0)
 
 
 def full_disks(folder, rng):
@@ -314,6 +313,18 @@ def table(rows):
     )
 
 
+def part(name, folder, seed):
+    """All rows of a part. It waits for processes nearly all the time, so a part for each core runs at once."""
+    rows, began = [], time.monotonic()
+    try:
+        for row in PARTS[name](folder / name, f.seeded(f"{seed}/{name}")):
+            rows.append(row)
+            print(f"{name}, {time.monotonic() - began:.0f} s: {row}", file=sys.stderr, flush=True)
+    except f.NoMountError as why:
+        rows.append(Row("a full disk", "not tried", str(why), False))
+    return rows
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, default=21)
@@ -321,15 +332,11 @@ def main():
     parser.add_argument("--write", action="store_true", help="the table into docs/faults.md")
     given = parser.parse_args()
     print(f"seed {given.seed}", file=sys.stderr)
-    rows, began = [], time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="faults") as folder:
-        for name in given.only or PARTS:
-            try:
-                for row in PARTS[name](Path(folder) / name, f.seeded(f"{given.seed}/{name}")):
-                    rows.append(row)
-                    print(f"{time.monotonic() - began:.0f} s: {row}", file=sys.stderr)
-            except f.NoMountError as why:
-                rows.append(Row("a full disk", "not tried", str(why), False))
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="faults") as folder, ThreadPoolExecutor(os.cpu_count()) as workers:
+        rows = list(
+            itertools.chain(*workers.map(lambda name: part(name, Path(folder), given.seed), given.only or PARTS))
+        )
     shown = table(rows)
     print(shown)
     took = f"Seed {given.seed}; {(time.monotonic() - began) / 60:.0f} minutes on {os.cpu_count()} cores of {platform.system()} {platform.machine()}, Python {platform.python_version()}."

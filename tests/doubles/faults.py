@@ -19,12 +19,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SCRIPTED = (sys.executable, str(Path(__file__).with_name("scripted_process.py")))
+REACTING = (sys.executable, str(Path(__file__).with_name("reacting_process.py")))
 DETCHECK = (sys.executable, "-m", "detcheck")
 
 # Python itself tells when it opens and moves files: https://docs.python.org/3/library/audit_events.html
 PLANT = """
 import os, re, signal, sys, threading
-event, pattern, nth, delay_s = os.environ.pop("FAULT").split("|")
+event, pattern, nth, delay_s = os.environ.pop("FAULT").split(chr(10))
 left = int(nth)
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -107,7 +108,7 @@ def strike(command, moment, **more):
         plant = None
         if moment.event:
             Path(folder, "sitecustomize.py").write_text(PLANT)
-            plant, more = folder, more | {"FAULT": f"{moment.event}|{moment.file}|{moment.nth}|{moment.delay_s}"}
+            plant, more = folder, more | {"FAULT": f"{moment.event}\n{moment.file}\n{moment.nth}\n{moment.delay_s}"}
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=err, env=environment(plant, **more))
         if not moment.event:
             with contextlib.suppress(subprocess.TimeoutExpired):
