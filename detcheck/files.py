@@ -5,10 +5,14 @@ from pathlib import Path, PurePosixPath
 
 
 def write_file(path: Path, content: bytes, mode: int | None = None) -> None:
-    """Whole or not at all: written beside its name, then moved there. `mode`: None: that of any new file."""
+    """Whole or not at all: written beside its name, then moved there. `mode`: None: that of any new file.
+
+    A link that somebody left at either name is replaced, and what it leads to stays as it is.
+    """
     beside = path.with_name(path.name + ".tmp")
     try:
-        with beside.open("wb") as file:
+        beside.unlink(missing_ok=True)
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -90,6 +90,7 @@ def resume(path: Path | str, on_progress: OnProgress | None = None) -> Run:
     path = Path(path)
     head, spec, stored_subject = read(path)
     folder = RunFolder(path)
+    folder.refuse_links()
     with folder.locked(), closing(Probe(spec.probe).open(spec, planned=stored_subject.schedule)) as opened:
         refuse_changes(path, stored_subject, opened.subject)
         readable, before = folder.outcomes(), Resumed()

@@ -154,6 +154,8 @@ def stored(path: Path, kind: str, columns: Sequence[str]) -> Iterator[pa.Table]:
     import pyarrow.parquet
 
     for part in sorted((path / kind).glob("[0-9]*.parquet")):
+        if not part.is_file():
+            continue
         try:
             with pyarrow.parquet.ParquetFile(part) as file:
                 read = file.read([name for name in columns if name in file.schema_arrow.names])

@@ -178,7 +178,15 @@ def output_dir(config: Config, value: object, faults: list[str]) -> Path:
     if not isinstance(value, str):
         faults.append(f"{config.where()}: {hyphens(OUTPUT_DIR)} {values.wants('text in quotes', value)}")
         return Path()
-    if not Path(value).resolve().is_relative_to(Path.cwd()):
+    try:
+        inside = Path(value).resolve().is_relative_to(Path.cwd())
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL, too long a name, links in a circle
+        why = getattr(error, "strerror", None) or error
+        faults.append(
+            f"{config.where()}: {hyphens(OUTPUT_DIR)} {values.SHORTLY.repr(value)} is no folder's name: {why}"
+        )
+        return Path()
+    if not inside:
         faults.append(
             f"{config.where()}: {hyphens(OUTPUT_DIR)} {value} leaves the folder {Path.cwd()}. Name one inside it, or give "
             "--output-dir on the command line"

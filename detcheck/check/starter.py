@@ -167,6 +167,10 @@ def extend(path: Path, found: Here) -> None:
 def save(path: Path, content: bytes) -> None:
     """Where it is a link, the file that it leads to. One that is there keeps its mode."""
     whole = path.resolve()
+    if path.is_symlink() and not whole.is_relative_to(path.parent.resolve()):
+        raise UsageError(
+            f"{path} is a link to {whole}, outside of its folder. Remove it, or name that file with --config"
+        )
     try:
         write_file(whole, content, whole.stat().st_mode & 0o7777 if whole.exists() else None)
     except OSError as error:

@@ -186,6 +186,7 @@ def write_document(path: Path, made: Mapping[str, Any]) -> None:
 def read(path: Path) -> Baseline:
     """Raises UsageError where it is none."""
     try:
+        require(path.is_file() or not path.exists(), "it is no file")
         document = json.loads(path.read_text("utf-8"))
         require(isinstance(document, dict) and "baseline_version" in document, "it has no baseline_version")
         if document["baseline_version"] != VERSION:

@@ -99,6 +99,15 @@ class RunFolder:
         finally:
             lock.release()
 
+    def refuse_links(self) -> None:
+        """Raises UsageError for a link inside: what is written through it would leave the folder."""
+        parts = (self.path, self.path / "observations", self.path / "outcomes")
+        for one in (one for part in parts if part.is_dir() for one in sorted(part.iterdir())):
+            if one.is_symlink():
+                raise UsageError(
+                    f"{one} is a link, and a run that goes on is written there. Copy the run whole: cp -rL"
+                )
+
     def discard(self) -> None:
         """Removes a folder in which nothing was recorded."""
         with contextlib.suppress(OSError):
@@ -139,6 +148,8 @@ class RunFolder:
     def read_end(self) -> tuple[bool, tuple[str, ...]]:
         """(interrupted, warnings)"""
         try:
+            if not (self.path / "end.json").is_file():
+                raise FileNotFoundError
             end = json.loads((self.path / "end.json").read_text("utf-8"))
             return bool(end["interrupted"]), tuple(map(str, end["warnings"]))
         except FileNotFoundError:
@@ -190,6 +201,9 @@ class RunFolder:
 
         known: dict[str, str] = {}
         for path in sorted((self.path / kind).glob("[0-9]*.parquet")):
+            if not path.is_file():
+                self._warn(f"{kind}/{path.name} is no file, and is not read")
+                continue
             self.part = max(self.part, 1 + int("".join(itertools.takewhile(str.isdigit, path.name))))
             try:
                 raw = path.read_bytes()  # pyarrow wants a path to be UTF-8, and a file system does not
