@@ -3,6 +3,7 @@
 # make triton   the tests of our Triton kernels with the Tritons that CUDA builds of torch bring; make test does it where they are
 # make zoo    the subjects of tests/zoo, broken and sound ones: prints the table and writes it into docs/zoo.md
 # make faults   runs that are killed, filled up and cut off, about ten minutes of them: prints the table and writes it into docs/faults.md
+# make audit   known vulnerabilities of what is installed; where nothing could be audited, that fails, and make test only says so
 # make docs   the site of docs/, into site/: strictly, and with nothing that is loaded from elsewhere
 # make processors   the tests again as other processors would run them: TESTS="tests/harness/test_arms.py ..." for fewer
 # make bench   every figure that README and docs claim, measured here, into docs/bench.md: ROWS=judge,help for some, SLOW=1 for all
@@ -69,6 +70,7 @@ demo: $(VENV)/installed
 	fi
 
 test: $(VENV)/installed-test browser lint
+	$(BIN)/python .ci/audit.py --where-it-can
 	$(PYTEST)
 	$(PLAIN) $(PYTEST) -q $(CHEAP)
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(MAKE) --no-print-directory triton; fi
@@ -78,6 +80,9 @@ faults: $(VENV)/installed-test
 
 zoo: $(VENV)/installed-test
 	OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(BIN)/python tests/zoo/table.py
+
+audit: $(VENV)/installed-test
+	$(BIN)/python .ci/audit.py
 
 $(VENV)/installed-docs: $(VENV)/python pyproject.toml constraints.txt
 	$(PIP) -e '.[docs]'
