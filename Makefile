@@ -5,6 +5,7 @@
 # make faults   runs that are killed, filled up and cut off, about ten minutes of them: prints the table and writes it into docs/faults.md
 # make audit   known vulnerabilities of what is installed; where nothing could be audited, that fails, and make test only says so
 # make docs   the site of docs/, into site/: strictly, and with nothing that is loaded from elsewhere
+# make fuzz   every reader against inputs that nobody expects, MINUTES=2 for each of TARGETS; finds are kept in fuzz-finds/ (docs/fuzz.md)
 # make processors   the tests again as other processors would run them: TESTS="tests/harness/test_arms.py ..." for fewer
 # make bench   every figure that README and docs claim, measured here, into docs/bench.md: ROWS=judge,help for some, SLOW=1 for all
 SHELL := /bin/sh
@@ -98,6 +99,10 @@ triton: $(VENV)/installed-test
 		echo "== Triton $$version"; \
 		PYTHONPATH=$$folder $(PYTEST) --dist load -q -k "not fp16" tests/kernels/test_triton.py tests/kernels/test_triton_tiles.py || exit 1; \
 	done
+
+MINUTES ?= 2
+fuzz: $(VENV)/installed-test
+	nice -n 10 $(BIN)/python benchmarks/fuzz.py --minutes $(MINUTES) $(if $(TARGETS),--targets $(TARGETS))
 
 processors: $(VENV)/installed-test browser
 	@for setting in $(PROCESSORS); do \

@@ -84,7 +84,7 @@ def from_json(line: str, where: str, turns: bool = False) -> Question:
     wants = 'wants {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
     try:
         value = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON ({error}); {wants}") from None
     if isinstance(value, dict) and isinstance(value.get("body"), dict):  # a request line of OpenAI's batches
         value = value["body"]

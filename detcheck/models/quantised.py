@@ -97,7 +97,7 @@ def kinds(folder: Path) -> Iterator[tuple[str, str]]:
                 (size,) = struct.unpack("<Q", file.read(8))
                 header = json.loads(file.read(size)) if size < path.stat().st_size else {}
             yield from ((key, entry["dtype"]) for key, entry in header.items() if key != "__metadata__")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error):
             continue
 
 

@@ -21,6 +21,7 @@ MODES = {  # key of older files -> mode; several are put one behind the other, i
 }
 OF_A_SENTENCE = "sentence_embedding"
 ACTIVATIONS = "torch.nn.modules."
+LONGEST_PATH = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,18 @@ def pools(folder: Path) -> bool:
 def modules(folder: Path) -> list[dict[str, str]]:
     """Raises UsageError where the file is there and cannot be read."""
     found = read(folder / FILE) if (folder / FILE).is_file() else []
-    if not isinstance(found, list) or not all(isinstance(m, dict) and {"type", "path"} <= m.keys() for m in found):
+    if not isinstance(found, list) or not all(map(is_module, found)):
         raise UsageError(f"{folder / FILE} is no list of modules with `type` and `path`. Save the model again")
     return found
+
+
+def is_module(one: object) -> bool:
+    """With its kind, and a folder of its own inside the model's."""
+    if not isinstance(one, dict):
+        return False
+    named, path = one.get("type"), one.get("path")
+    texts = isinstance(named, str) and isinstance(path, str) and len(path) <= LONGEST_PATH and "\0" not in path
+    return texts and not Path(path).is_absolute() and ".." not in Path(path).parts
 
 
 def kind(module: dict[str, str]) -> str:
@@ -72,6 +82,10 @@ def longest(folder: Path) -> int:
     """Tokens to which sentence-transformers cuts a text; a number beyond all contexts where it does not."""
     settings = [read(path) for path in sorted(folder.glob("sentence_*_config.json"))]
     found = [s["max_seq_length"] for s in settings if isinstance(s, dict) and s.get("max_seq_length")]
+    if unlike := [one for one in found if type(one) is not int or one < 1]:
+        raise UsageError(
+            f"{folder}: max_seq_length is {str(unlike[0])[:40]!a}, which is no number of tokens. Save the model again"
+        )
     return min(found, default=2**31)
 
 
@@ -85,6 +99,8 @@ def pooling(folder: Path) -> Pooling | None:
     for module in found[1:] if kind(found[0]) == "Transformer" else found:
         where = folder / module["path"]
         config = read(where / "config.json") if (where / "config.json").is_file() else {}
+        if not isinstance(config, dict):
+            raise UsageError(f"{where / 'config.json'} holds no object. Save the model again")
         if kind(module) == "Pooling" and not modes:
             modes = modes_of(config, where)
         elif kind(module) == "Normalize" and modes and of_a_sentence(config):
@@ -110,7 +126,7 @@ def of_a_sentence(config: dict[str, Any]) -> bool:
 
 def modes_of(config: dict[str, Any], where: Path) -> tuple[str, ...]:
     named = config.get("pooling_mode") or [mode for key, mode in MODES.items() if config.get(key)] or ["mean"]
-    modes = (named,) if isinstance(named, str) else tuple(named)
+    modes = tuple(named) if isinstance(named, list) else (named,)
     if unknown := [mode for mode in modes if mode not in MODES.values()]:
         raise UsageError(
             f"{where} pools by {unknown[0]}, which is not known here. Known are {', '.join(MODES.values())}"
@@ -127,13 +143,15 @@ def dense(config: dict[str, Any], where: Path) -> Dense:
         raise UsageError(
             f"{where} holds no model.safetensors. Load the model with sentence-transformers and save it again"
         )
-    if not activation.startswith(ACTIVATIONS):
-        raise UsageError(f"{where} names the activation {activation}, which is none of torch.nn, so it is not run")
+    if not isinstance(activation, str) or not activation.startswith(ACTIVATIONS):
+        raise UsageError(
+            f"{where} names the activation {str(activation)[:100]}, which is none of torch.nn, so it is not run"
+        )
     return Dense(path, activation.rsplit(".", 1)[-1])
 
 
 def read(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read: {error}. Save the model again") from None

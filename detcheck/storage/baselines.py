@@ -23,6 +23,7 @@ from detcheck.hashes import content_hash
 from detcheck.outcomes import token_key
 from detcheck.records import Case, Condition, Environment, Outcome, Subject
 from detcheck.spec import Spec
+from detcheck.storage import typed
 from detcheck.verdict import Role
 
 FILE = "baseline.json"  # in a run's folder
@@ -196,6 +197,10 @@ def read(path: Path) -> Baseline:
         for name, kind in (("probe", str), ("asked", dict), ("digests", dict), ("environment", dict), ("cases", list)):
             require(isinstance(document[name], kind), f"{name} is no {kind.__name__}")
         require(all(isinstance(d, str) for d in document["digests"].values()), "a digest is no text")
+        known_of = typed.of_fields(Environment)
+        for name, value in document["environment"].items():
+            require(name not in known_of or known_of[name](value), f"{name} of its environment is none")
+        require(bool(document["cases"]), "it has no case")
         cases = tuple(read_case(known) for known in document["cases"])
         fields = (document[name] for name in ("probe", "asked", "digests", "environment"))
         return Baseline(str(path), *fields, cases)

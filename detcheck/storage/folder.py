@@ -45,8 +45,16 @@ from detcheck.records import (
     Traffic,
 )
 from detcheck.spec import Kernels, Spec
+from detcheck.storage import typed
 from detcheck.storage.naming import cannot_write, new_folder, stamped
-from detcheck.storage.tables import observation_row, outcome_row, read_observations, read_outcome, write_table
+from detcheck.storage.tables import (
+    as_declared,
+    observation_row,
+    outcome_row,
+    read_observations,
+    read_outcome,
+    write_table,
+)
 from detcheck.verdict import FailOn, Role
 
 if TYPE_CHECKING:
@@ -209,7 +217,7 @@ class RunFolder:
                 raw = path.read_bytes()  # pyarrow wants a path to be UTF-8, and a file system does not
                 first = known.setdefault(content_hash(raw), path.name)
                 with pyarrow.parquet.ParquetFile(pyarrow.BufferReader(raw)) as file:
-                    rows = read(file.read())
+                    rows = read(as_declared(kind, file))
             except Exception as error:  # noqa: BLE001  damaged bytes make a reader raise anything
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 size = path.stat().st_size if path.is_file() else 0
@@ -266,7 +274,10 @@ def read_spec(head: dict[str, object], options_type: type) -> Spec:
         flat = {name: tuple(v) if isinstance(v, list) else v for name, v in head["spec"].items()}
         own = {name: flat.pop(name) for name in options_type.__dataclass_fields__ if name in flat}
         flat |= {"kernels": Kernels(flat["kernels"]), "fail_on": FailOn(flat["fail_on"])}
-        return Spec(probe=head["probe"], options=options_type(**own), **flat)
+        spec = Spec(probe=head["probe"], options=options_type(**own), **flat)
+        typed.check(spec)
+        typed.check(spec.options)
+        return spec
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UsageError(
             f"run.json holds a spec that this version does not know: {error}. Read it with detcheck {head.get('detcheck_version')}"
@@ -283,13 +294,15 @@ def read_subject(head: dict[str, object]) -> Subject:
     """What the run opened. Fields that a later minor version added are passed over."""
 
     def record(kind: type, values: dict[str, object]) -> object:
-        return kind(
+        made = kind(
             **{
                 name: tuple(v) if isinstance(v, list) else v
                 for name, v in values.items()
                 if name in kind.__dataclass_fields__
             }
         )
+        typed.check(made)
+        return made
 
     try:
         kinds = {"traffic": Traffic, "load": Load}
@@ -308,7 +321,12 @@ def read_subject(head: dict[str, object]) -> Subject:
         cases = tuple((record(Case, c), Role(c["role"])) for c in head.get("cases", ()))
         known = head["subject"]["name"], head["subject"]["dtype"], head["digests"]
         sources = {name: record(SourceLine, place) for name, place in head.get("sources", {}).items()}
-        return Subject(*known, inputs, schedule, environment, cases, sources)
+        made = Subject(*known, inputs, schedule, environment, cases, sources)
+        for one in (schedule, made):
+            typed.check(one)
+        if wrong := next((s for s in steps if s.case is not None and not 0 <= s.case < len(cases)), None):
+            raise ValueError(f"step {wrong.index} is of case {wrong.case}, and there are {len(cases)}")
+        return made
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise UsageError(
             f"run.json cannot be read: {type(error).__name__}: {error}. It may be damaged: restore it from a copy"

@@ -6,6 +6,7 @@ Such a file has `recognises(keys) -> bool`, which is asked about the first objec
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,10 +81,30 @@ def said(content: str, reasoning: str = "", refusal: str = "", calls: Sequence[s
 
 
 def tool_calls(found: object, where: str) -> list[str]:
-    """name(arguments) of each, in OpenAI's form. Their ids are made up each time and left out."""
-    calls = [wanted(call, dict, "a tool call", where) for call in wanted(found or [], list, "`tool_calls`", where)]
-    functions = [wanted(call.get("function") or {}, dict, "`function`", where) for call in calls]
-    return [f"{one.get('name')}({one.get('arguments')})" for one in functions]
+    """What each says. Their ids are made up each time and left out. Raises UsageError."""
+    return [
+        called(wanted(call, dict, "a tool call", where)) for call in wanted(found or [], list, "`tool_calls`", where)
+    ]
+
+
+def called(call: Mapping[str, Any]) -> str:
+    """name(arguments) of a function, in OpenAI's form; of another kind of tool all that it says."""
+    if isinstance(function := call.get("function"), dict):
+        return f"{plain(function.get('name'))}({plain(function.get('arguments'))})"
+    return json.dumps({key: value for key, value in call.items() if key not in ("id", "index")}, sort_keys=True)
+
+
+def of_message(message: Mapping[str, Any], where: str) -> tuple[str, str, str, list[str]]:
+    """What a chat's message says: content, reasoning, refusal, calls of tools. Raises UsageError."""
+    thought = message.get("reasoning") or message.get("reasoning_content")
+    old = message.get("function_call")  # before there were several tools
+    calls = tool_calls(message.get("tool_calls"), where) + ([] if old is None else [called({"function": old})])
+    return plain(message.get("content")), plain(thought), plain(message.get("refusal")), calls
+
+
+def plain(part: object) -> str:
+    """A part of a message as text: a chat's content may also be a list of objects."""
+    return part if isinstance(part, str) else "" if part is None else json.dumps(part, sort_keys=True)
 
 
 def whole(keys: Mapping[str, Any], key: str, where: str, least: int = 0) -> int | None:

@@ -18,6 +18,7 @@ from detcheck.errors import UsageError
 from detcheck.spec import InputFormat
 from detcheck.storage.input import MOST_SHOWN, Parsed, StoredAnswer, listed, shown
 from detcheck.storage.inputs import detcheck as own
+from detcheck.storage.tables import refuse_giants
 
 log = logging.getLogger(__name__)
 PARTS = "storage/inputs"
@@ -218,8 +219,9 @@ def parquet(path: Path) -> Iterator[Parsed]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
+            refuse_giants(file)
             columns = [c for c in own.COLUMNS if c in names] or names
             for part in file.iter_batches(batch_size=1024, columns=columns):
                 yield from (Parsed(f"{path}, row {next(number)}", row) for row in part.to_pylist())
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise UsageError(f"{path} is not a whole parquet file: {str(error).splitlines()[0]}. Write it again") from None

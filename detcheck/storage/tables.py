@@ -12,11 +12,13 @@ import numpy as np
 
 from detcheck.bits import as_integers
 from detcheck.files import write_file
-from detcheck.outcomes import Earlier, outcome
+from detcheck.outcomes import Earlier, digest_outcome, outcome
 from detcheck.records import Case, Condition, Observation, Outcome
 
 if TYPE_CHECKING:
-    import pyarrow
+    import pyarrow.parquet
+
+MOST_IN_A_ROW = 1 << 24  # values of a column
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
@@ -56,6 +58,47 @@ def schema(kind: str) -> pyarrow.Schema:
         columns |= {"positions": pa.list_(pa.int64()), "position_apart_bits": bits, "turns": pa.list_(pa.int64())}
         columns |= {"position_names": pa.list_(pa.string())}
     return pa.schema(list(columns.items()))
+
+
+# What no row may lack.
+ALWAYS = {
+    "observations": (
+        "probe", "subject", "kernels", "dtype", "input", "condition", "composition", "trial", "batch", "sample", "process", "wall_s", "missing",
+        "batch_sizes",
+    ),
+    "outcomes": ("id", "tokens", "text"),
+}  # fmt: skip
+
+
+def as_declared(kind: str, file: pyarrow.parquet.ParquetFile) -> pyarrow.Table:
+    """Its table, whose columns are of the types that they are written as. Raises ValueError where one is not, or lacks a value."""
+    import pyarrow as pa
+
+    refuse_giants(file)
+    declared, table = schema(kind), file.read()
+    for name in ALWAYS[kind]:
+        if name not in table.column_names or table[name].null_count:
+            raise ValueError(f"{name} is missing")
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if name not in declared.names:
+            continue
+        found, wanted = column.type, declared.field(name).type
+        plain = found.value_type if pa.types.is_dictionary(found) else found
+        wanted = wanted.value_type if pa.types.is_dictionary(wanted) else wanted
+        if str(plain).replace("<element: ", "<item: ") != str(wanted):  # as parquet calls what a list holds
+            raise ValueError(f"{name} is {str(found)[:60]}, not {wanted}")
+        if pa.types.is_list(plain) and any(chunk.values.null_count for chunk in column.chunks):
+            raise ValueError(f"{name} lacks a value")
+    return table
+
+
+def refuse_giants(file: pyarrow.parquet.ParquetFile) -> None:
+    """Raises ValueError where a few bytes stand for more values in a row than a completion has: they would fill memory."""
+    groups = (file.metadata.row_group(n) for n in range(file.metadata.num_row_groups))
+    for group in groups:
+        most = max((group.column(n).num_values for n in range(group.num_columns)), default=0)
+        if most > MOST_IN_A_ROW * max(group.num_rows, 1):
+            raise ValueError(f"{group.num_rows} of its rows hold {most} values")
 
 
 def observation_row(o: Observation) -> dict[str, object]:
@@ -192,6 +235,9 @@ def read_outcome(row: Mapping[str, object]) -> Outcome:
     places, apart = row.get("positions"), floats(row.get("position_apart_bits"))
     names = tuple(row.get("position_names") or ())
     earlier = None if places is None else Earlier(np.asarray(places, np.int64), apart.reshape(2, -1), names)
+    beside = [row[name] for name in ("logprob_bits", "margin_bits", "runners_up") if row[name] is not None]
+    if any(len(one) != len(row["tokens"]) for one in beside) or (places is not None and len(apart) != 2 * len(places)):
+        raise ValueError("its columns are not of one length")
     made = outcome(
         np.asarray(row["tokens"], np.int64),
         logprobs=floats(row["logprob_bits"], row.get("logprob_dtype") or "float32"),
@@ -205,4 +251,6 @@ def read_outcome(row: Mapping[str, object]) -> Outcome:
         earlier=earlier,
         turns=row.get("turns"),
     )
+    if made.unit == "word" and made.text and (made.tokens != digest_outcome(made.text.encode()).tokens).any():
+        raise ValueError("a text is not that which it was")  # of facts the hash is that of their text
     return replace(made, names=names)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from detcheck.storage.input import PART, UNFINISHED
+from detcheck.storage.input import PART, UNFINISHED, called
 
 NAMED_ID = re.compile(r"token_id:(\d+)")  # vLLM's spelling of a token, where ids are asked for
 NO_LOGPROB = -9999.0  # servers say this for a log-probability that they do not have
@@ -142,7 +142,7 @@ def error_in(found: Mapping[str, Any]) -> str:
 def beside(message: Mapping[str, Any]) -> str:
     """What a chat's message says beside its content. Ids of tool calls are made up each time and left out."""
     calls = message.get("tool_calls") if isinstance(message.get("tool_calls"), list) else []
-    functions = [call.get("function") for call in calls if isinstance(call, Mapping)]
+    functions = [called(call) for call in calls if isinstance(call, Mapping)]
     thought = message.get("reasoning") or message.get("reasoning_content")
     parts = [thought, message.get("refusal"), *functions, message.get("function_call")]
     return PART.join(part if isinstance(part, str) else json.dumps(part, sort_keys=True) for part in parts if part)

@@ -23,7 +23,7 @@ from detcheck.probes.certify.masking import Objection, crooked, objection, outer
 from detcheck.probes.certify.structure import skeleton
 from detcheck.probes.certify.taint.analysis import Against, Pass
 from detcheck.probes.certify.taint.lattice import listed
-from detcheck.probes.certify.ttir import Function, UnreadableError, parse
+from detcheck.probes.certify.ttir import BROKEN, MOST_SHOWN, Function, UnreadableError, parse
 from detcheck.reason import Reason
 
 
@@ -44,16 +44,14 @@ def certify(wrapped: Wrapped, signature: Signature, dtype: str, target: str) -> 
     for _, same in itertools.groupby(sorted(built, key=lambda b: b.ttir), key=lambda b: b.ttir):
         forms_of = list(same)
         try:
-            function = parse(forms_of[0].ttir)
+            added, judged = read_code(forms_of[0].ttir, signature)
+            if any(not excuse for _, excuse in judged):  # once more, for the lines
+                _, judged = read_code(build(wrapped, [forms_of[0].form], target, lines=True)[0].ttir, signature)
         except UnreadableError as error:
             found.append(Found(False, Reason("unreadable", {"triton": triton.__version__}), more=error.why))
             continue
         for variant in {b.form.variant for b in forms_of}:
-            skeletons.setdefault(variant, set()).add(skeleton(function))
-        judged = list(examined(function, signature))
-        if any(not excuse for _, excuse in judged):  # once more, for the lines
-            function = parse(build(wrapped, [forms_of[0].form], target, lines=True)[0].ttir)
-            judged = list(examined(function, signature))
+            skeletons.setdefault(variant, set()).add(added)
         for each, excuse in judged:
             if excuse:
                 trusted.append(excuse)
@@ -77,6 +75,20 @@ def certify(wrapped: Wrapped, signature: Signature, dtype: str, target: str) -> 
         instructions,
         largest,
     )
+
+
+def read_code(text: str, signature: Signature) -> tuple[object, list[tuple[Found, Reason | None]]]:
+    """(how it adds, what speaks against it, each with what excuses it) of a kernel's intermediate code. Raises UnreadableError."""
+    function = parse(text)
+    for argument in function.arguments:
+        if (name := argument.name.removeprefix("%")) not in signature.arguments and argument.type:
+            raise UnreadableError(Reason("unknown_argument", {"name": name}))
+    try:
+        return skeleton(function), list(examined(function, signature))
+    except BROKEN as error:
+        raise UnreadableError(
+            Reason("unknown_form", {"line": f"{type(error).__name__}: {error}"[:MOST_SHOWN]})
+        ) from None
 
 
 def examined(function: Function, signature: Signature) -> Iterable[tuple[Found, Reason | None]]:

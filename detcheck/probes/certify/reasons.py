@@ -58,6 +58,8 @@ SENTENCES = {
     "no_kernel": "no kernel in Triton's intermediate code",
     "open_region": "a region that does not end",
     "unknown_name": "{name} is used before it is known",
+    "unknown_form": "a line has another form: {line}",
+    "unknown_argument": "its argument {name} is none that the signature names",
     # attention's rule
     "no_loop_over_keys": "it is not in a loop over keys",
     "keys_step": "the step of the loop over keys is not constant",

@@ -86,13 +86,25 @@ class UnreadableError(ValueError):
         self.why = why
 
 
+MOST_SHOWN = 100  # characters of a line
 NAME = r"%[\w$.-]+"
 LOC = re.compile(r" loc\((#\w+|.*)\)$")
 
 
+BROKEN = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
+"""What reading raises of code in a form that it does not know"""
+MOST_RESULTS = 10_000  # of one operation
+
+
 def parse(text: str) -> Function:
     """The kernel of a module; functions that were not inlined stand beside it. Raises UnreadableError."""
-    return Parser(text).kernel()
+    parser = Parser(text)
+    try:
+        return parser.kernel()
+    except UnreadableError:
+        raise
+    except BROKEN:
+        raise UnreadableError(Reason("unknown_form", {"line": parser.line[:MOST_SHOWN]})) from None
 
 
 class Parser:
@@ -100,6 +112,11 @@ class Parser:
         self._places = Places(text)
         self._lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
         self._at = 0
+
+    @property
+    def line(self) -> str:
+        """That it is at."""
+        return self._lines[self._at - 1] if self._at else ""
 
     def kernel(self) -> Function:
         while self._at < len(self._lines):
@@ -194,6 +211,8 @@ class Parser:
     def _define(self, results: str, types: list[str], op: Operation, scope: ChainMap[str, Value]) -> None:
         for word in filter(None, results.split(", ")):
             name, _, count = word.partition(":")
+            if count and int(count) > MOST_RESULTS:
+                raise ValueError(count)
             names = [f"{name}#{i}" for i in range(int(count))] if count else [name]
             for each in names:
                 kind = types[min(len(op.results), len(types) - 1)] if types else ""

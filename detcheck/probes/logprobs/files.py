@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import lzma
 import math
 import struct
@@ -15,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from detcheck import strict_json
 from detcheck.errors import UsageError
 from detcheck.probes.logprobs.keys import KNOWN, FileSequence, sequences
 from detcheck.storage import source
+from detcheck.storage.tables import refuse_giants
 
 DTYPES = {
     "F64": "<f8",
@@ -39,6 +40,7 @@ NOT_WHOLE = (
 )  # fmt: skip
 """What reading an archive raises that is torn, changed, encrypted, or compressed as is not known here"""
 MOST_HEADER = 1 << 27  # bytes
+UNPACKED, MOST_PACKED = 1 << 30, 100  # bytes that any archive may unpack to; how often its own size beyond
 ENOUGH, SAMPLE = 20, 100_000  # numbers
 ROUNDED = 6  # significant digits up to which many numbers together must have been rounded when they were written
 FLOAT32_DIGITS = 9
@@ -77,6 +79,7 @@ def parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     number = itertools.count(1)
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            refuse_giants(file)
             names = file.schema_arrow.names
             wanted = [name for name in names if name in KNOWN]  # another column may hold what Python has no value for
             if not wanted:
@@ -91,6 +94,10 @@ def parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def archive(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """numpy's .npz. An archive of torch's is pickled inside."""
     try:
+        with zipfile.ZipFile(path) as packed:
+            size = sum(one.file_size for one in packed.infolist())
+        if size > max(UNPACKED, MOST_PACKED * path.stat().st_size):
+            raise ValueError(f"it would unpack to {size >> 20} MiB")
         with np.load(path, allow_pickle=False) as file:
             if any(name.endswith("data.pkl") for name in file.files):
                 raise UsageError(f"{path} {PICKLED}")
@@ -111,11 +118,18 @@ def tensors(path: Path) -> dict[str, np.ndarray]:
         length = int.from_bytes(data[:8], "little")
         if length > min(MOST_HEADER, len(data)):
             raise ValueError("its header is longer than the file")
-        header, body = json.loads(data[8 : 8 + length]), memoryview(data)[8 + length :]
+        header, body = strict_json.loads(data[8 : 8 + length]), memoryview(data)[8 + length :]
+        if not isinstance(header.pop("__metadata__", {}), dict):
+            raise ValueError("its __metadata__ is no object")
+        ends = [0]
+        for begin, end in sorted(one["data_offsets"] for one in header.values()):
+            if begin != ends[-1] or end < begin:
+                raise ValueError(f"a tensor begins at byte {begin}, and the one before it ends at {ends[-1]}")
+            ends.append(end)
+        if ends[-1] != len(body):
+            raise ValueError(f"its header speaks of {ends[-1]} bytes, and it has {len(body)}")
         found = {}
         for name, one in header.items():
-            if name == "__metadata__":
-                continue
             begin, end = one["data_offsets"]
             raw = body[begin:end]
             if one["dtype"] == "BF16":
@@ -126,7 +140,9 @@ def tensors(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError(f"{name} is {one['dtype']}, which is not read here")
             found[name] = np.atleast_1d(flat.reshape(one["shape"]))
         return found
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (
+        ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, strict_json.TwiceError,
+    ) as error:  # fmt: skip
         raise UsageError(f"{path} is not a whole safetensors file: {error}. Write it again") from None
 
 

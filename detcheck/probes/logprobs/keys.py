@@ -67,7 +67,7 @@ def sequences(rows: Iterable[tuple[str, Mapping[str, Any]]], sides: Sequence[str
     for where, values in rows:
         keys = {side: key_of(values, side, file, where, len(sides)) for side in sides}
         batch = max(depth(values[key]) for key in keys.values()) > 1
-        for number, row in enumerate(unstacked(values, where) if batch else [values]):
+        for number, row in enumerate(unstacked(values, where, keys.values()) if batch else [values]):
             found.append(sequence(f"{where}, sequence {number + 1}" if batch else where, row, keys))
     if not found:
         raise UsageError(f"{file} holds no sequences; it {WANTED}")
@@ -103,13 +103,16 @@ def depth(value: Any) -> int:
     return found
 
 
-def unstacked(values: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    """A batch as rows: each key that has an entry a row is cut. Raises UsageError."""
+def unstacked(values: Mapping[str, Any], where: str, needed: Iterable[str]) -> list[dict[str, Any]]:
+    """A batch as rows: each key that has an entry a row is cut; `needed` are keys that must have. Raises UsageError."""
     lists = {key: v for key, v in values.items() if isinstance(v, list | np.ndarray) and depth(v) > 0}
     deep = [len(v) for v in lists.values() if depth(v) > 1]
     size = max(set(deep), key=deep.count)
     if uneven := next((key for key, v in lists.items() if depth(v) > 1 and len(v) != size), ""):
         raise UsageError(f"{where}: {uneven} has {len(lists[uneven])} rows and others have {size}; give one a sequence")
+    for key in needed:
+        if key not in lists or depth(lists[key]) < 2:
+            raise UsageError(f"{where}: {key} wants a list for each of {size} sequences; found {shown(values[key])}")
     for key in (*TOKENS, *MASKS, *PROMPTS, "attention_mask", "prompt_mask", LENGTHS):
         if key in lists and (len(lists[key]) != size or (depth(lists[key]) == 1 and not of_a_row(key, lists[key]))):
             raise UsageError(

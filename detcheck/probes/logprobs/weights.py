@@ -6,25 +6,23 @@ import hashlib
 import json
 from pathlib import Path
 
+from detcheck.models.stored import tensors_of
+
 BLOCK = 1 << 24  # bytes read at once
 
 
 def tensor_digests(folder: Path) -> dict[str, str]:
-    """Tensor -> SHA-256 of its dtype, shape and bits, over all safetensors files of the folder. {}: it has none."""
+    """Tensor -> SHA-256 of its dtype, shape and bits, over all safetensors files of the folder. {}: it has none. Raises UsageError where one is torn."""
     found: dict[str, str] = {}
     for path in sorted(folder.glob("*.safetensors")):
+        tensors = sorted(tensors_of(path, str(folder)), key=lambda tensor: tensor.name)
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-            for name, one in sorted(header.items()):
-                if name == "__metadata__":
-                    continue
-                begin, end = one["data_offsets"]
-                digest = hashlib.sha256(json.dumps([one["dtype"], one["shape"]]).encode())
-                file.seek(8 + length + begin)
-                left = end - begin
+            for tensor in tensors:
+                digest = hashlib.sha256(json.dumps([tensor.dtype, tensor.shape]).encode())
+                file.seek(tensor.start)
+                left = tensor.nbytes
                 while left > 0 and (block := file.read(min(left, BLOCK))):
                     digest.update(block)
                     left -= len(block)
-                found[name] = digest.hexdigest()
+                found[tensor.name] = digest.hexdigest()
     return found

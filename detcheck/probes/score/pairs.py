@@ -66,7 +66,7 @@ def pairs(spec: Spec) -> list[Pair]:
 def read(line: str, where: str) -> Pair:
     try:
         value = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON ({error}); {WANTED}") from None
     match value:
         case {"prompt": str(text), "continuation": str(continuation)} if text.strip():

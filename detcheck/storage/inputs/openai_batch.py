@@ -10,14 +10,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from detcheck.errors import UsageError
-from detcheck.storage.input import Parsed, StoredAnswer, listed, said, tool_calls, wanted
+from detcheck.storage.input import PART, Parsed, StoredAnswer, listed, of_message, said, wanted
 
-WORDS_OF_A_CHAT = ("reasoning", "reasoning_content", "content", "refusal", "tool_calls")
+WORDS_OF_A_CHAT = ("reasoning", "reasoning_content", "content", "refusal", "tool_calls", "function_call")
 
 
 def recognises(keys: Mapping[str, Any]) -> bool:
@@ -61,9 +60,9 @@ def sample(choice: Mapping[str, Any], name: str, where: str) -> StoredAnswer:
     message = wanted(choice.get("message"), (dict, type(None)), "`message`", where)
     text = of_chat(message, where) if message is not None else wanted(choice.get("text"), str, "`text`", where)
     tokens, numbers = spelled(wanted(choice.get("logprobs"), (dict, type(None)), "`logprobs`", where), where)
-    if isinstance(tokens, list) and isinstance(numbers, list) and "".join(map(str, tokens)) != text:
+    if isinstance(tokens, list) and "".join(map(str, tokens)) != text:
         # What a tool call or a refusal says is not among the tokens, so it is compared behind them.
-        tokens, numbers = [*tokens, text], [*numbers, None]
+        tokens, numbers = [*tokens, text], [*numbers, None] if isinstance(numbers, list) else numbers
     reason = choice.get("finish_reason")
     return StoredAnswer(where, name, name, tokens, text, numbers, finish_reason=reason, answered=True)
 
@@ -71,14 +70,7 @@ def sample(choice: Mapping[str, Any], name: str, where: str) -> StoredAnswer:
 def of_chat(message: Mapping[str, Any], where: str) -> str:
     if not any(key in message for key in WORDS_OF_A_CHAT):
         raise UsageError(f"{where}: `message` wants `content`; found the keys {listed(message)}")
-    thought = message.get("reasoning") or message.get("reasoning_content")
-    parts = [plain(part) for part in (message.get("content"), thought, message.get("refusal"))]
-    return said(*parts, tool_calls(message.get("tool_calls"), where))
-
-
-def plain(part: object) -> str:
-    """A part of a message as text: a chat's content may also be a list of objects."""
-    return part if isinstance(part, str) else json.dumps(part, sort_keys=True) if part else ""
+    return said(*of_message(message, where))
 
 
 def spelled(logprobs: Mapping[str, Any] | None, where: str) -> tuple[list[object] | None, list[object] | None]:
@@ -93,4 +85,12 @@ def spelled(logprobs: Mapping[str, Any] | None, where: str) -> tuple[list[object
         wanted(entry, dict, "an entry of `logprobs`", where)
         for entry in wanted(logprobs["content"], list, "`logprobs`", where)
     ]
-    return [entry.get("token") for entry in entries], [entry.get("logprob") for entry in entries]
+    return [word(entry) for entry in entries], [entry.get("logprob") for entry in entries]
+
+
+def word(entry: Mapping[str, Any]) -> object:
+    """A token as it is spelled; with its bytes, where these are a part of a letter and the spelling only says so."""
+    token, held = entry.get("token"), entry.get("bytes")
+    if isinstance(token, str) and "\ufffd" in token and isinstance(held, list):
+        return f"{token}{PART}{held}"
+    return token
