@@ -59,7 +59,7 @@ def openai(rows: Iterable[dict]) -> Answers:
     for row in rows:
         name, response = canonical(row["custom_id"]), row.get("response")
         choices = (response or {}).get("body", {}).get("choices") or []
-        if row.get("error") is not None or not choices or response.get("status_code", 200) != 200:
+        if row.get("error") or not choices or response.get("status_code", 200) != 200:
             yield name, None
             continue
         for choice in choices:
@@ -144,9 +144,9 @@ def objects(path: Path) -> list[dict]:
         heading, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
         return [dict(zip(map(str.strip, heading), row, strict=True)) for row in rows if row]
     try:
-        parsed = [json.loads(line, object_pairs_hook=once) for line in text.split("\n") if line.strip()]
+        parsed = [json.loads(line.strip(), object_pairs_hook=once) for line in text.split("\n") if line.strip()]
     except ValueError:
-        parsed = [json.loads(text, object_pairs_hook=once)]
+        parsed = [json.loads(text.strip(), object_pairs_hook=once)]
     return [one for held in parsed for one in (held if isinstance(held, list) else [held])]
 
 

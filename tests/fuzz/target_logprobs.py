@@ -89,9 +89,9 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
         return pyarrow.parquet.ParquetFile(path).read().to_pylist()
     text = raw.decode("utf-8-sig")
     try:
-        parsed = [json.loads(line, object_pairs_hook=once) for line in text.split("\n") if line.strip()]
+        parsed = [json.loads(line.strip(), object_pairs_hook=once) for line in text.split("\n") if line.strip()]
     except ValueError:
-        parsed = [json.loads(text, object_pairs_hook=once)]
+        parsed = [json.loads(text.strip(), object_pairs_hook=once)]
     return [row for one in parsed for each in (one if isinstance(one, list) else [one]) for row in cut(each)]
 
 

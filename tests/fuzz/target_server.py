@@ -112,7 +112,7 @@ def check(folder: Path) -> None:
     with (
         quick(),
         mock.patch.object(traceback, "print_exc", raised),
-        mock.patch.object(client.Client, "_take", lambda one: one._idle.pop() if one._idle else taken(handler)),
+        mock.patch.object(client.Client, "_take", lambda *_: taken(handler)),
     ):
         run = asked(lambda: runner.run(Spec("completions", own), "runs"))
     if run is None or run.verdict is not Verdict.IDENTICAL or len(seen) <= plan["at"]:

@@ -221,14 +221,22 @@ def test_tensors_that_overlap_or_leave_gaps_are_refused(tmp_path, offsets):
         {"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{}"}}]},
     ],
 )  # fmt: skip
-def test_what_a_chat_says_beside_its_text_is_compared(beside):
-    def said(number, **more):
-        message = {"role": "assistant", "content": "a", **more}
-        return read({"id": str(number), "choices": [{"finish_reason": "stop", "message": message}]})
+@pytest.mark.parametrize("spelled", [False, True])
+def test_what_a_chat_says_beside_its_text_is_compared(beside, spelled):
+    """Also where its tokens spell the text alone."""
 
-    way, before = Capability("chat", {}, can={"token ids": "no", "log-probabilities": "none"}), EarlierAnswers()
-    plain, same, other = (outcome_of(one, way, before)[0] for one in (said(1), said(2), said(3, **beside)))
-    assert plain.id == same.id != other.id
+    def said(number, **more):
+        choice = {"finish_reason": "stop", "message": {"role": "assistant", "content": "a", **more}}
+        if spelled:
+            choice["logprobs"] = {"content": [{"token": "a", "logprob": -0.5}]}
+        return read({"id": str(number), "choices": [choice]})
+
+    can = {"token ids": "spelled" if spelled else "no", "log-probabilities": "as printed" if spelled else "none"}
+    way, before = Capability("chat", {}, can=can), EarlierAnswers()
+    plain, same, other, again = (
+        outcome_of(one, way, before)[0] for one in (said(1), said(2), said(3, **beside), said(4, **beside))
+    )
+    assert plain.id == same.id != other.id == again.id
 
 
 # Triton's code

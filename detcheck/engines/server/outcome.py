@@ -66,7 +66,14 @@ def outcome_of(said: ServerAnswer, way: Capability, before: EarlierAnswers) -> t
         if "".join(said.words) == said.text:  # else (half a letter, say) the text is all that can be relied on
             if not before.spelled.setdefault(said.text, True):
                 return None, SPELLED_OTHERWISE
-            return outcome(np.asarray([number(word) for word in said.words], np.int64), words=said.words, **shared), ""
+            words = said.words
+            if said.beside:  # none of its tokens are given: it is compared behind them
+                words, shared = (
+                    (*words, said.beside),
+                    {**shared, "text": said.whole, "margins": None, "runners_up": None},
+                )
+                shared["logprobs"] = None if logprobs is None else np.append(logprobs, logprobs.dtype.type(np.nan))
+            return outcome(np.asarray([number(word) for word in words], np.int64), words=words, **shared), ""
         if before.spelled.setdefault(said.text, False):
             return None, SPELLED_OTHERWISE
     if (made := before.made.setdefault(said.whole, said.made)) != said.made:
