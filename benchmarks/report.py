@@ -19,7 +19,8 @@ from startup import COMMANDS, started
 
 from detcheck.probes.completions.options import Options
 from detcheck.records import Condition, Observation, Schedule, Step
-from detcheck.storage.folder import RunFolder, read_head, read_spec, read_subject
+from detcheck.storage.folder import RunFolder
+from detcheck.storage.head import read_head, read_spec, read_subject
 
 STORED = Path(__file__).parents[1] / "tests" / "stored" / "completions-stock" / "run"
 PART, ROUNDS, SIZES = 1000, 5, {"1000": 1000, "100000": 100_000}

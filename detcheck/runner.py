@@ -25,7 +25,8 @@ from detcheck.spec import Comparing, InputFormat, Judging, Kernels, Spec
 from detcheck.storage import baselines
 from detcheck.storage import collected as readers
 from detcheck.storage.baselines import Baseline
-from detcheck.storage.folder import RunFolder, read_head, read_spec, read_subject
+from detcheck.storage.folder import RunFolder
+from detcheck.storage.head import read_head, read_spec, read_subject
 from detcheck.verdict import FailOn, Verdict
 from detcheck.watch import FirstDivergence, OnProgress, Track, guarded, last_of_condition
 

@@ -21,7 +21,8 @@ from detcheck.fleet.said import listed
 from detcheck.fleet.watching import Watch
 from detcheck.records import Schedule, Subject
 from detcheck.spec import Spec
-from detcheck.storage.folder import RunFolder, read_head, read_spec
+from detcheck.storage.folder import RunFolder
+from detcheck.storage.head import read_head, read_spec
 from detcheck.text import visible
 from detcheck.verdict import Role
 from detcheck.watch import OnProgress, guarded

@@ -22,7 +22,8 @@ from detcheck.probe import Probe
 from detcheck.records import Outcome
 from detcheck.spec import Spec
 from detcheck.storage import baselines
-from detcheck.storage.folder import RunFolder, read_spec
+from detcheck.storage.folder import RunFolder
+from detcheck.storage.head import read_spec
 from detcheck.verdict import SEVERITY, Role
 from detcheck.watch import OnProgress
 

@@ -51,16 +51,18 @@ def test_natural_values_and_those_of_the_command_line_ask_the_same(asked):
     assert spec.command() == "detcheck kernels --trials 3 --batch-sizes 1,2,8 --fail-fast --op rmsnorm --shapes 1024"
 
 
-def test_a_default_goes_to_every_probe_that_has_the_option_and_its_own_value_wins(asked):
+def test_a_default_goes_to_every_probe_that_has_the_option_and_its_own_value_wins(asked, monkeypatch):
+    monkeypatch.setenv("A_KEY", "a")
+    monkeypatch.setenv("C_KEY", "c")
     text = (
-        'trials = 5\nsamples = 8\nfail-on = "never"\nbase-url = "http://localhost"\nheader = ["A=B", "C=D"]\n'
+        'trials = 5\nsamples = 8\nfail-on = "never"\nbase-url = "http://localhost"\nheader = ["A=A_KEY", "C=C_KEY"]\n'
         '[probes.one]\nprobe = "completions"\n[probes.two]\nprobe = "completions"\nsamples = 9\ntimeout = 2\n[probes.matmul]\n'
     )
     specs = asked(text).specs
     assert list(specs) == ["one", "two", "matmul"]
     assert [specs[name].options.samples for name in ("one", "two")] == [8, 9]
     assert {spec.trials for spec in specs.values()} == {5} and {s.fail_on for s in specs.values()} == {FailOn.NEVER}
-    assert specs["one"].options.header == ("A=B", "C=D") and specs["two"].options.timeout == 2.0
+    assert specs["one"].options.header == ("A=A_KEY", "C=C_KEY") and specs["two"].options.timeout == 2.0
 
 
 def test_every_command_can_be_asked_with_any_of_its_options():

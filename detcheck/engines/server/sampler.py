@@ -17,6 +17,7 @@ from detcheck.engine import Question, Ran
 from detcheck.engines.server.client import Client
 from detcheck.engines.server.credentials import Secrets
 from detcheck.engines.server.engine import Budget, Capability, NotServedError, PromptInput, Server
+from detcheck.engines.server.fillers import fillers
 from detcheck.engines.server.outcome import EarlierAnswers, doubts, outcome_of
 from detcheck.engines.server.send import ELSEWHERE, Request, Sent, SentStep, sample, send
 from detcheck.engines.server.talk import Talk, on_its_own_history
@@ -29,13 +30,6 @@ from detcheck.schedules import load
 from detcheck.schedules.wanted import Wanted
 from detcheck.spec import Kernels, Spec
 from detcheck.verdict import Role
-
-# What fillers are made of, where a prompt's own tokens are not known.
-WORDS = (
-    "take", "apart", "radio", "safe", "light", "matter", "rule", "first", "principle", "fool", "easy", "person", "ask",
-    "question", "write", "bit", "answer", "part", "often", "company", "travel", "river", "stone", "letter", "night", "garden",
-    "engine", "copper", "window", "signal", "paper", "winter", "market", "bridge", "quiet", "number",
-)  # fmt: skip
 
 
 class ServerSampler:
@@ -276,7 +270,7 @@ class ServerSampler:
         perhaps_warm = cold and self._resumed and not (salted or turn)
         salt = secrets.token_hex(8) if salted else ""
         asked = {slot: replace(talk.asked, salt=salt) for slot, talk in talks.items() if talk.goes_on}
-        asked = dict(sorted((asked | self._fillers(step, turn)).items()))
+        asked = dict(sorted((asked | fillers(self._spec, step, self._asked[step.input].tokens, turn)).items()))
         requests = [
             Request(one, step.load.new_tokens[slot] or self._own.max_tokens, step.load.arrivals_s[slot])
             for slot, one in asked.items()
@@ -302,20 +296,3 @@ class ServerSampler:
         self._lost = 0 if any(one.said for one in sent) else self._lost + 1
         if self._lost >= 2 and (why := await server.alive()):
             raise FailedError(f"{server.url} does not answer any more: {why}")
-
-    def _fillers(self, step: Step, turn: int) -> dict[int, PromptInput]:
-        """By slot: made-up prompts, seeded by condition and slot, of the prompt's own tokens or of words; as long as a conversation grows."""
-        prompt, made = self._asked[step.input], {}
-        _, seed = sampling.parted(step.input)
-        for slot, length in enumerate(step.rows):
-            if length:
-                place = f"{self._spec.seed}/{step.condition}/{slot}" + (f"/turn {turn}" if turn else "")
-                key, length = int(content_hash(place.encode())[:16], 16), length + turn * self._own.max_tokens
-                rng = np.random.Generator(np.random.Philox(key=key))
-                drawn = sampling.beside(self._spec, seed, slot, step.condition)
-                if prompt.tokens:
-                    tokens = tuple(int(t) for t in rng.choice(np.unique(prompt.tokens), length))
-                    made[slot] = PromptInput(tokens=tokens, sampling=drawn)
-                else:
-                    made[slot] = PromptInput(text=" ".join(rng.choice(WORDS, length)), sampling=drawn)
-        return made
