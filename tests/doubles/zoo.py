@@ -53,6 +53,7 @@ class Zoo:
         verdict = report.get("verdict") or without.get(result.code, f"no report, exit code {result.code}")
         command = shlex.join(["detcheck", *(a.replace(str(self.folder), ".") for a in arguments)])
         command = re.sub(r"(127\.0\.0\.\d+):\d+", r"\1", command)  # ports are others each time
+        command = re.sub(r"\d{8}T\d{6}Z-(\w+)(-\d+)?", r"TIME-\1", command)  # and so are times
         return Answer(command, result.code, verdict, report, f"{result.out[-6000:]}\n{result.err[-3000:]}")
 
     def asserts(self, function, rows=3, **how):
