@@ -146,7 +146,7 @@ def all_log_probabilities_are_nan(zoo):
         if choice.get("logprobs"):
             choice["logprobs"]["token_logprobs"] = [float("nan")] * len(choice["logprobs"]["tokens"])
 
-    return ask(zoo, lambda h, b, n, t: edited(nan)(h, b, n))
+    return ask(zoo, lambda h, b, n, t: edited(nan)(h, b, n), opens_well=False)
 
 
 @broken("inconclusive", 3, "2 choices")
@@ -420,6 +420,17 @@ def fields_that_nobody_knows(zoo):
         return completion(handler.server, body, number, choice={"stop_reason": None, "seen": number}, **more)
 
     return ask(zoo, answer)
+
+
+@sound
+def seeds_that_draw_the_same(zoo):
+    """A server that draws by the seed, and at this temperature three seeds of four give the same tokens."""
+
+    def answer(handler, body, number, together):
+        return completion(handler.server, body | {"seed": max(body.get("seed", 0), 2)}, number)
+
+    few = ("-n", 4, "--max-tokens", 8, "--prompt", "ask me", "--temperature", 0.1, "--seeds", 4)
+    return ask(zoo, answer, few=(*few, "--conditions", "alone,wave-2"))
 
 
 @sound

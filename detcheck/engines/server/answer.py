@@ -56,9 +56,10 @@ class ServerAnswer:
 
     @property
     def length(self) -> int | None:
-        """Tokens that were made, as far as it tells."""
+        """Tokens that were made: as it says, or as many as it gives; None where it does neither."""
         given = self.tokens if self.tokens is not None else self.words
-        return self.made if given is None else len(given)
+        known = [n for n in (self.made, None if given is None else len(given)) if n is not None]
+        return max(known, default=None)
 
     @property
     def exact(self) -> bool:

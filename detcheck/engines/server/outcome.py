@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,16 +30,18 @@ class EarlierAnswers:
     """of every run of tokens"""
     spelled: dict[str, bool] = field(default_factory=dict)
     """text -> whether its tokens spelled it"""
-    made: dict[str, int | None] = field(default_factory=dict)
+    made: dict[str, int] = field(default_factory=dict)
     """text -> how many tokens it was made of, where they are not given"""
-    asked: dict[bytes, PromptInput] = field(default_factory=dict)
+    asked: dict[bytes, str] = field(default_factory=dict)
     """log-probabilities, as bytes -> the prompt that they were an answer to"""
 
     def canned(self, said: ServerAnswer, asked: PromptInput) -> bool:
         """Whether its log-probabilities are, to the bit, those of an answer to another prompt, which no model that reads its prompt computes."""
         if not said.exact or sum(value < CERTAIN for value in said.logprobs or ()) < TELLING:
             return False
-        return self.asked.setdefault(np.asarray(said.logprobs).tobytes(), asked) != asked
+        prompt = str(asked.tokens or [m.get("content") for m in asked.messages] or asked.text)
+        prompt = "".join(prompt.split())  # what a template may leave out tells no prompts apart
+        return self.asked.setdefault(np.asarray(said.logprobs).tobytes(), prompt) != prompt
 
 
 def outcome_of(said: ServerAnswer, way: Capability, before: EarlierAnswers) -> tuple[Outcome | None, str]:
@@ -76,7 +78,8 @@ def outcome_of(said: ServerAnswer, way: Capability, before: EarlierAnswers) -> t
             return outcome(np.asarray([number(word) for word in words], np.int64), words=words, **shared), ""
         if before.spelled.setdefault(said.text, False):
             return None, SPELLED_OTHERWISE
-    if (made := before.made.setdefault(said.whole, said.made)) != said.made:
+    made = said.made if said.made is None else before.made.setdefault(said.whole, said.made)
+    if made != said.made:
         return (
             None,
             f"its text is that of an earlier answer of {made} tokens, and its usage counts {said.made}: it is made of others",
@@ -89,7 +92,7 @@ def doubts(
     said: ServerAnswer, asked: PromptInput, before: EarlierAnswers, max_tokens: int | None, ignore_eos: bool
 ) -> Iterator[str]:
     """What an answer says of itself that makes it no evidence, as `answers` names it. `max_tokens`: None of a filler's."""
-    if before.canned(said, replace(asked, salt="")):
+    if before.canned(said, asked):
         yield answers.CANNED
     if max_tokens is None or said.length is None or said.length >= max_tokens:
         return

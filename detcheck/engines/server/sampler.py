@@ -46,9 +46,8 @@ class ServerSampler:
         self._last = ""  # condition of the step before
         self._lost = 0  # steps in a row of which nothing came
         self._before: list[EarlierAnswers] = []  # what each server has said
-        self._warmed: set[tuple[int, str]] = (
-            set()
-        )  # (server, prompt): has been asked for, so that its prefix may be in a cache
+        # (server, prompt): has been asked for, so that its prefix may be in a cache
+        self._warmed: set[tuple[int, str]] = set()
 
     def open(self, questions: Sequence[Question], planned: Schedule | None = None) -> Subject:
         """Raises UsageError, FailedError where a server cannot be asked."""
@@ -230,10 +229,8 @@ class ServerSampler:
         replica = max(case.replica - 1, 0)
         server, prompt = self._servers[replica], self._asked[step.input]
         way = self._way(replica, prompt)
-        if LONE in (
-            step.condition,
-            self._last,
-        ):  # each over its own connection: a balancer may keep a connection to one server
+        # Each over its own connection: a balancer may keep a connection to one server.
+        if LONE in (step.condition, self._last):
             await server.close()
         self._last = step.condition
         await self._warm(replica, step)

@@ -78,11 +78,11 @@ class SentStep:
         """Whether the server counts all that was answered: the requests, or where it does not count these, the tokens that the answers say were made.
 
         Requests decide alone where they are counted: what a server counts as a made token is its own matter. True where it tells neither.
-        Where its steps are counted, there was at least one.
+        Where its steps are counted, tokens were made in at least one.
         Whoever else asks it at that time is counted too, and can hide that an answer is not.
         """
         answers = [each.said for each in self.sent if each.said]
-        if answers and self.grown("steps") == 0:
+        if any(said.length for said in answers) and self.grown("steps") == 0:
             return False
         if (finished := self.grown("finished")) is not None:
             return finished >= len(answers)
