@@ -67,9 +67,9 @@ class Collected:
                         if trial in came:
                             raise UsageError(AGAIN.format(where=row.where, trial=trial, size=size))
                         came.add(trial)
-                elif size is not None and number_in >= size:
+                elif size is not None and number_in >= size and not row.error:
                     raise UsageError(TOO_MANY.format(where=row.where, trial=trial, size=size))
-                open_batches[side, name, size] = trial, number_in + 1, batch
+                open_batches[side, name, size] = trial, number_in + (not row.error), batch  # an error may be a row more
                 why = row.error or unfinished(row.finish_reason)
                 found = None if why else self._outcome(row)
                 known = self.outcomes.setdefault(found.id, found) if found else None
