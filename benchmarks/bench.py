@@ -15,6 +15,7 @@ import contextlib
 import datetime
 import importlib.util
 import json
+import math
 import os
 import platform
 import signal
@@ -31,6 +32,7 @@ from measured import FILE
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 JSON, PAGE = ROOT / "docs" / "bench.json", ROOT / "docs" / "bench.md"
+MINUTES = 20  # a quiet machine of two cores needs about 12
 SETS = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
@@ -181,6 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help="rows or scripts; commas may stand between them")
     parser.add_argument("--slow", action="store_true")
+    parser.add_argument("--minutes", type=float, help=f"nothing begins later; {MINUTES} where no row is named")
     parser.add_argument("--render", action="store_true")
     parser.add_argument("--list", action="store_true")
     asked = parser.parse_args()
@@ -193,10 +196,17 @@ def main() -> None:
     if asked.render:
         write(read())
         return
-    place, gpu, failed = machine(), gpu_name(), 0
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("stopped: what was measured until then is written")
+    )  # and the script is ended
+    place, gpu, failed, started = machine(), gpu_name(), 0, time.monotonic()
     print(place, flush=True)
+    minutes = asked.minutes or (math.inf if words or asked.slow else MINUTES)
     for job in chosen(words, asked.slow):
         command = " ".join([job.script, *job.arguments])
+        if time.monotonic() - started > 60 * minutes:
+            print(f"-- {command}: left out, {minutes:g} minutes are over; it keeps what it had", flush=True)
+            continue
         if why := lacks(job, gpu):
             print(f"-- {command}: not measured here, {why}", flush=True)
             continue
