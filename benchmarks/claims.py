@@ -167,6 +167,29 @@ JOBS = (
         ("512",),
     ),
     Job(
+        "fleet.py",
+        (
+            Row("fleet-held", "memory that the asker of a fleet holds for 10,000 equal answers", "for 100", counted=True, claims=(Claim("docs/fleet.md", "## How large a fleet can be"),)),
+            Row("fleet-judge", "judging these 10,000", unit="s", claims=(Claim("docs/fleet.md", "## How large a fleet can be"),)),
+            Row("fleet-judge-distinct", "judging 1000 answers of which 200 are distinct", unit="s", claims=(Claim("docs/fleet.md", "## How large a fleet can be"),)),
+        ),
+        SPEED,
+        400,
+        ("--made-up",),
+        slow=True,
+    ),
+    Job(
+        "fleet.py",
+        (
+            Row("fleet-workers-alike", "memory of the process that asks 200 real workers of a local cluster, all alike", "that asks 10", claims=(Claim("docs/fleet.md", "## How large a fleet can be"),)),
+            Row("fleet-workers-different", "the same, all different", "that asks 10", claims=(Claim("docs/fleet.md", "## How large a fleet can be"),)),
+        ),
+        SPEED,
+        900,
+        needs="ray",
+        slow=True,
+    ),
+    Job(
         "reload.py",
         (
             Row(
@@ -376,6 +399,8 @@ OTHER_FIGURES = {
         Claim("docs/engines/server.md", "they are waited for (10 s)"),
         Claim("docs/engines/server.md", "`--timeout` (300 s)"),
         Claim("docs/engines/vllm.md", "(1 to 16 GiB)"),
+        Claim("docs/fuzz.md", "at most 20 s of a processor"),
+        Claim("docs/fuzz.md", "60 to 250, in about 20 s of one core"),
         Claim("docs/probes/bisect.md", "8 times, for noise that is rare"),
         Claim("docs/probes/order.md", "at one row it takes 64 times the calls"),
         Claim("docs/probes/reload.md", "(buckets of 1 MiB)"),

@@ -16,6 +16,8 @@ import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
+from measured import record
+
 COUNTS = (10, 50, 200)
 OPS = """
 import os, time
@@ -128,8 +130,14 @@ def main():
         op, count, *rest = given.one
         return one(op, int(count), *rest)
     print("made-up answers, tables of 38 conditions")
+    found = {}
     for count, distinct in ((100, 1), (1000, 1), (10_000, 1), (1000, 10), (1000, 200)):
-        print(json.dumps(made_up(count, distinct)), flush=True)
+        found[count, distinct] = made_up(count, distinct)
+        print(json.dumps(found[count, distinct]), flush=True)
+    many, few = found[10_000, 1]["held_kb"], found[100, 1]["held_kb"]
+    record("fleet-held", [many / few], f"{many} and {few} KiB")
+    record("fleet-judge", [found[10_000, 1]["judging_s"]])
+    record("fleet-judge-distinct", [found[1000, 200]["judging_s"]])
     if given.made_up:
         return None
     from ray.cluster_utils import Cluster
@@ -141,9 +149,13 @@ def main():
         try:
             print("real workers, on a node of two processors", flush=True)
             for op in ("alike", "different"):
+                held = []
                 for count in COUNTS:
                     command = [sys.executable, __file__, "--one", op, str(count), made.address, folder]
-                    subprocess.run(command, check=True)
+                    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+                    print(told, end="", flush=True)
+                    held.append(json.loads(told.splitlines()[-1])["rss_judged_mb"])
+                record(f"fleet-workers-{op}", [held[-1] / held[0]], f"{held[-1]} and {held[0]} MB of the process")
         finally:
             made.shutdown()
     return None
