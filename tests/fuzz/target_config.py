@@ -11,7 +11,6 @@ import json
 import re
 import struct
 import tomllib
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
@@ -19,7 +18,7 @@ from unittest import mock
 from fuzzing import Files, Target, WrongPassError, changed, encoded, raised, torn, written
 from hypothesis import strategies as st
 
-from detcheck import runner
+from detcheck import runner, stderr
 from detcheck.check import file, run
 from detcheck.errors import DetcheckError
 from detcheck.harness import prompts
@@ -132,7 +131,7 @@ def configs(draw: st.DrawFn) -> Files:
 def check(here: Path) -> None:
     with contextlib.ExitStack() as held:
         # What dies is told in words, and here it is a find.
-        held.enter_context(mock.patch.object(traceback, "print_exc", raised))
+        held.enter_context(mock.patch.object(stderr, "trace", raised))
         held.enter_context(mock.patch.object(runner, "run", lambda *_, **__: nothing()))  # what would run a model
         try:
             config = file.find(here)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import struct
-import traceback
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 from fuzzing import Files, Target, WrongPassError, asked, changed, encoded, raised, torn, written
 from hypothesis import strategies as st
 
-from detcheck import runner
+from detcheck import runner, stderr
 from detcheck.engines.server import client, sampler, send
 from detcheck.outcomes import outcome
 from detcheck.probes.completions.options import Options
@@ -111,7 +110,7 @@ def check(folder: Path) -> None:
     )
     with (
         quick(),
-        mock.patch.object(traceback, "print_exc", raised),
+        mock.patch.object(stderr, "trace", raised),
         mock.patch.object(client.Client, "_take", lambda *_: taken(handler)),
     ):
         run = asked(lambda: runner.run(Spec("completions", own), "runs"))
