@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -72,24 +73,41 @@ ALWAYS = {
 
 def as_declared(kind: str, file: pyarrow.parquet.ParquetFile) -> pyarrow.Table:
     """Its table, whose columns are of the types that they are written as. Raises ValueError where one is not, or lacks a value."""
-    import pyarrow as pa
-
     refuse_giants(file)
-    declared, table = schema(kind), file.read()
+    table = file.read()
+    if wrong := unlike(kind, table.schema):
+        raise ValueError(wrong)
     for name in ALWAYS[kind]:
-        if name not in table.column_names or table[name].null_count:
+        if table[name].null_count:
             raise ValueError(f"{name} is missing")
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if name not in declared.names:
-            continue
-        found, wanted = column.type, declared.field(name).type
-        plain = found.value_type if pa.types.is_dictionary(found) else found
-        wanted = wanted.value_type if pa.types.is_dictionary(wanted) else wanted
-        if str(plain).replace("<element: ", "<item: ") != str(wanted):  # as parquet calls what a list holds
-            raise ValueError(f"{name} is {str(found)[:60]}, not {wanted}")
-        if pa.types.is_list(plain) and any(chunk.values.null_count for chunk in column.chunks):
+    for name in lists(kind):
+        if name in table.column_names and any(chunk.values.null_count for chunk in table[name].chunks):
             raise ValueError(f"{name} lacks a value")
     return table
+
+
+@functools.lru_cache(64)
+def unlike(kind: str, found: pyarrow.Schema) -> str:
+    """Which column is not of its type, or not there; "": all are. Asked once for all parts of a run."""
+    import pyarrow as pa
+
+    def plain(of: pyarrow.DataType) -> str:
+        whole = of.value_type if pa.types.is_dictionary(of) else of
+        return str(whole).replace("<element: ", "<item: ")  # as parquet calls what a list holds
+
+    if lacking := next((name for name in ALWAYS[kind] if name not in found.names), ""):
+        return f"{lacking} is missing"
+    declared = {one.name: plain(one.type) for one in schema(kind)}
+    pairs = ((one.name, plain(one.type), declared.get(one.name)) for one in found)
+    return next((f"{name} is {is_[:60]}, not {wanted}" for name, is_, wanted in pairs if wanted not in (None, is_)), "")
+
+
+@functools.cache
+def lists(kind: str) -> tuple[str, ...]:
+    """Names of the columns of lists."""
+    import pyarrow as pa
+
+    return tuple(one.name for one in schema(kind) if pa.types.is_list(one.type))
 
 
 def refuse_giants(file: pyarrow.parquet.ParquetFile) -> None:
