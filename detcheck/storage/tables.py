@@ -64,8 +64,7 @@ def schema(kind: str) -> pyarrow.Schema:
 # What no row may lack.
 ALWAYS = {
     "observations": (
-        "probe", "subject", "kernels", "dtype", "input", "condition", "composition", "trial", "batch", "sample", "process", "wall_s", "missing",
-        "batch_sizes",
+        "probe", "subject", "kernels", "dtype", "input", "condition", "composition", "trial", "batch", "process", "wall_s", "missing", "batch_sizes",
     ),
     "outcomes": ("id", "tokens", "text"),
 }  # fmt: skip
@@ -77,8 +76,8 @@ def as_declared(kind: str, file: pyarrow.parquet.ParquetFile) -> pyarrow.Table:
     table = file.read()
     if wrong := unlike(kind, table.schema):
         raise ValueError(wrong)
-    for name in ALWAYS[kind]:
-        if table[name].null_count:
+    for name in (*ALWAYS[kind], "sample"):  # which runs of the first day do not have
+        if name in table.column_names and table[name].null_count:
             raise ValueError(f"{name} is missing")
     for name in lists(kind):
         if name in table.column_names and any(chunk.values.null_count for chunk in table[name].chunks):
