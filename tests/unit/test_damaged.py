@@ -139,6 +139,14 @@ def test_a_part_whose_columns_are_not_as_written_is_torn(damaged, file, change, 
     )
 
 
+def test_a_run_of_the_first_day_numbers_no_samples_and_is_read(damaged):
+    def before(rows):
+        return [{name: value for name, value in row.items() if name != "sample"} for row in rows]
+
+    run = damaged("matmul", "observations/00000.parquet", before)
+    assert (run.verdict, run.warnings) == (Verdict.IDENTICAL, ())
+
+
 @pytest.mark.parametrize("name", ["certify-refuted", "order", "bisect"])
 def test_facts_that_were_changed_are_none(damaged, name):
     """What was found stands in the outcome's text, and its hash in the outcome's tokens."""
