@@ -107,7 +107,7 @@ def killed_server(folder, rng):
 def killed_scripted(folder, rng):
     counts = {f.STARTING: 3, f.OBSERVING: 6, f.WRITING: 8, f.JUDGING: 4, f.REPORTING: 4}
     name = f"{SAMPLES} samples whose bits depend on the batch, from an engine in the process"
-    yield kill_row(name, asked(), folder, counts, rng, f.SCRIPTED, 2.5, SCRIPTED_S=0.04)
+    yield kill_row(name, asked(), folder, counts, rng, f.SCRIPTED, 2.5, SCRIPTED_S=0.1)
 
 
 def killed_model(folder, rng):
