@@ -188,7 +188,7 @@ MEANS = {
     2: "the command line asks for something that cannot be done; nothing was run",
     3: "there was not enough evidence. This is not a pass",
     4: "it could not run, and nothing was observed",
-    INTERRUPTED: "Ctrl-C. What was observed until then is reported and stored",
+    INTERRUPTED: "Ctrl-C, SIGTERM or SIGHUP. What was observed until then is reported and stored",
 }
 
 
