@@ -37,6 +37,7 @@ PICKLED = (
 )
 NOT_WHOLE = (
     ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+    TypeError, AttributeError, IndexError, OverflowError,
 )  # fmt: skip
 """What reading an archive raises that is torn, changed, encrypted, or compressed as is not known here"""
 MOST_HEADER = 1 << 27  # bytes
