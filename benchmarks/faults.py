@@ -46,8 +46,8 @@ class Row:
     right: bool
 
 
-def asked(*more, samples=SAMPLES, program=f.SCRIPTED):
-    return [*program, "completions", "-n", str(samples), "--max-tokens", "4", *QUIET, *more]
+def asked(*more, samples=SAMPLES, tokens=4, program=f.SCRIPTED):
+    return [*program, "completions", "-n", str(samples), "--max-tokens", str(tokens), *QUIET, *more]
 
 
 def resumed(run, program=f.SCRIPTED, **more):
@@ -153,7 +153,7 @@ def full_disks(folder, rng):
 
 def killed_servers(folder, rng):
     command = lambda url, out: asked(  # noqa: E731
-        "--base-url", url, "--allow-unseen-batch", "--output-dir", str(out), samples=400, program=f.DETCHECK
+        "--base-url", url, "--allow-unseen-batch", "--output-dir", str(out), samples=400, tokens=8, program=f.DETCHECK
     )
     with started("--takes", 0.02) as (_, url):
         f.run(command(url, folder / "whole"))
