@@ -113,8 +113,8 @@ def killed_scripted(folder, rng):
 def killed_model(folder, rng):
     counts = {f.STARTING: 2, f.OBSERVING: 4, f.WRITING: 3, f.JUDGING: 2, f.REPORTING: 2}
     folder.mkdir(parents=True)
-    command = [*f.REACTING, "completions", "-n", "200", "--max-tokens", "16", *QUIET]
-    yield kill_row("200 samples of the embedded model", command, folder, counts, rng, f.REACTING, 4.0)
+    command = [*f.REACTING, "completions", "-n", "40", "--max-tokens", "12", *QUIET]
+    yield kill_row("40 samples of the embedded model", command, folder, counts, rng, f.REACTING, 4.0)
 
 
 def full_disks(folder, rng):
