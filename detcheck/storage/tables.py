@@ -257,8 +257,10 @@ def read_outcome(row: Mapping[str, object]) -> Outcome:
     places, apart = row.get("positions"), floats(row.get("position_apart_bits"))
     names = tuple(row.get("position_names") or ())
     earlier = None if places is None else Earlier(np.asarray(places, np.int64), apart.reshape(2, -1), names)
-    beside = [row[name] for name in ("logprob_bits", "margin_bits", "runners_up") if row[name] is not None]
-    if any(len(one) != len(row["tokens"]) for one in beside) or (places is not None and len(apart) != 2 * len(places)):
+    # An engine may leave out log-probabilities, and margins with their runners-up. The first are bound by the outcome's name.
+    lengths = [None if row[name] is None else len(row[name]) for name in ("margin_bits", "runners_up")]
+    most = max(filter(None, (*lengths, len(row["logprob_bits"] or ()))), default=0)
+    if lengths[0] != lengths[1] or most > len(row["tokens"]) or (places is not None and len(apart) != 2 * len(places)):
         raise ValueError("its columns are not of one length")
     made = outcome(
         np.asarray(row["tokens"], np.int64),

@@ -234,7 +234,7 @@ def baseline_of_another_prompt(zoo):
     return zoo.ask("compare", *runs)
 
 
-@broken("inconclusive", code=3)
+@broken("usage error", code=2)
 def baseline_without_cases(zoo):
     """All cases were taken out of the baseline."""
     return with_baseline(zoo, lambda found: found | {"cases": []})
