@@ -114,9 +114,8 @@ def bar() -> Iterator[OnProgress]:
             pace.see(p)
             for one in p.found:
                 style = "bold red" if one.arm.role is Role.GATES else "yellow"
-                progress.console.print(
-                    Text(one.sentence, style=style), soft_wrap=True
-                )  # no word of a model's begins a line
+                lines = Text(one.sentence, style).wrap(progress.console, progress.console.width - 2)
+                progress.console.print(Text("\n  ", style).join(lines))  # no word of a model's begins a line
             progress.update(task, total=p.total, completed=p.done, description=where(p), pace=str(pace))
 
         yield callback
