@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import only_run
+from conftest import hears_ctrl_c, only_run
 
 DOUBLES = Path(__file__).parents[1] / "doubles"
 CHEAP = ("--kernels", "stock", "--batch-sizes", "1,4", "--trials", "2")
@@ -126,6 +126,7 @@ def test_ctrl_c_judges_what_came_and_keeps_it(fleet, cluster, detcheck):
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
 
+    hears_ctrl_c()
     threading.Thread(target=press, daemon=True).start()  # which waits for what the run does
     result, report = fleet("waits")
     assert result.code == 130 and report["summary"]["interrupted"]
