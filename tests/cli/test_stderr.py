@@ -30,8 +30,10 @@ OFFLINE = {  # what needs only files, and what --verbose says of each that it re
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_both(name):
-    flags = {flag for option in COMMANDS[name].params for flag in option.opts}
-    assert {"--quiet", "-q", "--verbose"} <= flags
+    for command in getattr(
+        COMMANDS[name], "commands", {name: COMMANDS[name]}
+    ).values():  # a group has commands below it
+        assert {"--quiet", "-q", "--verbose"} <= {flag for option in command.params for flag in option.opts}
 
 
 @pytest.mark.parametrize("name", OFFLINE)
