@@ -186,12 +186,17 @@ def schedule(
     return Schedule(first_again_last(steps, wanted.fail_fast), tuple(dict.fromkeys(not_tried)), max_rows)
 
 
-def first_again_last(steps: Sequence[Step], fail_fast: bool = False) -> tuple[Step, ...]:
+def first_again_last(
+    steps: Sequence[Step], fail_fast: bool = False, conditions: Sequence[str] = ()
+) -> tuple[Step, ...]:
     """Of several inputs the first one's first condition is repeated last of all: what changes between two inputs shows in nothing else.
 
-    Not where the run is to stop at the first divergence, since a condition that was met once does not tell which of the two it is.
+    `conditions`: the first of these that the input has is taken. Not where the run is to stop at the first divergence, since a condition
+    that was met once does not tell which of the two it is.
     """
-    same = [step for step in steps if (step.input, step.condition) == (steps[0].input, steps[0].condition)]
+    own = [step for step in steps if step.input == steps[0].input]
+    again = min(own, key=lambda step: (*conditions, step.condition).index(step.condition)).condition
+    same = [step for step in own if step.condition == again]
     if fail_fast or len(same) < 2 or steps[-1].input == steps[0].input:
         return tuple(steps)
     last = same[-1]

@@ -17,7 +17,7 @@ from detcheck.condition_name import ConditionName, kind_of, named
 from detcheck.errors import UsageError
 from detcheck.records import Load, NotTried, Schedule, Step
 from detcheck.schedules.arrivals import affordable, check_samples, chosen_slots, refuse_lost, share_out
-from detcheck.schedules.batches import Plan
+from detcheck.schedules.batches import Plan, first_again_last
 from detcheck.schedules.wanted import Wanted
 
 # In the order in which they are tried: what provokes most for a few requests first.
@@ -129,7 +129,8 @@ def schedule(inputs: dict[str, int], wanted: Wanted, limits: ServerLimits) -> Sc
         not_tried.append(
             NotTried("cold", "left out with --batch-sizes: --conditions cold,wave asks for the first answer too")
         )
-    made = Schedule(tuple(steps(inputs, plans, warm, limits, cold)), tuple(not_tried))
+    planned = first_again_last(steps(inputs, plans, warm, limits, cold), warm.fail_fast, ("alone", *names))
+    made = Schedule(planned, tuple(not_tried))
     sent = sum(len(step.rows) for step in made.steps)
     if limits.requests is not None and sent > limits.requests:
         raise UsageError(
@@ -167,6 +168,7 @@ def steady(plan: Plan, limits: ServerLimits) -> Plan:
 
 def steps(inputs: dict[str, int], plans: list[Plan], wanted: Wanted, limits: ServerLimits, cold: int = 0) -> list[Step]:
     made: list[Step] = []
+    first = next(iter(inputs))
     for name, length in inputs.items():
         made += [Step(0, name, "cold", trial, (0,), load=Load((0.0,), (0,))) for trial in range(cold)]
         lone: list[Step] = []
@@ -178,7 +180,12 @@ def steps(inputs: dict[str, int], plans: list[Plan], wanted: Wanted, limits: Ser
                 Step(0, name, plan.name, trial, rows, load=load) for trial in range(plan.trials)
             )
         # Repeats beyond the asked ones come at the end, so that a drift over the run would show in them.
-        made += spread(lone, sorted(loaded, key=lambda step: step.trial >= wanted.trials))
+        loaded.sort(key=lambda step: step.trial >= wanted.trials)
+        taken = name == first and len(inputs) > 1 and len(lone) > 1 and not wanted.fail_fast  # by `first_again_last`
+        if taken:
+            made += [*spread(lone[:-1], loaded), lone[-1]]
+        else:
+            made += spread(lone, loaded)
     return [replace(step, index=index) for index, step in enumerate(made)]
 
 

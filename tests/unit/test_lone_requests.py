@@ -3,6 +3,7 @@
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -44,6 +45,23 @@ def test_lone_requests_are_spread_over_the_run_with_one_at_each_end(samples):
     assert places[0] == 0 and places[-1] == len(warm) - 1
     gaps = [b - a for a, b in pairwise(places)]
     assert max(gaps) - min(gaps) <= 1
+
+
+@pytest.mark.parametrize("conditions", [None, ("cold", "alone", "wave-4"), ("wave-4",), ("cold", "wave-4")])
+def test_of_several_prompts_the_first_ones_lone_request_is_repeated_last_of_all(conditions):
+    """Else nothing shows that the weights were swapped between two of them. `cold` cannot be repeated then."""
+    wanted, limits = Wanted(24, 32, 2, conditions, None, 0), load.ServerLimits(64, None, None, 1.0, 2)
+    steps = load.schedule({"0:aa": 20, "1:bb": 20, "2:cc": 9}, wanted, limits).steps
+    again = "wave-4" if conditions and "alone" not in conditions else "alone"
+    assert [(s.input, s.condition) for s in steps].count(("0:aa", again)) > 1
+    assert (steps[-1].input, steps[-1].condition) == ("0:aa", again)
+    assert [step.index for step in steps] == list(range(len(steps))) and sum(s.samples for s in steps) == 72
+    inputs = [step.input for step in steps[:-1]]
+    assert inputs == sorted(inputs)
+    if again == "alone":  # as before, those that stay have one at each end of the prompt's other steps
+        assert [s for s in steps[:-1] if s.input == "0:aa"][-1].condition == "alone"
+    stops = load.schedule({"0:aa": 20, "1:bb": 20}, replace(wanted, fail_fast=True), limits).steps
+    assert stops[-1].input == "1:bb"
 
 
 @pytest.mark.parametrize("samples", [24, 100, 400])

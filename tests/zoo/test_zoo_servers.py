@@ -3,7 +3,7 @@
 import itertools
 import random
 
-from misbehaving import completion
+from misbehaving import completion, ids_of
 from zoo import broken, sound, visits
 from zoo_servers import around, as_if, ask, changed, counts, edited, one_in
 
@@ -17,6 +17,32 @@ def weights_change_half_way(zoo):
         return completion(handler.server, body, number, flip=counts(body) and next(asked) > 4)
 
     return ask(zoo, answer)
+
+
+SEVERAL = ("-n", 9, "--max-tokens", 8, "--prompt-file")
+
+
+def weights_change_between_prompts(zoo, *arguments, **how):
+    """From the first request for `two` on the weights are others."""
+    seen = set()
+
+    def answer(handler, body, number, together):
+        seen.add(str(body["prompt"]))
+        return completion(handler.server, body, number, flip=bool(seen & {"two", str(ids_of("two"))}))
+
+    return ask(zoo, answer, *arguments, few=(*SEVERAL, zoo.file("prompts.txt", "one", "two")), **how)
+
+
+@broken("run-variant")
+def weights_change_between_two_prompts(zoo):
+    """A server gets other weights between two prompts, under the same name."""
+    return weights_change_between_prompts(zoo, "--conditions", "alone,wave-4")
+
+
+@broken("run-variant")
+def weights_change_between_two_prompts_by_default(zoo):
+    """A server gets other weights between two prompts, and no conditions are named."""
+    return weights_change_between_prompts(zoo, "--allow-unseen-batch", metrics=False)
 
 
 @broken("inconclusive", 3, "answered by the model 'other'")
