@@ -11,7 +11,7 @@ import pytest
 
 from detcheck import runner
 from detcheck.engines.server.answer import read
-from detcheck.engines.server.engine import Capability
+from detcheck.engines.server.engine import Capability, PromptInput
 from detcheck.engines.server.outcome import EarlierAnswers, outcome_of
 from detcheck.errors import UsageError
 from detcheck.harness.prompts import read_prompts
@@ -242,7 +242,8 @@ def test_what_a_chat_says_beside_its_text_is_compared(beside, spelled):
     can = {"token ids": "spelled" if spelled else "no", "log-probabilities": "as printed" if spelled else "none"}
     way, before = Capability("chat", {}, can=can), EarlierAnswers()
     plain, same, other, again = (
-        outcome_of(one, way, before)[0] for one in (said(1), said(2), said(3, **beside), said(4, **beside))
+        outcome_of(one, way, before, PromptInput(text="a"))[0]
+        for one in (said(1), said(2), said(3, **beside), said(4, **beside))
     )
     assert plain.id == same.id != other.id == again.id
 

@@ -465,6 +465,41 @@ def fingerprint_changes_and_bits_do_not(zoo):
     return ask(zoo, lambda h, b, n, t: completion(h.server, b, n, system_fingerprint=f"fp_{n}"))
 
 
+def of_two_prompts(zoo, answer, *arguments, **how):
+    """The prompts are `one` and `two`, and fillers, each alone and in waves."""
+    file = zoo.file("prompts.txt", "one", "two")
+    return ask(zoo, answer, *arguments, "--conditions", "alone,wave-4", few=(*SEVERAL, file), **how)
+
+
+@sound
+def two_prompts_whose_answers_are_equal_and_thoughts_are_not(zoo):
+    """A chat server of text alone that hides its reasoning: the answers to two prompts are equal, and its usage counts other thoughts."""
+
+    def thinks(handler, body, number, together):
+        message = {"role": "assistant", "content": "42"}
+        thought = {"one": 5, "two": 7}.get(body["messages"][0]["content"], 4)
+        usage = {"prompt_tokens": 4, "completion_tokens": thought}
+        return completion(
+            handler.server, body, number, choice={"message": message, "finish_reason": "stop"}, usage=usage
+        )
+
+    return of_two_prompts(zoo, thinks, "--chat", **TEXT)
+
+
+@sound
+def two_prompts_whose_answers_are_equal_and_tokens_are_not(zoo):
+    """A server that spells tokens and strips the text: equal answers to two prompts begin with another token."""
+
+    def strips(handler, body, number, together):
+        first = " Yes" if body["prompt"] == "two" else "Yes"
+        spelled = {"tokens": [first, "."], "token_logprobs": [-0.1234567165374756, -0.25]}
+        usage = {"prompt_tokens": 4, "completion_tokens": 2}
+        choice = {"text": "Yes.", "finish_reason": "stop", "logprobs": spelled}
+        return completion(handler.server, body, number, choice=choice, usage=usage)
+
+    return of_two_prompts(zoo, strips, ids=False)
+
+
 @sound
 def stops_by_itself(zoo):
     """A server whose model ends before the most tokens that were asked for, as models do."""

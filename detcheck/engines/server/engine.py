@@ -19,6 +19,7 @@ from detcheck.engines.server.client import Client, NoAnswerError, unreachable
 from detcheck.engines.server.credentials import Url
 from detcheck.engines.server.metrics import Reading
 from detcheck.errors import FailedError, UsageError
+from detcheck.hashes import content_hash
 
 PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 TRIAL_TOKENS = 4  # of the requests that ask what a server can do
@@ -77,6 +78,13 @@ class PromptInput:
     """vLLM's cache_salt: what was computed under another one is not reused"""
     sampling: Sampling | None = None
     """None: at temperature 0"""
+
+    @property
+    def key(self) -> str:
+        """The same for all that ask for the same: of a conversation it is another one at each turn."""
+        return content_hash(
+            repr((self.tokens, self.text, self.messages, self.sampling)).encode("utf-8", "surrogatepass")
+        )
 
     def stand_in(self) -> PromptInput:
         """A prompt of that kind and length that begins otherwise: asking for it puts nothing of this one into a prefix cache."""

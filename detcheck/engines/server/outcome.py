@@ -22,16 +22,16 @@ SPELLED_OTHERWISE = "its tokens do not spell its text as those of an earlier ans
 
 @dataclass
 class EarlierAnswers:
-    """What one server has said so far."""
+    """What one server has said so far. What holds of equal answers to one prompt (`PromptInput.key`) need not hold of those to two."""
 
     ids: set[str] = field(default_factory=set)
     """of its answers"""
-    texts: dict[tuple[int, ...], str] = field(default_factory=dict)
-    """of every run of tokens"""
-    spelled: dict[str, bool] = field(default_factory=dict)
-    """text -> whether its tokens spelled it"""
-    made: dict[str, int] = field(default_factory=dict)
-    """text -> how many tokens it was made of, where they are not given"""
+    texts: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
+    """of every run of tokens, by prompt"""
+    spelled: dict[tuple[str, str], bool] = field(default_factory=dict)
+    """prompt, text -> whether its tokens spelled it"""
+    made: dict[tuple[str, str], int] = field(default_factory=dict)
+    """prompt, text -> how many tokens it was made of, where they are not given"""
     asked: dict[bytes, str] = field(default_factory=dict)
     """log-probabilities, as bytes -> the prompt that they were an answer to"""
 
@@ -44,8 +44,11 @@ class EarlierAnswers:
         return self.asked.setdefault(np.asarray(said.logprobs).tobytes(), prompt) != prompt
 
 
-def outcome_of(said: ServerAnswer, way: Capability, before: EarlierAnswers) -> tuple[Outcome | None, str]:
+def outcome_of(
+    said: ServerAnswer, way: Capability, before: EarlierAnswers, asked: PromptInput
+) -> tuple[Outcome | None, str]:
     """(what came, "") or (None, the reason why it cannot be counted)."""
+    prompt = asked.key
     if said.id and said.id in before.ids:
         return None, "its id is that of an earlier answer: it comes from a cache, or the server names all alike"
     before.ids.add(said.id)
@@ -59,14 +62,14 @@ def outcome_of(said: ServerAnswer, way: Capability, before: EarlierAnswers) -> t
     if way.can["token ids"] == "yes":
         if said.tokens is None:
             return None, "it has no token ids, which earlier answers had"
-        if before.texts.setdefault(said.tokens, said.text) != said.text:
+        if before.texts.setdefault((prompt, said.tokens), said.text) != said.text:
             return None, "its text is not that of an earlier answer with the same tokens"
         return outcome(np.asarray(said.tokens, np.int64), **shared), ""
     if way.can["token ids"] == "spelled":
         if said.words is None:
             return None, "it has no tokens, which earlier answers had"
         if "".join(said.words) == said.text:  # else (half a letter, say) the text is all that can be relied on
-            if not before.spelled.setdefault(said.text, True):
+            if not before.spelled.setdefault((prompt, said.text), True):
                 return None, SPELLED_OTHERWISE
             words = said.words
             if said.beside:  # none of its tokens are given: it is compared behind them
@@ -76,9 +79,9 @@ def outcome_of(said: ServerAnswer, way: Capability, before: EarlierAnswers) -> t
                 )
                 shared["logprobs"] = None if logprobs is None else np.append(logprobs, logprobs.dtype.type(np.nan))
             return outcome(np.asarray([number(word) for word in words], np.int64), words=words, **shared), ""
-        if before.spelled.setdefault(said.text, False):
+        if before.spelled.setdefault((prompt, said.text), False):
             return None, SPELLED_OTHERWISE
-    made = said.made if said.made is None else before.made.setdefault(said.whole, said.made)
+    made = said.made if said.made is None else before.made.setdefault((prompt, said.whole), said.made)
     if made != said.made:
         return (
             None,

@@ -275,7 +275,9 @@ class ServerSampler:
         seen = await send(server, way, requests)
         for slot, one in zip(asked, seen.sent, strict=True):
             if slot in talks:
-                found, why = outcome_of(one.said, way, self._before[replica]) if one.said else (None, one.missing)
+                found, why = (
+                    outcome_of(one.said, way, self._before[replica], asked[slot]) if one.said else (None, one.missing)
+                )
                 if found and not seen.all_computed:
                     found, why = None, ELSEWHERE
                 made = sample(step, slot, one, seen, self._spec.batch_sizes is not None, found, why)

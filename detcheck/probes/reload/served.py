@@ -172,7 +172,7 @@ class UpdatableServer:
             said = await self._server.complete(way, one, self._spec.options.max_tokens)
         except (NoAnswerError, BadAnswerError) as error:
             raise FailedError(f"{self._server.url} does not answer: {error}") from None
-        found, why = outcome_of(said, way, self._before)
+        found, why = outcome_of(said, way, self._before, one)
         if found is None:
             raise FailedError(f"{self._server.url}: {why}")
         return found, int((await self._server.metrics()).since(before, "cache_hits") or 0)
