@@ -438,6 +438,17 @@ def a_chat(zoo):
 
 
 @sound
+def a_chat_that_only_thinks(zoo):
+    """A reasoning model that is asked for few tokens: all of them go into its thought, and it says nothing."""
+
+    def thinks(handler, body, number, together):
+        message = {"role": "assistant", "content": None, "reasoning_content": "let me see: the question is"}
+        return completion(handler.server, body, number, choice={"message": message})
+
+    return ask(zoo, thinks, "--chat", **TEXT, opens_well=False)
+
+
+@sound
 def fields_that_nobody_knows(zoo):
     """A server whose answers have fields that OpenAI's API does not know, and other ones each time."""
 

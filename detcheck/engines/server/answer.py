@@ -123,7 +123,7 @@ def read(body: Any, trial: bool = False) -> ServerAnswer:
         raise BadAnswerError("the answer has a text and no tokens")
     if said.tokens is not None and said.words is not None and len(said.tokens) != len(said.words):
         raise BadAnswerError(f"the answer has {len(said.tokens)} token ids and {len(said.words)} tokens")
-    if reason == "length" and not said.text and not counted and not trial:
+    if reason == "length" and not said.whole and not counted and not trial:
         raise BadAnswerError("the answer is empty, and says that it is as long as was asked for")
     if choice.get("token_ids") is not None and said.made is not None and len(said.tokens or ()) < said.made:
         raise BadAnswerError(
