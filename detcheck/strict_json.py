@@ -16,9 +16,9 @@ def loads(text: str | bytes) -> Any:
 
 
 def unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object. Raises TwiceError, but of objects of numbers: there keys may be tokens, of which two are spelled alike."""
+    """An object. Raises TwiceError, but of objects of numbers and nulls: there keys may be tokens, of which two are spelled alike."""
     found = dict(pairs)
-    if len(found) < len(pairs) and not all(type(value) in (int, float) for value in found.values()):
+    if len(found) < len(pairs) and not all(value is None or type(value) in (int, float) for _, value in pairs):
         names = [name for name, _ in pairs]
         raise TwiceError(next(name for place, name in enumerate(names) if name in names[:place]))
     return found
