@@ -28,3 +28,25 @@ def test_candidates_that_are_spelled_alike_are_read_also_where_one_has_no_number
 def test_other_keys_that_stand_twice_are_refused(value):
     with pytest.raises(strict_json.TwiceError):
         strict_json.loads('{"top": {"a": -1.0, "a": %s}}' % value)  # noqa: UP031
+
+
+NO_ERRORS = (
+    {"code": None, "message": None}, {"code": 0, "message": "Success"}, {"code": "0", "message": "ok"}, {"message": "", "type": ""},
+    {"code": 0}, {}, "", 0, False, [], {"code": None, "message": "", "param": None},
+)  # fmt: skip
+ERRORS = (
+    {"code": 500, "message": "it broke"}, {"message": "it broke"}, {"code": None, "message": "it broke"}, {"code": 7, "message": ""},
+    {"code": "", "message": "it broke"}, "it broke", True, ["it broke"], {"type": "it broke", "message": None},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("error", NO_ERRORS, ids=str)
+def test_an_error_object_that_says_none_is_no_error(error):
+    assert read(body(error=error)).text == "Yes."
+    assert read(body({"text": "Yes.", "error": error})).text == "Yes."
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=str)
+def test_an_error_beside_a_whole_answer_is_one(error):
+    with pytest.raises(BadAnswerError, match="it has status 200 and an error in it"):
+        read(body(error=error))

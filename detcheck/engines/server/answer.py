@@ -133,10 +133,11 @@ def read(body: Any, trial: bool = False) -> ServerAnswer:
 
 
 def error_in(found: Mapping[str, Any]) -> str:
-    """What an error object beside or in the place of an answer says; "" where there is none."""
+    """What an error object beside or in the place of an answer says; "" where there is none, or one that says there is none."""
     error = found.get("error")
     if isinstance(error, Mapping):
-        error = error.get("message") or error
+        none = not any(error.values()) or str(error.get("code")) == "0"  # a proxy's {"code": 0, "message": "Success"}
+        error = "" if none else error.get("message") or error
     return " ".join(str(error).split())[:SHOWN] if error else ""
 
 
