@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 
 CUT_SHORT, STOPPED, CANNED = "cut_short", "stopped", "canned"
 WHY = {
-    CUT_SHORT: "{n} completions say that they are as long as was asked for, and are shorter: the server cuts them off at a length of its own, so what "
-    "follows was not compared. Ask for fewer --max-tokens",
+    CUT_SHORT: "{n} completions say that they are as long as was asked for, and are shorter: the server cuts them off at a length of its own, or its "
+    "context is full, so what follows was not compared. Ask for fewer --max-tokens",
     STOPPED: "{n} completions stopped at an end, though --ignore-eos asked to go on: the server does not take it. Leave it out",
     CANNED: "{n} answers have the very log-probabilities of an answer to another prompt, so they were not computed from what was asked: a cache, or "
     "something in the model's place, gave them",

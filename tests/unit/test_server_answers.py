@@ -4,6 +4,9 @@ import pytest
 
 from detcheck import strict_json
 from detcheck.engines.server.answer import BadAnswerError, read
+from detcheck.engines.server.engine import PromptInput
+from detcheck.engines.server.outcome import EarlierAnswers, doubts
+from detcheck.judge import answers
 
 
 def body(text="Yes.", reason="stop", **around):
@@ -50,3 +53,22 @@ def test_an_error_object_that_says_none_is_no_error(error):
 def test_an_error_beside_a_whole_answer_is_one(error):
     with pytest.raises(BadAnswerError, match="it has status 200 and an error in it"):
         read(body(error=error))
+
+
+GEMINI = {"prompt_tokens": 4, "completion_tokens": 3, "total_tokens": 12}
+
+
+def doubted(said, most, ignore_eos=False):
+    return [*doubts(said, PromptInput(text="a"), EarlierAnswers(), most, ignore_eos)]
+
+
+def test_thoughts_that_usage_counts_in_its_total_alone_are_tokens_that_were_made():
+    assert doubted(read(body(reason="length", usage=GEMINI)), 8) == []
+    assert doubted(read(body(reason="length", usage=GEMINI)), 9) == [answers.CUT_SHORT]
+    assert doubted(read(body(reason="length", usage=GEMINI | {"total_tokens": 7})), 8) == [answers.CUT_SHORT]
+
+
+@pytest.mark.parametrize("usage", [{"total_tokens": 12}, GEMINI | {"total_tokens": "12"}, GEMINI | {"total_tokens": 1}])
+def test_a_total_that_tells_nothing_is_not_read(usage):
+    made = usage.get("completion_tokens")
+    assert read(body(usage=usage)).length == made

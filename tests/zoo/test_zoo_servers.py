@@ -449,6 +449,14 @@ def a_chat_that_only_thinks(zoo):
 
 
 @sound
+def thoughts_that_are_counted_in_the_total_alone(zoo):
+    """A chat server that hides its reasoning, and counts it in its usage's total alone: answers that are as long as was asked for look shorter."""
+    usage = {"prompt_tokens": 4, "completion_tokens": 3, "total_tokens": 12}
+    said = {"message": {"role": "assistant", "content": "I look it"}}
+    return ask(zoo, lambda h, b, n, t: completion(h.server, b, n, choice=said, usage=usage), "--chat", **TEXT)
+
+
+@sound
 def fields_that_nobody_knows(zoo):
     """A server whose answers have fields that OpenAI's API does not know, and other ones each time."""
 

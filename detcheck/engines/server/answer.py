@@ -41,6 +41,8 @@ class ServerAnswer:
     """tokens that it says the prompt has"""
     cached: int | None = None
     """of these, how many it says it found in its prefix cache"""
+    total: int | None = None
+    """tokens that it says the prompt and all that was made have: hidden thoughts, which some leave out of `made`, are among them"""
     beside: str = ""
     """what it says beside its text: reasoning, a refusal, the tools that it calls; "" where there is nothing"""
     calls_tools: bool = False
@@ -58,7 +60,8 @@ class ServerAnswer:
     def length(self) -> int | None:
         """Tokens that were made: as it says, or as many as it gives; None where it does neither."""
         given = self.tokens if self.tokens is not None else self.words
-        known = [n for n in (self.made, None if given is None else len(given)) if n is not None]
+        beyond = None if self.total is None or self.asked is None else max(0, self.total - self.asked)
+        known = [n for n in (self.made, beyond, None if given is None else len(given)) if n is not None]
         return max(known, default=None)
 
     @property
@@ -113,6 +116,7 @@ def read(body: Any, trial: bool = False) -> ServerAnswer:
         made=made if type(made) is int else None,
         asked=count(usage, "prompt_tokens"),
         cached=count(usage, "prompt_tokens_details", "cached_tokens"),
+        total=count(usage, "total_tokens"),
         beside=beside(message) if isinstance(message, Mapping) else "",
         calls_tools=bool(isinstance(message, Mapping) and message.get("tool_calls")),
         fingerprint=str(body.get("system_fingerprint") or ""),
