@@ -4,8 +4,8 @@ import pytest
 
 from detcheck import strict_json
 from detcheck.engines.server.answer import BadAnswerError, read
-from detcheck.engines.server.engine import PromptInput
-from detcheck.engines.server.outcome import EarlierAnswers, doubts
+from detcheck.engines.server.engine import Capability, PromptInput
+from detcheck.engines.server.outcome import EarlierAnswers, doubts, outcome_of
 from detcheck.judge import answers
 
 
@@ -72,3 +72,31 @@ def test_thoughts_that_usage_counts_in_its_total_alone_are_tokens_that_were_made
 def test_a_total_that_tells_nothing_is_not_read(usage):
     made = usage.get("completion_tokens")
     assert read(body(usage=usage)).length == made
+
+
+IDS = Capability("completions", {}, can={"token ids": "yes", "log-probabilities": "none"})
+
+
+def why_missing(*told):
+    """(ids that are given, tokens that usage counts, finish reason) of each answer -> why it is missing, or ""."""
+    before, found = EarlierAnswers(), []
+    for number, (given, made, reason) in enumerate(told):
+        choice = {"text": "one " * given, "token_ids": [1] * given}
+        try:
+            said = read(body(choice, reason, usage={"completion_tokens": made}) | {"id": str(number)})
+        except BadAnswerError as error:
+            found.append(str(error))
+        else:
+            found.append(outcome_of(said, IDS, before, PromptInput(text="a"))[1])
+    return found
+
+
+def test_an_end_token_that_usage_counts_and_ids_leave_out_is_no_missing_one():
+    assert why_missing((4, 5, "stop"), (7, 8, "stop"), (8, 8, "length"), (4, 5, "tool_calls")) == [""] * 4
+
+
+def test_a_token_that_is_missing_now_and_then_is_a_missing_one():
+    for told in ([(4, 5, "stop"), (5, 5, "stop")], [(5, 5, "stop"), (4, 5, "stop")]):
+        assert why_missing(*told)[0] == "" and "earlier answers" in why_missing(*told)[1]
+    assert "its usage says that 8 were made" in why_missing((7, 8, "length"))[0]
+    assert "its usage says that 8 were made" in why_missing((6, 8, "stop"))[0]

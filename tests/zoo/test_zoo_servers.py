@@ -94,6 +94,34 @@ def fewer_tokens_than_usage(zoo):
     return ask(zoo, one_in(5, edited(cut)))
 
 
+def without_the_last(handler, body, number):
+    """It stopped by itself at the eighth token, which usage counts, and whose id is not given."""
+    whole = completion(handler.server, body, number)
+    choice = whole["choices"][0] | {"finish_reason": "stop"}
+    choice["token_ids"] = choice["token_ids"][:-1]
+    for name in ("tokens", "token_logprobs"):
+        choice["logprobs"][name] = choice["logprobs"][name][:-1]
+    return whole | {"choices": [choice]}
+
+
+@broken("inconclusive", 3, "tokens are missing here or there")
+def end_token_now_and_then(zoo):
+    """A server gives the id of the token that ended the answer, and leaves it out of one answer in five."""
+    asked = itertools.count(1)
+
+    def answer(handler, body, number, together):
+        leaves_out = counts(body) and next(asked) % 5 == 0
+        return (without_the_last if leaves_out else changed(finish_reason="stop"))(handler, body, number)
+
+    return ask(zoo, answer)
+
+
+@sound
+def end_token_is_counted_and_not_given(zoo):
+    """A server whose usage counts the token that ended the answer, and whose token ids leave it out."""
+    return ask(zoo, lambda h, b, n, t: without_the_last(h, b, n))
+
+
 @broken("inconclusive", 3, "not that of an earlier answer with the same tokens")
 def text_of_other_tokens(zoo):
     """A server gives the same token ids each time, and one text in five is another one."""

@@ -65,6 +65,11 @@ class ServerAnswer:
         return max(known, default=None)
 
     @property
+    def lacking(self) -> int:
+        """Tokens that it says it made, and of which it gives no id."""
+        return max(0, (self.made or 0) - len(self.tokens or ()))
+
+    @property
     def exact(self) -> bool:
         """Whether every log-probability is the decimal form of one float32: then its bits are known."""
         numbers = np.asarray(self.logprobs or (), np.float64)
@@ -129,7 +134,9 @@ def read(body: Any, trial: bool = False) -> ServerAnswer:
         raise BadAnswerError(f"the answer has {len(said.tokens)} token ids and {len(said.words)} tokens")
     if reason == "length" and not said.whole and not counted and not trial:
         raise BadAnswerError("the answer is empty, and says that it is as long as was asked for")
-    if choice.get("token_ids") is not None and said.made is not None and len(said.tokens or ()) < said.made:
+    if choice.get("token_ids") is not None and said.lacking > (
+        reason != "length"
+    ):  # the token that ended it may be left out
         raise BadAnswerError(
             f"the answer has {len(said.tokens or ())} tokens, and its usage says that {said.made} were made"
         )

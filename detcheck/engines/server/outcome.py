@@ -17,6 +17,7 @@ from detcheck.records import Outcome
 # A model that is certain gives the same few log-probabilities next to 0 to many prompts; four others by chance are of no two.
 CERTAIN, TELLING = -1e-3, 4
 
+LACKING = "its token ids are {n} fewer than its usage counts, and those of earlier answers were {others} fewer: tokens are missing here or there"
 SPELLED_OTHERWISE = "its tokens do not spell its text as those of an earlier answer with this text did"
 
 
@@ -32,6 +33,8 @@ class EarlierAnswers:
     """prompt, text -> whether its tokens spelled it"""
     made: dict[tuple[str, str], int] = field(default_factory=dict)
     """prompt, text -> how many tokens it was made of, where they are not given"""
+    lacking: int | None = None
+    """of answers that ended by themselves: tokens that were counted and not given, as of the first one, since an end token is always left out or never"""
     asked: dict[bytes, str] = field(default_factory=dict)
     """log-probabilities, as bytes -> the prompt that they were an answer to"""
 
@@ -62,6 +65,10 @@ def outcome_of(
     if way.can["token ids"] == "yes":
         if said.tokens is None:
             return None, "it has no token ids, which earlier answers had"
+        if said.made is not None and said.finish_reason != "length":
+            before.lacking = said.lacking if before.lacking is None else before.lacking
+            if before.lacking != said.lacking:
+                return None, LACKING.format(n=said.lacking, others=before.lacking)
         if before.texts.setdefault((prompt, said.tokens), said.text) != said.text:
             return None, "its text is not that of an earlier answer with the same tokens"
         return outcome(np.asarray(said.tokens, np.int64), **shared), ""
