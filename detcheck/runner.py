@@ -257,7 +257,9 @@ def judged(run: Run, folder: RunFolder) -> Run:
     probe = Probe(run.spec.probe)
     whole = probe.whole(subject.schedule, outcomes, roles, run.spec.options)
     seen = folder.observations()
-    findings = judge(cases, subject.schedule, seen, outcomes, unseen, roles, probe.judge, whole=whole)
+    findings = judge(
+        cases, subject.schedule, seen, outcomes, unseen, roles, probe.judge, whole=whole, prompts=subject.inputs
+    )
     log.info("judged %d samples, %d outcomes are distinct", sum(f.samples for f in findings), len(outcomes))
     ended = [warning for warning in run.warnings if warning.startswith(ENDED)]
     if not outcomes and ended and not run.interrupted:

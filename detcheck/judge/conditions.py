@@ -43,7 +43,7 @@ from detcheck.judge.tally import (
     first_variant,
     repeat_arm,
 )
-from detcheck.records import Case, NotTried, Observation, Outcome, Schedule, Step
+from detcheck.records import Case, NotTried, Observation, Outcome, Prompt, Schedule, Step
 from detcheck.verdict import Role, Verdict
 
 WITHOUT_BATCH = {"matmul": "products"}  # probes whose results are of no batch -> what they are
@@ -67,13 +67,14 @@ def judge(
     by: Judge | None = None,
     sides: Sequence[str] = (),
     whole: WholeJudge | None = None,
+    prompts: Sequence[Prompt] = (),
 ) -> tuple[Finding, ...]:
     """The findings on each case. `cases` are those asked for; others that were observed come behind them.
 
     Without a schedule (a file that somebody else collected) nothing is known to be missing but what the file says is.
     `roles`: what each case is there for; one without a role gates. `by`: the probe's own judge; None: samples are compared.
     `sides`: two files, whose samples have their places as processes: do both have the same?
-    `whole`: the probe's own, where all cases are judged together.
+    `whole`: the probe's own, where all cases are judged together. `prompts`: those of the cases; one that was given twice is compared with itself.
     """
     tallies: dict[Case, Tally] = {case: Tally() for case in cases}
     for o in observations:
@@ -96,7 +97,7 @@ def judge(
             found = [judge_case(case, steps, not_tried, tally, outcomes, allow_unseen_batch, sides)]
         findings += [replace(finding, role=role) for finding in found]
     findings = seeds.drawn(ranks.ranked(findings, tallies, outcomes), tallies, outcomes)
-    findings += [] if by else same_prompt.against_each_other(tallies, outcomes, roles or {})
+    findings += [] if by else same_prompt.against_each_other(tallies, outcomes, roles or {}, prompts)
     return after_controls(findings + server.between(tallies, outcomes))
 
 

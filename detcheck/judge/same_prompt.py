@@ -16,24 +16,34 @@ from detcheck.judge.level import level, unit
 from detcheck.judge.paired import listed
 from detcheck.judge.statistics import describe
 from detcheck.judge.tally import Tally
-from detcheck.records import Case, Condition, Outcome
+from detcheck.records import Case, Condition, Outcome, Prompt
 from detcheck.verdict import Role, Verdict
 
 PLACE = re.compile(r"(?P<index>\d+):(?P<prompt>[0-9a-f]{8}.*)")
 
 
 def against_each_other(
-    tallies: Mapping[Case, Tally], outcomes: Mapping[str, Outcome], roles: Mapping[Case, Role]
+    tallies: Mapping[Case, Tally],
+    outcomes: Mapping[str, Outcome],
+    roles: Mapping[Case, Role],
+    prompts: Sequence[Prompt],
 ) -> Iterator[Finding]:
-    """A finding for each such prompt whose places differ; those that are equal need none."""
-    groups: dict[Case, list[Case]] = defaultdict(list)
+    """A finding for each of `prompts` whose places differ; those that are equal need none."""
+    known = {prompt.name: prompt for prompt in prompts}
+    groups: dict[tuple[Case, object], list[Case]] = defaultdict(list)
     for case in tallies:
-        if named := PLACE.fullmatch(case.input):
-            groups[replace(case, input=named["prompt"])].append(case)
+        named = PLACE.fullmatch(case.input)
+        if named and case.input in known:
+            groups[replace(case, input=named["prompt"]), content(known[case.input])].append(case)
     for group in groups.values():
         shared = repeated({case: tallies[case] for case in group})
         if apart := [condition for condition, found in shared.items() if len(found) > 1]:
             yield differing(group, shared, apart, outcomes, roles.get(group[0], Role.GATES))
+
+
+def content(prompt: Prompt) -> tuple[object, ...]:
+    """What it is, beside its name: that holds eight digits of a hash, which two prompts may have in common."""
+    return prompt.token_ids or prompt.text, prompt.later, prompt.seed
 
 
 def repeated(tallies: Mapping[Case, Tally]) -> dict[Condition, Counter[str]]:

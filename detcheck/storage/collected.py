@@ -93,8 +93,13 @@ class Collected:
         if asked not in self._inputs:
             digest = "" if asked == "null" else f":{content_hash(asked.encode())[:8]}"
             name = row.name or f"{len(self._inputs)}{digest}"
-            self._inputs[asked] = name + digest if name in self._named else name
-            self._named.add(name)
+            given = name
+            if name in self._named:
+                name += digest
+            while name in self._named:  # equal digits are not the same request
+                name += "+"
+            self._inputs[asked] = name
+            self._named |= {given, name}
             if not row.name and isinstance(row.request, str):
                 self.prompts[name] = row.request[:MOST_SHOWN]
         return self._inputs[asked]

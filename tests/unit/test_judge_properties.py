@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from detcheck.judge.conditions import judge
 from detcheck.judge.statistics import clopper_pearson
 from detcheck.outcomes import outcome
-from detcheck.records import Case, Condition, Observation
+from detcheck.records import Case, Condition, Observation, Prompt
 from detcheck.verdict import Verdict
 
 CASE = Case("completions", "m", "stock", "float32", "0")
@@ -120,3 +120,20 @@ def test_equality_is_bits(pair):
     assert finding.verdict is Verdict.IDENTICAL
     finding = judged([(1, 0, [(1, pair[0])]), (1, 0, [(1, pair[1])])])
     assert (finding.verdict, finding.distinct, finding.distinct_bits) == (Verdict.RUN_VARIANT, 1, 2)
+
+
+def test_a_prompt_is_the_same_by_what_it_is_and_not_by_the_digits_of_its_name():
+    found = [outcome(np.asarray([token])) for token in (5, 6)]
+    cases = [Case("completions", "m", "stock", "float32", f"{place}:50f98888") for place in (0, 1)]
+    seen = [
+        Observation(case, Condition("alone", 1, 0), trial, trial, 0, one.id, (1,))
+        for case, one in zip(cases, found, strict=True)
+        for trial in (0, 1)
+    ]
+    known = {one.id: one for one in found}
+    verdicts = lambda *prompts: [f.verdict for f in judge(cases, None, seen, known, True, prompts=prompts)]  # noqa: E731
+    first, again = Prompt(cases[0].input, "one", (1, 2)), Prompt(cases[1].input, "one", (1, 2))
+    assert Verdict.RUN_VARIANT in verdicts(first, again)
+    assert Verdict.RUN_VARIANT not in verdicts(first, Prompt(cases[1].input, "one", (1, 3)))
+    assert Verdict.RUN_VARIANT not in verdicts(first, Prompt(cases[1].input, "two", ()))
+    assert Verdict.RUN_VARIANT not in verdicts()

@@ -11,6 +11,8 @@ import safetensors.numpy
 
 from detcheck import runner
 from detcheck.errors import UsageError
+from detcheck.storage.collected import Collected
+from detcheck.storage.input import StoredAnswer
 from detcheck.verdict import Verdict
 
 
@@ -25,6 +27,14 @@ def test_all_equal_without_batch_sizes_is_no_pass(tmp_path):
     assert finding.verdict is Verdict.INCONCLUSIVE and "--allow-unseen-batch" in finding.note
     (finding,) = judged(tmp_path, [{"tokens": [1, 2]}] * 5, allow_unseen_batch=True)
     assert finding.verdict is Verdict.IDENTICAL and "could not be seen" in finding.note
+
+
+def test_requests_with_equal_digits_and_names_are_not_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("detcheck.storage.collected.content_hash", lambda *parts: "0" * 64)
+    of_prompts = [{"prompt": f"p{n}", "tokens": [n]} for n in range(3)]
+    assert len(judged(tmp_path, of_prompts)) == 3
+    held = Collected([tmp_path])
+    assert len({held._input(StoredAnswer("line 1", request, "doc-7")) for request in ("a", "b", "c", "d", "a")}) == 4
 
 
 def test_all_equal_in_one_size_only_is_no_pass(tmp_path):

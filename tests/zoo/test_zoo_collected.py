@@ -261,4 +261,17 @@ def samples_of_prompts_side_by_side(zoo):
     return judge(zoo, lines)
 
 
+@sound
+def requests_whose_hashes_begin_alike(zoo):
+    """Two requests with answers of their own, and the same first eight digits of a hash, which reports name them by."""
+    asked = {"prompt number 38322": [1, 2, 3], "prompt number 83909": [4, 5, 6]}
+    lines = [
+        {"prompt": prompt, "tokens": tokens, "batch_size": size, "trial": n}
+        for prompt, tokens in asked.items()
+        for size in (1, 4)
+        for n in range(2)
+    ]
+    return judge(zoo, lines)
+
+
 test_subject = visits(globals())
