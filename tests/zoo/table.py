@@ -1,8 +1,10 @@
 """Visits the zoo and writes what came of it: `python tests/zoo/table.py` prints the table and writes docs/zoo.md (make zoo).
 
-Exits with 1 where a broken subject passed, a sound one did not, or a verdict is another one than the subject's.
+Exits with 1 where a broken subject passed, a sound one did not, or a verdict is another one than the subject's. Where not every subject was
+asked it says so, exits with 1 too, and writes no page.
 """
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -53,21 +55,46 @@ def table(rows):
     return "\n".join(lines) + "\n", right == len(rows)
 
 
-def visit():
-    """The rows of all subjects, in the order of the files."""
+def subjects(folder=HERE):
+    """All there are, in the order of the files, whatever pytest makes of them."""
+    from zoo import Subject
+
+    for path in sorted(folder.glob("test_zoo_*.py")):
+        spec = importlib.util.spec_from_file_location(f"zoo_of_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield from (thing for thing in vars(module).values() if isinstance(thing, Subject))
+
+
+def visit(folder=HERE):
+    """(the rows of all subjects, in the order of the files, pytest's exit code)."""
     collector = Collector()
-    files = map(str, sorted(HERE.glob("test_zoo_*.py")))
-    pytest.main(["-q", "--no-header", "-p", "no:cacheprovider", "--no-summary", *files], plugins=[collector])
-    return collector.rows
+    files = map(str, sorted(folder.glob("test_zoo_*.py")))
+    code = pytest.main(["-q", "--no-header", "-p", "no:cacheprovider", "--no-summary", *files], plugins=[collector])
+    return collector.rows, code
 
 
-def main():
-    text, right = table(visit())
+def why_not_all(rows, code, folder):
+    """Why the rows are not those of all subjects; "" where they are. pytest exits with 0 or 1 where it asked all that it found."""
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        return f"pytest ended with exit code {int(code)}"
+    count = len(list(subjects(folder)))
+    if not count or len(rows) != count:
+        return f"{len(rows)} answers came of {count} subjects"
+    return ""
+
+
+def main(folder=HERE, page=PAGE):
+    rows, code = visit(folder)
+    if why := why_not_all(rows, code, folder):
+        sys.exit(f"the zoo was not visited whole, and its page is as it was: {why}")
+    text, right = table(rows)
     print(text)
-    head, _, _ = PAGE.read_text("utf-8").partition(BEGIN)
-    PAGE.write_text(head + BEGIN + text, "utf-8")
+    head, _, _ = page.read_text("utf-8").partition(BEGIN)
+    page.write_text(head + BEGIN + text, "utf-8")
     sys.exit(not right)
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(HERE.parent / "doubles"))
     main()
