@@ -373,6 +373,16 @@ def dumped_without(zoo):
     return logprobs(zoo, zeros, changed_first=zeros)
 
 
+@broken("inconclusive", code=3, says="all 0 in 3 of 4 sequences")
+def dumped_without_in_part(zoo):
+    """Both sides wrote zeros in place of the log-probabilities of three sequences of four."""
+
+    def zeros(lines):
+        return [line | {"logprobs": [0.0] * len(line["tokens"])} for line in lines[:3]] + lines[3:]
+
+    return logprobs(zoo, zeros, changed_first=zeros)
+
+
 @broken("inconclusive", code=3)
 def sequence_missing(zoo):
     """The trainer left one sequence out."""
@@ -409,6 +419,17 @@ def swapped(zoo):
 def another_order(zoo):
     """Two files of the same numbers, their sequences in another order."""
     return logprobs(zoo, lambda lines: lines[::-1])
+
+
+@sound
+def certain_of_a_word(zoo):
+    """Both sides are certain of seven tokens in a row, and of a whole answer of three: zeros stand for them."""
+
+    def certain(lines):
+        lines[0]["logprobs"][:7] = [0.0] * 7
+        return lines[:3] + [line | {"tokens": line["tokens"][:3], "logprobs": [0.0] * 3} for line in lines[3:]]
+
+    return logprobs(zoo, certain, changed_first=certain)
 
 
 # Triton kernels, compiled for a GPU that is not here.

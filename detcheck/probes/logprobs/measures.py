@@ -207,10 +207,25 @@ def along(pairs: Sequence[ScoredPair], most: int = POINTS) -> list[Point]:
 
 
 def not_written(pairs: Sequence[ScoredPair]) -> Iterator[str]:
-    """Why equal bits are no pass, where all numbers of both sides are one: a dump without log-probabilities has zeros in their place."""
+    """Why equal bits are no pass, where all numbers of both sides are one: a dump without log-probabilities has zeros in their place.
+
+    A sequence of `CERTAIN` tokens or more shows it by itself; shorter ones together, where all of them have the same number.
+    """
+    why = "so they were not written, or are of tokens that were certain, and nothing was compared"
+    if numbers := one_number(pairs):
+        yield f"both sides' numbers are all {numbers[0]:.6g}, {why}"
+        return
+    flat = {pair.name: found for pair in pairs if (found := one_number([pair]))}
+    if flat:
+        values = sorted({f"{found[0]:.6g}" for found in flat.values()})
+        said = values[0] if len(values) == 1 else "one number each"
+        yield f"both sides' numbers are all {said} in {len(flat)} of {len({pair.name for pair in pairs})} sequences, {why} there"
+
+
+def one_number(pairs: Sequence[ScoredPair]) -> tuple[float, ...]:
+    """(the number that every token of them has on both sides,), of `CERTAIN` tokens or more; () where there is none."""
     numbers = np.concatenate([side for p in pairs for side in (p.sampler, p.trainer)]) if pairs else np.empty(0)
-    if len(numbers) >= 2 * CERTAIN and (numbers == numbers[0]).all():
-        yield f"both sides' numbers are all {numbers[0]:.6g}, so they were not written, or are of tokens that were certain, and nothing was compared"
+    return (float(numbers[0]),) if len(numbers) >= 2 * CERTAIN and (numbers == numbers[0]).all() else ()
 
 
 def first_unequal(pair: ScoredPair) -> int | None:
