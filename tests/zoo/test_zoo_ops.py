@@ -252,4 +252,16 @@ def into_its_input(zoo):
     return kernels(zoo, "into_its_input")
 
 
+@sound
+def inputs_without_a_seed(zoo):
+    """An op whose make_inputs does not read its seed, and draws other inputs each time."""
+    zoo.file(
+        "zoo_unseeded.py",
+        "import torch",
+        "make_inputs = lambda rows, dtype, seed: (torch.randn(rows, 32).to(dtype), torch.randn(32).to(dtype))",
+        "scaled = lambda x, w: x * w",
+    )
+    return zoo.ask("kernels", "--op", "zoo_unseeded:scaled", "--batch-sizes", "1,2")
+
+
 test_subject = visits(globals())
