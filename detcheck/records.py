@@ -123,6 +123,10 @@ class Step:
         return self.rows.count(0)
 
 
+FIRST_AGAIN = "the first prompt's first condition once more, at the very end"
+"""`NotTried.what` of a run that does not see what changes between two prompts: no batch is missing for it"""
+
+
 @dataclass(frozen=True)
 class NotTried:
     """A condition that the schedule leaves out."""

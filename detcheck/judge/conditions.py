@@ -43,7 +43,7 @@ from detcheck.judge.tally import (
     first_variant,
     repeat_arm,
 )
-from detcheck.records import Case, NotTried, Observation, Outcome, Prompt, Schedule, Step
+from detcheck.records import FIRST_AGAIN, Case, NotTried, Observation, Outcome, Prompt, Schedule, Step
 from detcheck.verdict import Role, Verdict
 
 WITHOUT_BATCH = {"matmul": "products"}  # probes whose results are of no batch -> what they are
@@ -194,7 +194,7 @@ def judge_case(
         verdict = Verdict.FAILED
         note = f"nothing was observed: {'; '.join(f'{n}: {why}' for why, n in reasons.items())}"
     elif doubts := [
-        *doubts_about(draft, tally, allow_unseen, all_tried=steps is not None and not not_tried),
+        *doubts_about(draft, tally, allow_unseen, steps is not None and all(n.what == FIRST_AGAIN for n in not_tried)),
         *gradients.doubts([outcomes[o] for o in counts]),
     ]:
         verdict, note = Verdict.INCONCLUSIVE, "; ".join(doubts)

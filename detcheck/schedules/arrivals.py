@@ -93,8 +93,7 @@ def schedule(inputs: dict[str, int], wanted: Wanted, limits: EngineLimits) -> Sc
     refuse_lost(plans, not_tried, wanted)
     check_samples(plans, wanted)
     share_out(plans, wanted)
-    made = first_again_last(steps(inputs, plans, wanted, limits), wanted.fail_fast)
-    return Schedule(made, tuple(not_tried), limits.max_rows)
+    return first_again_last(steps(inputs, plans, wanted, limits), wanted.fail_fast, not_tried, limits.max_rows)
 
 
 def affordable(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from detcheck.condition_name import ConditionName, kind_of, named
 from detcheck.errors import UsageError
-from detcheck.records import NotTried, Schedule, Step
+from detcheck.records import FIRST_AGAIN, NotTried, Schedule, Step
 from detcheck.schedules.wanted import Wanted
 from detcheck.schedules.widths import EDGES, edges
 
@@ -183,24 +183,33 @@ def schedule(
             Step(len(steps) + i, name, condition, trial, rows, padding=padded)
             for i, (condition, trial, rows, padded) in enumerate(first + late)
         ]
-    return Schedule(first_again_last(steps, wanted.fail_fast), tuple(dict.fromkeys(not_tried)), max_rows)
+    return first_again_last(steps, wanted.fail_fast, not_tried, max_rows)
 
 
 def first_again_last(
-    steps: Sequence[Step], fail_fast: bool = False, conditions: Sequence[str] = ()
-) -> tuple[Step, ...]:
-    """Of several inputs the first one's first condition is repeated last of all: what changes between two inputs shows in nothing else.
+    steps: Sequence[Step],
+    fail_fast: bool,
+    not_tried: Sequence[NotTried],
+    max_rows: int | None,
+    conditions: Sequence[str] = (),
+) -> Schedule:
+    """The schedule of these steps. Of several inputs the first one's first condition is repeated last of all: what changes between two inputs shows in nothing else.
 
-    `conditions`: the first of these that the input has is taken. Not where the run is to stop at the first divergence, since a condition
-    that was met once does not tell which of the two it is.
+    `conditions`: the first of these that the input has is taken. Not where the run is to stop at the first divergence, since a condition that
+    was met once does not tell which of the two it is, nor where nothing is repeated: that is listed as not tried then.
     """
-    own = [step for step in steps if step.input == steps[0].input]
-    again = min(own, key=lambda step: (*conditions, step.condition).index(step.condition)).condition
-    same = [step for step in own if step.condition == again]
-    if fail_fast or len(same) < 2 or steps[-1].input == steps[0].input:
-        return tuple(steps)
-    last = same[-1]
-    return tuple(replace(s, index=n) for n, s in enumerate([*(s for s in steps if s is not last), last]))
+    left_out = []
+    if steps and steps[-1].input != steps[0].input:
+        own = [step for step in steps if step.input == steps[0].input]
+        again = min(own, key=lambda step: (*conditions, step.condition).index(step.condition)).condition
+        same = [step for step in own if step.condition == again]
+        if fail_fast or len(same) < 2:
+            why = "--fail-fast stops at the first divergence" if fail_fast else "it is asked for once (--trials 1)"
+            left_out = [NotTried(FIRST_AGAIN, f"{why}, so a change between two prompts is not seen")]
+        else:
+            steps = [*(s for s in steps if s is not same[-1]), same[-1]]
+            steps = [replace(s, index=n) for n, s in enumerate(steps)]
+    return Schedule(tuple(steps), tuple(dict.fromkeys([*not_tried, *left_out])), max_rows)
 
 
 def compose(plan: Plan, length: int, longest: int, rng: random.Random, width: int = 0) -> tuple[int, ...]:

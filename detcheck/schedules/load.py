@@ -129,8 +129,8 @@ def schedule(inputs: dict[str, int], wanted: Wanted, limits: ServerLimits) -> Sc
         not_tried.append(
             NotTried("cold", "left out with --batch-sizes: --conditions cold,wave asks for the first answer too")
         )
-    planned = first_again_last(steps(inputs, plans, warm, limits, cold), warm.fail_fast, ("alone", *names))
-    made = Schedule(planned, tuple(not_tried))
+    planned = steps(inputs, plans, warm, limits, cold)
+    made = first_again_last(planned, warm.fail_fast, not_tried, None, ("alone", *names))
     sent = sum(len(step.rows) for step in made.steps)
     if limits.requests is not None and sent > limits.requests:
         raise UsageError(

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detcheck.errors import UsageError
+from detcheck.records import FIRST_AGAIN
 from detcheck.schedules.batches import THRESHOLDS, Plan, compose, schedule
 from detcheck.schedules.wanted import Wanted
 from detcheck.schedules.widths import edges, swept
@@ -145,3 +146,18 @@ def test_a_ragged_batch_holds_its_samples_and_is_as_wide_as_was_asked(size, leng
     width = edges(length)[0]
     rows = compose(Plan("ragged", size, True, 2), length, width, random.Random(seed), width)
     assert len(rows) == size and rows.count(0) == 1 and max(rows) == width
+
+
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        (Wanted(24, 4, 1), "it is asked for once (--trials 1)"),
+        (Wanted(24, 4, 2, fail_fast=True), "--fail-fast stops at the first divergence"),
+    ],
+)
+def test_a_run_that_does_not_ask_the_first_prompt_again_says_so(wanted, why):
+    told = [n.reason for n in schedule({"0:a": 40, "1:b": 40}, wanted, 1000, 80).not_tried if n.what == FIRST_AGAIN]
+    assert told == [f"{why}, so a change between two prompts is not seen"]
+    assert FIRST_AGAIN not in {n.what for n in schedule({"0:a": 40}, wanted, 1000, 80).not_tried}
+    asked = schedule({"0:a": 40, "1:b": 40}, Wanted(24, 4, 2), 1000, 80)
+    assert asked.steps[-1].input == "0:a" and FIRST_AGAIN not in {n.what for n in asked.not_tried}

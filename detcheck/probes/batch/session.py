@@ -122,7 +122,7 @@ class Batch:
                     )
                     for t in range(spec.trials)
                 ]
-        return Schedule(first_again_last(steps, spec.fail_fast), tuple(dict.fromkeys(not_tried)), most)
+        return first_again_last(steps, spec.fail_fast, not_tried, most)
 
     def _missing_positions(self, rows: int, room: int) -> list[NotTried]:
         """Why the logits before a prompt's last position are not observed; [] where they are, in every condition."""
