@@ -71,13 +71,18 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def echo(handler, body, number, together):
-    """The headers, in every form, wherever an answer has room."""
-    sent = [handler.headers.get(name, "") for name in ("Authorization", "X-Gate")]
+def secrets_in(headers):
+    """(all that was sent, the key in it)"""
+    sent = [headers.get(name, "") for name in ("Authorization", "X-Gate")]
     if sent[0].startswith("Basic "):
         named = base64.b64decode(sent[0].removeprefix("Basic ")).decode()
         sent = [named, *named.split(":", 1)]
-    key = sent[-1] or sent[0].removeprefix("Bearer ")
+    return sent, sent[-1] or sent[0].removeprefix("Bearer ")
+
+
+def echo(handler, body, number, together):
+    """The headers, in every form, wherever an answer has room."""
+    sent, key = secrets_in(handler.headers)
     said = [form for one in filter(None, [*sent, key]) for form in in_every_form(one)]
     if number % 4 == 0:
         return handler.send({"error": {"message": " ".join(said)}}, 500 + number % 3, X_Echo=quote(key))
@@ -99,15 +104,26 @@ def sleeps(handler, body, number, together):
     return completion(handler.server, body, number)
 
 
+def in_other_encodings(handler, body, number, together):
+    """As json.loads would read it from bytes; or the key alone."""
+    if number % 4 == 3:
+        return completion(handler.server, body, number)
+    encoding = ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le")[number % 5]
+    sent, key = secrets_in(handler.headers)
+    made = completion(handler.server, body, number, choice={"text": f"{sent} {key}", "finish_reason": "stop"})
+    raw = json.dumps(made if number % 3 else {"error": {"message": key}}, ensure_ascii=False).encode(encoding)
+    return handler.send(raw, 200 if number % 3 else 500)
+
+
 WAYS = {
-    "success": lambda h, b, n, t: completion(h.server, b, n), "echo": echo, "401": refuses,
+    "success": lambda h, b, n, t: completion(h.server, b, n), "echo": echo, "401": refuses, "UTF-16": in_other_encodings,
 }  # fmt: skip
 GIVEN = {
     "DETCHECK_API_KEY": ({"DETCHECK_API_KEY": KEY}, "{url}", ()),
     "OPENAI_API_KEY": ({"OPENAI_API_KEY": KEY}, "{url}", ()),
     "--header": ({"GATE": KEY}, "{url}", ("--header", "X-Gate=GATE")),
     "address": ({}, "http://user:" + quote(KEY, safe="") + "@{host}", ()),
-    "address, as it is": ({}, f"http://{LETTERS}:{LETTERS[::-1]}@" + "{host}", ()),
+    "address, as it is": ({}, f"http://user:{LETTERS[::-1]}@" + "{host}", ()),
 }
 
 
@@ -152,7 +168,7 @@ def test_the_other_commands_that_ask_servers(detcheck, folder, monkeypatch):
 def test_check_and_what_it_writes(detcheck, folder, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with serving(echo, metrics=True, ids=False, takes_s=0.0) as server:
-        url = server.url.replace("//", f"//{LETTERS}:{LETTERS[::-1]}@")
+        url = server.url.replace("//", f"//user:{LETTERS[::-1]}@")
         (folder / "asked").mkdir()
         text = f'[probes.a]\nprobe = "completions"\nbase-url = {url!r}\nsamples = 6\nmax-tokens = 6\nconditions = ["alone", "wave-2"]\n'
         (folder / "asked" / "detcheck.toml").write_text(text)
@@ -308,13 +324,70 @@ def test_another_process_leaves_none_either(folder, monkeypatch):
     assert leaking(folder, done.stdout, done.stderr) == [] and len(files_of(folder)) > 8
 
 
+@pytest.mark.parametrize(
+    ("variables", "user", "model"),
+    [
+        ({}, "acme-ai:s3cretpw@", "acme-ai/llama"), ({}, "assistant:s3cretpw@", "m"), ({}, "length:completions@", "m"),
+        ({"OPENAI_API_KEY": "123456"}, "", "m"), ({"OPENAI_API_KEY": "ollama"}, "", "m"), ({"OPENAI_API_KEY": "litellm"}, "", "m"),
+        ({"OPENAI_API_KEY": "EMPTY"}, "", "EMPTY"), ({"OPENAI_API_KEY": "choices"}, "", "m"), ({"OPENAI_API_KEY": "assistant"}, "", "m"),
+        ({"OPENAI_API_KEY": "token_id"}, "", "m"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_plain_key_breaks_no_answer(detcheck, folder, monkeypatch, variables, user, model, chat):
+    """What is spelled like a key is a number, a field, a word of the API or the model's name as well."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    def answer(handler, body, number, together):
+        return completion(handler.server, body, number, created=1732123456, lp=-0.1234567)
+
+    with serving(answer, metrics=True, model=model, ids=not chat, takes_s=0.0) as server:
+        result = detcheck(
+            "completions", "--base-url", server.url.replace("//", f"//{user}"), *SMALL[:-2], *["--chat"] * chat
+        )
+        assert {body["model"] for body in server.requests} == {model}
+    assert result.code in (0, 3) and "missing" not in result.out and "***/" not in result.out + result.err, result
+
+
+def test_a_key_that_is_in_the_models_name_is_refused_in_words_unless_the_name_is_given(detcheck, folder, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "default")
+    with serving(metrics=True, model="default-7b", takes_s=0.0) as server:
+        refused = detcheck("completions", "--base-url", server.url, *SMALL)
+        assert refused.code == 2 and "names its model ***-7b" in refused.err and "Say --model" in refused.err
+        assert not server.requests
+        given = detcheck("completions", "--base-url", server.url, "--model", "default-7b", *SMALL)
+        assert {body["model"] for body in server.requests} == {"default-7b"} and given.code in (0, 3), given
+
+
+def test_secrets_are_redacted_in_texts_and_keys_and_nowhere_else():
+    secrets = Secrets()
+    secrets.add("Authorization", "Bearer 123456", "123456", "the test")
+    body = {
+        "created": 1732123456,
+        "lp": [-0.1234567, None, True],
+        "token_id:123456": -1.0,
+        "text": ["id 123456", "token_id:123456"],
+    }
+    shown = body | {"text": [f"id {HIDDEN}", "token_id:123456"], f"k {HIDDEN}": 1}
+    assert secrets.hide_in(body | {"k 123456": 1}) == shown
+    assert secrets.hide_in(["a/123456", "a/123456-2", "123456"], "a/123456") == ["a/123456", "a/123456-2", HIDDEN]
+    assert secrets.hide_quoted('x{op="123456"} 123456\n') == f'x{{op="{HIDDEN}"}} 123456\n'
+    page = 'x{model_name="m"} 1'
+    assert secrets.hide_quoted(page) is page
+    named = Secrets.read((), ("assistant", "s3cretpw"))
+    said = ["assistant of assistants", "s3cretpw", "assistant:s3cretpw"]
+    assert named.hide_in(said) == ["assistant of assistants", HIDDEN, HIDDEN]
+    assert (
+        Secrets.read((), ("tok-1234567", "")).hide_in("of tok-1234567") == f"of {HIDDEN}"
+    )  # an address with a key alone
+
+
 def test_every_form_is_found_and_nothing_else_is_hidden():
     secrets = Secrets()
     secrets.add("Authorization", f"Bearer {KEY}", KEY, "the test")
     for form in in_every_form(KEY):
-        assert leaks(secrets.hide(form), secrets.hide_in(f"x {form} y".encode())) == [] and HIDDEN in secrets.hide(
-            form
-        ), form
+        assert leaks(secrets.hide(form), secrets.hide_in(f"x {form} y")) == [] and HIDDEN in secrets.hide(form), form
     other = "an answer of sk-Qx7Lm and more"
     assert secrets.hide(other) == other and [re.compile(p) for p in patterns([KEY, "a"])]
     assert (

@@ -53,8 +53,11 @@ class NoAnswerError(Exception):
 class Client:
     """One server. Use it inside one event loop, and close it there."""
 
-    def __init__(self, url: Url, secrets: Secrets, timeout_s: float, ca_bundle: str | None = None) -> None:
-        self.url, self._secrets, self._timeout_s = url, secrets, timeout_s
+    def __init__(
+        self, url: Url, secrets: Secrets, timeout_s: float, ca_bundle: str | None = None, model: str | None = None
+    ) -> None:
+        """`model`: what is asked for, where that is known: its name is never redacted."""
+        self.url, self._secrets, self._timeout_s, self._model = url, secrets, timeout_s, model or ""
         self._verify = context(ca_bundle) if url.startswith("https") else False  # False: there is no TLS
         # One a request in flight, kept for the next of its method: httpx's own pool looks through all its connections for each request.
         self._idle: dict[str, list[httpx.AsyncClient]] = {}
@@ -124,7 +127,7 @@ class Client:
             raise NoAnswerError(f"no answer within {min(self._timeout_s, METRICS_S):g} s") from None
         if status != 200:
             raise NoAnswerError(self._refusal(status, headers, raw, None), status)
-        return raw.decode("utf-8", "replace")
+        return self._secrets.hide_quoted(raw.decode("utf-8", "replace"), self._model)
 
     async def _exchange(
         self, method: str, path: str, body: Mapping[str, Any] | None
@@ -143,7 +146,7 @@ class Client:
                             f"the answer is larger than {LARGEST_BYTES >> 20} MiB", response.status_code
                         )
                     parts.append(part)
-                return response.status_code, response.headers, self._secrets.hide_in(b"".join(parts))
+                return response.status_code, response.headers, b"".join(parts)
         except httpx.HTTPError as error:
             what = self._secrets.hide(str(error)) or "the connection broke"
             raise NoAnswerError(f"{type(error).__name__}: {what}") from None
@@ -158,7 +161,7 @@ class Client:
 
     def _read(self, raw: bytes, content_type: str) -> Any:
         try:
-            body = strict_json.loads(raw)
+            body = self._secrets.hide_in(strict_json.loads(raw.decode("utf-8-sig")), self._model)
         except strict_json.TwiceError as error:
             raise NoAnswerError(
                 f"the answer holds {self._secrets.hide(str(error))[:SHOWN]!r} twice, and readers differ in which of them they take",
@@ -166,7 +169,7 @@ class Client:
             ) from None
         except (ValueError, RecursionError):
             said = self._secrets.hide(content_type)[:SHOWN] or "no content type"
-            begins = self._secrets.hide(raw.decode("utf-8", "replace"))[:SHOWN]
+            begins = self._secrets.hide(as_text(raw))[:SHOWN]
             raise NoAnswerError(f"the answer is not JSON ({said}): {begins!r}", 200) from None
         if not isinstance(body, dict | list):
             raise NoAnswerError(f"the answer is not a JSON object: {self._secrets.hide(str(body))[:SHOWN]!r}", 200)
@@ -176,15 +179,20 @@ class Client:
         """What a status other than 200 says."""
         if 300 <= status < 400:
             return f"status {status}: it points to {self._secrets.hide(headers.get('location', 'nowhere'))[:SHOWN]!r}. Give that as --base-url"
-        said = raw.decode("utf-8", "replace")
+        said = as_text(raw)
         try:
-            found = json.loads(raw)
+            found = json.loads(raw.decode("utf-8-sig"))
             found = found.get("error", found.get("detail", found.get("message", found)))
             said = found.get("message", found) if isinstance(found, dict) else found
         except (ValueError, AttributeError, RecursionError):
             pass
         later = "" if wait is None else f" (Retry-After {wait:g} s, longer than --timeout leaves)"
         return f"status {status}{later}: {self._secrets.hide(' '.join(str(said).split()))[:SHOWN]!r}"
+
+
+def as_text(raw: bytes) -> str:
+    """To quote it. Without NULs: between them the letters of a key would stand as UTF-16 and UTF-32 have them, and not be known for one."""
+    return raw.decode("utf-8", "replace").replace("\0", "")
 
 
 def first_line(error: Exception) -> str:

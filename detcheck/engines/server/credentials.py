@@ -7,12 +7,19 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from detcheck.errors import UsageError
 from detcheck.redacted import HIDDEN, hide_user, in_base64, patterns
 
 KEYS = ("DETCHECK_API_KEY", "OPENAI_API_KEY")  # the first that is set is sent as a bearer token
-SHORTEST = 6  # characters of a secret that is redacted in answers
+SHORTEST = 6  # characters of a secret that is redacted in answers: a shorter one could be a part of any word
+# Texts of an answer that are no secret even where they are spelled like one: words of OpenAI's API, and vLLM's names of tokens.
+WORDS = re.compile(
+    r"assistant|length|content_filter|tool_calls|function_call|function|text_completion|chat\.completion|token_id:\d+"
+)
+FIELD = re.compile(r"[a-z_]+")  # how the API's own keys look
+QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 class Url(str):
@@ -61,8 +68,11 @@ class Secrets:
         key = next((os.environ[name] for name in KEYS if os.environ.get(name)), None)
         if key and not credentials:
             made.add("Authorization", f"Bearer {key.strip()}", key.strip(), "the key in the environment")
-        if credentials:
-            for part in filter(None, (":".join(credentials), *credentials)):
+        if (
+            credentials
+        ):  # a user's name alone is no secret, and may be the model's; one without a password is the key itself
+            user, password = credentials
+            for part in (f"{user}:{password}", password or user):
                 made.values |= {part, *in_base64(part)}
         for one in named:
             name, equals, variable = one.partition("=")
@@ -91,13 +101,17 @@ class Secrets:
         if secret:
             self.values |= {secret, *in_base64(secret), *in_base64(value)}
 
+    def short(self) -> bool:
+        """Whether one is too short to be redacted in answers."""
+        return any(len(value) < SHORTEST for value in self.values)
+
     @functools.cached_property
     def _text(self) -> list[re.Pattern[str]]:
         return [re.compile(one) for one in patterns(self.values)]
 
     @functools.cached_property
-    def _raw(self) -> list[re.Pattern[bytes]]:
-        return [re.compile(one.encode()) for one in patterns(v for v in self.values if len(v) >= SHORTEST)]
+    def _long(self) -> list[re.Pattern[str]]:
+        return [re.compile(one) for one in patterns(v for v in self.values if len(v) >= SHORTEST)]
 
     def hide(self, text: str) -> str:
         """The text with secrets redacted: servers quote what they were sent."""
@@ -105,8 +119,36 @@ class Secrets:
             text = one.sub(HIDDEN, text)
         return text
 
-    def hide_in(self, raw: bytes) -> bytes:
-        """The same of an answer as it came, before anything is made of it. What is short could be any word of it, and stays."""
-        for one in self._raw:
-            raw = one.sub(HIDDEN.encode(), raw)
-        return raw
+    def hide_in(self, value: Any, model: str = "") -> Any:
+        """The same of what a server's answer holds, once it is read: of texts and of keys, not of numbers, nor of the API's own words.
+
+        `model`: what was asked for, by a name that may have a secret in it; the name stays as it is.
+        """
+        if isinstance(value, str):
+            return self._hide_long(value, model)
+        if isinstance(value, list):
+            return [self.hide_in(one, model) for one in value]
+        if isinstance(value, dict):
+            return {
+                key if FIELD.fullmatch(key) else self._hide_long(key, model): self.hide_in(one, model)
+                for key, one in value.items()
+            }
+        return value
+
+    def hide_quoted(self, text: str, model: str = "") -> str:
+        """The same of a page of metrics, where all that is no number of its own is in quotes."""
+        if not any(one.search(text) for one in self._long):
+            return text
+        return QUOTED.sub(lambda found: f'"{self._hide_long(found[0][1:-1], model)}"', text)
+
+    def _hide_long(self, text: str, model: str) -> str:
+        if len(text) < SHORTEST or WORDS.fullmatch(text):
+            return text
+        if model and model in text and self._found(model) != model:
+            return model.join(map(self._found, text.split(model)))
+        return self._found(text)
+
+    def _found(self, text: str) -> str:
+        for one in self._long:
+            text = one.sub(HIDDEN, text)
+        return text

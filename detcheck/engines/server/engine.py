@@ -20,6 +20,7 @@ from detcheck.engines.server.credentials import Url
 from detcheck.engines.server.metrics import Reading
 from detcheck.errors import FailedError, UsageError
 from detcheck.hashes import content_hash
+from detcheck.redacted import HIDDEN
 
 PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 TRIAL_TOKENS = 4  # of the requests that ask what a server can do
@@ -154,6 +155,11 @@ class Server:
         if not self.name and len(names) != 1:
             raise UsageError(
                 f"--model: {self.url} serves {', '.join(names[:8]) if names else 'no model that it names'}. Say which one"
+            )
+        if not self.name and HIDDEN in names[0]:
+            raise UsageError(
+                f"--model: {self.url} names its model {names[0]}, where *** stands for a key or a password that was sent. Say --model with the whole "
+                "name, or take a key that does not occur in it"
             )
         self.name = self.name or names[0]
         self.reading = await self.metrics()

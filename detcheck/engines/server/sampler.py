@@ -70,7 +70,7 @@ class ServerSampler:
         spec, own, self._resumed = self._spec, self._own, planned is not None
         budget = Budget(own.max_requests)
         for url in own.base_url:
-            client = Client(url, Secrets.read(own.header, url.credentials), own.timeout, own.ca_bundle)
+            client = Client(url, Secrets.read(own.header, url.credentials), own.timeout, own.ca_bundle, spec.model)
             self._servers.append(self.server_type(client, spec.model, budget))
             self._before.append(EarlierAnswers())
         await asyncio.gather(*(server.look() for server in self._servers))

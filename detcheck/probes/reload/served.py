@@ -70,7 +70,7 @@ class ServedStack:
 
     async def _look(self, url: Url) -> Server:
         own = self._own
-        client = Client(url, Secrets.read(own.header, url.credentials), own.timeout, own.ca_bundle)
+        client = Client(url, Secrets.read(own.header, url.credentials), own.timeout, own.ca_bundle, self._spec.model)
         server = UpdatedServer(client, None, Budget())
         await server.look()
         return server
