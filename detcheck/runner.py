@@ -99,7 +99,8 @@ def resume(path: Path | str, on_progress: OnProgress | None = None) -> Run:
         watch.see(before.noting(folder.observations()), readable.values())
         before.count(readable)
         folder.goes_on()
-        base = Run(spec, head["command"], head["started"], (), subject=stored_subject, path=path)
+        told = tuple(getattr(opened, "warnings", ()))
+        base = Run(spec, head["command"], head["started"], (), subject=stored_subject, path=path, warnings=told)
         return execute(base, opened, folder, on_progress, before, watch)
 
 

@@ -42,6 +42,7 @@ class Sampled:
         """`planned`: the schedule of a run that is resumed. Raises UsageError, FailedError where it cannot be opened."""
         self._sampler = asked
         self.subject = asked.open(questions, planned)
+        self.warnings: Sequence[str] = getattr(asked, "warnings", ())
 
     def close(self) -> None:
         self._sampler.close()

@@ -350,6 +350,16 @@ def test_a_plain_key_breaks_no_answer(detcheck, folder, monkeypatch, variables, 
     assert result.code in (0, 3) and "missing" not in result.out and "***/" not in result.out + result.err, result
 
 
+@pytest.mark.parametrize(("key", "warned"), [("EMPTY", True), ("ollama", False)])
+def test_a_key_that_is_too_short_to_be_redacted_is_warned_of(detcheck, folder, monkeypatch, key, warned):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with serving(metrics=True, takes_s=0.0) as server:
+        result = detcheck("completions", "--base-url", server.url, *SMALL)
+        assert ("fewer than 6 characters" in result.out) == warned, result
+        (run,) = (folder / "runs").iterdir()
+        assert ("fewer than 6 characters" in detcheck("completions", "--resume", run).out) == warned
+
+
 def test_a_key_that_is_in_the_models_name_is_refused_in_words_unless_the_name_is_given(detcheck, folder, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "default")
     with serving(metrics=True, model="default-7b", takes_s=0.0) as server:

@@ -14,6 +14,10 @@ from detcheck.redacted import HIDDEN, hide_user, in_base64, patterns
 
 KEYS = ("DETCHECK_API_KEY", "OPENAI_API_KEY")  # the first that is set is sent as a bearer token
 SHORTEST = 6  # characters of a secret that is redacted in answers: a shorter one could be a part of any word
+SHORT = (
+    f"a key or password that was sent has fewer than {SHORTEST} characters: where the server says it again in an answer, it is stored, since it "
+    "could be a part of any word"
+)
 # Texts of an answer that are no secret even where they are spelled like one: words of OpenAI's API, and vLLM's names of tokens.
 WORDS = re.compile(
     r"assistant|length|content_filter|tool_calls|function_call|function|text_completion|chat\.completion|token_id:\d+"
@@ -101,6 +105,7 @@ class Secrets:
         if secret:
             self.values |= {secret, *in_base64(secret), *in_base64(value)}
 
+    @property
     def short(self) -> bool:
         """Whether one is too short to be redacted in answers."""
         return any(len(value) < SHORTEST for value in self.values)

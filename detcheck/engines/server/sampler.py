@@ -15,7 +15,7 @@ from detcheck import sampling
 from detcheck.counted import VLLM_NEEDS
 from detcheck.engine import Question, Ran
 from detcheck.engines.server.client import Client
-from detcheck.engines.server.credentials import Secrets
+from detcheck.engines.server.credentials import SHORT, Secrets
 from detcheck.engines.server.engine import Budget, Capability, NotServedError, PromptInput, Server
 from detcheck.engines.server.fillers import fillers
 from detcheck.engines.server.outcome import EarlierAnswers, doubts, outcome_of
@@ -41,6 +41,7 @@ class ServerSampler:
         self._spec, self._own = spec, spec.options
         self._loop = asyncio.Runner()
         self._servers: list[Server] = []
+        self.warnings: tuple[str, ...] = ()
         self._interrupted = False
         self._resumed = False
         self._last = ""  # condition of the step before
@@ -70,7 +71,10 @@ class ServerSampler:
         spec, own, self._resumed = self._spec, self._own, planned is not None
         budget = Budget(own.max_requests)
         for url in own.base_url:
-            client = Client(url, Secrets.read(own.header, url.credentials), own.timeout, own.ca_bundle, spec.model)
+            keys = Secrets.read(own.header, url.credentials)
+            if keys.short:
+                self.warnings = (SHORT,)
+            client = Client(url, keys, own.timeout, own.ca_bundle, spec.model)
             self._servers.append(self.server_type(client, spec.model, budget))
             self._before.append(EarlierAnswers())
         await asyncio.gather(*(server.look() for server in self._servers))
