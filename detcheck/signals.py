@@ -18,7 +18,10 @@ def as_ctrl_c() -> Iterator[None]:
     """Inside, these signals do what Ctrl-C does. One that the process was started to ignore (nohup) is still ignored."""
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if callable(signal.getsignal(signal.SIGINT)):
+        waits = signal.getsignal(signal.SIGINT)
+        if isinstance(waits, Waiting):
+            waits(number, frame)
+        elif callable(waits):
             signal.raise_signal(
                 signal.SIGINT
             )  # whoever waits for Ctrl-C just now hears it in their own way, as asyncio does
@@ -40,13 +43,22 @@ def as_ctrl_c() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class Waiting:
+    """A handler of SIGINT that remembers what came."""
+
+    def __init__(self) -> None:
+        self.came: list[int] = []
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.came.append(number)
+
+
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Inside, Ctrl-C waits: it comes at the end of the block."""
-    came: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
+    """Inside, Ctrl-C waits, and so do the other signals: it comes at the end of the block. Where Ctrl-C is ignored, only the others do."""
+    waiting, before = Waiting(), signal.getsignal(signal.SIGINT)
     try:
-        signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+        signal.signal(signal.SIGINT, waiting)
     except ValueError:  # not in the main thread, where it does not come
         yield
         return
@@ -54,5 +66,8 @@ def undisturbed() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-        if came and callable(before):
-            before(came[0], None)
+        asked = [number for number in waiting.came if number != signal.SIGINT]
+        if callable(before) and waiting.came:
+            before((asked or waiting.came)[0], None)
+        elif asked:
+            raise KeyboardInterrupt

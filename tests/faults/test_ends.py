@@ -1,5 +1,6 @@
 """Real processes whose disk is full, whose server is killed, and that are asked to end."""
 
+import contextlib
 import json
 import os
 import signal
@@ -115,6 +116,27 @@ def test_a_signal_that_was_ignored_stays_so_and_ends_what_ignores_ctrl_c():
             time.sleep(1)
     finally:
         signal.signal(signal.SIGHUP, hup)
+        signal.signal(signal.SIGINT, interrupt)
+
+
+@pytest.mark.parametrize("name", signals.ASK_TO_END)
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("hears", [signal.SIG_IGN, signal.default_int_handler])
+def test_a_signal_while_something_is_written_comes_after_it(name, deep, hears):
+    """Also where Ctrl-C is ignored, as in `detcheck ... &` of a script. Ctrl-C itself stays ignored there."""
+    written, interrupt = [], signal.signal(signal.SIGINT, hears)
+    try:
+        with signals.as_ctrl_c():
+            with signals.undisturbed() if hears is signal.SIG_IGN else contextlib.nullcontext():
+                signal.raise_signal(signal.SIGINT) if hears is signal.SIG_IGN else None
+            with pytest.raises(KeyboardInterrupt), signals.undisturbed():
+                with signals.undisturbed() if deep else contextlib.nullcontext():
+                    signal.raise_signal(signal.SIGINT)
+                    signal.raise_signal(getattr(signal, name))
+                    written.append("inside")
+                written.append("behind it")
+        assert written == ["inside", "behind it"] and signal.getsignal(signal.SIGINT) is hears
+    finally:
         signal.signal(signal.SIGINT, interrupt)
 
 
