@@ -6,7 +6,8 @@
     python benchmarks/bench.py --list                  says what there is
 
 `claims.py` lists the rows. A script runs in a process of its own with a limit of its own; after each the two files are written, so that what
-is cut off loses one script at most. A row whose script fails is shown as failed. Rows that were not measured now keep what they had, with
+is cut off loses one script at most. A row whose script fails before it tells it is shown as failed; what it told before is partial, and met
+is then no word for it. Both count as failed in the exit code. Rows that were not measured now keep what they had, with
 the machine that they are of; those of a GPU are measured where there is one.
 """
 
@@ -126,7 +127,7 @@ def measure(job: claims.Job) -> dict[str, dict]:
     found = {row["row"]: {"figures": row["figures"], "beside": row["beside"]} for row in came if row["figures"]}
     if not why.startswith("the script"):
         for row in found.values():
-            row["beside"] = "; ".join(filter(None, [row["beside"], f"the rounds until {why}"]))
+            row["partial"] = why
     return {row.name: found.get(row.name) or {"failed": why} for row in job.rows}
 
 
@@ -216,9 +217,13 @@ def main() -> None:
         print(f"== {command}: {time.monotonic() - began:.0f} s", flush=True)
         for row in job.rows:
             told = found[row.name]
-            failed += "failed" in told
-            print(f"   {row.name:28} {told.get('failed') or row.said(told['figures'])}", flush=True)
-    print(f"written: {PAGE.relative_to(ROOT)} and {JSON.name}" + (f"; {failed} rows failed" if failed else ""))
+            failed += "failed" in told or "partial" in told
+            said = told.get("failed") or row.said(told["figures"], told.get("partial", ""))
+            print(f"   {row.name:28} {said}", flush=True)
+    print(
+        f"written: {PAGE.relative_to(ROOT)} and {JSON.name}"
+        + (f"; {failed} rows failed or are partial" if failed else "")
+    )
     sys.exit(1 if failed else 0)
 
 

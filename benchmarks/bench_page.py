@@ -12,12 +12,12 @@ your machine and writes this page; `make bench ROWS=judge,help` measures some, `
 
 A row compares two things that took turns in one run, so that what else the machine did fell on both. The figure is the median of the rounds. The
 spread is the middle half of the rounds, from the first to the third quartile; of fewer than five rounds it goes from the lowest to the highest.
-A goal is met or missed by the median. "Counted" figures are no times: they come out the same each time.
+A goal is met or missed by the median. A row is **partial** where its script told something and then ended badly: it meets no goal. "Counted" figures are no times: they come out the same each time.
 """
 
 
 def render(known: dict) -> str:
-    """The whole page. `known`: {"machines": [words], "rows": {name: {figures, beside | failed, machine, date, busy}}}."""
+    """The whole page. `known`: {"machines": [words], "rows": {name: {figures, beside, partial | failed, machine, date, busy}}}."""
     lines = [HEAD]
     used = sorted({row["machine"] for row in known["rows"].values()})
     names = {index: chr(ord("A") + n) for n, index in enumerate(used)}
@@ -58,7 +58,10 @@ def line(row: claims.Row, job: claims.Job, told: dict | None, names: dict[int, s
     if "failed" in told:
         return f"| `{row.name}` | {what} | **failed** | {clean(told['failed'])} | | {goal} | {where} | {pages} |"
     figures = told["figures"]
-    met = "" if row.goal is None else "met" if row.meets(figures) else f"**missed** by {row.missed_by(figures)}"
+    missed = row.goal is not None and not row.meets(figures)
+    met = f"**missed** by {row.missed_by(figures)}" if missed else "met" if row.goal is not None else ""
+    if "partial" in told:
+        met = ", ".join([met, "**partial**"]) if missed else "**partial**"
     mark = ", ".join(filter(None, [met, where]))
     count = "counted" if row.counted else str(len(figures))
     return f"| `{row.name}` | {what} | {row.figure(figures)} | {row.spread(figures)} | {count} | {goal} | {mark} | {pages} |"
@@ -69,6 +72,8 @@ def beside(row: claims.Row, told: dict | None) -> list[str]:
     if told is None:
         return []
     said = clean(told.get("beside", ""))
+    if "partial" in told:
+        said = "; ".join(filter(None, [said, f"what was told until {clean(told['partial'])}"]))
     if "failed" not in told and row.goal is not None and not row.meets(told["figures"]) and row.why:
         said = f"{said}. {row.why}" if said else row.why
     return [f"- `{row.name}` ({told['date']}): {said.rstrip('.')}."] if said else []

@@ -99,8 +99,8 @@ def main() -> None:
         print(
             f"{name}: {len(there)} places, {done} plants so far, {right} right, {accused} false positives", flush=True
         )
-        record("planted", [right / done], f"{right} of {done}, in {n + 1} models")
-        record("planted-others", [accused])
+    record("planted", [right / done], f"{right} of {done}, in {len(names)} models")
+    record("planted-others", [accused])
     print(
         f"{right} of {done} plants: right op and right kind; {accused} false positives; {time.perf_counter() - started:.0f} s"
     )

@@ -1,6 +1,6 @@
 """What a benchmark measured, handed to `make bench`: one line a row, as soon as it is known, so that what ends early loses little.
 
-A script that is run by itself prints its lines as before; `record` then does nothing.
+A count that has a goal is recorded when all is counted: "none so far" would meet it. A script that is run by itself prints its lines as before; `record` then does nothing.
 """
 
 import json

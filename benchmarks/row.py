@@ -56,10 +56,13 @@ class Row:
             low, _, high = statistics.quantiles(figures, n=4, method="inclusive")
         return f"{self._number(low)} to {self._number(high)}"
 
-    def said(self, figures: Sequence[float]) -> str:
+    def said(self, figures: Sequence[float], partial: str = "") -> str:
+        """`partial`: why the script ended before it was through; a goal is then not met, whatever the figures."""
         spread = self.spread(figures)
-        goal = "" if self.goal is None else f"; goal: {self.goal_words}, {'met' if self.meets(figures) else 'MISSED'}"
-        return self.figure(figures) + (f" ({spread})" if spread else "") + goal
+        words = "MISSED" if not self.meets(figures) else "PARTIAL" if partial else "met"
+        goal = "" if self.goal is None else f"; goal: {self.goal_words}, {words}"
+        end = f"; PARTIAL: {partial}" if partial else ""
+        return self.figure(figures) + (f" ({spread})" if spread else "") + goal + end
 
     def _told(self, value: float) -> str:
         return self._number(value) + {"times": " times", "share": ""}.get(self.unit, f" {self.unit}")

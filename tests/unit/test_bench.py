@@ -129,6 +129,8 @@ def subjects(tmp_path, monkeypatch):
         "sound": "from measured import record\nrecord('speed', [0.9, 0.8, 1.3], 'by the way')\nrecord('count', [1.0])\n",
         "slow": "from measured import record\nrecord('speed', [2.0])\nimport time\ntime.sleep(60)\n",
         "broken": "from measured import record\nrecord('count', [0.5])\nraise SystemExit('no memory | left')\n",
+        "crashed": "from measured import record\nrecord('speed', [0.9])\nrecord('count', [1.0])\nraise SystemExit(1)\n",
+        "stopped": "from measured import record\nrecord('speed', [0.9])\nrecord('count', [1.0])\nimport time\ntime.sleep(60)\n",
         "silent": "print('nothing')\n",
     }
     for name, text in scripts.items():
@@ -162,11 +164,26 @@ def test_a_goal_that_is_met(subjects):
 def test_a_script_that_fails_or_hangs_loses_nothing_that_it_told(subjects):
     _, page = measured(subjects("broken", SPEED, COUNT))
     assert "| `speed` | ours, against stock | **failed** | broken.py ended with exit code 1: no memory / left |" in page
-    assert "0.5 |  | counted | at least 1 | **missed** by 50.0% |" in page
-    assert "- `count` (" in page and "the rounds until broken.py ended with exit code 1" in page
+    assert "0.5 |  | counted | at least 1 | **missed** by 50.0%, **partial** |" in page
+    assert "- `count` (" in page and "what was told until broken.py ended with exit code 1" in page
     _, page = measured(subjects("slow", SPEED, FREE, limit_s=2))
-    assert "2.00 times |  | 1 | at most 1.00 times | **missed** by 100.0% |" in page
+    assert "2.00 times |  | 1 | at most 1.00 times | **missed** by 100.0%, **partial** |" in page
     assert "| `free` | no goal | **failed** | slow.py took more than 2 s |" in page
+
+
+@pytest.mark.parametrize("script, limit_s", [("crashed", 20), ("stopped", 2)])
+def test_what_a_script_told_before_it_ended_badly_is_never_met(subjects, script, limit_s, monkeypatch, capsys):
+    jobs = subjects(script, SPEED, COUNT, limit_s=limit_s)
+    monkeypatch.setattr(bench, "ROOT", bench.HERE)
+    monkeypatch.setattr(bench, "machine", lambda: "two cores")
+    monkeypatch.setattr(bench, "gpu_name", lambda: "")
+    monkeypatch.setattr(sys, "argv", ["bench.py", "speed"])
+    with pytest.raises(SystemExit) as ended:
+        bench.main()
+    known, page = bench.read(), bench.PAGE.read_text()
+    assert ended.value.code == 1 and "2 rows failed or are partial" in capsys.readouterr().out
+    assert all(script in known["rows"][row.name]["partial"] for row in jobs[0].rows)
+    assert "| **partial** |" in page and "| met |" not in page
 
 
 def test_a_row_that_is_not_told_has_failed(subjects):
