@@ -15,7 +15,14 @@ FILE = "DETCHECK_BENCH"
 
 
 def record(row: str, figures: Sequence[float], beside: str = "") -> None:
-    """`figures`: of each round, in the row's unit. `beside`: what else the same run told, in words. Of a row that is told again the last counts."""
+    """`figures`: of each round, in the row's unit. `beside`: what else the same run told, in words. Of a row that is told again the last counts.
+
+    Raises ValueError for a figure that is infinite or NaN: no goal can be met by it.
+    """
+    if wrong := [figure for figure in figures if not math.isfinite(figure)]:
+        raise ValueError(
+            f"{row}: {len(wrong)} of {len(figures)} figures are not finite, the first is {float(wrong[0])}"
+        )
     if file := os.environ.get(FILE):
         with open(file, "a") as lines:
             lines.write(json.dumps({"row": row, "figures": [float(f) for f in figures], "beside": beside}) + "\n")

@@ -1,5 +1,6 @@
 """What a row of `make bench` is: a figure, its goal, and where it is claimed."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ class Row:
         return "" if self.goal is None else f"{'at least' if self.at_least else 'at most'} {self._told(self.goal)}"
 
     def meets(self, figures: Sequence[float]) -> bool:
+        """False where a figure is NaN or infinite: their median would depend on their places."""
+        if not all(map(math.isfinite, figures)):
+            return False
         middle = statistics.median(figures)
         return self.goal is None or (middle >= self.goal if self.at_least else middle <= self.goal)
 

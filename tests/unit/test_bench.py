@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import bench
 import bench_page
 import claims
+import measured as measured_module
 from claims import Claim, Job, Row
 
 ROOT = Path(__file__).parents[2]
@@ -243,6 +244,18 @@ def test_spread_is_the_middle_half():
     assert SPEED.spread([5, 1, 2, 3, 4]) == "2.00 to 4.00" and SPEED.spread([3, 1]) == "1.00 to 3.00"
     assert SPEED.spread([1]) == "" and SPEED.figure([1.2345, 9, 1]) == "1.23 times"
     assert not SPEED.meets([0.9, 1.1, 1.2]) and SPEED.meets([0.9, 1.0, 5.0])
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_meets_no_goal_and_is_not_taken(wrong, tmp_path, monkeypatch):
+    for place in range(3):
+        figures = [0.5, 0.9]
+        figures.insert(place, wrong)
+        assert not SPEED.meets(figures) and not COUNT.meets(figures) and "MISSED" in SPEED.said(figures)
+        monkeypatch.setenv(measured_module.FILE, str(tmp_path / "rows"))
+        with pytest.raises(ValueError, match="speed: 1 of 3 figures are not finite"):
+            measured_module.record("speed", figures)
+    assert not (tmp_path / "rows").exists()
 
 
 def test_no_name_of_the_machine():
