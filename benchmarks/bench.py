@@ -19,6 +19,7 @@ import json
 import math
 import os
 import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -68,21 +69,24 @@ def gpu_name() -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def busy() -> float | None:
-    """Cores that other programs keep busy, over a second; None: this system does not tell."""
+def others() -> float | None:
+    """Seconds that processors have worked since the machine started, without this process and its children that have ended; None: not told here.
 
-    def times():
-        with open("/proc/stat") as file:
-            numbers = [int(n) for n in file.readline().split()[1:9]]
-        return sum(numbers), numbers[3] + numbers[4]
-
+    What a child left running is others' work: an engine's workers that were stopped with their script, unless it waited for them.
+    """
     try:
-        before = times()
-        time.sleep(1)
-        after = times()
-    except OSError:
+        with open("/proc/stat") as file:
+            user, nice, system, _, _, irq, softirq, steal = map(int, file.readline().split()[1:9])
+    except (OSError, ValueError):
         return None
-    return round((os.cpu_count() or 1) * (1 - (after[1] - before[1]) / max(after[0] - before[0], 1)), 2)
+    own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    worked = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    return worked - sum(used.ru_utime + used.ru_stime for used in own)
+
+
+def busy(before: float | None, after: float | None, seconds: float) -> float | None:
+    """Cores that others kept busy on average, of two answers of `others` and the seconds between them."""
+    return None if before is None or after is None else round(max(after - before, 0) / seconds, 2)
 
 
 def lacks(job: claims.Job, gpu: str) -> str:
@@ -211,10 +215,11 @@ def main() -> None:
         if why := lacks(job, gpu):
             print(f"-- {command}: not measured here, {why}", flush=True)
             continue
-        cores_busy, began = busy(), time.monotonic()
+        before, began = others(), time.monotonic()
         found = measure(job)
-        write(merge(read(), found, place, cores_busy))
-        print(f"== {command}: {time.monotonic() - began:.0f} s", flush=True)
+        seconds = time.monotonic() - began
+        write(merge(read(), found, place, busy(before, others(), seconds)))
+        print(f"== {command}: {seconds:.0f} s", flush=True)
         for row in job.rows:
             told = found[row.name]
             failed += "failed" in told or "partial" in told

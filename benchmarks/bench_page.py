@@ -39,7 +39,7 @@ def render(known: dict) -> str:
                 lines.append(line(row, job, told, names))
                 notes += beside(row, told)
         lines += ["", *notes, ""] if notes else [""]
-        lines += busy([row.name for job in jobs for row in job.rows], known["rows"])
+        lines += busy([row.name for job in jobs for row in job.rows if not row.counted], known["rows"])
     lines += ["## Which script", "", "| script | rows | limit |", "|---|---|---:|"]
     for job in claims.JOBS:
         command = " ".join([f"benchmarks/{job.script}", *job.arguments])
@@ -81,13 +81,15 @@ def beside(row: claims.Row, told: dict | None) -> list[str]:
 
 def busy(names: list[str], rows: dict[str, dict]) -> list[str]:
     """Whose times say little, since the machine did something else too."""
-    found = [name for name in names if (rows.get(name, {}).get("busy") or 0) > BUSY]
+    found = [
+        name for name in names if "failed" not in rows.get(name, {}) and (rows.get(name, {}).get("busy") or 0) > BUSY
+    ]
     if not found:
         return []
     most = max(rows[name]["busy"] for name in found)
     listed = ", ".join(f"`{name}`" for name in found)
     return [
-        f"While these began other programs kept up to {most:.1f} cores busy, so their times say little: {listed}.",
+        f"While these ran, other programs kept up to {most:.1f} cores busy on average, so their times say little: {listed}.",
         "",
     ]
 

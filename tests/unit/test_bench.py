@@ -1,7 +1,11 @@
 """`make bench`: every figure on the pages has its row, the page is what its JSON renders, and what failed or missed its goal is shown as that."""
 
+import io
 import json
+import os
 import re
+import resource
+import subprocess
 import sys
 from pathlib import Path
 
@@ -234,10 +238,33 @@ def test_rows_by_name(monkeypatch):
 def test_a_busy_machine_is_said(subjects):
     (job,) = subjects("sound", SPEED, COUNT)
     bench.write(bench.merge(bench.read(), bench.measure(job), "two cores", 1.4))
+    page = bench.PAGE.read_text()
     assert (
-        "other programs kept up to 1.4 cores busy, so their times say little: `speed`, `count`."
-        in bench.PAGE.read_text()
-    )
+        "other programs kept up to 1.4 cores busy on average, so their times say little: `speed`." in page
+    )  # and no count
+
+
+def test_its_own_work_is_not_that_of_others(monkeypatch):
+    """The clock of the machine goes on by what a child of ours works, and by two seconds of somebody else's."""
+    tick, worked = os.sysconf("SC_CLK_TCK"), [0.0]
+    real = open
+
+    def stat(path, *rest):
+        numbers = f"cpu {round(worked[0] * tick)} 0 0 77 77 0 0 0 0 0"
+        return io.StringIO(numbers) if path == "/proc/stat" else real(path, *rest)
+
+    monkeypatch.setattr("builtins.open", stat)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = bench.others()
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.3: pass"], check=True)
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
+    assert own > 0.29
+    worked[0] = own
+    assert bench.busy(before, bench.others(), 1.0) == pytest.approx(0.0, abs=0.05)
+    worked[0] += 2
+    assert bench.busy(before, bench.others(), 4.0) == pytest.approx(0.5, abs=0.05)
+    assert bench.busy(None, 1.0, 1.0) is None
 
 
 def test_spread_is_the_middle_half():
