@@ -103,6 +103,7 @@ def one(asked):
         from hypothesis import HealthCheck, given, settings
 
         target = targets()[asked.one]
+        asked.finds.mkdir(parents=True, exist_ok=True)
         finds = Finds(target, asked.finds.resolve())
         began, last = time.monotonic(), [0.0]
 
@@ -122,11 +123,17 @@ def one(asked):
             for n in range(64):  # so that it begins with inputs that are long enough for a file
                 (Path(corpus) / str(n)).write_bytes(random.randbytes(LONGEST // 4))
             atheris.Setup(
-                [sys.argv[0], f"-max_len={LONGEST}", "-timeout=600", "-rss_limit_mb=0", "-len_control=0", corpus],
+                [sys.argv[0], *libfuzzer(asked.finds), corpus],
                 reads.hypothesis.fuzz_one_input,
             )
             atheris.Fuzz()
     return 0
+
+
+def libfuzzer(finds):
+    """Its options. What it keeps itself (`slow-unit-*`, `crash-*`, `timeout-*`) goes to the finds, not into the current folder."""
+    kept = f"-artifact_prefix={finds.resolve()}/"
+    return [f"-max_len={LONGEST}", "-timeout=600", "-rss_limit_mb=0", "-len_control=0", kept]
 
 
 @contextlib.contextmanager
