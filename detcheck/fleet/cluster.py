@@ -72,17 +72,20 @@ class Cluster:
         """Asks each member, and gives what comes as it comes. `spec`: what a worker is asked; `folder`: where it works, if it is there."""
         import ray
 
-        task = ray.remote(max_retries=0, num_returns=3)(worker.answer)
+        crowded = Counter(place.node for place in shared_at(members, self.places))
+        once = {n: ray.remote(max_retries=0, num_returns=3, max_calls=n)(worker.answer) for n in (0, 1)}
         queues, flat = shared_out(members, self.places), stored(spec)
+        devices = Devices(members, self.places)
         idle, landed = deque(beginning(queues)), 0
         try:
             while landed < len(members):
                 while idle and len(self.flights) < AT_ONCE:
                     place = idle.popleft()
-                    parts = submit(task, place).remote(spec.probe, flat, folder)
+                    parts = submit(once[crowded[place.node] > 1], place).remote(spec.probe, flat, folder)
                     self.flights[parts[0]] = Flight(queues[place].popleft(), place, parts, time.monotonic() + limit_s)
                 for flight, came in (*self._landed(), *self._late(limit_s)):
                     landed += 1
+                    came = devices.seen(flight.place, came)
                     if queues[flight.place]:
                         idle.append(flight.place)
                     yield came
@@ -108,6 +111,33 @@ class Cluster:
             end(head)
             why = f"it gave no answer within {limit_s:g} s (--worker-timeout), so it may never have found a free place, or it took too long"
             yield flight, Came(replace(flight.member, missing=why))
+
+
+class Devices:
+    """Which GPUs of a node were asked. Ray gives a worker any that is free, so that one may be asked twice and its neighbour never."""
+
+    def __init__(self, members: Sequence[FleetMember], places: Sequence[WorkerPlace]) -> None:
+        asked, there = Counter(p.node for p in shared_at(members, places)), Counter(p.node for p in places)
+        self._again = {node: max(0, asked[node] - there[node]) for node in there}
+        """node -> how many of its members may have a GPU that another had"""
+        self._alone = {node for node in there if there[node] < 2}
+        self._had: dict[str, set[str]] = {node: set() for node in there}
+
+    def seen(self, place: WorkerPlace, came: Came) -> Came:
+        """What came; missing where its GPU is one that was asked already, in the place of another."""
+        member, node = came.member, place.node
+        if member.missing or node in self._alone or not place.gpus:
+            return came
+        if not member.gpu:
+            return Came(FleetMember(member.number, member.name, missing="which GPU it had is not known"))
+        which = member.gpu.rpartition(", GPU-")[2]  # the UUID, where it is known
+        if which in self._had[node]:
+            if not self._again[node]:
+                why = f"it was given {member.gpu}, which was asked already, so another was never asked"
+                return Came(FleetMember(member.number, member.name, missing=why))
+            self._again[node] -= 1
+        self._had[node].add(which)
+        return came
 
 
 def submit(task: Any, place: WorkerPlace) -> Any:
@@ -143,7 +173,7 @@ def arrived(member: FleetMember, head: Mapping[str, Any], table: Any, outcomes: 
         return Came(replace(member, missing=head["missing"]))
     member = replace(
         member, table=head["table"], environment=head["environment_digest"], verdict=head["verdict"],
-        note=head["note"], seconds=head["seconds"],
+        note=head["note"], seconds=head["seconds"], gpu=head.get("gpu", ""),
     )  # fmt: skip
     return Came(member, head["environment"], table, outcomes)
 
@@ -169,11 +199,16 @@ def stored(spec: Spec) -> dict[str, object]:
     return {name: str(v) if isinstance(v, str) else v for name, v in spec.flat().items()}
 
 
+def shared_at(members: Sequence[FleetMember], places: Sequence[WorkerPlace]) -> list[WorkerPlace]:
+    """Where each is asked."""
+    return [places[n % len(places)] for n in range(len(members))]
+
+
 def shared_out(members: Sequence[FleetMember], places: Sequence[WorkerPlace]) -> dict[WorkerPlace, deque[FleetMember]]:
     """Who is asked at each place, one after the other."""
     queues: dict[WorkerPlace, deque[FleetMember]] = {place: deque() for place in places[: len(members)]}
-    for n, member in enumerate(members):
-        queues[places[n % len(places)]].append(member)
+    for member, place in zip(members, shared_at(members, places), strict=True):
+        queues[place].append(member)
     return queues
 
 
@@ -252,7 +287,9 @@ def look(nodes: Sequence[Mapping[str, Any]], per: Per, gpus: bool) -> Cluster:
         else:
             at_once = 1 if by_gpu else count or int(cpus)
             for number in range(count if by_gpu else 1):
-                places.append(WorkerPlace(node["NodeID"], name, number, min(1.0, cpus), min(1.0, count), at_once))
+                places.append(
+                    WorkerPlace(node["NodeID"], name, number, 0.0 if count else 1.0, min(1.0, count), at_once)
+                )
     if not places:
         raise UsageError(f"nobody in this cluster can be asked: {'; '.join(left_out) or 'it has no node'}")
     return Cluster(tuple(places), tuple(left_out))

@@ -29,6 +29,8 @@ class FleetMember:
     missing: str = ""
     """why nothing came"""
     seconds: float = 0.0
+    gpu: str = ""
+    """that Ray gave it, like "GPU 1", with its UUID where torch knows it"""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def described(fleet: Recorded, member: FleetMember) -> str:
     flags = facts.get("flags") or {}
     device = str(facts.get("device", ""))
     processor = str(facts.get("processor", "")) if device == "cpu" else ""
-    said = ", ".join(visible(part) for part in (device, processor, flags.get("driver", "")) if part)
+    said = ", ".join(visible(part) for part in (device, processor, flags.get("driver", ""), member.gpu) if part)
     return visible(member.name) + (f" ({said})" if said else "")
 
 

@@ -115,5 +115,5 @@ def differs(first: Known, other: Known) -> bool:
 
 def shared(member: FleetMember) -> FleetMember:
     """The same, with one copy of each text that many have."""
-    names = ("table", "environment", "verdict", "note", "missing")
+    names = ("table", "environment", "verdict", "note", "missing", "gpu")
     return replace(member, **{name: sys.intern(getattr(member, name)) for name in names})

@@ -45,7 +45,8 @@ def answer(probe: str, flat: Mapping[str, object], folder: str) -> Answer:
             spec = read_spec(
                 {"probe": probe, "spec": dict(flat), "detcheck_version": __version__}, Probe(probe).options
             )
-            return asked(spec)
+            head, *more = asked(spec)
+            return head | {"gpu": gpu_of(spec.device)}, *more
         except DetcheckError as error:
             return missing(str(error))
 
@@ -78,6 +79,22 @@ def asked(spec: Spec, on_progress: OnProgress | None = None) -> Answer:
         if getattr(o, name) is not None
     )
     return head, document, outcomes if size <= MOST_BYTES else ()
+
+
+def gpu_of(device: str) -> str:
+    """The GPU that Ray gave this worker, with the UUID of the one that it ran on, since they need not be the same; "" where it was given none."""
+    import ray
+
+    ids = ", ".join(map(str, ray.get_gpu_ids()))
+    if not ids:
+        return ""
+    try:
+        import torch
+
+        used = torch.device(device if device.startswith("cuda") else "cuda")
+        return f"GPU {ids}, {torch.cuda.get_device_properties(used).uuid}"
+    except (ImportError, RuntimeError, AssertionError, AttributeError):  # no torch, none that sees it, or an old one
+        return f"GPU {ids}"
 
 
 def note(run: Run) -> str:

@@ -7,10 +7,10 @@ import pytest
 
 from detcheck.errors import UsageError
 from detcheck.fleet import causes, judge
-from detcheck.fleet.cluster import WorkerPlace, beginning, look, named, shared_out
+from detcheck.fleet.cluster import Devices, WorkerPlace, beginning, look, named, shared_out
 from detcheck.fleet.describe import describe
 from detcheck.fleet.groups import Recorded
-from detcheck.fleet.members import FleetMember
+from detcheck.fleet.members import Came, FleetMember
 from detcheck.fleet.options import Per
 from detcheck.outcomes import outcome
 from detcheck.records import Case, Condition
@@ -203,3 +203,23 @@ def test_workers_are_spread_and_begin_where_there_is_room():
     queues = shared_out(members, places)
     assert [len(queue) for queue in queues.values()] == [3, 2]
     assert list(beginning(queues)) == [places[0], places[1], places[0]]
+
+
+@pytest.mark.parametrize(
+    ("count", "had", "missing"),
+    [
+        (2, ["GPU 0", "GPU 1"], []),
+        (2, ["GPU 0", "GPU 0"], [2]),
+        (2, ["GPU 0, GPU-aa", "GPU 1, GPU-aa"], [2]),  # CUDA_VISIBLE_DEVICES was not followed
+        (2, ["GPU 0", ""], [2]),
+        (4, ["GPU 0", "GPU 0", "GPU 1", "GPU 1"], []),
+        (3, ["GPU 0", "GPU 0", "GPU 0"], [3]),
+    ],
+)
+def test_a_gpu_that_is_asked_in_the_place_of_another_is_missing_not_equal(count, had, missing):
+    places = look([node("a", CPU=1.0, GPU=2.0)], Per.DEVICE, True).places
+    assert [p.cpus for p in places] == [0, 0]  # beside each other, however few processors there are
+    members = named(places, count)
+    devices = Devices(members, places)
+    seen = [devices.seen(places[0], Came(replace(m, table="t", gpu=gpu))) for m, gpu in zip(members, had, strict=True)]
+    assert [one.member.number for one in seen if one.member.missing] == missing
