@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from detcheck import __version__
 from detcheck.errors import UsageError
 from detcheck.files import write_file
-from detcheck.fleet.members import Came, FleetMember
+from detcheck.fleet.members import Came, FleetMember, environment_digest, table_digest
 from detcheck.records import SCHEMA_VERSION
 from detcheck.spec import Spec
 from detcheck.storage import baselines
@@ -86,6 +86,10 @@ class FleetFolder:
         file = self.path / TABLES / f"{digest[:SHORT]}.json"
         try:
             found = baselines.read(file)
+            if table_digest(json.loads(file.read_text("utf-8"))) != digest:
+                raise UsageError(
+                    f"{file}: its content is not what it is named by. It was changed: restore it from a copy"
+                )
             for known in found.cases:
                 Verdict(known.verdict)
         except (UsageError, ValueError) as error:
@@ -95,22 +99,50 @@ class FleetFolder:
             return None
         return found
 
-    def members(self) -> list[FleetMember]:
-        """All that came, in the order of their numbers."""
-        found = {}
+    def members(self, asked: Sequence[str]) -> list[FleetMember]:
+        """All that came of those that were asked, in the order of their numbers. One of which two results are stored, or another's, is missing."""
+        found: dict[int, FleetMember] = {}
+        wrong: dict[int, str] = {}
         for member in self._lines(MEMBERS, read_member):
-            found[member.number] = member
+            n = member.number
+            if not 1 <= n <= len(asked):
+                self.warnings.append(f"{MEMBERS}: nobody was asked as number {n}, so its result is not counted")
+            elif member.name != asked[n - 1]:
+                wrong[n] = "its result has the name of another"
+            elif n in found:
+                wrong[n] = "several results of it are stored"
+            else:
+                found[n] = member
+        for n, why in wrong.items():
+            self.warnings.append(
+                f"{MEMBERS}: {asked[n - 1]}: {why}, so none is counted. The file was changed: restore it from a copy"
+            )
+            found[n] = FleetMember(n, asked[n - 1], missing=why)
         return [found[n] for n in sorted(found)]
 
     def environments(self) -> dict[str, Mapping[str, Any]]:
-        return dict(self._lines(ENVIRONMENTS, read_environment))
+        """By digest, those that are what their digest names."""
+        found = {}
+        for digest, around in self._lines(ENVIRONMENTS, read_environment):
+            if environment_digest(around) == digest:
+                found[digest] = around
+            else:
+                self.warnings.append(f"{ENVIRONMENTS}: {digest[:SHORT]} is not what it is named by, and not counted")
+        return found
 
     def _lines(self, file: str, read: Callable[[Any], T]) -> Iterator[T]:
         """Those that can be read: the last may be torn."""
         path = self.path / file
-        if not path.is_file():
+        try:
+            lines = path.read_text("utf-8", "replace").splitlines() if path.is_file() else None
+        except OSError as error:
+            self.warnings.append(f"{file} cannot be read: {error.strerror}")
             return
-        for n, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
+        if lines is None:
+            if path.exists():
+                self.warnings.append(f"{file} is no file, and is not read")
+            return
+        for n, line in enumerate(lines, 1):
             try:
                 yield read(json.loads(line))
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

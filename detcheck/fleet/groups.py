@@ -87,7 +87,10 @@ class Recorded:
 
     @functools.cached_property
     def answered(self) -> list[FleetMember]:
-        return sorted((m for m in self.members if not m.missing and m.table in self.cases), key=lambda m: m.number)
+        return sorted((m for m in self.members if self._counts(m)), key=lambda m: m.number)
+
+    def _counts(self, member: FleetMember) -> bool:
+        return not member.missing and 1 <= member.number <= len(self.asked) and member.table in self.cases
 
     @functools.cached_property
     def missing(self) -> list[tuple[str, str]]:

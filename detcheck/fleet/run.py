@@ -109,12 +109,12 @@ def load(path: Path | str) -> Run:
     head = read_head(path)
     spec = read_spec(head, options.asking(str(head["probe"]).partition(" ")[2]))
     asked = head.get("members")
-    if not isinstance(asked, list) or not all(isinstance(name, str) for name in asked):
+    if not isinstance(asked, list) or not asked or not all(isinstance(name, str) for name in asked):
         raise UsageError(f"{path / 'run.json'} names no members. It may be damaged: restore it from a copy")
     made = FleetFolder(RunFolder(path))
     interrupted, warnings = made.run.read_end()
     run = Run(spec, head["command"], head["started"], (), None, path, warnings, interrupted)
-    return judged(run, made, asked, made.members())
+    return judged(run, made, asked, made.members(asked))
 
 
 def judged(run: Run, made: FleetFolder, asked: Sequence[str], members: Sequence[FleetMember]) -> Run:
