@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -58,6 +59,8 @@ class Brief:
     signature: str
     tokens: frozenset[str]
     own: Verdict
+    conditions: frozenset[str] | None
+    """names of those that it met; None: not all are known"""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Recorded:
         found = {}
         for digest in dict.fromkeys(m.table for m in self.members if not m.missing):
             if table := self.table(digest):
-                found[digest] = {known.case: brief(known) for known in table.cases}
+                found[digest] = {known.case: brief(known, table) for known in table.cases}
                 self.weights[digest] = dict(table.digests)
         return found
 
@@ -103,20 +106,49 @@ class Recorded:
     def table(self) -> Callable[[str], Baseline | None]:
         return functools.lru_cache(TABLES_HELD)(self.tables)
 
+    def recorded(self, member: FleetMember) -> bool:
+        """Whether its environment is."""
+        return member.environment in self.environments
+
+    @functools.cached_property
+    def other_weights(self) -> list[str]:
+        """Digests that are not the same for all who have them, each with who has which."""
+        who: dict[str, dict[str, list[str]]] = {}
+        for member in self.answered:
+            for name, digest in self.weights[member.table].items():
+                who.setdefault(name, {}).setdefault(digest, []).append(member.name)
+        return [
+            f"SHA-256 of the {visible(name)}: "
+            + ", ".join(
+                f"{visible(d[:12])} on {visible(m[0])}" + (f" and {len(m) - 1} more" if m[1:] else "")
+                for d, m in by.items()
+            )
+            for name, by in who.items()
+            if len(by) > 1
+        ]
+
     def facts(self, member: FleetMember) -> dict[str, str]:
         return causes.facts(self.environments.get(member.environment, {}), self.weights.get(member.table, {}))
 
 
-def brief(known: Known) -> Brief:
-    return Brief(signature(known), frozenset(known.tokens.values()), Verdict(known.verdict))
+def brief(known: Known, table: Baseline) -> Brief:
+    met_there = frozenset(sys.intern(s.condition.name) for s in known.conditions)
+    conditions = met_there if met_there and not known.unsteady else None
+    made = json_hash([question(table), signature(known)]) if known.outcomes else ""
+    return Brief(made, frozenset(known.tokens.values()), Verdict(known.verdict), conditions)
+
+
+def question(table: Baseline) -> dict[str, str]:
+    """What it answers, as facts: who answered another one is not compared."""
+    return {"probe": table.probe} | {name: str(value) for name, value in table.asked.items()}
 
 
 def signature(known: Known) -> str:
     """Equal for equal observations of a case. How often each outcome came, and which steps an engine made of it, is no part of it."""
     if len(known.outcomes) < 2:
-        return next(iter(known.outcomes), "")
+        return json_hash([known.compared, known.unit, *known.outcomes]) if known.outcomes else ""
     conditions = sorted((repr(key), sorted(one.outcomes)) for key, one in met(known, old=False).items())
-    return json_hash([conditions, sorted(known.outcomes), known.unsteady])
+    return json_hash([known.compared, known.unit, conditions, sorted(known.outcomes), known.unsteady])
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
@@ -131,8 +163,9 @@ def stands(first: Known, other: Known | None) -> tuple[Standing, str]:
         how = [f"{known.compared or 'its outcome'} of {known.unit}s" for known in (other, first)]
         return Standing.OTHERWISE, f"it is compared by {how[0]}, the others by {how[1]}"
     found = paired(first, other)
+    steady = not first.unsteady and not other.unsteady
     alone = len(first.outcomes) == 1 or (len(other.outcomes) == 1 and not set(other.outcomes) <= set(first.outcomes))
-    if alone or found.other or not set(first.outcomes) & set(other.outcomes):
+    if (alone and steady) or found.other or not set(first.outcomes) & set(other.outcomes):
         return Standing.DIFFERS, ""
     if found.unsure or first.unsteady or other.unsteady:
         return Standing.VARIES, ""

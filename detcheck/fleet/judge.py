@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from detcheck.finding import Finding
 from detcheck.fleet import causes
-from detcheck.fleet.groups import Group, Recorded, Standing, stands, where, worst
+from detcheck.fleet.groups import Group, Recorded, Standing, question, stands, where, worst
 from detcheck.fleet.members import FleetMember
 from detcheck.fleet.said import MOST_NAMED, by_themselves, described, difference, doubts_about, listed, listed_missing
 from detcheck.judge.level import LEVELS
@@ -82,6 +83,8 @@ def judged(fleet: Recorded, case: Case, groups: Sequence[Group]) -> Finding:
     differ = [g for g in others if g.kind is Standing.DIFFERS]
     verdicts = [group.own for group in groups]
     doubts = list(doubts_about(fleet, groups))
+    if not differ:
+        doubts += [f"the weights are not the same, {one}" for one in fleet.other_weights]
     if differ:
         verdicts.append(Verdict.DIVERGENT)
     if doubts:
@@ -108,8 +111,15 @@ def judged(fleet: Recorded, case: Case, groups: Sequence[Group]) -> Finding:
         distinct=len(tokens),
         distinct_bits=1 + len(differ),
         mode_count=len(most.members),
-        evidence=evidence(fleet, groups, first),
+        evidence=evidence(fleet, groups, first) | {"not_tried": not_tried_by_some(fleet, case)},
     )
+
+
+def not_tried_by_some(fleet: Recorded, case: Case) -> list[str]:
+    """Conditions that some members met and others did not, of those of which all are known."""
+    found = [fleet.cases[m.table][case].conditions for m in distinct(fleet.answered) if case in fleet.cases[m.table]]
+    known = {one for one in found if one is not None}
+    return sorted(frozenset().union(*known) - frozenset.intersection(*known)) if known else []
 
 
 def known_of(fleet: Recorded, group: Group, case: Case) -> Known | None:
@@ -121,11 +131,16 @@ def compare(fleet: Recorded, case: Case, first: Known, most: Group, group: Group
     """Says of a group how it stands to the largest, and if `told`, where it parts and what is different about it."""
     other = known_of(fleet, group, case)
     group.kind, group.where = stands(first, other)
+    asked, here = question(fleet.table(most.table)), question(fleet.table(group.table))
+    if other and other.outcomes and asked != here:
+        apart = causes.apart([here], [asked])
+        group.kind, group.where = Standing.OTHERWISE, f"it was asked something else: {'; '.join(map(visible, apart))}"
     if group.kind is Standing.DIFFERS:
         group.where = where(first, other, fleet.outcomes) if told else ""
         if told:
-            sides = [[fleet.facts(m) for m in distinct(side.members)] for side in (group, most)]
-            group.apart = causes.apart(*sides)
+            known = all(fleet.recorded(m) for m in (*group.members, *most.members))
+            around = fleet if known else replace(fleet, environments={})
+            group.apart = causes.apart(*([around.facts(m) for m in distinct(side.members)] for side in (group, most)))
 
 
 def distinct(members: Sequence[FleetMember]) -> list[FleetMember]:
@@ -134,7 +149,7 @@ def distinct(members: Sequence[FleetMember]) -> list[FleetMember]:
 
 
 def evidence(fleet: Recorded, groups: Sequence[Group], first: Known | None) -> dict[str, object]:
-    every = [fleet.facts(m) for m in distinct(fleet.answered)]
+    every = [fleet.facts(m) for m in distinct(fleet.answered) if fleet.recorded(m)]
     return {
         **({"compared": first.compared} if first and first.compared else {}),
         "unit": first.unit if first and first.unit else "token",

@@ -123,14 +123,19 @@ def judged(run: Run, made: FleetFolder, asked: Sequence[str], members: Sequence[
     nothing = runner.failed(options.probe_spec(run.spec), "").case
     findings = judge.findings(seen, replace(nothing, probe=judge.FLEET))
     subject = subject_of(run.spec, seen)
-    warnings = (*run.warnings, *other_versions(seen), *made.warnings, *made.run.warnings)
+    warnings = (*run.warnings, *not_recorded(seen), *other_versions(seen), *made.warnings, *made.run.warnings)
     return replace(run, findings=findings, subject=subject, warnings=tuple(dict.fromkeys(warnings)))
+
+
+def not_recorded(fleet: Recorded) -> Iterator[str]:
+    if names := [visible(m.name) for m in fleet.answered if not fleet.recorded(m)]:
+        yield f"the environment of {listed(names)} is not recorded, so what is different about them is not known"
 
 
 def other_versions(fleet: Recorded) -> Iterator[str]:
     """Members with another detcheck than most: their schedules and hashes may be others."""
     versions: dict[str, list[str]] = {}
-    for member in fleet.answered:
+    for member in filter(fleet.recorded, fleet.answered):
         version = str(fleet.environments.get(member.environment, {}).get("detcheck", "an unknown version"))
         versions.setdefault(version, []).append(visible(member.name))
     usual = max(versions, key=lambda one: len(versions[one]), default="")

@@ -26,11 +26,12 @@ def difference(fleet: Recorded, most: Group, group: Group) -> str:
         from_whom = f"{listed([described(fleet, m) for m in most.members])}, and neither side is the larger"
     facts = group.apart[:MOST_FACTS]
     more = f", and {len(group.apart) - MOST_FACTS} more facts" if len(group.apart) > MOST_FACTS else ""
-    why = (
-        f"different there: {visible('; '.join(facts))}{more}"
-        if facts
-        else "nothing that is recorded of its environment is different"
-    )
+    recorded = all(fleet.recorded(m) for m in (*group.members, *most.members))
+    nothing = "nothing that is recorded of its environment is different"
+    why = f"different there: {visible('; '.join(facts))}{more}" if facts else nothing
+    if not recorded:
+        unknown = "the environment of some of them is not recorded"
+        why = f"{why}; {unknown}" if facts else unknown
     return f"{who} {differ} from {from_whom}: {group.where}; {why}"
 
 

@@ -102,3 +102,9 @@ def test_a_folder_in_the_place_of_the_members_is_said(again):
 
     found = again(replace_it)
     assert found.verdict == "failed" and "members.jsonl is no file, and is not read" in found.warnings
+
+
+def test_environments_that_are_gone_are_said(again):
+    found = again(lambda folder: (folder / "environments.jsonl").unlink())
+    assert found.verdict == "divergent" and "is not recorded" in found.findings[0].note
+    assert found.warnings[0].startswith("the environment of worker 1 on node a, ")

@@ -148,6 +148,52 @@ def test_other_weights_are_named():
     assert "SHA-256 of the model: bbbbbbbbbbbb, elsewhere aaaaaaaaaaaa" in finding.note
 
 
+def test_other_weights_that_give_the_same_are_no_pass():
+    (finding,) = asked(*(table(known({"alone": A}), digests={"model": d * 64}) for d in "aab"))
+    assert finding.verdict is Verdict.INCONCLUSIVE
+    assert "aaaaaaaaaaaa on worker 1 and 1 more, bbbbbbbbbbbb on worker 3" in finding.note
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(SOUND, asked={"max_tokens": 3}),
+        replace(SOUND, probe="score"),
+        table(known({"alone": A, "batch-8": A}, compared="tokens")),
+        table(known({"alone": A, "batch-8": A}, unit="character")),
+    ],
+)
+def test_an_answer_to_another_question_is_not_equal(other):
+    (finding,) = asked(SOUND, SOUND, other)
+    assert finding.verdict is Verdict.INCONCLUSIVE and "worker 3: it " in finding.note, finding.note
+    assert finding.evidence["groups"][1]["stands"] == "otherwise"
+
+
+def test_conditions_that_only_some_met_are_named():
+    (finding,) = asked(SOUND, table(known({"alone": A})))
+    assert finding.verdict is Verdict.IDENTICAL and finding.evidence["not_tried"] == ["batch-8"]
+    assert "conditions that only some members met: batch-8" in str(describe(finding))
+
+
+def test_a_member_that_varies_once_in_forty_is_not_said_to_differ():
+    counts = {A.id: 39, B.id: 1}
+    rare = table(known({"alone": A}, "run-variant", outcomes=counts, tokens={o: TOKENS[o] for o in counts}, unsteady=1))
+    (finding,) = asked(SOUND, rare)
+    assert finding.evidence["groups"][1]["stands"] == "varies" and finding.verdict == "run-variant"
+
+
+def test_of_two_sides_of_one_size_none_is_what_most_have():
+    (finding,) = asked(SOUND, SOUND, STEADY_ODD, STEADY_ODD)
+    said = str(describe(finding))
+    assert said.count("one of two sides of the same size") == 2 and "what most have" not in said
+
+
+def test_what_is_not_recorded_is_not_said_to_be_the_same():
+    (finding,) = asked(SOUND, SOUND, STEADY_ODD, environments=[{"device": "cpu"}, {"device": "cpu"}])
+    assert "the environment of some of them is not recorded" in finding.note and "nothing that" not in finding.note
+    assert finding.evidence["groups"][1]["apart"] == []
+
+
 def test_a_case_that_one_member_does_not_have_is_no_pass():
     second = replace(CASE, input="1:def")
     both = table(known({"alone": A}), known({"alone": A}, case=second))
