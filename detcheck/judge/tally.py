@@ -59,7 +59,7 @@ class Tally:
     resent: int = 0
     """requests that had to be sent again, since the server was busy and said when"""
     doubtful: Counter[str] = field(default_factory=Counter)
-    """what a server's answers say of themselves (`answers.WHY`) -> answers"""
+    """what a server's answers say of themselves (`answers.COUNTED`) -> answers"""
     traced: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """condition name -> engine steps, and the most requests and tokens in one"""
     broken: Counter[str] = field(default_factory=Counter)
@@ -116,7 +116,7 @@ class Tally:
             found.setdefault("error_share", found["error"] / max(found["error_allowed"], 1e-300))
         self.in_flight = max(self.in_flight, int(found.pop("in_flight", 0)))
         self.resent += int(found.pop("resent", 0))
-        for name in answers.WHY:
+        for name in answers.COUNTED:
             if name in found:
                 self.doubtful[name] += int(found.pop(name))
         for name in ("drafted", "accepted"):

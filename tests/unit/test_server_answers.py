@@ -100,3 +100,41 @@ def test_a_token_that_is_missing_now_and_then_is_a_missing_one():
         assert why_missing(*told)[0] == "" and "earlier answers" in why_missing(*told)[1]
     assert "its usage says that 8 were made" in why_missing((7, 8, "length"))[0]
     assert "its usage says that 8 were made" in why_missing((6, 8, "stop"))[0]
+
+
+LONG = "x" * 48
+
+
+def said_to(before, *told, **more):
+    """(prompt, text) -> what each of these answers says of itself."""
+    return [[*doubts(read(body(text, **more)), PromptInput(text=prompt), before, 8, False)] for prompt, text in told]
+
+
+def test_one_long_text_whatever_was_asked_is_doubted_from_the_third_prompt_on():
+    before = EarlierAnswers()
+    assert said_to(before, ("a", LONG), ("b", LONG), ("a", LONG)) == [[]] * 3
+    assert said_to(before, ("c", LONG), ("d", "x"), ("d", LONG + "x")) == [[answers.ALIKE], [], [answers.ALIKE]]
+    assert said_to(before, ("a", "y"), ("a", LONG)) == [[answers.VARIED]] * 2
+    assert answers.seen({answers.ALIKE: 3, answers.VARIED: 1}) == {} != answers.seen({answers.ALIKE: 3})
+
+
+def test_one_text_that_is_short_or_to_few_prompts_is_ordinary():
+    assert said_to(EarlierAnswers(), *[(prompt, LONG[1:]) for prompt in "abcdef"]) == [[]] * 6
+    assert said_to(EarlierAnswers(), *[(prompt, LONG) for prompt in "abababab"]) == [[]] * 8
+    turns = [PromptInput(messages=({"role": "user", "content": "a"}, *({"role": "assistant"},) * n)) for n in range(5)]
+    before = EarlierAnswers()
+    assert not [doubt for asked in turns for doubt in doubts(read(body(LONG)), asked, before, 8, False)]
+
+
+def test_log_probabilities_tell_prompts_apart_whose_texts_are_one():
+    def scored(prompt, before, *values):
+        choice = {"text": LONG, "logprobs": {"tokens": [LONG] * len(values), "token_logprobs": list(values)}}
+        return [*doubts(read(body(choice)), PromptInput(text=prompt), before, 99, False)]
+
+    before = EarlierAnswers()
+    assert not [doubt for n, prompt in enumerate("abcdef") for doubt in scored(prompt, before, -0.1 * n, -0.5)]
+    printed = [-0.123, -1.25, -0.0112, -0.456, -0.789, -2.12]
+    for values, doubted in ((printed, True), (printed[:5], False), ([round(v, 1) for v in printed], False)):
+        before = EarlierAnswers()
+        assert not scored("a", before, *values)
+        assert (answers.CANNED in scored("b", before, *values)) == doubted

@@ -240,6 +240,30 @@ def always_the_same_answer(zoo):
     return ask(zoo, lambda h, b, n, t: as_if(h, b, n, "canned"))
 
 
+TEXT = {"ids": False, "logprobs": False}
+SENTENCE = "The question is a good one, and the answer to it is not known."
+
+
+@broken("inconclusive", 3, "are one text, whatever was asked")
+def one_text_for_all_prompts(zoo):
+    """A server of text alone gives one long sentence to whatever prompt."""
+    return ask(zoo, lambda h, b, n, t: completion(h.server, b, n, choice={"text": SENTENCE}), **TEXT)
+
+
+@broken("inconclusive", 3, "are one text, whatever was asked")
+def one_text_for_prompts_that_are_asked_alone(zoo):
+    """A server of text alone gives one long sentence to each of three prompts, and no other request rides beside them."""
+    file = zoo.file("prompts.txt", "Who wrote it?", "How far is the moon?", "Say a number.")
+    few = ("-n", 4, "--max-tokens", 8, "--conditions", "alone", "--prompt-file", file)
+    return ask(zoo, lambda h, b, n, t: completion(h.server, b, n, choice={"text": SENTENCE}), few=few, **TEXT)
+
+
+@broken("inconclusive", 3, "log-probabilities of an answer to another prompt")
+def always_the_same_answer_in_four_digits(zoo):
+    """A server gives one answer to whatever prompt, with log-probabilities of four digits."""
+    return ask(zoo, lambda h, b, n, t: as_if(h, b, n, "canned"), round_to=4)
+
+
 @broken("run-variant")
 def an_older_answer_again(zoo):
     """A server whose weights changed gives one request in three the answer that it gave before."""
@@ -313,9 +337,6 @@ def log_probabilities_in_another_order(zoo):
         choice["logprobs"]["token_logprobs"].sort()
 
     return ask(zoo, one_in(3, edited(ordered)))
-
-
-TEXT = {"ids": False, "logprobs": False}
 
 
 @broken("run-variant")
@@ -545,6 +566,23 @@ def two_prompts_whose_answers_are_equal_and_tokens_are_not(zoo):
         return completion(handler.server, body, number, choice=choice, usage=usage)
 
     return of_two_prompts(zoo, strips, ids=False)
+
+
+@sound
+def short_answers_to_all_prompts_are_equal(zoo):
+    """A server of text alone whose model says "Yes." to whatever prompt, as one does that is asked for a word."""
+    return of_two_prompts(zoo, lambda h, b, n, t: completion(h.server, b, n, choice={"text": "Yes."}), **TEXT)
+
+
+@sound
+def one_long_text_for_two_prompts(zoo):
+    """A server of text alone that refuses two prompts in the same long words, and answers what else it is asked."""
+
+    def refuses(handler, body, number, together):
+        refused = {"text": SENTENCE} if body["prompt"] in ("one", "two") else {}
+        return completion(handler.server, body, number, choice=refused)
+
+    return of_two_prompts(zoo, refuses, **TEXT)
 
 
 @sound

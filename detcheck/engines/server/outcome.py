@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import numpy as np
 
@@ -14,8 +15,11 @@ from detcheck.judge import answers
 from detcheck.outcomes import outcome
 from detcheck.records import Outcome
 
-# A model that is certain gives the same few log-probabilities next to 0 to many prompts; four others by chance are of no two.
-CERTAIN, TELLING = -1e-3, 4
+# A model that is certain gives the same few log-probabilities next to 0 to many prompts; four others by chance are of no two. Of
+# those that were rounded more are asked for, and digits: a long prompt that begins otherwise moves them little.
+CERTAIN, TELLING, TELLING_ROUNDED, TELLING_DIGITS = -1e-3, 4, 6, 3
+# Short answers to many prompts are equal ("Yes."), and so are long ones to two that are alike.
+LONG, PROMPTS = 48, 3  # characters, and prompts that were all given them
 
 LACKING = "its token ids are {n} fewer than its usage counts, and those of earlier answers were {others} fewer: tokens are missing here or there"
 SPELLED_OTHERWISE = "its tokens do not spell its text as those of an earlier answer with this text did"
@@ -38,13 +42,56 @@ class EarlierAnswers:
     asked: dict[bytes, str] = field(default_factory=dict)
     """log-probabilities, as bytes -> the prompt that they were an answer to"""
 
+    one_text: OneText = field(default_factory=lambda: OneText())
+
     def canned(self, said: ServerAnswer, asked: PromptInput) -> bool:
-        """Whether its log-probabilities are, to the bit, those of an answer to another prompt, which no model that reads its prompt computes."""
-        if not said.exact or sum(value < CERTAIN for value in said.logprobs or ()) < TELLING:
+        """Whether its log-probabilities are those of an answer to another prompt, to the bit or the last digit, which no model that reads its
+        prompt computes."""
+        telling = [v for v in said.logprobs or () if v < CERTAIN and (said.exact or digits(v) >= TELLING_DIGITS)]
+        if len(telling) < (TELLING if said.exact else TELLING_ROUNDED):
             return False
-        prompt = str(asked.tokens or [m.get("content") for m in asked.messages] or asked.text)
-        prompt = "".join(prompt.split())  # what a template may leave out tells no prompts apart
-        return self.asked.setdefault(np.asarray(said.logprobs).tobytes(), prompt) != prompt
+        return self.asked.setdefault(np.asarray(said.logprobs).tobytes(), words_of(asked)) != words_of(asked)
+
+
+@dataclass
+class OneText:
+    """Whether all that a server says is one long text, whatever it is asked."""
+
+    longest: ServerAnswer | None = None
+    prompts: set[str] = field(default_factory=set)
+    """that were given it, or a long beginning of it"""
+    doubted: bool = False
+    varied: bool = False
+
+    def take(self, said: ServerAnswer, asked: PromptInput) -> str:
+        """What to think of an answer, as `answers` names it; ""."""
+        self.varied = self.varied or (self.longest is not None and not begins_alike(said, self.longest))
+        if self.varied:
+            return answers.VARIED if self.doubted else ""
+        if self.longest is None or len(said.whole) > len(self.longest.whole):
+            self.longest = said
+        if len(said.whole) < LONG:
+            return ""
+        self.prompts.add(words_of(asked))
+        self.doubted = self.doubted or len(self.prompts) >= PROMPTS
+        return answers.ALIKE if self.doubted else ""
+
+
+def begins_alike(one: ServerAnswer, other: ServerAnswer) -> bool:
+    """Whether the shorter is the beginning of the longer: a request may be for fewer tokens."""
+    short, long = sorted((one.whole, other.whole), key=len)
+    numbers = zip(one.logprobs or (), other.logprobs or (), strict=False)
+    return long.startswith(short) and all(a == b for a, b in numbers)
+
+
+def words_of(asked: PromptInput) -> str:
+    """A prompt, or how a conversation begins, without spaces: what a template may leave out tells no prompts apart."""
+    begun = takewhile(lambda message: message.get("role") != "assistant", asked.messages)
+    return "".join(str(asked.tokens or [m.get("content") for m in begun] or asked.text).split())
+
+
+def digits(value: float) -> int:
+    return len(repr(value).lstrip("-0.").replace(".", ""))
 
 
 def outcome_of(
@@ -104,6 +151,8 @@ def doubts(
     """What an answer says of itself that makes it no evidence, as `answers` names it. `max_tokens`: None of a filler's."""
     if before.canned(said, asked):
         yield answers.CANNED
+    if doubt := before.one_text.take(said, asked):
+        yield doubt
     if max_tokens is None or said.length is None or said.length >= max_tokens:
         return
     if said.finish_reason == "length":

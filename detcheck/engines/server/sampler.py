@@ -159,6 +159,7 @@ class ServerSampler:
         for replica, server in enumerate(self._servers):
             took, said = await server.time(self._way(replica, one), one, self._own.max_tokens)
             self._before[replica].canned(said, one)
+            self._before[replica].one_text.take(said, one)
             slowest = max(slowest, took)
             server.reading = await server.metrics()
         return slowest
