@@ -3,7 +3,7 @@
 import itertools
 import random
 
-from misbehaving import completion, ids_of
+from misbehaving import WORDS, completion, ids_of
 from zoo import broken, sound, visits
 from zoo_servers import around, as_if, ask, changed, counts, edited, one_in
 
@@ -214,10 +214,33 @@ def two_choices(zoo):
     return ask(zoo, one_in(5, twice))
 
 
+def with_a_token_of(other, handler, body, number):
+    """An answer whose first token that differs from the other request's is the other's."""
+    made = completion(handler.server, body, number)
+    own, foreign = made["choices"][0], completion(handler.server, other, number)["choices"][0]
+    words = [[WORDS[token] for token in one["token_ids"]] for one in (own, foreign)]
+    place = next(n for n, (mine, theirs) in enumerate(zip(*words, strict=False)) if mine != theirs)
+    own["token_ids"][place] = foreign["token_ids"][place]
+    own["text"] = "".join(WORDS[token] for token in own["token_ids"])
+    for name in ("tokens", "token_logprobs"):
+        own["logprobs"][name][place] = foreign["logprobs"][name][place]
+    return made
+
+
 @broken("batch-variant")
 def mixes_tokens_of_two_requests(zoo):
     """A server writes a token of another request into the answer where two run together."""
-    return ask(zoo, lambda h, b, n, together: completion(h.server, b, n, flip=together > 1))
+
+    def answer(handler, body, number, together):
+        if together == 1:
+            return completion(handler.server, body, number)
+        with handler.server.lock:
+            others = [(abs(n - number), o) for n, o in enumerate(handler.server.requests, 1)]
+        # Next to it stands one that ran with it; of those to the same prompt a token would be its own.
+        others = [(far, o) for far, o in others if o["prompt"] != body["prompt"] and o["max_tokens"] == 8]
+        return with_a_token_of(min(others, key=lambda one: one[0])[1], handler, body, number)
+
+    return ask(zoo, answer)
 
 
 @broken("run-variant")

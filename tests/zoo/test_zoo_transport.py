@@ -35,6 +35,13 @@ def connections_are_reset(zoo):
     return ask(zoo, one_in(5, reset))
 
 
+@broken("inconclusive", 3, "1 of 100 samples are missing")
+def one_connection_in_a_hundred_is_reset(zoo):
+    """A server drops one connection in a hundred instead of answering."""
+    few = ("-n", 100, "--max-tokens", 5, "--conditions", "alone,wave-16", "--prompt", "ask me")
+    return ask(zoo, one_in(100, reset), few=few, takes_s=0.001)
+
+
 @broken("inconclusive", 3, "not JSON")
 def nothing_with_status_200(zoo):
     """A server answers some requests with status 200 and nothing."""
