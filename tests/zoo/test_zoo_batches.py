@@ -1,6 +1,6 @@
 """Engines whose answer follows the batch around a row, and engines that do not form the batch that was asked for."""
 
-from knowing import Forming, noise
+from knowing import Forming, moved, noise
 from scripted import LATENT, OTHER, SAME, Scripted
 from zoo import broken, sound, visits
 
@@ -211,6 +211,17 @@ class Reordering(Forming):
         decoded = super().complete(rows, max_tokens, ignore_eos, padding)
         others = {slot: OTHER for slot, row in enumerate(rows) if row.continuation is not None}
         return dataclasses.replace(decoded, completions=dict(reversed((others | decoded.completions).items())))
+
+
+@broken("batch-variant", says='"common_prefix_bits": 2')
+def at_one_length_of_its_own_cache(zoo):
+    """In a batch the token has other bits that is made while the row's own KV cache is 40 tokens long."""
+
+    def answer(asked):
+        at = 40 - len(asked.row.prompt)
+        return moved(SAME, 1, at, only=True) if asked.size > 1 and 0 <= at < len(SAME.tokens) else SAME
+
+    return zoo.completions(Forming(answer), "--prompt", "thirty-eight bytes, and two that follow"[:38])
 
 
 @sound

@@ -1,12 +1,17 @@
 """Engines that form their batches themselves, as vLLM does: budget, prefix cache, preemption, drafts, order."""
 
 import random
+from types import SimpleNamespace
 
 from knowing import Scheduling, noise
 from scripted import LATENT, OTHER, SAME, completion
 from zoo import broken, sound, visits
 
 from detcheck.engine import Decoded
+from detcheck.engines.vllm.arguments import Settings
+from detcheck.engines.vllm.host import Host, WrongKernelsError
+from detcheck.engines.vllm.worker.plugin import WorkerExtension
+from detcheck.errors import FailedError
 
 
 def by(strikes, **how):
@@ -169,6 +174,46 @@ def adapted(zoo, engine):
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4}')
     (folder / "adapter_model.safetensors").write_bytes(b"made up: the engine's answers are ours")
     return zoo.completions(engine, "--other-adapter", "other", samples=16)
+
+
+class AsVllm(Scheduling):
+    """Forms batches as vLLM does, and is asked which kernels it has as vLLM's processes are: by the real `Host`, of real or written reports."""
+
+    def __init__(self, reports):
+        super().__init__(lambda asked: SAME)
+        self._host = Host.__new__(Host)
+        self._host._settings = Settings("written", "batch-invariant", {}, ())
+        self._host._calls, self._host._engine = {}, SimpleNamespace(collective_rpc=lambda name: [reports()])
+
+    def load(self, longest=0):
+        self.verify(ran=False)
+
+    def complete(self, rows, *arguments, **how):
+        found = super().complete(rows, *arguments, **how)
+        self._calls = self.verify(ran=True)
+        return found
+
+    def verify(self, ran):
+        try:
+            return self._host._verify(ran)
+        except WrongKernelsError as error:
+            raise FailedError(str(error)) from None
+
+
+def ours(zoo, reports):
+    return zoo.completions(AsVllm(reports), "--kernels", "batch-invariant")
+
+
+@broken("failed", 4, says="the plugin detcheck did not load there")
+def a_plugin_that_is_not_loaded(zoo):
+    """Under vLLM our kernels were asked for, and a worker process did not load the plugin that puts them in."""
+    return ours(zoo, lambda: WorkerExtension().detcheck_report())
+
+
+@broken("failed", 4, says="no call of our")
+def a_plugin_that_nothing_calls(zoo):
+    """Under vLLM the plugin is loaded, and the model's layers are of a kind that never calls our kernels."""
+    return ours(zoo, lambda: {"process": 7, "kernels": "batch-invariant", "calls": {}})
 
 
 @sound
