@@ -1,4 +1,7 @@
-"""Engines whose answer follows what came before: the first call, parity, the clock, the process, threads."""
+"""Engines whose answer follows what came before: the first call, parity, a reload, threads.
+
+Another process is played here: by another engine that goes on with a run, and by what stands in for `fresh.complete`.
+"""
 
 import dataclasses
 import random
@@ -47,8 +50,8 @@ def between_two_prompts(zoo):
 
 
 @broken("run-variant")
-def by_the_clock(zoo):
-    """From a point of time on every answer is another one, as after a reload of the weights."""
+def as_after_a_reload(zoo):
+    """From one batch on every answer is another one, as after a reload of the weights."""
     return zoo.completions(Forming(lambda asked: OTHER if asked.call > 20 else SAME), samples=100)
 
 
@@ -66,9 +69,8 @@ def drifts(zoo):
 
 
 @broken("run-variant")
-def another_process(zoo):
-    """Another process, which goes on with the run, has other bits: a choice that is made once when it starts."""
-
+def another_engine_goes_on(zoo):
+    """The engine that goes on with an interrupted run has other bits, as where a process chooses once when it starts."""
     return resumed(zoo, Forming(lambda asked: moved(SAME)))
 
 
@@ -87,7 +89,7 @@ def resumed(zoo, engine, at=13):
 
 
 def fresh(zoo, *answers):
-    """Fresh processes give these answers in turn."""
+    """These answers, in turn, stand in for those of fresh processes: none is started."""
     from detcheck.harness import fresh
 
     left = iter(answers)
@@ -97,13 +99,13 @@ def fresh(zoo, *answers):
 
 @broken("batch-variant", says='"varies_with": ["process"]')
 def a_fresh_process(zoo):
-    """A process that was started for one sample gives other bits than this one, always the same."""
+    """What comes in the place of a fresh process's answers has other bits than this process's, always the same."""
     return fresh(zoo, LATENT, LATENT)
 
 
 @broken("run-variant", says="first in fresh")
 def every_fresh_process(zoo):
-    """Every process that is started gives bits of its own."""
+    """What comes in the place of fresh processes' answers has other bits each time."""
     return fresh(zoo, moved(SAME, 1), moved(SAME, 2))
 
 
@@ -205,14 +207,14 @@ def a_conversation(zoo):
 
 
 @sound
-def goes_on_in_another_process(zoo):
-    """A run that was interrupted and goes on in another process, with the same bits."""
+def another_engine_goes_on_alike(zoo):
+    """A run that was interrupted and goes on with another engine, which has the same bits."""
     return resumed(zoo, Forming(lambda asked: SAME))
 
 
 @sound
 def fresh_processes(zoo):
-    """Processes that are started for one sample each give the bits that this one gives."""
+    """What comes in the place of fresh processes' answers has the bits of this process's."""
     return fresh(zoo, SAME, SAME)
 
 

@@ -153,7 +153,7 @@ def given_tokens_at_one_width(zoo):
 
 @broken("run-variant")
 def given_tokens_that_are_noisy(zoo):
-    """One forward pass in ten gives other log-probabilities of given tokens; asked by score."""
+    """One forward pass in four gives other log-probabilities of given tokens; asked by score."""
     strikes = noise(1 / 4, seed=1)
     with off_where("lm_head", lambda out: strikes(), lambda out: out * 1.5):
         return ask(zoo, *SCORE)
