@@ -46,10 +46,22 @@ def render_suite(suite: Suite, name: str) -> str:
 
 
 def write_all(run: Run, folder: Path | None = None) -> list[str]:
-    """Puts every rendered report beside the run's data, or into that folder. Returns what could not be written: a full disk changes no verdict."""
-    report = described(run)
-    parts = (lookup.find("formats", name) for name in lookup.names("formats"))
-    return written(folder or run.path, ((part.FILE, lambda part=part: part.render(report)) for part in parts))
+    """Puts every rendered report beside the run's data, or into that folder. Returns what could not be written: a full disk changes no verdict.
+
+    Raises KeyboardInterrupt; where that is the first of the run, all of them are written before.
+    """
+
+    def write() -> list[str]:
+        report = described(run)
+        parts = (lookup.find("formats", name) for name in lookup.names("formats"))
+        return written(folder or run.path, ((part.FILE, lambda part=part: part.render(report)) for part in parts))
+
+    try:
+        return write()
+    except KeyboardInterrupt:
+        if not run.interrupted:
+            write()
+        raise
 
 
 def write_suite(suite: Suite) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from detcheck import stderr
+from detcheck import lookup, stderr
 from detcheck.errors import DetcheckError, FailedError, UsageError
 from detcheck.finding import Finding, Run
 from detcheck.judge import comparisons, sides
@@ -33,6 +33,7 @@ from detcheck.watch import FirstDivergence, OnProgress, Track, guarded, last_of_
 log = logging.getLogger(__name__)
 COMPARED = "compared.json"  # in a run's folder: the baseline that it was asked to be compared with
 
+INTERRUPTED = "interrupted: judged on what was observed until then"
 ENDED = ("the run ended early", "cannot write to")  # how warnings begin that say why nothing more was observed
 
 
@@ -98,7 +99,7 @@ def resume(path: Path | str, on_progress: OnProgress | None = None) -> Run:
         watch = FirstDivergence(spec.fail_on, dict(stored_subject.cases))
         watch.see(before.noting(folder.observations()), readable.values())
         before.count(readable)
-        folder.goes_on()
+        folder.goes_on(lookup.find("formats", name).FILE for name in lookup.names("formats"))
         told = tuple(getattr(opened, "warnings", ()))
         base = Run(spec, head["command"], head["started"], (), subject=stored_subject, path=path, warnings=told)
         return execute(base, opened, folder, on_progress, before, watch)
@@ -202,7 +203,7 @@ def execute(
                 break
     except KeyboardInterrupt:
         interrupted = True
-        warnings.append("interrupted: judged on what was observed until then")
+        warnings.append(INTERRUPTED)
     except CannotWriteError as error:
         warnings.append(f"cannot write to {folder.path}: {error}. Judged on what was observed; {error.remedy}")
     except DetcheckError as error:
@@ -210,7 +211,22 @@ def execute(
     except Exception as error:  # noqa: BLE001  the boundary: whatever an engine dies of, what was observed is judged
         stderr.trace()
         warnings.append(f"the run ended early: {type(error).__name__}: {error}")
-    run = replace(run, interrupted=interrupted, warnings=tuple(warnings))
+
+    def ended() -> Run:
+        return concluded(replace(run, interrupted=interrupted, warnings=tuple(warnings)), folder)
+
+    try:
+        return ended()
+    except KeyboardInterrupt:
+        if interrupted:  # asked for the second time
+            raise
+        interrupted = True
+        warnings.append(INTERRUPTED)
+        return ended()
+
+
+def concluded(run: Run, folder: RunFolder) -> Run:
+    """All that is left to do once nothing more is observed: written, and judged. It may be done again."""
     try:
         with undisturbed():
             write(folder.flush)

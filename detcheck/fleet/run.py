@@ -20,6 +20,7 @@ from detcheck.fleet.members import Came, FleetMember
 from detcheck.fleet.said import listed
 from detcheck.fleet.watching import Watch
 from detcheck.records import Schedule, Subject
+from detcheck.runner import INTERRUPTED
 from detcheck.spec import Spec
 from detcheck.storage.folder import RunFolder
 from detcheck.storage.head import read_head, read_spec
@@ -85,7 +86,7 @@ def collected(
                 break
     except KeyboardInterrupt:
         interrupted = True
-        warnings.append("interrupted: judged on what was observed until then")
+        warnings.append(INTERRUPTED)
     except OSError as error:
         warnings.append(
             f"cannot write to {made.path}: {error.strerror or error}. Judged on what was observed until then"
@@ -94,13 +95,24 @@ def collected(
         warnings.append(f"the run ended early: {error}")
     finally:
         coming.close()
-    run = replace(head, interrupted=interrupted, warnings=tuple(warnings))
+
+    def ended() -> Run:
+        run = replace(head, interrupted=interrupted, warnings=tuple(warnings))
+        try:
+            made.run.flush()
+            made.run.write_end(run)
+        except OSError as error:
+            run = replace(run, warnings=(*run.warnings, f"cannot write to {made.path}: {error.strerror or error}"))
+        return judged(run, made, [member.name for member in members], watch.members)
+
     try:
-        made.run.flush()
-        made.run.write_end(run)
-    except OSError as error:
-        run = replace(run, warnings=(*run.warnings, f"cannot write to {made.path}: {error.strerror or error}"))
-    return judged(run, made, [member.name for member in members], watch.members)
+        return ended()
+    except KeyboardInterrupt:
+        if interrupted:  # asked for the second time
+            raise
+        interrupted = True
+        warnings.append(INTERRUPTED)
+        return ended()
 
 
 def load(path: Path | str) -> Run:

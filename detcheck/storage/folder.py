@@ -17,7 +17,7 @@ import contextlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -133,10 +133,11 @@ class RunFolder:
         end = {"interrupted": run.interrupted, "warnings": list(run.warnings)}
         write_file(self.path / "end.json", json.dumps(end, indent=1).encode())
 
-    def goes_on(self) -> None:
-        """How it ended before is no more how it ended: killed from now on, it was killed."""
-        with contextlib.suppress(OSError):
-            (self.path / "end.json").unlink()
+    def goes_on(self, reports: Iterable[str | None]) -> None:
+        """How it ended before is no more how it ended: killed from now on, it was killed, and its reports (files of these names) were of before."""
+        for name in filter(None, ("end.json", *reports)):
+            with contextlib.suppress(OSError):
+                (self.path / name).unlink()
 
     def read_end(self) -> tuple[bool, tuple[str, ...]]:
         """(interrupted, warnings)"""

@@ -270,6 +270,51 @@ def test_a_second_ctrl_c_leaves_what_was_observed_and_how_it_ended(engine, tmp_p
     assert run.exit_code == 130 and 0 < run.findings[0].samples == len(mapping(run.path)) < 24
 
 
+@pytest.mark.parametrize("where", ["judged", "summary", "flush"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_first_ctrl_c_while_it_is_judged_leaves_the_reports_too(
+    engine, detcheck, tmp_path, monkeypatch, where, times
+):
+    """The second leaves them out, those of before as well."""
+    assert detcheck(*ASK, tmp_path / "runs").code == 0
+    path, struck = only_run(tmp_path / "runs"), []
+    (path / "observations" / "00003.parquet").unlink()
+    monkeypatch.setattr(folder, "FLUSH_S", 1000.0)
+    owner = folder.RunFolder if where == "flush" else runner
+    real = getattr(owner, where)
+
+    def strikes(*arguments):
+        struck.append(where)
+        if len(struck) <= times:
+            signal.raise_signal(signal.SIGINT)
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, where, strikes)
+    result = detcheck("completions", "--resume", path, "--quiet", "--format", "json")
+    assert result.code == 130 and json.loads((path / "end.json").read_text())["interrupted"], result.err
+    assert (path / "report.json").is_file() == (path / "report.html").is_file() == (times == 1)
+    assert len(mapping(path)) == 24
+    if times == 1:
+        said = json.loads((path / "report.json").read_text())["summary"]
+        assert said["interrupted"] and said["samples"] == 24 and json.loads(result.out)["summary"] == said
+
+
+def test_the_first_ctrl_c_while_reports_are_written_leaves_all_of_them(engine, detcheck, tmp_path, monkeypatch):
+    from detcheck import report
+
+    real, struck = report.write_file, []
+
+    def strikes(path, content):
+        struck.append(path.name)
+        if len(struck) == 2:
+            signal.raise_signal(signal.SIGINT)
+        real(path, content)
+
+    monkeypatch.setattr(report, "write_file", strikes)
+    assert detcheck(*ASK, tmp_path / "runs").code == 130
+    assert {path.name for path in only_run(tmp_path / "runs").iterdir()} >= set(struck) and len(set(struck)) > 3
+
+
 def test_a_resumed_run_holds_no_observation(engine, tmp_path):
     """A hundred thousand of them would be 150 MB."""
     from detcheck.records import Observation
