@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from detcheck import __version__
+from detcheck import __version__, strict_json
 from detcheck.errors import UsageError
 from detcheck.files import write_file
 from detcheck.fleet.members import Came, FleetMember, environment_digest, table_digest
@@ -144,8 +144,8 @@ class FleetFolder:
             return
         for n, line in enumerate(lines, 1):
             try:
-                yield read(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                yield read(strict_json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, strict_json.TwiceError):
                 self.warnings.append(f"{file}: line {n} is torn, and not counted")
 
 
@@ -171,6 +171,6 @@ def read_environment(line: Any) -> tuple[str, Mapping[str, Any]]:
 def is_fleet(path: Path) -> bool:
     """Whether it is the folder of a fleet's run."""
     try:
-        return str(json.loads((path / "run.json").read_text("utf-8"))["probe"]).startswith("fleet ")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return str(strict_json.loads((path / "run.json").read_text("utf-8"))["probe"]).startswith("fleet ")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, strict_json.TwiceError):
         return False

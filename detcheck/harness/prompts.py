@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from detcheck import strict_json
 from detcheck.engine import Question
 from detcheck.errors import UsageError
 from detcheck.harness import engines
@@ -83,7 +83,11 @@ def read_prompts(path: Path, turns: bool = False) -> list[Question]:
 def from_json(line: str, where: str, turns: bool = False) -> Question:
     wants = 'wants {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
     try:
-        value = json.loads(line)
+        value = strict_json.loads(line)
+    except strict_json.TwiceError as error:
+        raise UsageError(
+            f"{where}: {str(error)[:60]!a} stands twice in one object, and readers differ in which of them they take. Leave one out"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON ({error}); {wants}") from None
     if isinstance(value, dict) and isinstance(value.get("body"), dict):  # a request line of OpenAI's batches

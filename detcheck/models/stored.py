@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import operator
 import struct
 from collections import Counter
@@ -10,11 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from detcheck import strict_json
 from detcheck.errors import UsageError
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 LARGEST_HEADER = 100 << 20  # bytes: what the format's own reader allows
-BAD = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+BAD = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, strict_json.TwiceError)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def files(folder: Path, named: str) -> list[Path]:
     if not (folder / INDEX).is_file():
         return [folder / SINGLE] if (folder / SINGLE).is_file() else sorted(folder.glob("*.safetensors"))
     try:
-        index = json.loads((folder / INDEX).read_text("utf-8"))
+        index = strict_json.loads((folder / INDEX).read_text("utf-8"))
         names = sorted(set(index["weight_map"].values()))
         if unnamed := [name for name in names if not isinstance(name, str)]:
             raise TypeError(f"{unnamed[0]!r} is no file's name")
@@ -84,7 +84,7 @@ def tensors_of(file: Path, named: str) -> list[StoredTensor]:
             (length,) = struct.unpack("<Q", opened.read(8))
             if length > min(size - 8, LARGEST_HEADER):
                 raise ValueError(f"its header has {length} bytes, and the file {size}")
-            header = json.loads(opened.read(length))
+            header = strict_json.loads(opened.read(length))
         header.pop("__metadata__", None)
         found = [
             tensor_of(name, file, one["dtype"], one["shape"], one["data_offsets"], 8 + length)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from detcheck import strict_json
 from detcheck.bits import as_integers
 from detcheck.errors import UsageError
 from detcheck.files import write_file
@@ -188,7 +189,7 @@ def read(path: Path) -> Baseline:
     """Raises UsageError where it is none."""
     try:
         require(path.is_file() or not path.exists(), "it is no file")
-        document = json.loads(path.read_text("utf-8"))
+        document = strict_json.loads(path.read_text("utf-8"))
         require(isinstance(document, dict) and "baseline_version" in document, "it has no baseline_version")
         if document["baseline_version"] != VERSION:
             raise UsageError(
@@ -206,7 +207,7 @@ def read(path: Path) -> Baseline:
         return Baseline(str(path), *fields, cases)
     except UsageError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, strict_json.TwiceError) as error:
         raise UsageError(
             f"{path}: not a baseline ({type(error).__name__}: {error}). Give a run's folder, or the {FILE} in it"
         ) from None

@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from detcheck import strict_json
 from detcheck.errors import UsageError
 from detcheck.files import write_file
 from detcheck.finding import Run
@@ -144,11 +145,11 @@ class RunFolder:
         try:
             if not (self.path / "end.json").is_file():
                 raise FileNotFoundError
-            end = json.loads((self.path / "end.json").read_text("utf-8"))
+            end = strict_json.loads((self.path / "end.json").read_text("utf-8"))
             return bool(end["interrupted"]), tuple(map(str, end["warnings"]))
         except FileNotFoundError:
             return False, ("the run was killed, or is still going: judged on what is written",)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, strict_json.TwiceError) as error:
             return False, (f"end.json cannot be read ({type(error).__name__}): how the run ended is not known",)
 
     def append(self, observations: Sequence[Observation], outcomes: Sequence[Outcome]) -> None:

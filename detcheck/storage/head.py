@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from enum import Enum
 from pathlib import Path
 from typing import get_type_hints
 
+from detcheck import strict_json
 from detcheck.errors import UsageError
 from detcheck.records import (
     SCHEMA_VERSION,
@@ -41,9 +41,9 @@ def read_head(path: Path) -> dict[str, object]:
             f"{path} has no run.json: it is not a run's folder, or the run ended before anything was observed"
         )
     try:
-        head = json.loads(file.read_text("utf-8"))
+        head = strict_json.loads(file.read_text("utf-8"))
         version = head["schema_version"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, strict_json.TwiceError) as error:
         raise UsageError(
             f"{file} cannot be read ({type(error).__name__}: {error}). It may be damaged: restore it from a copy"
         ) from None

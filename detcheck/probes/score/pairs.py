@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from detcheck import strict_json
 from detcheck.engine import Engine, Question
 from detcheck.errors import UsageError
 from detcheck.harness.model import OpenModel, Plan
@@ -65,7 +65,11 @@ def pairs(spec: Spec) -> list[Pair]:
 
 def read(line: str, where: str) -> Pair:
     try:
-        value = json.loads(line)
+        value = strict_json.loads(line)
+    except strict_json.TwiceError as error:
+        raise UsageError(
+            f"{where}: {str(error)[:60]!a} stands twice in one object, and readers differ in which of them they take. Leave one out"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON ({error}); {WANTED}") from None
     match value:
