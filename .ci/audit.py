@@ -5,7 +5,7 @@ has no advisories. Here nothing audited is said to be just that:
 
     0  something was audited, and nothing is known against it but what .ci/audit.toml passes over, with a reason and a last day
     1  a known vulnerability
-    3  nothing was audited; with --where-it-can, as `make test` asks, that is said and is no failure
+    3  nothing was audited, or a package that pyproject.toml names could not be; with --where-it-can, as `make test` asks, that is said and is no failure
     4  pip-audit failed
 """
 
@@ -14,17 +14,19 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import re
 import subprocess
 import sys
 import tomllib
+import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
-from importlib import metadata
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 KNOWN = "certifi"  # it is installed everywhere, and asked for first: pip-audit asks the same for each package
-SERVICE = f"https://pypi.org/pypi/{KNOWN}/{metadata.version(KNOWN)}/json"
+SERVICE = f"https://pypi.org/pypi/{KNOWN}/json"  # of no version: whatever is installed, this is there
 REACHED_S, AUDIT_S = 3, 300
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 IGNORED = Path(__file__).with_name("audit.toml")
 HOW = "Where pypi.org can be reached, `make audit` asks again"
 CLEAN, VULNERABLE, NOTHING, FAILED = 0, 1, 3, 4
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         passed_over = ignored(tomllib.loads(IGNORED.read_text("utf-8")), datetime.date.today())
         found = json.loads(given.json.read_text("utf-8")) if given.json else audit()
-        lines, code = judge(found, passed_over)
+        lines, code = judge(found, passed_over, direct(tomllib.loads(PROJECT.read_text("utf-8"))))
     except Unreachable as error:
         lines, code = [f"nothing was audited: {error}. {HOW}"], NOTHING
     except (OSError, ValueError, KeyError, TypeError, AttributeError, subprocess.SubprocessError) as error:
@@ -56,6 +58,8 @@ def audit() -> Mapping[str, object]:
     try:
         with urllib.request.urlopen(SERVICE, timeout=REACHED_S) as answer:
             known = json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise Unreachable(f"{SERVICE} answers, and does not know {KNOWN} (status {error.code})") from None
     except (OSError, ValueError) as error:
         raise Unreachable(f"{SERVICE} does not answer ({error})") from None
     if not isinstance(known, dict) or "vulnerabilities" not in known:
@@ -95,8 +99,25 @@ def ignored(document: Mapping[str, object], today: datetime.date) -> dict[str, s
     return found
 
 
-def judge(document: Mapping[str, object], passed_over: Mapping[str, str]) -> tuple[list[str], int]:
-    """(what there is to say, exit code) of pip-audit's JSON. Pure."""
+def direct(project: Mapping[str, object]) -> set[str]:
+    """Packages that pyproject.toml names, extras too."""
+    own = project["project"]
+    named = [
+        *own.get("dependencies", ()),
+        *(one for extra in own.get("optional-dependencies", {}).values() for one in extra),
+    ]
+    return {plain(re.match(r"[\w.-]+", one)[0]) for one in named} - {plain(own["name"])}
+
+
+def plain(name: str) -> str:
+    """As packages are compared: https://packaging.python.org/en/latest/specifications/name-normalization/"""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def judge(
+    document: Mapping[str, object], passed_over: Mapping[str, str], needed: Set[str] = frozenset()
+) -> tuple[list[str], int]:
+    """(what there is to say, exit code) of pip-audit's JSON. `needed`: packages without which it is not clean. Pure."""
     packages = document["dependencies"]
     audited = [one for one in packages if "vulns" in one]
     skipped = [one for one in packages if "vulns" not in one]
@@ -123,6 +144,11 @@ def judge(document: Mapping[str, object], passed_over: Mapping[str, str]) -> tup
     left_out = f"; {len(skipped)} could not be ({names})" if skipped else ""
     if not audited:
         return [f"nothing was audited: none of {len(packages)} packages is known to the service. {HOW}"], NOTHING
+    if code == CLEAN and (lacking := sorted(needed & {plain(one["name"]) for one in skipped})):
+        lines.append(
+            f"the service does not know this version of {', '.join(lacking)}, which pyproject.toml names. {HOW}"
+        )
+        code = NOTHING
     return [*lines, f"{len(audited)} packages were audited{left_out}"], code
 
 

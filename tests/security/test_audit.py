@@ -42,6 +42,24 @@ def test_what_is_clean_passes_and_says_how_much_of_it_was_audited():
     assert judged(CLEAN, SKIPPED)[0] == 0
 
 
+def test_a_package_that_the_project_names_and_that_was_not_audited_is_no_pass():
+    document = {"dependencies": [CLEAN, {"name": "Torch_X", "skip_reason": "not found"}, SKIPPED]}
+    lines, code = audit.judge(document, {}, {"torch-x", "rich"})
+    assert code == 3 and "does not know this version of torch-x, which pyproject.toml names" in lines[0]
+    assert audit.judge(document, {}, {"rich"})[1] == 0
+    assert audit.judge({"dependencies": [VULNERABLE, *document["dependencies"]]}, {}, {"torch-x"})[1] == 1
+    named = audit.direct(audit.tomllib.loads(audit.PROJECT.read_text()))
+    assert {"torch", "rich", "ray", "pip-audit"} <= named and "detcheck" not in named
+
+
+def test_a_service_that_answers_and_knows_no_such_package_is_not_called_silent(monkeypatch, capsys):
+    with serving() as server:
+        monkeypatch.setattr(audit, "SERVICE", f"{server.url}/pypi/certifi/json")
+        assert audit.main([]) == 3
+    said = capsys.readouterr().err
+    assert "answers, and does not know certifi (status 404)" in said and "does not answer" not in said
+
+
 def test_nothing_audited_is_no_pass():
     """As pip-audit says of every package behind a mirror without advisories, with "No known vulnerabilities found" and exit code 0."""
     code, said = judged(SKIPPED, SKIPPED)
