@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,13 +44,14 @@ class Questions:
     output_dir: Path
 
 
-def questions(config: Config) -> Questions:
-    """Reads all of it; the current folder has to be the file's. Raises ConfigError."""
+def questions(config: Config, named_folder: bool = False) -> Questions:
+    """Reads all of it; the current folder has to be the file's. `named_folder`: results go where the command line says. Raises ConfigError."""
     faults: list[str] = []
     tables = dict(tables_of(config, faults))
     commands = {name: found for name, table in tables.items() if (found := asks(config, name, table, faults))}
     defaults = keys(config.where(), {k: v for k, v in config.table.items() if k != PROBES}, faults)
-    folder = output_dir(config, defaults.pop(OUTPUT_DIR, "runs"), faults)
+    folder = defaults.pop(OUTPUT_DIR, "runs")
+    folder = Path() if named_folder else output_dir(config, folder, faults)
     of_all = {name: option for one in commands.values() for name, option in one.options.items()}
     if commands:
         for name in (n for n in defaults if n not in of_all):
@@ -187,8 +190,11 @@ def output_dir(config: Config, value: object, faults: list[str]) -> Path:
         )
         return Path()
     if not inside:
-        faults.append(
-            f"{config.where()}: {hyphens(OUTPUT_DIR)} {value} leaves the folder {Path.cwd()}. Name one inside it, or give "
-            "--output-dir on the command line"
-        )
+        said = f"{hyphens(OUTPUT_DIR)} {value} leaves the folder {Path.cwd()}. Name one inside it, or give --output-dir on the command line"
+        if Path(value).is_symlink():  # perhaps nobody wrote the setting: a larger disk is linked in
+            said = (
+                f"{value}, where results go, is a link to {os.readlink(value)}, outside of the folder {Path.cwd()}: a file alone may not lead "
+                f'there. If it is yours, say so: --output-dir "$(readlink -f {shlex.quote(value)})"'
+            )
+        faults.append(f"{config.where()}: {said}")
     return Path(value)

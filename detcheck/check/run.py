@@ -44,7 +44,7 @@ def run(config: Config, called: Called, shown: Shown, on_member: Callable[[Membe
     elsewhere = config.folder.resolve() != Path.cwd()
     begun = runner.now()
     with contextlib.chdir(config.folder):
-        found = questions(config)
+        found = questions(config, named_folder=called.output_dir is not None)
     chosen = {name: found.specs[name] for name in names(called.names, found.specs, config)}
     parent = called.output_dir or config.folder / found.output_dir
     folder = new_folder(parent.absolute() if elsewhere else parent, stamped("check"))

@@ -158,6 +158,23 @@ def test_all_that_is_wrong_is_said_together(faults):
     ]
 
 
+def test_a_folder_of_results_that_is_a_link_is_named_with_what_goes_on(faults, tmp_path):
+    """Nobody wrote a setting."""
+    (tmp_path / "runs").symlink_to(tmp_path.parent)
+    (found,) = faults("[probes.matmul]")
+    assert (
+        f"runs, where results go, is a link to {tmp_path.parent}" in found
+        and '--output-dir "$(readlink -f runs)"' in found
+    )
+
+
+def test_a_folder_that_the_command_line_names_is_taken_whatever_the_file_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").symlink_to(tmp_path.parent)
+    (tmp_path / "detcheck.toml").write_text("[probes.matmul]\n")
+    assert list(questions(file.find(Path()), named_folder=True).specs) == ["matmul"]
+
+
 def test_a_link_does_not_lead_output_out_of_the_folder(faults, tmp_path):
     (tmp_path / "inside").symlink_to(tmp_path.parent)
     assert "leaves the folder" in faults("output-dir = 'inside/runs'\n[probes.matmul]\n")[0]
