@@ -62,6 +62,21 @@ def machine() -> str:
     return "; ".join(parts)
 
 
+def detcheck() -> str:
+    """Its version, and the commit where this is a checkout; "+": with changes to the program or its benchmarks."""
+    from detcheck import __version__
+
+    asked = (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--", "detcheck", "benchmarks"])
+    try:
+        commit, changes = (
+            subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
+            for words in asked
+        )
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return f"{__version__} ({commit.strip()}{'+' if changes.strip() else ''})"
+
+
 def gpu_name() -> str:
     """Of the device that torch sees, asked in another process; empty: none."""
     code = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
@@ -146,11 +161,13 @@ def read() -> dict:
     return json.loads(JSON.read_text()) if JSON.exists() else {"machines": [], "rows": {}}
 
 
-def merge(known: dict, found: dict[str, dict], place: str, cores_busy: float | None) -> dict:
+def merge(known: dict, found: dict[str, dict], place: str, cores_busy: float | None, version: str = "") -> dict:
     """What is known with what was found now, on that machine. Machines of which no row is left are left out."""
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     of = {name: known["machines"][row["machine"]] for name, row in known["rows"].items()}
-    rows = known["rows"] | {name: row | {"date": now, "busy": cores_busy} for name, row in found.items()}
+    rows = known["rows"] | {
+        name: row | {"date": now, "detcheck": version, "busy": cores_busy} for name, row in found.items()
+    }
     of |= dict.fromkeys(found, place)
     names = {row.name for job in claims.JOBS for row in job.rows}
     rows = {name: rows[name] for name in sorted(rows) if name in names}
@@ -204,8 +221,8 @@ def main() -> None:
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit("stopped: what was measured until then is written")
     )  # and the script is ended
-    place, gpu, failed, started = machine(), gpu_name(), 0, time.monotonic()
-    print(place, flush=True)
+    place, gpu, version, failed, started = machine(), gpu_name(), detcheck(), 0, time.monotonic()
+    print(f"{place}\ndetcheck {version}", flush=True)
     minutes = asked.minutes or (math.inf if words or asked.slow else MINUTES)
     for job in chosen(words, asked.slow):
         command = " ".join([job.script, *job.arguments])
@@ -218,7 +235,7 @@ def main() -> None:
         before, began = others(), time.monotonic()
         found = measure(job)
         seconds = time.monotonic() - began
-        write(merge(read(), found, place, busy(before, others(), seconds)))
+        write(merge(read(), found, place, busy(before, others(), seconds), version))
         print(f"== {command}: {seconds:.0f} s", flush=True)
         for row in job.rows:
             told = found[row.name]

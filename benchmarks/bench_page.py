@@ -17,7 +17,7 @@ A goal is met or missed by the median. A row is **partial** where its script tol
 
 
 def render(known: dict) -> str:
-    """The whole page. `known`: {"machines": [words], "rows": {name: {figures, beside, partial | failed, machine, date, busy}}}."""
+    """The whole page. `known`: {"machines": [words], "rows": {name: {figures, beside, partial | failed, machine, date, detcheck, busy}}}."""
     lines = [HEAD]
     used = sorted({row["machine"] for row in known["rows"].values()})
     names = {index: chr(ord("A") + n) for n, index in enumerate(used)}
@@ -29,8 +29,8 @@ def render(known: dict) -> str:
         jobs = [job for job in claims.JOBS if job.group == title]
         lines += [f"## {title}", "", words, ""] if words else [f"## {title}", ""]
         lines += [
-            "| row | measured, against what | figure | spread | rounds | goal | | claimed in |",
-            "|---|---|---:|---|---:|---|---|---|",
+            "| row | measured, against what | figure | spread | rounds | goal | | on, of detcheck | claimed in |",
+            "|---|---|---:|---|---:|---|---|---|---|",
         ]
         notes = []
         for job in jobs:
@@ -53,10 +53,11 @@ def line(row: claims.Row, job: claims.Job, told: dict | None, names: dict[int, s
     pages = ", ".join(dict.fromkeys(link(claim.page) for claim in row.claims)) or ""
     goal = row.goal_words
     if told is None:
-        return f"| `{row.name}` | {what} | not measured here | | | {goal} | | {pages} |"
+        return f"| `{row.name}` | {what} | not measured here | | | {goal} | | | {pages} |"
+    of = ", ".join(filter(None, [told["date"].split()[0], told.get("detcheck", "")]))
     where = names[told["machine"]] if len(names) > 1 else ""
     if "failed" in told:
-        return f"| `{row.name}` | {what} | **failed** | {clean(told['failed'])} | | {goal} | {where} | {pages} |"
+        return f"| `{row.name}` | {what} | **failed** | {clean(told['failed'])} | | {goal} | {where} | {of} | {pages} |"
     figures = told["figures"]
     missed = row.goal is not None and not row.meets(figures)
     met = f"**missed** by {row.missed_by(figures)}" if missed else "met" if row.goal is not None else ""
@@ -64,11 +65,11 @@ def line(row: claims.Row, job: claims.Job, told: dict | None, names: dict[int, s
         met = ", ".join([met, "**partial**"]) if missed else "**partial**"
     mark = ", ".join(filter(None, [met, where]))
     count = "counted" if row.counted else str(len(figures))
-    return f"| `{row.name}` | {what} | {row.figure(figures)} | {row.spread(figures)} | {count} | {goal} | {mark} | {pages} |"
+    return f"| `{row.name}` | {what} | {row.figure(figures)} | {row.spread(figures)} | {count} | {goal} | {mark} | {of} | {pages} |"
 
 
 def beside(row: claims.Row, told: dict | None) -> list[str]:
-    """What stands below the table: what else was seen, on what day; why a goal is missed."""
+    """What stands below the table: what else was seen; why a goal is missed."""
     if told is None:
         return []
     said = clean(told.get("beside", ""))
@@ -76,7 +77,7 @@ def beside(row: claims.Row, told: dict | None) -> list[str]:
         said = "; ".join(filter(None, [said, f"what was told until {clean(told['partial'])}"]))
     if "failed" not in told and row.goal is not None and not row.meets(told["figures"]) and row.why:
         said = f"{said}. {row.why}" if said else row.why
-    return [f"- `{row.name}` ({told['date']}): {said.rstrip('.')}."] if said else []
+    return [f"- `{row.name}`: {said.rstrip('.')}."] if said else []
 
 
 def busy(names: list[str], rows: dict[str, dict]) -> list[str]:

@@ -181,8 +181,8 @@ JOBS = (
     Job(
         "fleet.py",
         (
-            Row("fleet-workers-alike", "memory of the process that asks 200 real workers of a local cluster, all alike", "that asks 10", claims=(Claim("docs/fleet.md", "## How large a fleet can be"),)),
-            Row("fleet-workers-different", "the same, all different", "that asks 10", claims=(Claim("docs/fleet.md", "## How large a fleet can be"),)),
+            Row("fleet-workers-alike", "what the process that asks 200 real workers of a local cluster gains in memory from the first answer to the last, all alike, less what it gains with 10", unit="MB", claims=(Claim("docs/fleet.md", "## How large a fleet can be"),)),
+            Row("fleet-workers-different", "the same, all different", unit="MB", claims=(Claim("docs/fleet.md", "## How large a fleet can be"),)),
         ),
         SPEED,
         900,

@@ -149,13 +149,15 @@ def main():
         try:
             print("real workers, on a node of two processors", flush=True)
             for op in ("alike", "different"):
-                held = []
+                gained = []
                 for count in COUNTS:
                     command = [sys.executable, __file__, "--one", op, str(count), made.address, folder]
                     told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                     print(told, end="", flush=True)
-                    held.append(json.loads(told.splitlines()[-1])["rss_judged_mb"])
-                record(f"fleet-workers-{op}", [held[-1] / held[0]], f"{held[-1]} and {held[0]} MB of the process")
+                    line = json.loads(told.splitlines()[-1])
+                    gained.append(round(line["rss_last_mb"] - line["rss_first_mb"], 1))
+                of_each = " and ".join(f"{mb} MB with {count}" for mb, count in zip(gained, COUNTS, strict=True))
+                record(f"fleet-workers-{op}", [gained[-1] - gained[0]], f"from the first answer to the last: {of_each}")
         finally:
             made.shutdown()
     return None

@@ -155,22 +155,26 @@ def subjects(tmp_path, monkeypatch):
 
 def measured(jobs, place="two cores"):
     for job in jobs:
-        bench.write(bench.merge(bench.read(), bench.measure(job), place, 0.0))
+        bench.write(bench.merge(bench.read(), bench.measure(job), place, 0.0, "0.1.0 (abc)"))
     return bench.read(), bench.PAGE.read_text()
 
 
 def test_a_goal_that_is_met(subjects):
     known, page = measured(subjects("sound", SPEED, COUNT))
     assert known["rows"]["speed"]["figures"] == [0.9, 0.8, 1.3]
-    assert "| `speed` | ours, against stock | 0.90 times | 0.80 to 1.30 | 3 | at most 1.00 times | met |" in page
-    assert "| `count` | right | 1 |  | counted | at least 1 | met |" in page and "by the way." in page
+    assert known["rows"]["speed"]["detcheck"] == "0.1.0 (abc)"
+    of = f"{known['rows']['speed']['date'][:10]}, 0.1.0 (abc)"
+    assert (
+        f"| `speed` | ours, against stock | 0.90 times | 0.80 to 1.30 | 3 | at most 1.00 times | met | {of} |" in page
+    )
+    assert f"| `count` | right | 1 |  | counted | at least 1 | met | {of} |" in page and "by the way." in page
 
 
 def test_a_script_that_fails_or_hangs_loses_nothing_that_it_told(subjects):
     _, page = measured(subjects("broken", SPEED, COUNT))
     assert "| `speed` | ours, against stock | **failed** | broken.py ended with exit code 1: no memory / left |" in page
     assert "0.5 |  | counted | at least 1 | **missed** by 50.0%, **partial** |" in page
-    assert "- `count` (" in page and "what was told until broken.py ended with exit code 1" in page
+    assert "- `count`: " in page and "what was told until broken.py ended with exit code 1" in page
     _, page = measured(subjects("slow", SPEED, FREE, limit_s=2))
     assert "2.00 times |  | 1 | at most 1.00 times | **missed** by 100.0%, **partial** |" in page
     assert "| `free` | no goal | **failed** | slow.py took more than 2 s |" in page
@@ -182,6 +186,8 @@ def test_what_a_script_told_before_it_ended_badly_is_never_met(subjects, script,
     monkeypatch.setattr(bench, "ROOT", bench.HERE)
     monkeypatch.setattr(bench, "machine", lambda: "two cores")
     monkeypatch.setattr(bench, "gpu_name", lambda: "")
+    monkeypatch.setattr(bench, "detcheck", lambda: "")
+    monkeypatch.setattr(bench.signal, "signal", lambda *_: None)  # this process keeps its own
     monkeypatch.setattr(sys, "argv", ["bench.py", "speed"])
     with pytest.raises(SystemExit) as ended:
         bench.main()
