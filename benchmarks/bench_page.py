@@ -1,5 +1,7 @@
 """docs/bench.md, drawn from docs/bench.json and the rows of `claims.py`. Pure: it measures nothing."""
 
+import statistics
+
 import claims
 
 BUSY = 0.3  # cores
@@ -7,7 +9,7 @@ HEAD = """# Every figure, measured
 
 <!-- Written by `make bench` from docs/bench.json: change benchmarks/claims.py, not this page. -->
 
-Each figure that README and these pages claim has a row here, and a script under `benchmarks/` that measures it. `make bench` measures them again on
+Each figure that README and these pages claim has a row here, and a script under `benchmarks/` that can measure it. `make bench` measures them again on
 your machine and writes this page; `make bench ROWS=judge,help` measures some, `make bench SLOW=1` also those that take long.
 
 A row compares two things that took turns in one run, so that what else the machine did fell on both. The figure is the median of the rounds. The
@@ -18,7 +20,7 @@ A goal is met or missed by the median. A row is **partial** where its script tol
 
 def render(known: dict) -> str:
     """The whole page. `known`: {"machines": [words], "rows": {name: {figures, beside, partial | failed, machine, date, detcheck, busy}}}."""
-    lines = [HEAD]
+    lines = [HEAD, *counts(known["rows"])]
     used = sorted({row["machine"] for row in known["rows"].values()})
     names = {index: chr(ord("A") + n) for n, index in enumerate(used)}
     if names:
@@ -46,6 +48,35 @@ def render(known: dict) -> str:
         rows = ", ".join(f"`{row.name}`" for row in job.rows)
         lines.append(f"| `{command}`{' (slow)' if job.slow else ''} | {rows} | {job.limit_s} s |")
     return "\n".join(lines) + "\n"
+
+
+def counts(rows: dict[str, dict]) -> list[str]:
+    """How much of the page is measured, which goals are met, and where a page says something else."""
+    every = [row for job in claims.JOBS for row in job.rows]
+    told = [(row, rows[row.name]) for row in every if row.name in rows]
+    whole = [(row, it["figures"]) for row, it in told if "failed" not in it and "partial" not in it]
+    goals = [row.meets(figures) for row, figures in whole if row.goal is not None]
+    bad = len(told) - len(whole)
+    lines = [
+        f"**{len(whole)} of {len(every)} rows are measured**; {bad} failed or are partial, {len(every) - len(told)} were not measured. "
+        f"Of {sum(row.goal is not None for row in every)} goals {sum(goals)} are met and {len(goals) - sum(goals)} missed.",
+        "",
+    ]
+    compared = [(row, claim, figures) for row, figures in whole for claim in row.claims if claim.says]
+    other = [it for it in compared if not it[1].agrees(statistics.median(it[2]))]
+    if compared:
+        lines += [
+            f"Of {len(compared)} figures that a page claims and that are measured here, {len(other)} "
+            f"{'is' if len(other) == 1 else 'are'} not what the page says (further away than 10%, or than the claim allows). "
+            "The pages name the machines that their figures are of.",
+            "",
+        ]
+    for row, claim, figures in other:
+        says = " to ".join(row.number(value) for value in claim.says)
+        lines.append(
+            f"- {link(claim.page)} says {says}, `{row.name}` measured here {row.figure(figures)}: “{clean(claim.words)}”."
+        )
+    return [*lines, ""] if other else lines
 
 
 def line(row: claims.Row, job: claims.Job, told: dict | None, names: dict[int, str]) -> str:

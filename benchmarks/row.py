@@ -12,6 +12,14 @@ class Claim:
 
     page: str
     words: str
+    says: tuple[float, ...] = ()
+    """the figure that the words give, in the row's unit, or the lowest and the highest of a range; empty: they give none that the row measures"""
+    within: float = 0.1
+    """how far the median may be from it, as a part of it, before the page is said to disagree"""
+
+    def agrees(self, figure: float) -> bool:
+        """Whether a measured figure is what the words say; True where they say none."""
+        return not self.says or min(self.says) * (1 - self.within) <= figure <= max(self.says) * (1 + self.within)
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class Row:
         low, high = min(figures), max(figures)
         if len(figures) >= 5:
             low, _, high = statistics.quantiles(figures, n=4, method="inclusive")
-        return f"{self._number(low)} to {self._number(high)}"
+        return f"{self.number(low)} to {self.number(high)}"
 
     def said(self, figures: Sequence[float], partial: str = "") -> str:
         """`partial`: why the script ended before it was through; a goal is then not met, whatever the figures."""
@@ -69,9 +77,9 @@ class Row:
         return self.figure(figures) + (f" ({spread})" if spread else "") + goal + end
 
     def _told(self, value: float) -> str:
-        return self._number(value) + {"times": " times", "share": ""}.get(self.unit, f" {self.unit}")
+        return self.number(value) + {"times": " times", "share": ""}.get(self.unit, f" {self.unit}")
 
-    def _number(self, value: float) -> str:
+    def number(self, value: float) -> str:
         if self.counted or self.unit in ("calls", "MiB/s"):
             return f"{value:,.0f}" if value == round(value) or value >= 100 else f"{value:.3g}"
         return f"{value:.{3 if self.goal and 1 < self.goal < 1.1 else 2}f}"

@@ -273,6 +273,26 @@ def test_its_own_work_is_not_that_of_others(monkeypatch):
     assert bench.busy(None, 1.0, 1.0) is None
 
 
+def test_the_head_says_how_much_is_measured_and_where_a_page_disagrees(subjects):
+    claimed = Row("speed", "ours", "stock", goal=1.0, claims=(Claim("README.md", "geometric mean 0.50", (0.50,)),))
+    agreed = Row("count", "right", unit="share", claims=(Claim("README.md", "10 of 10", (1.0,), 0),))
+    _, page = measured(subjects("sound", claimed, agreed, FREE))
+    assert "**2 of 3 rows are measured**; 1 failed or are partial, 0 were not measured. Of 1 goals 1 are met" in page
+    assert "Of 2 figures that a page claims and that are measured here, 1 is not what the page says" in page
+    assert "- README says 0.50, `speed` measured here 0.90 times: “geometric mean 0.50”." in page
+    assert "`count` measured here" not in page
+    ranged = Claim("README.md", "7 to 13 us", (7, 13))
+    assert [ranged.agrees(figure) for figure in (6.2, 6.4, 14, 15, float("nan"))] == [False, True, True, False, False]
+
+
+def test_what_a_claim_says_stands_in_its_words():
+    for claim, whose in QUOTED:
+        numbers = [float(number.replace(",", "")) for number in re.findall(r"\d[\d,]*(?:\.\d+)?", claim.words)]
+        shares = [float(a) / float(b) for a, b in re.findall(r"(\d+) of (\d+)", claim.words)]
+        percents = [1 + float(number) / 100 for number in re.findall(r"([\d.]+)%", claim.words)]
+        assert all(any(abs(said - n) < 1e-9 for n in numbers + shares + percents) for said in claim.says), whose
+
+
 def test_spread_is_the_middle_half():
     assert SPEED.spread([5, 1, 2, 3, 4]) == "2.00 to 4.00" and SPEED.spread([3, 1]) == "1.00 to 3.00"
     assert SPEED.spread([1]) == "" and SPEED.figure([1.2345, 9, 1]) == "1.23 times"
