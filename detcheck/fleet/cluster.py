@@ -218,10 +218,11 @@ def beginning(queues: Mapping[WorkerPlace, Sequence[FleetMember]]) -> Iterator[W
         yield from (place for place, waiting in queues.items() if n < min(place.at_once, len(waiting)))
 
 
-def named(places: Sequence[WorkerPlace], workers: int | None, first: int = 1) -> list[FleetMember]:
-    """The members that are put there, spread evenly. `first`: the number of the first."""
-    count = workers or len(places)
-    return [FleetMember(first + n, f"worker {first + n} on {places[n % len(places)].name}") for n in range(count)]
+def named(places: Sequence[WorkerPlace], workers: int | None) -> list[FleetMember]:
+    """The members that are put there, spread evenly."""
+    return [
+        FleetMember(n + 1, f"worker {n + 1} on {places[n % len(places)].name}") for n in range(workers or len(places))
+    ]
 
 
 @contextlib.contextmanager

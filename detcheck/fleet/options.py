@@ -98,10 +98,13 @@ def check(spec: Spec) -> None:
         raise UsageError(
             "--baseline is for one run. Leave it out; `detcheck compare` takes the tables in the folder of a fleet's run"
         )
-    if own.workers and replicas(spec) and not own.address:
+    if replicas(spec) and own.address:
         raise UsageError(
-            "--workers is for a Ray cluster, and --base-url asks servers. Give --address too, or leave it out"
+            "--address asks workers of a Ray cluster, and --base-url asks servers: the two are not compared with each other. Ask each with a "
+            "command of its own, and put a table of the one beside a table of the other: `detcheck compare RUN/tables/A.json RUN/tables/B.json`"
         )
+    if own.workers and replicas(spec):
+        raise UsageError("--workers is for a Ray cluster, and --base-url asks servers. Leave it out")
     Probe(spec.probe.partition(" ")[2]).check(probe_spec(spec))
 
 

@@ -36,12 +36,11 @@ def ask(spec: Spec, output_dir: Path | str, on_progress: OnProgress | None, comm
     """Raises UsageError where the question cannot be asked, of anybody."""
     options.check(spec)
     with contextlib.ExitStack() as stack:
-        servers, workers, reached = replicas.named(spec), [], None
-        if spec.options.address or not servers:
+        members, reached = replicas.named(spec), None
+        if not members:
             gpus = not spec.device.startswith("cpu")
             reached = stack.enter_context(cluster.connected(spec.options.address, spec.options.per, gpus))
-            workers = cluster.named(reached.places, spec.options.workers, len(servers) + 1)
-        members = (*servers, *workers)
+            members = cluster.named(reached.places, spec.options.workers)
         warnings = [f"not asked: {one}" for one in reached.left_out] if reached else []
         made = FleetFolder.create(Path(output_dir), spec.probe)
         head = Run(spec, command, runner.now(), (), path=made.path)
@@ -50,18 +49,15 @@ def ask(spec: Spec, output_dir: Path | str, on_progress: OnProgress | None, comm
             made.write_head(spec, command, head.started, members, warnings)
         except OSError as error:
             raise UsageError(f"--output-dir {output_dir}: cannot write there: {error.strerror}") from None
-        return collected(head, made, members, answers(spec, servers, workers, reached), on_progress, warnings)
+        return collected(head, made, members, answers(spec, members, reached), on_progress, warnings)
 
 
-def answers(
-    spec: Spec, servers: Sequence[FleetMember], workers: Sequence[FleetMember], reached: cluster.Cluster | None
-) -> Generator[Came]:
+def answers(spec: Spec, members: Sequence[FleetMember], reached: cluster.Cluster | None) -> Generator[Came]:
     asked = options.probe_spec(spec)
-    if servers:
-        yield from replicas.answers(servers, asked)
     if reached:
-        here = asked if not servers else replace(asked, options=replace(asked.options, base_url=()))
-        yield from reached.answers(workers, here, spec.options.worker_timeout, os.getcwd())
+        yield from reached.answers(members, asked, spec.options.worker_timeout, os.getcwd())
+    else:
+        yield from replicas.answers(members, asked)
 
 
 def collected(
