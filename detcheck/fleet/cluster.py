@@ -188,7 +188,7 @@ def fetched(part: Any) -> Any:
         raise FailedError(f"what it observed is lost: {why_lost(error)}") from error
 
 
-def why_lost(error: Exception) -> str:
+def why_lost(error: BaseException) -> str:
     """In a line. Of an exception in the worker, that one."""
     inside = getattr(error, "cause", None)
     return words(inside if isinstance(inside, Exception) else error)[: worker.MOST_WORDS]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from detcheck.errors import DetcheckError
@@ -35,18 +34,30 @@ def answers(members: Sequence[FleetMember], spec: Spec) -> Iterator[Came]:
     def ask(member: FleetMember, url: str) -> None:
         one = replace(spec, options=replace(spec.options, base_url=(url,)))
         try:
-            head, table, outcomes = worker.missing("it was not asked") if stop.is_set() else worker.asked(one, heard)
+            head, table, outcomes = worker.asked(one, heard)
             came.put(arrived(member, head, lambda: table, lambda: outcomes))
         except DetcheckError as error:
             came.put(Came(replace(member, missing=str(error)[: worker.MOST_WORDS])))
-        except Exception as error:  # noqa: BLE001  whatever it dies of, it is missing
+        except BaseException as error:  # noqa: BLE001  whatever it dies of, it is missing
             came.put(Came(replace(member, missing=why_lost(error))))
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        try:
-            for member, url in zip(members, replicas(spec), strict=True):
-                pool.submit(ask, member, url)
-            for _ in members:
-                yield came.get()
-        finally:
-            stop.set()
+    waiting: queue.SimpleQueue[tuple[FleetMember, str]] = queue.SimpleQueue()
+    for one in zip(members, replicas(spec), strict=True):
+        waiting.put(one)
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                ask(*waiting.get_nowait())
+            except queue.Empty:
+                return
+
+    try:
+        for _ in range(
+            min(AT_ONCE, len(members))
+        ):  # nobody waits for one whose server hangs: they end with the process
+            threading.Thread(target=work, name="detcheck-replica", daemon=True).start()
+        for _ in members:
+            yield came.get()
+    finally:
+        stop.set()

@@ -1,7 +1,12 @@
 """Replicas by their URLs, as members of a fleet: real servers on loopback, whose answers we wrote. No Ray is needed."""
 
 import json
+import os
+import signal
+import socket
 import sys
+import threading
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -113,6 +118,25 @@ def test_every_format_names_the_replica_and_no_user_of_a_url_is_stored(fleet, de
         assert place.rpartition(":")[2] in shown.out
     (case,) = ElementTree.fromstring(detcheck("report", run, "--format", "junit").out).iter("testcase")
     assert case.find("failure").get("type") == "divergent"
+
+
+def test_ctrl_c_ends_a_run_whose_server_hangs(fleet, detcheck):
+    """It takes the connection, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as hole:
+        heard = threading.Event()
+
+        def press():
+            kept = hole.accept()
+            heard.set()
+            time.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGINT)
+            return kept
+
+        threading.Thread(target=press, daemon=True).start()
+        began = time.monotonic()
+        result, (finding,), _ = fleet(f"http://127.0.0.1:{hole.getsockname()[1]}")
+    assert heard.is_set() and time.monotonic() - began < 20
+    assert result.code == 130 and "it had not answered" in finding["note"]
 
 
 def test_without_ray_it_is_said_what_to_install(fleet, detcheck):
