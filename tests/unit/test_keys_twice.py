@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from detcheck.errors import UsageError
-from detcheck.fleet.folder import FleetFolder, is_fleet
+from detcheck.fleet.folder import FleetFolder, is_fleet, read_member
 from detcheck.harness.prompts import from_json
 from detcheck.models import stored
 from detcheck.probes.score.pairs import read as read_pair
@@ -40,11 +40,13 @@ def test_run_end_and_a_fleets_lines(tmp_path):
     (tmp_path / "end.json").write_text('{"interrupted": true, "warnings": [], "interrupted": false}')
     interrupted, (warning,) = RunFolder(tmp_path).read_end()
     assert not interrupted and "cannot be read (TwiceError)" in warning
-    (tmp_path / "environments.jsonl").write_text(
-        '{"digest": "a", "digest": "b", "environment": {}}\n{"digest": "c", "environment": {}}\n'
+    (tmp_path / "members.jsonl").write_text(
+        '{"number": 0, "name": "a", "name": "b", "missing": "x"}\n{"number": 1, "name": "c", "missing": "x"}\n'
     )
     fleet = FleetFolder(RunFolder(tmp_path))
-    assert list(fleet.environments()) == ["c"] and "line 1 is torn" in fleet.warnings[0]
+    assert [member.name for member in fleet._lines("members.jsonl", read_member)] == [
+        "c"
+    ] and "line 1" in fleet.warnings[0]
 
 
 def test_a_baseline(tmp_path):
