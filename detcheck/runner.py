@@ -170,6 +170,11 @@ def summary(run: Run, folder: RunFolder) -> Baseline:
 
 def read(path: Path) -> tuple[dict[str, object], Spec, Subject]:
     head = read_head(path)
+    if str(head["probe"]).startswith("fleet "):
+        raise UsageError(
+            f"{path} is the folder of a fleet's run, which has a table for each distinct result and no samples. `detcheck report` shows it; "
+            f"`detcheck compare` takes its tables: {path}/tables/*.json"
+        )
     return head, read_spec(head, Probe(str(head.get("probe"))).options), read_subject(head)
 
 

@@ -173,7 +173,7 @@ def arrived(member: FleetMember, head: Mapping[str, Any], table: Any, outcomes: 
         return Came(replace(member, missing=head["missing"]))
     member = replace(
         member, table=head["table"], environment=head["environment_digest"], verdict=head["verdict"],
-        note=head["note"], seconds=head["seconds"], gpu=head.get("gpu", ""),
+        note=head["note"], seconds=head["seconds"], gpu=head.get("gpu", ""), warnings=tuple(head.get("warnings", ())),
     )  # fmt: skip
     return Came(member, head["environment"], table, outcomes)
 
@@ -247,8 +247,11 @@ def connected(address: str | None, per: Per, gpus: bool) -> Iterator[Cluster]:
         try:
             ray.init(**how)
         except Exception as error:
+            if address:
+                raise UsageError(f"--address {address}: {words(error)}. Is a Ray cluster running there?") from error
             raise UsageError(
-                f"--address {address or 'of this machine'}: {words(error)}. Is a Ray cluster running there?"
+                f"Ray could not be started on this machine: {words(error)}. Try again when it is less busy, or start a cluster (ray start --head) "
+                "and give --address auto"
             ) from error
     try:
         yield look(ray.nodes(), per, gpus)

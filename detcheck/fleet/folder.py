@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -152,7 +152,8 @@ class FleetFolder:
 def read_member(line: Any) -> FleetMember:
     """Raises ValueError, KeyError, TypeError where it is none."""
     made = FleetMember(**{name: line[name] for name in FleetMember.__dataclass_fields__ if name in line})
-    texts = (made.name, made.table, made.environment, made.note, made.missing, made.gpu)
+    made = replace(made, warnings=tuple(made.warnings))
+    texts = (made.name, made.table, made.environment, made.note, made.missing, made.gpu, *made.warnings)
     if type(made.number) is not int or not all(isinstance(text, str) for text in texts):
         raise ValueError("no member")
     if not re.fullmatch("[0-9a-f]*", made.table) or not (made.missing or (made.table and Verdict(made.verdict))):

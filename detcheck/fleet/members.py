@@ -29,6 +29,8 @@ class FleetMember:
     missing: str = ""
     """why nothing came"""
     seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+    """its run's, the first ones"""
     gpu: str = ""
     """that Ray gave it, like "GPU 1", with its UUID where torch knows it"""
 

@@ -131,8 +131,24 @@ def judged(run: Run, made: FleetFolder, asked: Sequence[str], members: Sequence[
     nothing = runner.failed(options.probe_spec(run.spec), "").case
     findings = judge.findings(seen, replace(nothing, probe=judge.FLEET))
     subject = subject_of(run.spec, seen)
-    warnings = (*run.warnings, *not_recorded(seen), *other_versions(seen), *made.warnings, *made.run.warnings)
+    warnings = (
+        *run.warnings,
+        *not_recorded(seen),
+        *other_versions(seen),
+        *of_members(seen),
+        *made.warnings,
+        *made.run.warnings,
+    )
     return replace(run, findings=findings, subject=subject, warnings=tuple(dict.fromkeys(warnings)))
+
+
+def of_members(fleet: Recorded) -> Iterator[str]:
+    """What their own runs warned of, once for all who say the same."""
+    who: dict[str, list[str]] = {}
+    for member in fleet.answered:
+        for warning in member.warnings:
+            who.setdefault(warning, []).append(visible(member.name))
+    yield from (f"{listed(names)}: {visible(warning)}" for warning, names in who.items())
 
 
 def not_recorded(fleet: Recorded) -> Iterator[str]:

@@ -116,4 +116,5 @@ def differs(first: Known, other: Known) -> bool:
 def shared(member: FleetMember) -> FleetMember:
     """The same, with one copy of each text that many have."""
     names = ("table", "environment", "verdict", "note", "missing", "gpu")
-    return replace(member, **{name: sys.intern(getattr(member, name)) for name in names})
+    warnings = tuple(map(sys.intern, member.warnings))
+    return replace(member, warnings=warnings, **{name: sys.intern(getattr(member, name)) for name in names})

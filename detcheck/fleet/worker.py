@@ -28,6 +28,7 @@ from detcheck.verdict import SEVERITY, Role
 from detcheck.watch import OnProgress
 
 MOST_WORDS = 500  # characters of a note
+MOST_WARNINGS = 5
 MOST_BYTES = 64 * 2**20  # of outcomes that are sent
 THREADS = "OMP_NUM_THREADS"
 
@@ -68,6 +69,7 @@ def asked(spec: Spec, on_progress: OnProgress | None = None) -> Answer:
         "verdict": str(run.verdict),
         "note": note(run),
         "seconds": round(time.monotonic() - began, 3),
+        "warnings": [one[:MOST_WORDS] for one in run.warnings[:MOST_WARNINGS]],
     }
     if run.interrupted:
         return missing("it was interrupted")

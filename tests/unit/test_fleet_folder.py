@@ -6,6 +6,7 @@ import shutil
 import pytest
 from test_fleet_judge import SOUND, STEADY_ODD
 
+from detcheck import runner
 from detcheck.errors import UsageError
 from detcheck.fleet import run
 from detcheck.fleet.folder import FleetFolder
@@ -108,3 +109,16 @@ def test_environments_that_are_gone_are_said(again):
     found = again(lambda folder: (folder / "environments.jsonl").unlink())
     assert found.verdict == "divergent" and "is not recorded" in found.findings[0].note
     assert found.warnings[0].startswith("the environment of worker 1 on node a, ")
+
+
+def test_the_warnings_of_members_are_shown_once_with_their_names(again):
+    def warn(folder):
+        first, second, third = lines(folder)
+        write(folder, [first | {"warnings": ["slow disk"]}, second | {"warnings": ["slow disk"]}, third])
+
+    assert again(warn).warnings == (f"{NAMES[0]}, {NAMES[1]}: slow disk",)
+
+
+def test_where_a_run_is_needed_it_is_said_what_a_fleets_folder_is(written):
+    with pytest.raises(UsageError, match=r"is the folder of a fleet's run.*tables"):
+        runner.load(written)
