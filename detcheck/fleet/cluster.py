@@ -9,6 +9,8 @@ import contextlib
 import logging
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +28,7 @@ from detcheck.spec import Spec
 AT_ONCE = 512  # tasks in flight: what the driver holds of Ray's is bounded by it, and no cluster waits for it long
 TICK_S = 1.0
 CONNECT_S = 10.0
+RAY_S = 30.0
 # Of a cluster that is started for a run: nothing is sent home, and workers are no less urgent than the run would be by itself.
 LOCAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 NOT_THERE = "detcheck fleet needs Ray for its workers: pip install 'detcheck[fleet]'. Replicas by --base-url need none"
@@ -272,6 +275,22 @@ def reach(address: str) -> None:
             pass
     except (OSError, UnicodeError) as error:
         raise UsageError(f"--address {address}: nobody answers there ({error}). Is a Ray cluster running?") from None
+    if not address.startswith("ray://") and not answers_as_ray(address):
+        raise UsageError(
+            f"--address {address}: something answers there, but it is no Ray cluster, or one of another version, or it is too busy to answer "
+            f"within {RAY_S:g} s. Give the port of the cluster's head, which is 6379 unless it was given another"
+        )
+
+
+def answers_as_ray(address: str) -> bool:
+    """Asked in a process of its own, which can be ended: Ray's client waits where nobody says a word, and hears no signal."""
+    ask = [sys.executable, "-c", "import sys, ray; ray._raylet.GcsClient(address=sys.argv[1])", address]
+    try:
+        return not subprocess.run(
+            ask, timeout=RAY_S, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def look(nodes: Sequence[Mapping[str, Any]], per: Per, gpus: bool) -> Cluster:

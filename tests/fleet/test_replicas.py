@@ -161,3 +161,12 @@ def test_without_ray_it_is_said_what_to_install(fleet, detcheck):
 def test_what_cannot_be_asked_is_refused_before_anything_is_started(detcheck, arguments, said):
     result = detcheck("fleet", *arguments)
     assert result.code == 2 and said in result.err + result.out
+
+
+def test_what_answers_at_an_address_and_is_no_ray_is_said(detcheck, monkeypatch):
+    from detcheck.fleet import cluster
+
+    monkeypatch.setattr(cluster, "RAY_S", 6.0)
+    with socket.create_server(("127.0.0.1", 0)) as hole:
+        result = detcheck("fleet", "kernels", "--address", f"127.0.0.1:{hole.getsockname()[1]}")
+    assert result.code == 2 and "it is no Ray cluster" in result.err
