@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -260,7 +261,19 @@ def connected(address: str | None, per: Per, gpus: bool) -> Iterator[Cluster]:
         yield look(ray.nodes(), per, gpus)
     finally:
         if ours:
+            session = session_folder() if not address and not loud else None
             ray.shutdown()
+            if session:
+                shutil.rmtree(session, ignore_errors=True)
+            worker.sweep()
+
+
+def session_folder() -> str | None:
+    """Where the cluster that was started here keeps its logs, of which Ray removes nothing."""
+    import ray
+
+    node = getattr(ray._private.worker, "_global_node", None)
+    return node.get_session_dir_path() if node else None
 
 
 def reach(address: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,7 @@ from detcheck.watch import OnProgress
 
 MOST_WORDS = 500  # characters of a note
 MOST_WARNINGS = 5
+PREFIX, LOCK = "detcheck-fleet-", "lock"  # of the folder that a worker works in
 MOST_BYTES = 64 * 2**20  # of outcomes that are sent
 THREADS = "OMP_NUM_THREADS"
 
@@ -55,7 +57,8 @@ def answer(probe: str, flat: Mapping[str, object], folder: str) -> Answer:
 def asked(spec: Spec, on_progress: OnProgress | None = None) -> Answer:
     """Asks it here. Raises UsageError."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="detcheck-fleet-") as parent:
+    sweep()
+    with temporary() as parent:
         run = runner.run(spec, parent, on_progress)
         if run.path is None:
             return missing(run.findings[0].note)
@@ -81,6 +84,27 @@ def asked(spec: Spec, on_progress: OnProgress | None = None) -> Answer:
         if getattr(o, name) is not None
     )
     return head, document, outcomes if size <= MOST_BYTES else ()
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[str]:
+    """A folder that is removed; locked, so that one whose worker was killed can be told from one that is in use."""
+    from filelock import FileLock
+
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as parent, FileLock(Path(parent, LOCK)):
+        yield parent
+
+
+def sweep() -> None:
+    """Removes what workers left here that were killed: nobody holds their locks any more."""
+    from filelock import FileLock, Timeout
+
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError, NotImplementedError, Timeout):
+            mine = not hasattr(os, "getuid") or left.lstat().st_uid == os.getuid()
+            if mine and left.is_dir() and not left.is_symlink() and (left / LOCK).is_file():
+                with FileLock(left / LOCK, blocking=False):
+                    shutil.rmtree(left, ignore_errors=True)
 
 
 def gpu_of(device: str) -> str:

@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 from test_fleet_judge import SOUND, STEADY_ODD
 
 from detcheck import runner
 from detcheck.errors import UsageError
-from detcheck.fleet import run
+from detcheck.fleet import run, worker
 from detcheck.fleet.folder import FleetFolder
 from detcheck.fleet.members import Came, FleetMember, environment_digest, table_digest
 from detcheck.fleet.options import fleet_spec
@@ -122,3 +124,15 @@ def test_the_warnings_of_members_are_shown_once_with_their_names(again):
 def test_where_a_run_is_needed_it_is_said_what_a_fleets_folder_is(written):
     with pytest.raises(UsageError, match=r"is the folder of a fleet's run.*tables"):
         runner.load(written)
+
+
+def test_what_a_killed_worker_left_is_removed_and_what_is_in_use_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, others = tmp_path / "detcheck-fleet-left", tmp_path / "detcheck-fleet-others"
+    for folder in (left, others):
+        (folder / "run").mkdir(parents=True)
+    (left / "lock").touch()
+    with worker.temporary() as used:
+        worker.sweep()
+        assert not left.exists() and others.exists() and Path(used).is_dir()
+    assert not Path(used).exists()
