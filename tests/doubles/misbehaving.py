@@ -204,7 +204,7 @@ class Handler(BaseHTTPRequestHandler):
             server.requests.append(body)
             server.company[number] = 0
             server.company = {one: max(most, server.running) for one, most in server.company.items()}
-        tokens = body["max_tokens"]
+        tokens, made = body["max_tokens"], None
         try:
             scored = server.scores and body.get("echo")
             time.sleep(server.takes_s if body["max_tokens"] > 4 or scored else 0)
@@ -212,16 +212,16 @@ class Handler(BaseHTTPRequestHandler):
                 made = completion(server, body, number)
             else:
                 made = server.answer(self, body, number, server.company[number])
-            if made is not None:
-                tokens = made_in(made, tokens)
-                self.send(made)
-        finally:
+            tokens = tokens if made is None else made_in(made, tokens)
+        finally:  # before the answer leaves: whoever has it may send the next one at once, which is not beside this one
             with server.lock:
                 server.steps += tokens / max(1, server.running)  # those that run together share their steps
                 server.running -= 1
                 del server.company[number]
                 server.finished += 1
                 server.made += tokens
+        if made is not None:
+            self.send(made)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,21 @@ class Counting(Scripted):
 # Switches.
 
 
+class Compiling(TransformersEngine):
+    """Its model brings a layer that is under torch.compile, whose fused kernels call none of ours."""
+
+    def load(self, longest=0):
+        super().load(longest)
+        self._model.model.layers[1].compile()
+
+
+@broken("failed", code=4, says="model.layers.1 is compiled by torch.compile")
+def undone_by_compile(zoo):
+    """A layer of the model is under torch.compile, which calls none of our kernels."""
+    asked = ("--kernels", "batch-invariant", "--conditions", "alone,batch-2")
+    return zoo.completions(Compiling(None), *asked, samples=4, max_tokens=2)
+
+
 @broken("inconclusive", code=3, says="stock kernels did not react")
 def dull_control(zoo):
     """Stock kernels give the same bits in all batches, so that the probe was not sensitive."""

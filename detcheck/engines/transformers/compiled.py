@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detcheck.errors import FailedError, OutOfMemoryError
 from detcheck.models.checkpoint import first_line
 from detcheck.tensors import out_of_memory
+
+if TYPE_CHECKING:
+    import torch
 
 MOST_GRAPHS = (
     64  # of one model: more mean that a new one is made for each batch, and that is no compiled model to ask about
@@ -85,3 +88,11 @@ def compile_model(model: Any, device: str) -> str:
         model(input_ids=ids, attention_mask=torch.ones_like(ids))
     pieces = model.forward.calls
     return "torch.compile, inductor, dynamic shapes" + (f", in {pieces} pieces" if pieces > 1 else "")
+
+
+def compiled_part(model: torch.nn.Module) -> str | None:
+    """Name of a module of this model that runs under torch.compile, "" for the model itself; None: there is none."""
+    for name, module in model.named_modules():
+        if getattr(module, "_compiled_call_impl", None) is not None or type(module).__name__ == "OptimizedModule":
+            return name
+    return None

@@ -19,7 +19,7 @@ from detcheck.counted import of_coverage
 from detcheck.coverage import uncounted
 from detcheck.engine import Completion, Decoded, Row
 from detcheck.engines.transformers import adapter
-from detcheck.engines.transformers.compiled import compile_model
+from detcheck.engines.transformers.compiled import compile_model, compiled_part
 from detcheck.engines.transformers.load import decoder_start, load, places
 from detcheck.engines.transformers.measure import Measure
 from detcheck.engines.transformers.mixed import Mixed, mix
@@ -156,6 +156,10 @@ class TransformersEngine(Checkpoint):
         if kernels == Kernels.STOCK:
             yield calls
             return
+        if (name := compiled_part(self._model)) is not None:
+            raise FailedError(
+                f"--kernels batch-invariant: {name or 'the model'} is compiled by torch.compile, whose fused kernels call none of ours. Load the model without it"
+            )
         try:
             with batch_invariant() as coverage:
                 yield calls

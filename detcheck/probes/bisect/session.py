@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from detcheck.condition_name import kind_of, named
 from detcheck.engine import Engine, Row
+from detcheck.engines.transformers.compiled import compiled_part
 from detcheck.errors import FailedError, OutOfMemoryError, UsageError
 from detcheck.harness import prompts
 from detcheck.harness.engines import open_engine
@@ -166,11 +167,10 @@ def as_wave(plan: Plan) -> str:
 
 def refuse_compiled(model: torch.nn.Module) -> None:
     """Raises FailedError for a model under torch.compile: its ops are fused, and there is nothing to name."""
-    for name, module in model.named_modules():
-        if getattr(module, "_compiled_call_impl", None) is not None or type(module).__name__ == "OptimizedModule":
-            raise FailedError(
-                f"{name or 'the model'} is compiled by torch.compile, whose fused kernels run several ops at once: bisect the model without it"
-            )
+    if (name := compiled_part(model)) is not None:
+        raise FailedError(
+            f"{name or 'the model'} is compiled by torch.compile, whose fused kernels run several ops at once: bisect the model without it"
+        )
 
 
 open_session = Bisect
