@@ -13,7 +13,7 @@ from detcheck import runner
 from detcheck.environment import observe_client
 from detcheck.errors import DetcheckError, UsageError
 from detcheck.finding import Run
-from detcheck.fleet import cluster, judge, options, replicas
+from detcheck.fleet import cluster, judge, options, places, replicas
 from detcheck.fleet.folder import FleetFolder
 from detcheck.fleet.groups import Recorded
 from detcheck.fleet.members import Came, FleetMember
@@ -40,7 +40,7 @@ def ask(spec: Spec, output_dir: Path | str, on_progress: OnProgress | None, comm
         if not members:
             gpus = not spec.device.startswith("cpu")
             reached = stack.enter_context(cluster.connected(spec.options.address, spec.options.per, gpus))
-            members = cluster.named(reached.places, spec.options.workers)
+            members = places.named(reached.places, spec.options.workers)
         warnings = [f"not asked: {one}" for one in reached.left_out] if reached else []
         made = FleetFolder.create(Path(output_dir), spec.probe)
         head = Run(spec, command, runner.now(), (), path=made.path)

@@ -7,11 +7,12 @@ import pytest
 
 from detcheck.errors import UsageError
 from detcheck.fleet import causes, judge
-from detcheck.fleet.cluster import Devices, WorkerPlace, beginning, look, named, shared_out
+from detcheck.fleet.cluster import look
 from detcheck.fleet.describe import describe
 from detcheck.fleet.groups import Recorded
 from detcheck.fleet.members import Came, FleetMember
 from detcheck.fleet.options import Per
+from detcheck.fleet.places import Devices, WorkerPlace, beginning, named, shared_out
 from detcheck.outcomes import outcome
 from detcheck.records import Case, Condition
 from detcheck.storage.baselines import Baseline, Known, Settled
