@@ -7,12 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gpu_parts
+import gpu_proof
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import gpu_parts  # noqa: E402
-import gpu_proof  # noqa: E402
 
 
 def proof(out, *words):

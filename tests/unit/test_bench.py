@@ -9,14 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
 import bench
 import bench_page
 import claims
 import measured as measured_module
+import pytest
 from claims import Claim, Job, Row
 
 ROOT = Path(__file__).parents[2]
