@@ -33,6 +33,7 @@ class Confirmation:
         values = np.asfortranarray(values)  # as it is added: a summand of all columns side by side
         self._values, self._factors, self._dtype = values, factors, dtype
         self._expected: dict[Key, np.ndarray] = {}
+        self._expected_of_ordinary: dict[Key, np.ndarray] = {}
         self._told: dict[Key, float] = {}
 
     def _ways(self, tree: Tree, sums: Sums, place: Place, factors: np.ndarray | None) -> Iterator[Adds]:
@@ -95,12 +96,19 @@ class Confirmation:
             return replace(order, sure=True, checked=Checked(len(values), equal))
         return replace(order, checked=Checked(len(values), best), why=Reason("not_readded", {"tree": tree.hash}))
 
-    def holds(self, tree: Tree, sums: Sums, values: np.ndarray, came: np.ndarray) -> bool:
-        """Whether what gave the op's sums on the data gives them on values[n, length] too. `came`: the op's, [rows, n]."""
+    def holds(self, tree: Tree, sums: Sums, ordinary: np.ndarray, came: np.ndarray) -> bool:
+        """Whether what gave the op's sums on the data gives them on ordinary[n, length] too, the same numbers each time.
+
+        `came`: the op's sums, [rows, n or more]; what is beyond n is of the same numbers again.
+        """
         factors = self._factors if sums.factors is not None else None
         known = tree.hash, sums.out, factors is not None
-        ways = [way for name, way, *rest in self._expected if (name, *rest) == known]
-        return any(same(readd(tree, values, factors, way, sums.out), came).all() for way in ways)
+        for key in [(name, way, *rest) for name, way, *rest in self._expected if (name, *rest) == known]:
+            if key not in self._expected_of_ordinary:
+                self._expected_of_ordinary[key] = readd(tree, ordinary, factors, key[1], sums.out)
+            if same(np.resize(self._expected_of_ordinary[key], came.shape[1]), came).all():
+                return True
+        return False
 
 
 def in_chains(tree: Tree, backwards: bool) -> Tree:

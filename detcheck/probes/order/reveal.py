@@ -23,7 +23,7 @@ REPEATS, MORE = 2, 20  # equal calls, and how many where those differed
 AT_ONCE = 65  # children of a node, at most: no matrix unit adds more
 # Rows of data that tell outputs apart, and how many for sums so short that calls cost nothing.
 ALIKE, MANY, SHORT = 2, 8, 512
-ORDINARY = 64  # sums of ordinary numbers, at least: where an order rounds as another, it is seldom in all of them
+ORDINARY = 64  # sums of ordinary numbers: where an order rounds as another, it is seldom in all of them. Of results that keep few bits, COLUMNS
 OF_SQUARES = 64  # squares do not cancel, so that two orders often round alike
 PLACES, LISTED = 6, 64  # orders within one call that are revealed, and that are told apart
 
@@ -34,6 +34,7 @@ class Revealer:
     def __init__(self, dtype: str, seed: int, prove: bool) -> None:
         self._dtype, self._seed, self._prove = dtype, seed, prove
         self._data: dict[tuple[int, bool], tuple[np.ndarray, np.ndarray, Confirmation]] = {}
+        self._ordinary: dict[int, np.ndarray] = {}
         self._last: dict[tuple[int, bool], Tree] = {}
         self._proved: dict[object, Proved | None] = {}
 
@@ -152,11 +153,13 @@ class Revealer:
     def _of_ordinary(self, tree: Tree, sums: Sums, place: Place) -> bool:
         """Whether a sure order is also that of ordinary numbers, in a call that holds no others: masks and data that cancels are not what a model has."""
         _, factors, confirmation = self._data_of(sums)
-        count = min(max(len(sums.slots_of(place)), ORDINARY), COLUMNS)
-        values = ordinary(count, sums.length, self._dtype, self._seed)
+        if sums.length not in self._ordinary:
+            count = COLUMNS if sums.precision < MANTISSA["float32"] else ORDINARY
+            self._ordinary[sums.length] = ordinary(count, sums.length, self._dtype, self._seed)
+        values = self._ordinary[sums.length]
         sums.multiply_by(factors)
         sums.base(values[0])
-        return confirmation.holds(tree, sums, values, through(sums, place, values))
+        return confirmation.holds(tree, sums, values, through(sums, place, values, everywhere=True))
 
     def _repeats(self, sums: Sums, times: int) -> tuple[Repeats, np.ndarray]:
         """Equal calls, on the data that is in place; and the last result."""
