@@ -34,7 +34,7 @@ from detcheck.probes.completions.session import Completions
 from detcheck.spec import Spec
 from detcheck.storage.folder import RunFolder
 
-TOKENS, SIZES, ROUNDS = 32, (2, 8), 5
+TOKENS, SIZES, ROUNDS = 32, (2, 8), 9
 PROMPT = "Tell me about Richard Feynman, who took radios apart when he was a boy, and what he found in them"
 
 
