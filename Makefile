@@ -12,7 +12,9 @@ SHELL := /bin/sh
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
-# Python compiles what is imported, when it is; compiling all that is installed takes a minute.
+# Python compiles what is imported, when it is first: compiling all that is installed takes a minute. Where it may not keep what it compiled
+# (containers often set this), every process compiles torch again, and starts in twice the time.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile -c constraints.txt
 
 # Other processors, as far as this one can play them: what torch, oneDNN, MKL and our own kernels may use, and threads. What a processor
