@@ -217,17 +217,21 @@ def execute(
         stderr.trace()
         warnings.append(f"the run ended early: {type(error).__name__}: {error}")
 
-    def ended() -> Run:
+    def ended(interrupted: bool) -> Run:
         return concluded(replace(run, interrupted=interrupted, warnings=tuple(warnings)), folder)
 
+    return at_last(ended, interrupted, warnings)
+
+
+def at_last(ended: Callable[[bool], Run], interrupted: bool, warnings: list[str]) -> Run:
+    """What `ended` gives, told whether the run was interrupted. Ctrl-C while it works is the run's too, unless it is the second."""
     try:
-        return ended()
+        return ended(interrupted)
     except KeyboardInterrupt:
-        if interrupted:  # asked for the second time
+        if interrupted:
             raise
-        interrupted = True
         warnings.append(INTERRUPTED)
-        return ended()
+        return ended(True)
 
 
 def concluded(run: Run, folder: RunFolder) -> Run:

@@ -92,7 +92,7 @@ def collected(
     finally:
         coming.close()
 
-    def ended() -> Run:
+    def ended(interrupted: bool) -> Run:
         run = replace(head, interrupted=interrupted, warnings=tuple(warnings))
         try:
             made.run.flush()
@@ -101,14 +101,7 @@ def collected(
             run = replace(run, warnings=(*run.warnings, f"cannot write to {made.path}: {error.strerror or error}"))
         return judged(run, made, [member.name for member in members], watch.members)
 
-    try:
-        return ended()
-    except KeyboardInterrupt:
-        if interrupted:  # asked for the second time
-            raise
-        interrupted = True
-        warnings.append(INTERRUPTED)
-        return ended()
+    return runner.at_last(ended, interrupted, warnings)
 
 
 def load(path: Path | str) -> Run:
