@@ -117,8 +117,8 @@ JOBS = (
     Job(
         "overhead.py",
         (
-            Row("overhead-vllm", "the same in vLLM", "vLLM's own `generate` of the same waves, with the same log-probabilities", goal=1.01, claims=(Claim(README, "transformers 1.00, vLLM 1.00", (1.0,), 0.01),)),
-            Row("overhead-vllm-tokens", "the same", "vLLM's own `generate` without log-probabilities"),
+            Row("overhead-vllm", "the same in vLLM", "vLLM's own generation of the same waves in the same engine, with the same log-probabilities", goal=1.01, claims=(Claim(README, "transformers 1.00, vLLM 1.00", (1.0,), 0.01),)),
+            Row("overhead-vllm-tokens", "the same", "vLLM's own generation without log-probabilities"),
         ),
         SPEED,
         300,

@@ -1,39 +1,32 @@
-"""vLLM's own `generate`, with nothing of ours: reads a batch a line, answers with its tokens. For `overhead.py`.
+"""The process that holds vLLM, and one thing more that it is asked here: to generate in the same engine with nothing of ours. For `overhead.py`.
 
-python benchmarks/overhead_vllm.py MODEL
+The requests have no plan, so our scheduler lets them pass, and the loop is that of vLLM's `LLM.generate`.
 """
 
-import json
-import sys
-
-from vllm import LLM, SamplingParams
+from detcheck.engines.vllm import host
 
 
-def main(model):
-    engine = LLM(
-        model,
-        dtype="float32",
-        seed=0,
-        enforce_eager=True,
-        max_model_len=1024,
-        max_num_batched_tokens=8192,
-        max_num_seqs=256,
-        kv_cache_memory_bytes=500_000_000,
-        enable_prefix_caching=True,
-        disable_log_stats=True,
-        skip_tokenizer_init=False,
-    )
-    for line in sys.stdin:
-        asked = json.loads(line)
-        engine.reset_prefix_cache()
+class Host(host.Host):
+    def serve(self, request):
+        return self.generate(*request) if isinstance(request, tuple) else super().serve(request)
+
+    def generate(self, asked, logprobs):
+        """[(prompt, new tokens)], how many log-probabilities -> the tokens of each."""
+        from vllm import SamplingParams
+
+        self._engine.reset_prefix_cache()
         fixed = {"temperature": 0.0, "ignore_eos": True, "detokenize": False, "skip_reading_prefix_cache": True}
-        made = engine.generate(
-            [{"prompt_token_ids": prompt} for prompt, _ in asked["rows"]],
-            [SamplingParams(max_tokens=n, logprobs=asked["logprobs"], **fixed) for _, n in asked["rows"]],
-            use_tqdm=False,
-        )
-        print("made", json.dumps([list(one.outputs[0].token_ids) for one in made]), flush=True)
+        names, made = [str(next(self._names)) for _ in asked], {}
+        for name, (prompt, count) in zip(names, asked, strict=True):
+            parameters = SamplingParams(max_tokens=count, logprobs=logprobs, **fixed)
+            self._engine.add_request(name, {"prompt_token_ids": list(prompt)}, parameters)
+        while self._engine.has_unfinished_requests():
+            for output in self._engine.step():
+                if output.finished:
+                    made[output.request_id] = tuple(output.outputs[0].token_ids)
+        return [made[name] for name in names]
 
 
-if __name__ == "__main__":
-    main(sys.argv[1])
+def main(descriptor):
+    host.Host = Host
+    host.main(descriptor)
