@@ -64,8 +64,15 @@ def generate_in_vllm(engine, logprobs):
     """vLLM's own, in the engine that the probe asks; see `overhead_vllm.py`."""
 
     def made(rows):
-        asked = [(row.prompt, TOKENS if row.continuation is None else max(1, len(row.continuation))) for row in rows]
-        return engine._host.ask("serve", (asked, logprobs))
+        samples = [
+            (row, row.continuation is None) for row in rows
+        ]  # and fillers, of which no log-probabilities are asked
+        counts = [TOKENS if is_sample else max(1, len(row.continuation)) for row, is_sample in samples]
+        asked = [
+            (row.prompt, count, logprobs if is_sample else None)
+            for count, (row, is_sample) in zip(counts, samples, strict=True)
+        ]
+        return engine._host.ask("serve", (asked,))
 
     return made
 

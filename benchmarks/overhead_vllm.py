@@ -10,14 +10,14 @@ class Host(host.Host):
     def serve(self, request):
         return self.generate(*request) if isinstance(request, tuple) else super().serve(request)
 
-    def generate(self, asked, logprobs):
-        """[(prompt, new tokens)], how many log-probabilities -> the tokens of each."""
+    def generate(self, asked):
+        """[(prompt, new tokens, how many log-probabilities or None)] -> the tokens of each."""
         from vllm import SamplingParams
 
         self._engine.reset_prefix_cache()
         fixed = {"temperature": 0.0, "ignore_eos": True, "detokenize": False, "skip_reading_prefix_cache": True}
         names, made = [str(next(self._names)) for _ in asked], {}
-        for name, (prompt, count) in zip(names, asked, strict=True):
+        for name, (prompt, count, logprobs) in zip(names, asked, strict=True):
             parameters = SamplingParams(max_tokens=count, logprobs=logprobs, **fixed)
             self._engine.add_request(name, {"prompt_token_ids": list(prompt)}, parameters)
         while self._engine.has_unfinished_requests():

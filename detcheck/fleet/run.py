@@ -73,13 +73,14 @@ def collected(
     tell = guarded(on_progress, warnings)
     try:
         tell(watch.progress())
-        for came in coming:
-            tell(watch.take(came))
-            if head.spec.fail_fast and watch.differ:
-                warnings.append(
-                    "stopped at the first divergence (--fail-fast): those that had not answered are missing"
-                )
-                break
+        with contextlib.closing(coming):
+            for came in coming:
+                tell(watch.take(came))
+                if head.spec.fail_fast and watch.differ:
+                    warnings.append(
+                        "stopped at the first divergence (--fail-fast): those that had not answered are missing"
+                    )
+                    break
     except KeyboardInterrupt:
         interrupted = True
         warnings.append(INTERRUPTED)
@@ -89,8 +90,6 @@ def collected(
         )
     except DetcheckError as error:
         warnings.append(f"the run ended early: {error}")
-    finally:
-        coming.close()
 
     def ended(interrupted: bool) -> Run:
         run = replace(head, interrupted=interrupted, warnings=tuple(warnings))

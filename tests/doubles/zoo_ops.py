@@ -4,6 +4,7 @@ import functools
 import itertools
 import os
 
+import numpy as np
 import torch
 
 WIDTH = 48
@@ -263,3 +264,28 @@ def well_behaved_when_extreme(x):
 
 def only_the_largest(x):
     return x.abs().amax(1)
+
+
+def products(x, w, fused):
+    """x[M, K], w[N, K] in float32, in order: product and addition rounded once, or each by itself."""
+    from detcheck.summation.arithmetic import fma32
+
+    total = x[:, :1] * w[:, 0]
+    for k in range(1, w.shape[1]):
+        a, b = x[:, k : k + 1], w[:, k]
+        total = fma32(a, b, total) if fused else total + a * b
+    return total
+
+
+def half_fused(x, w, first=True):
+    """Products of the first half of the columns are fused with the additions, those of the second half never."""
+    x, w = x.numpy(), w.numpy()
+    half = len(w) // 2
+    return torch.from_numpy(np.concatenate([products(x, w[:half], first), products(x, w[half:], False)], 1))
+
+
+def half_fused_when_extreme(x, w):
+    """As above, but in a batch of ordinary numbers all columns add as those of the second half."""
+    size = w.abs()
+    ordinary = bool(size.max() < 20) and bool(size.min() > 0) and len(size.unique()) > 20
+    return half_fused(x, w, first=len(x) == 1 or not ordinary)

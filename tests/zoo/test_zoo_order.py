@@ -26,10 +26,16 @@ def cheats_on_masks(zoo):
     return order(zoo, "zoo_ops:well_behaved_when_masked")
 
 
-@broken("inconclusive", code=3, says="numbers of ordinary size it adds otherwise")
+@broken("inconclusive", code=3, says="it adds ordinary numbers in another way")
 def cheats_on_extremes(zoo):
     """In order where numbers are large or cancel, in parts by the batch where all are ordinary."""
     return order(zoo, "zoo_ops:well_behaved_when_extreme")
+
+
+@broken("inconclusive", code=3, says="it adds ordinary numbers in another way")
+def adds_as_its_neighbours(zoo):
+    """In a batch of ordinary numbers half of the columns add as their neighbours always do."""
+    return order(zoo, "zoo_ops:half_fused_when_extreme", "--form", "linear", sizes="1,2,4", shape="24,8")
 
 
 @broken("inconclusive", code=3)
@@ -54,6 +60,12 @@ def one_condition(zoo):
 def one_order(zoo):
     """A sum in order at every batch size."""
     return order(zoo, "zoo_ops:in_order")
+
+
+@sound
+def fused_in_half(zoo):
+    """Half of the columns fuse product and addition, at every batch size."""
+    return order(zoo, "zoo_ops:half_fused", "--form", "linear", sizes="1,2,4", shape="24,8")
 
 
 @sound

@@ -82,7 +82,7 @@ def by_torch(values: Any) -> tuple[Any, Any]:
 
 
 def by_numpy(values: Any) -> tuple[int, int]:
-    row = values.numpy()
+    row = values.detach().numpy()
     first = int(row.argmax())
     largest, row[first] = row[first], -np.inf
     second = int(row.argmax())

@@ -100,7 +100,7 @@ def ask(sums: Sums, place: Place) -> Tree | None:
         sums.multiply_by(factors)
         came = through(sums, place, values)
         tree, _ = read(sums, place, 0)
-        facts = confirmation.checked(tree, sums, place, came)
+        facts, _ = confirmation.checked(tree, sums, place, came)
     except (NotASumError, NotATreeError, OpError):
         return None
     return tree if facts.sure else None

@@ -33,7 +33,7 @@ class Confirmation:
         values = np.asfortranarray(values)  # as it is added: a summand of all columns side by side
         self._values, self._factors, self._dtype = values, factors, dtype
         self._expected: dict[Key, np.ndarray] = {}
-        self._expected_of_ordinary: dict[Key, np.ndarray] = {}
+        self._expected_of_ordinary: dict[tuple[Key, int], np.ndarray] = {}
         self._told: dict[Key, float] = {}
 
     def _ways(self, tree: Tree, sums: Sums, place: Place, factors: np.ndarray | None) -> Iterator[Adds]:
@@ -64,8 +64,8 @@ class Confirmation:
         made = (readd(chain, self._values, factors, each, out) for chain in chains for each in plain)
         return any(same(one, came[:, : len(one)]).all() for one in made)
 
-    def checked(self, tree: Tree, sums: Sums, place: Place, came: np.ndarray) -> Revealed:
-        """The order, and whether it is sure. `came`: the op's sums, [rows, columns of data]."""
+    def checked(self, tree: Tree, sums: Sums, place: Place, came: np.ndarray) -> tuple[Revealed, Adds | None]:
+        """The order, and whether it is sure; and the way of adding that gave the op's bits. `came`: the op's sums, [rows, columns of data]."""
         values, best = self._values, 0
         order = Revealed(tree.length, tree.hash, tree.nodes)
         which = np.arange(came.shape[1]) % len(values)  # the data may have come again, so that no output went without
@@ -87,28 +87,25 @@ class Confirmation:
                 continue
             order = replace(order, adds_in=way.said(tree.arity))
             if tree.arity > 2 and self._chained(tree, factors, way, sums.out, came):
-                return replace(order, why=Reason("maybe_one_by_one"))
+                return replace(order, why=Reason("maybe_one_by_one")), None
             if key not in self._told:  # what came is what was expected, so what a wrong order gives tells from either
                 wrong = [readd(tree, values[:SCREEN, at], factors, way, sums.out) for at in elsewhere(tree.length)]
                 self._told[key] = max(1 - same(w, came[:1, :SCREEN]).mean() for w in wrong)
             if tree.length > 2 and self._told[key] < TOLD:
-                return replace(order, why=Reason("loses_little", {"accumulator": way.accumulator}))
-            return replace(order, sure=True, checked=Checked(len(values), equal))
-        return replace(order, checked=Checked(len(values), best), why=Reason("not_readded", {"tree": tree.hash}))
+                return replace(order, why=Reason("loses_little", {"accumulator": way.accumulator})), None
+            return replace(order, sure=True, checked=Checked(len(values), equal)), way
+        return replace(order, checked=Checked(len(values), best), why=Reason("not_readded", {"tree": tree.hash})), None
 
-    def holds(self, tree: Tree, sums: Sums, ordinary: np.ndarray, came: np.ndarray) -> bool:
-        """Whether what gave the op's sums on the data gives them on ordinary[n, length] too, the same numbers each time.
+    def holds(self, tree: Tree, way: Adds, sums: Sums, ordinary: np.ndarray, came: np.ndarray) -> bool:
+        """Whether the way that gave the op's sums on the data gives them on ordinary[n, length] too, the same numbers each time.
 
         `came`: the op's sums, [rows, n or more]; what is beyond n is of the same numbers again.
         """
         factors = self._factors if sums.factors is not None else None
-        known = tree.hash, sums.out, factors is not None
-        for key in [(name, way, *rest) for name, way, *rest in self._expected if (name, *rest) == known]:
-            if key not in self._expected_of_ordinary:
-                self._expected_of_ordinary[key] = readd(tree, ordinary, factors, key[1], sums.out)
-            if same(np.resize(self._expected_of_ordinary[key], came.shape[1]), came).all():
-                return True
-        return False
+        key = (tree.hash, way, sums.out, factors is not None), len(ordinary)
+        if key not in self._expected_of_ordinary:
+            self._expected_of_ordinary[key] = readd(tree, ordinary, factors, way, sums.out)
+        return bool(same(np.resize(self._expected_of_ordinary[key], came.shape[1]), came).all())
 
 
 def in_chains(tree: Tree, backwards: bool) -> Tree:

@@ -26,7 +26,7 @@ SENTENCES = {
     "loses_little": "sums in {accumulator} lose too little on the data that was tried: another order would give the same bits",
     "not_readded": "the order that masks show ({tree}) is not how it adds: re-adding does not give its bits (a compensated sum, "
     "a wider accumulator, or an order that depends on the data)",
-    "not_of_ordinary": "numbers of ordinary size it adds otherwise than those that show its order ({tree}): the order depends on the data",
+    "not_of_ordinary": "it adds ordinary numbers in another way than the numbers that reveal its order ({tree}): the order depends on the data",
     "unproved": "--prove was asked for, and what sums are multiplied by leaves counts too few bits in the result",
     "meets_elsewhere": "of {pairs} pairs of summands {unlike} do not meet where it says",
     # NoRoomError

@@ -15,7 +15,7 @@ from detcheck.probes.order.counting import read, through
 from detcheck.probes.order.facts import Place, Proved, Repeats, Revealed
 from detcheck.probes.order.sums import OpError, Sums
 from detcheck.reason import Reason
-from detcheck.summation.arithmetic import MANTISSA, cancelling, ordinary, positive
+from detcheck.summation.arithmetic import MANTISSA, Adds, cancelling, ordinary, positive
 from detcheck.summation.tree import Tree, UnreadError
 
 COLUMNS = 1024  # of data that the revealed order is re-added on
@@ -34,7 +34,7 @@ class Revealer:
     def __init__(self, dtype: str, seed: int, prove: bool) -> None:
         self._dtype, self._seed, self._prove = dtype, seed, prove
         self._data: dict[tuple[int, bool], tuple[np.ndarray, np.ndarray, Confirmation]] = {}
-        self._ordinary: dict[int, np.ndarray] = {}
+        self._ordinary: dict[tuple[int, int], np.ndarray] = {}
         self._last: dict[tuple[int, bool], Tree] = {}
         self._proved: dict[object, Proved | None] = {}
 
@@ -132,8 +132,9 @@ class Revealer:
         if tree.arity > AT_ONCE:
             return Revealed(sums.length, bits=bits, why=Reason("at_once", {"summands": tree.arity}))
         self._last[key] = tree
-        order = replace(confirmation.checked(tree, sums, place, came), bits=bits)
-        if order.sure and not self._of_ordinary(tree, sums, place):
+        order, way = confirmation.checked(tree, sums, place, came)
+        order = replace(order, bits=bits)
+        if way and not self._of_ordinary(tree, way, sums, place):
             return replace(order, sure=False, why=Reason("not_of_ordinary", {"tree": tree.hash}))
         if self._prove and order.sure:
             import torch
@@ -150,16 +151,16 @@ class Revealer:
                 order = replace(order, sure=False, why=why)
         return order
 
-    def _of_ordinary(self, tree: Tree, sums: Sums, place: Place) -> bool:
+    def _of_ordinary(self, tree: Tree, way: Adds, sums: Sums, place: Place) -> bool:
         """Whether a sure order is also that of ordinary numbers, in a call that holds no others: masks and data that cancels are not what a model has."""
         _, factors, confirmation = self._data_of(sums)
-        if sums.length not in self._ordinary:
-            count = COLUMNS if sums.precision < MANTISSA["float32"] else ORDINARY
-            self._ordinary[sums.length] = ordinary(count, sums.length, self._dtype, self._seed)
-        values = self._ordinary[sums.length]
+        key = COLUMNS if sums.precision < MANTISSA["float32"] else ORDINARY, sums.length
+        if key not in self._ordinary:
+            self._ordinary[key] = ordinary(*key, self._dtype, self._seed)
+        values = self._ordinary[key]
         sums.multiply_by(factors)
         sums.base(values[0])
-        return confirmation.holds(tree, sums, values, through(sums, place, values, everywhere=True))
+        return confirmation.holds(tree, way, sums, values, through(sums, place, values, everywhere=True))
 
     def _repeats(self, sums: Sums, times: int) -> tuple[Repeats, np.ndarray]:
         """Equal calls, on the data that is in place; and the last result."""
