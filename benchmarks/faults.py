@@ -56,13 +56,17 @@ def resumed(run, program=f.SCRIPTED, **more):
 
 
 def facts(report, *left_out):
-    """What a report says of its findings, but for how long anything took."""
-    left_out = ("metrics", *left_out)
-    return [{name: value for name, value in finding.items() if name not in left_out} for finding in report["findings"]]
+    """What a report says of its findings, but for how long anything took and what the bits depend on."""
+    found = []
+    for finding in report["findings"]:
+        kept = {name: value for name, value in finding.items() if name not in ("metrics", *left_out)}
+        found.append(kept | {"evidence": finding["evidence"] | {"varies_with": None}})
+    return found
 
 
 def varies(report):
-    return [finding["evidence"].pop("varies_with", []) for finding in report["findings"]]
+    """Of each finding, what its bits depend on."""
+    return [finding["evidence"].get("varies_with") or [] for finding in report["findings"]]
 
 
 def same_as(whole, report, run):
