@@ -79,7 +79,7 @@ def same_as(whole, report, run):
     if (found := varies(report)) == (all_of := varies(first)):
         return told, right and facts(report) == facts(first)
     # What the bits depend on is told from conditions that one process saw: where a kill fell between two of them, less is named.
-    less = all(set(some) < set(of) for some, of in zip(found, all_of, strict=True))
+    less = all(set(some) <= set(of) for some, of in zip(found, all_of, strict=True))
     told += "".join(
         f"; depends on {', '.join(some)} ({', '.join(of)} undisturbed)" for some, of in zip(found, all_of, strict=True)
     )

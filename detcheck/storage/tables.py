@@ -214,9 +214,8 @@ def column_values(column: pyarrow.ChunkedArray) -> list[object]:
         return [None] * len(array)
     if pa.types.is_dictionary(array.type):
         words = [*array.dictionary.to_pylist(), None]  # the last is what -1 stands for
-        places = array.indices.to_numpy(
-            zero_copy_only=False
-        )  # with a NaN for each null; pyarrow's fill_null imports pandas
+        # With a NaN for each null: pyarrow's fill_null would import pandas.
+        places = array.indices.to_numpy(zero_copy_only=False)
         return [words[n] for n in np.nan_to_num(places, nan=-1).astype(np.int64).tolist()]
     if array.null_count == 0 and (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
         return array.to_numpy(zero_copy_only=False).tolist()

@@ -139,6 +139,25 @@ def test_ctrl_c_ends_a_run_whose_server_hangs(fleet, detcheck):
     assert result.code == 130 and "it had not answered" in finding["note"]
 
 
+def test_ctrl_c_while_the_others_are_ended_costs_nothing_that_came(fleet, monkeypatch):
+    """--fail-fast has seen enough, and ends those that are still asked: Ctrl-C there is the run's, as it is before and after."""
+    from detcheck.fleet import replicas
+
+    asked = replicas.answers
+
+    def interrupted(members, spec):
+        try:
+            yield from asked(members, spec)
+        finally:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(replicas, "answers", interrupted)
+    with serving(**QUICK) as a, serving(other, **QUICK) as b, serving(**QUICK) as c:
+        result, (finding,), report = fleet(a, b, c, more=("--fail-fast",))
+    assert result.code == 130 and report["summary"]["interrupted"], result.out + result.err
+    assert finding["verdict"] == "divergent" and "Traceback" not in result.err
+
+
 def test_without_ray_it_is_said_what_to_install(fleet, detcheck):
     result = detcheck("fleet", "kernels", "--op", "rmsnorm")
     assert result.code == 2 and "pip install 'detcheck[fleet]'" in result.err and not Path("runs").exists()

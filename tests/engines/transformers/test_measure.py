@@ -32,7 +32,6 @@ def test_of_equal_ones_the_first_comes_first(logits, expected):
 
 
 def test_a_whole_vocabulary():
-    values = (
-        torch.randn(200, 32_001, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16).float()
-    )  # with ties
+    drawn = torch.randn(200, 32_001, generator=torch.Generator().manual_seed(0))
+    values = drawn.to(torch.bfloat16).float()  # with ties
     assert [by_numpy(row) for row in values] == [tuple(map(int, by_torch(row))) for row in values]
