@@ -105,7 +105,7 @@ def made_up_weights(zoo):
     return changed(zoo, lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight"))
 
 
-@broken("failed", code=4)
+@broken("usage error", code=2, says="of another shape")
 def another_shape(zoo):
     """A tensor of the checkpoint has another shape than the model's."""
 
