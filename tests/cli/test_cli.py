@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -262,7 +263,8 @@ def test_a_stream_without_commands_is_the_same_however_it_is_written():
 
 
 def test_help_is_fast_and_imports_nothing_heavy():
-    code = "import sys, runpy; sys.argv = ['detcheck', '--help']\ntry: runpy.run_module('detcheck', run_name='__main__')\nexcept SystemExit: pass\nprint(sorted({'torch', 'transformers', 'numpy', 'scipy', 'matplotlib', 'pyarrow'} & set(sys.modules)))"
+    heavy = "print(sorted({'torch', 'transformers', 'numpy', 'scipy', 'matplotlib', 'pyarrow'} & set(sys.modules)))"
+    code = f"import atexit, sys, runpy; sys.argv = ['detcheck', '--help']; atexit.register(lambda: {heavy}); runpy.run_module('detcheck', run_name='__main__')"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.splitlines()[-1] == "[]", result.stdout + result.stderr
     bare = "import typer\napp = typer.Typer()\n@app.command()\ndef nothing() -> None: 'Nothing.'\napp()"
@@ -274,6 +276,22 @@ def test_help_is_fast_and_imports_nothing_heavy():
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             took[command[0]].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(took["-m"]) < 2.2 * min(took["-c"])  # 1.8 times on a quiet machine, see benchmarks/startup.py
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--version"], 0), (["matmul", "--nonsense"], 2)])
+def test_the_end_waits_for_threads_and_a_library_that_crashes_while_it_is_unloaded_changes_no_code(words, code):
+    """The fault: a signal at the very end, in the place of the exit code. Python alone ends so with -6, which is shown first."""
+    crash = "import os, sys\nclass Bad:\n    abort = os.abort\n    def __del__(self): self.abort()\nkept = Bad()\n"
+    assert subprocess.run([sys.executable, "-c", crash], capture_output=True).returncode == -signal.SIGABRT
+    rest = """
+import atexit, threading, time
+from detcheck.__main__ import main
+atexit.register(print, "last")
+threading.Thread(target=lambda: (time.sleep(0.5), print("thread"))).start()
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", crash + rest, *words], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()[-2:]) == (code, ["thread", "last"]), done.stderr
 
 
 def test_a_checkout_that_is_not_installed_knows_its_version(monkeypatch):

@@ -207,7 +207,7 @@ class Handler(BaseHTTPRequestHandler):
         tokens, made = body["max_tokens"], None
         try:
             scored = server.scores and body.get("echo")
-            time.sleep(server.takes_s if body["max_tokens"] > 4 or scored else 0)
+            take(server.takes_s if body["max_tokens"] > 4 or scored else 0)
             if server.answer is None or (server.opens_well and body["max_tokens"] <= 4 and not scored):
                 made = completion(server, body, number)
             else:
@@ -222,6 +222,12 @@ class Handler(BaseHTTPRequestHandler):
                 server.made += tokens
         if made is not None:
             self.send(made)
+
+
+def take(seconds):
+    """In twenty pieces: where this whole process stands still for a while, the requests of a wave meet all the same when it goes on."""
+    for _ in range(20):
+        time.sleep(seconds / 20)
 
 
 @contextlib.contextmanager

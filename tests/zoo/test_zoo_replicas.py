@@ -108,7 +108,7 @@ SCORE = ("--samples", 9, "--prompt", "Tell me about", "--continuation", " copper
 
 
 def score(zoo, answer):
-    with serving(answer, metrics=True, takes_s=1.0, scores=True) as server:
+    with serving(answer, metrics=True, takes_s=0.6, scores=True) as server:
         return zoo.ask("score", "--base-url", server.url, *SCORE)
 
 
