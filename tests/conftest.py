@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from reacting import stock as stock_that_reacts
-from warm_vllm import engines as warm_engines
+from warm import engines as warm_engines
 from zoo import Zoo
 
 settings.register_profile("detcheck", deadline=None)  # first calls import scipy or torch
@@ -143,8 +143,9 @@ def judged(write):
 
 @pytest.fixture(scope="session", autouse=True)
 def warm_vllm():
-    """Engine processes of vLLM's are forked from one that has it imported."""
-    with warm_engines():
+    """Engine processes of vLLM's are forked from one that has it imported, and their cache is small: it is filled with zeros first."""
+    with warm_engines(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("detcheck.engines.vllm.engine.CACHE_GIB", (1, 1))
         yield
 
 

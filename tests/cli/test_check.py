@@ -17,7 +17,8 @@ from xml.etree import ElementTree as ET
 import jsonschema
 import pytest
 import referencing
-from conftest import hears_ctrl_c, only_run
+import warm
+from conftest import only_run
 from models import llama_like
 
 from detcheck import github
@@ -228,9 +229,7 @@ def test_ctrl_c_exits_130_with_what_was_asked(tmp_path, monkeypatch):
     long = '[probes.long]\nprobe = "kernels"\nkernels = "batch-invariant"\ntrials = 20\n'
     (tmp_path / "detcheck.toml").write_text(ANSWERS + long + ANSWERS.replace("probes.answers", "probes.never"))
     command = [sys.executable, "-m", "detcheck", "check", "--format", "json"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c
-    )
+    process = warm.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
     while not list((tmp_path / "runs").glob("*/long/observations/*.parquet")):
         assert time.monotonic() < until and process.poll() is None

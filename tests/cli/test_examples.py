@@ -1,7 +1,6 @@
 """Every example runs, and says what it says it says."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -9,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 import transformers
+import warm
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 @pytest.mark.parametrize(("op", "code", "says"), [("norm", 0, "identical"), ("split_sum", 1, "batch-variant")])
 def test_a_users_own_op_from_the_command_line(op, code, says, tmp_path):
     arguments = ["kernels", "--op", f"my_kernels:{op}", "--batch-sizes", "1,2,8,33", "-q", "--output-dir", tmp_path]
-    done = subprocess.run([sys.executable, "-m", "detcheck", *arguments], cwd=EXAMPLES, capture_output=True, text=True)
+    done = warm.run([sys.executable, "-m", "detcheck", *arguments], cwd=EXAMPLES, capture_output=True, text=True)
     assert (done.returncode, done.stdout.split()[0]) == (code, says), done.stdout + done.stderr
     assert f"detcheck kernels --op my_kernels:{op}" in (EXAMPLES / "my_kernels.py").read_text()
 
@@ -24,14 +24,14 @@ def test_a_users_own_op_from_the_command_line(op, code, says, tmp_path):
 @pytest.mark.parametrize(("kernel", "code", "says"), [("before", 1, "refuted"), ("after", 0, "certified")])
 def test_a_users_triton_kernel_before_and_after(kernel, code, says, tmp_path):
     arguments = ["certify", "--op", f"triton_sums:{kernel}", "--target", "sm_90", "-q", "--output-dir", tmp_path]
-    done = subprocess.run([sys.executable, "-m", "detcheck", *arguments], cwd=EXAMPLES, capture_output=True, text=True)
+    done = warm.run([sys.executable, "-m", "detcheck", *arguments], cwd=EXAMPLES, capture_output=True, text=True)
     assert (done.returncode, done.stdout.split()[0]) == (code, says), done.stdout + done.stderr
     assert f"detcheck certify --op triton_sums:{kernel}" in (EXAMPLES / "triton_sums.py").read_text()
 
 
 def test_the_pytest_file(tmp_path):
     arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", EXAMPLES / "test_my_kernels.py"]
-    done = subprocess.run([sys.executable, *arguments], cwd=EXAMPLES, capture_output=True, text=True)
+    done = warm.run([sys.executable, *arguments], cwd=EXAMPLES, capture_output=True, text=True)
     assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout
 
 
@@ -47,7 +47,7 @@ def on_policy(monkeypatch):
 
 def learns(tmp_path, steps):
     arguments = ["on_policy_rl.py", "--steps", str(steps), "--output", str(tmp_path / "seen")]
-    done = subprocess.run([sys.executable, *arguments], cwd=EXAMPLES, capture_output=True, text=True)
+    done = warm.run([sys.executable, *arguments], cwd=EXAMPLES, capture_output=True, text=True)
     return done, json.loads((tmp_path / "seen.json").read_text())
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import warm
 
 from detcheck import colours, progress
 from detcheck.progress import Log, Pace, clock
@@ -23,7 +24,7 @@ DIVERGES = re.compile(
 def in_terminal(arguments, folder, **environment):
     """Runs it with stderr in a terminal of 80 columns: exit code, stdout, what the terminal got."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
+    process = warm.Popen(
         [sys.executable, "-m", "detcheck", *arguments],
         stdout=subprocess.PIPE,
         stderr=theirs,

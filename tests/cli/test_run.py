@@ -10,7 +10,8 @@ import sys
 import time
 
 import pytest
-from conftest import hears_ctrl_c, only_run
+import warm
+from conftest import only_run
 from scripted import LATENT, OTHER, SAME, Scripted
 
 from detcheck import runner
@@ -176,13 +177,13 @@ def test_a_really_full_disk(tmp_path):
         pytest.skip("this system does not let root mount a tmpfs")
     try:
         arguments = ["completions", "-n", "24", "--max-tokens", "48", "--output-dir", disk, "--format", "json"]
-        done = subprocess.run([*MODULE, *arguments], capture_output=True, text=True)
+        done = warm.run([*MODULE, *arguments], capture_output=True, text=True)
         report = json.loads(done.stdout)
         assert done.returncode == report["exit_code"] and report["exit_code"] in (1, 3)
         assert report["summary"]["samples"] > 0
         assert any("No space left" in w for w in report["summary"]["warnings"]), report["summary"]
         assert "Traceback" not in done.stderr
-        assert subprocess.run([*MODULE, "report", only_run(disk)], capture_output=True).returncode in (1, 3)
+        assert warm.run([*MODULE, "report", only_run(disk)], capture_output=True).returncode in (1, 3)
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -321,7 +322,7 @@ def test_resume_refuses_other_options(scripted_run, detcheck):
 def test_killed_at_any_moment_it_is_readable_and_goes_on(tmp_path, reacting):
     """The real thing: SIGKILL in the middle, report, resume; the end is as if nothing had happened."""
     arguments = [*MODULE, "completions", "-n", "18", "--max-tokens", "32", "--output-dir", tmp_path / "runs", "--quiet"]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
+    process = warm.Popen(arguments, stdout=subprocess.DEVNULL)
     until = time.monotonic() + 120
     while not list((tmp_path / "runs").glob("*/observations/*.parquet")):
         assert time.monotonic() < until and process.poll() is None
@@ -335,9 +336,7 @@ def test_killed_at_any_moment_it_is_readable_and_goes_on(tmp_path, reacting):
     assert killed.exit_code in (1, 3)
     copy = tmp_path / "copy"
     shutil.copytree(path, copy)
-    resumed = subprocess.run(
-        [*MODULE, "completions", "--resume", copy, "--format", "json"], capture_output=True, text=True
-    )
+    resumed = warm.run([*MODULE, "completions", "--resume", copy, "--format", "json"], capture_output=True, text=True)
     assert resumed.returncode == 1, resumed.stderr
     (finding,) = json.loads(resumed.stdout)["findings"]
     assert (finding["samples"], finding["missing"], finding["verdict"]) == (18, 0, "batch-variant")
@@ -356,9 +355,7 @@ def test_ctrl_c_exits_130_with_the_partial_report(tmp_path):
         "--format",
         "json",
     ]
-    process = subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c
-    )
+    process = warm.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
     while not list((tmp_path / "runs").glob("*/observations/*.parquet")):
         assert time.monotonic() < until and process.poll() is None

@@ -2,7 +2,7 @@
 
 One process imports the libraries and forks whatever is asked for: same code, arguments, environment, folder, pipes, and a child of the tests as any other.
 detcheck itself, which is what is tested, comes after the fork. Where the environment differs in what is read while libraries are loaded
-(OMP_NUM_THREADS ...), another process is made for it. How a program starts, what it imports and how it dies of it is tested without all this.
+(OMP_NUM_THREADS ...), a process is started as ever. How a program starts, what it imports and how it dies of it is tested without all this.
 
 As a program: python warm.py DESCRIPTOR LIBRARY..., the socket on which it is asked.
 """
@@ -22,6 +22,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -35,7 +36,13 @@ PROGRAM = (
     "transformers.models.qwen3.modeling_qwen3",
     "pyarrow.parquet",
 )
-VLLM = ("vllm", "vllm.v1.engine.llm_engine")
+VLLM = (
+    "vllm",
+    "vllm.v1.engine.llm_engine",
+    "vllm.v1.worker.cpu_worker",
+    "vllm.model_executor.model_loader",
+    "vllm.model_executor.models.qwen3",
+)
 EARLY = (
     "OMP_",
     "GOMP_",
@@ -51,14 +58,14 @@ EARLY = (
     "LC_",
     "PYTHON",
 )  # read while libraries or Python start
-LATE = ("PYTHONPATH",)  # of these, what a forked process can make good
+LATE = ("PYTHONPATH", "TORCHINDUCTOR_CACHE_DIR")  # of these, what a forked process can make good
 # Threads do not survive a fork: NumPy's, which nothing uses, and the one that pyarrow's allocator would start.
 NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 PR_SET_CHILD_SUBREAPER = 36
 FREE = 200  # descriptors from here on are used by nobody
 
 COLD = subprocess.Popen
-started = {}  # (libraries, early environment) -> the process that forks, and the socket on which it is asked
+started = {}  # libraries -> the process that forks, the socket on which it is asked, and of its environment what counts early
 
 
 def early(environment):
@@ -79,13 +86,19 @@ class Popen(subprocess.Popen):
             "session": start_new_session,
             "descriptors": [0, 1, 2, *pass_fds],
         }
-        super().__init__(words, **streams)
+        how = {"env": env, "cwd": cwd, "pass_fds": pass_fds, "start_new_session": start_new_session}
+        super().__init__(words, **how, **streams)
 
-    def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell,
+    def _execute_child(self, *how):
+        if asked := warm(self.libraries, self._wanted["environment"]):
+            self._fork_child(asked, *how)
+        else:
+            super()._execute_child(*how)
+
+    def _fork_child(self, asked, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell,
                        p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, *_):  # fmt: skip
         pipes = [mine if given == -1 else given for mine, given in enumerate((p2cread, c2pwrite, errwrite))]
         descriptors = array.array("i", [*pipes, *self._wanted["descriptors"][3:]])
-        asked = warm(self.libraries, self._wanted["environment"])
         with adopting():
             said = json.dumps(self._wanted).encode()
             asked.sendmsg([said], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
@@ -102,9 +115,9 @@ if sys.platform != "linux":  # where nobody can adopt a process
     Popen = PopenVllm = subprocess.Popen
 
 
-def run(words, **how):
+def run(words, popen=Popen, **how):
     """`subprocess.run`, warm."""
-    with mock.patch.object(subprocess, "Popen", Popen):
+    with mock.patch.object(subprocess, "Popen", popen):
         return subprocess.run(words, **how)
 
 
@@ -122,7 +135,7 @@ def engines():
         try:
             yield
         finally:
-            for one, asked in started.values():
+            for one, asked, _ in started.values():
                 asked.close()
                 one.wait()
             started.clear()
@@ -140,9 +153,8 @@ def adopting():
 
 
 def warm(libraries, environment):
-    """The socket of the process that has these libraries, for this environment."""
-    key = libraries, json.dumps(early(environment), sort_keys=True)
-    if key not in started:
+    """The socket of the process that has these libraries. None: its environment was another when it started."""
+    if libraries not in started:
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             process = COLD(
@@ -153,8 +165,9 @@ def warm(libraries, environment):
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-        started[key] = process, mine
-    return started[key][1]
+        started[libraries] = process, mine, early(environment)
+    _, asked, first = started[libraries]
+    return asked if early(environment) == first else None
 
 
 def serve(asked, libraries):
@@ -173,9 +186,12 @@ def serve(asked, libraries):
         told, tell = os.pipe()
         between = os.fork()
         if between == 0:  # it ends at once, so that its child is adopted by the tests
+            gone = os.getpid()
             child = os.fork()
             if child == 0:
                 os.close(told), os.close(tell)
+                while os.getppid() == gone:  # a program may ask to be killed when its parent ends, and means the tests
+                    time.sleep(0.001)
                 return json.loads(said), descriptors
             os.write(tell, str(child).encode())
             os._exit(0)

@@ -10,6 +10,7 @@ from pathlib import Path
 import gpu_parts
 import gpu_proof
 import pytest
+import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,12 +32,14 @@ def test_every_part_has_its_code_and_its_limit():
     assert set(gpu_proof.PARTS) == {part.__name__ for part in gpu_parts.PARTS}
 
 
-def test_the_rehearsal(tmp_path):
+def test_the_rehearsal(tmp_path, monkeypatch, capsys):
     """All parts. What is asked of a device, and is not there, is skipped and told of; nothing is not as expected."""
     pytest.importorskip("triton")
-    done = proof(tmp_path, "--minutes", 30)
+    monkeypatch.setattr(gpu_proof, "subprocess", warm.instead())
+    asked = {"out": tmp_path, "minutes": 30, "device": "cpu", "small": True, "together": 1, "parts": ""}
+    code = gpu_proof.main(argparse.Namespace(**asked))
     found = table(tmp_path)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert code == 0, capsys.readouterr().out
     timed = list(gpu_proof.TIMED)
     assert list(found) == [name for name in gpu_proof.PARTS if name not in timed] + timed  # these alone, at the end
     for name in gpu_proof.PARTS:

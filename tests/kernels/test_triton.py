@@ -305,10 +305,12 @@ ZERO = torch.zeros(1, dtype=torch.int32)
         (None, 0.0, F16),
         (20, 5.0, F16),
     ],
+    ids=["fp32", "window-1-fp32", "window-20-cap-fp32", "cap-bf16", "window-50-bf16", "fp16", "window-20-cap-fp16"],
 )
 def test_attention_is_right_over_either_cache_with_the_same_bits(attention, window, cap, dtype):
     """Three heads share keys, so that a query's lie in two tiles. A window counts from the request's first key here."""
-    requests = [request(*one, 6, 2, 12, dtype, n) for n, one in enumerate(MIXED)]
+    heads = (6, 2) if window else (3, 1)
+    requests = [request(*one, *heads, 12, dtype, n) for n, one in enumerate(MIXED)]
     outs = paged(attention, requests, 16, window, cap)
     for one, out in zip(requests, outs, strict=True):
         q, k, v = (t[None] for t in one)

@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+import warm
 from conftest import only_run
 from models import gemma_like, llama_like, mixture, save_large_tokenizer
 from reacting import stock as stock_that_reacts
@@ -53,7 +53,7 @@ def bits(completion):
 def test_it_says_what_it_is(stock):
     assert (stock.dtype, stock.device, stock.context) == ("float32", "cpu", amplifier.CONTEXT)
     assert stock.flags["engine"].startswith("vllm 0.") and stock.flags["vllm.enforce_eager"] == "True"
-    assert stock.cache_block == 128 and stock.max_rows(1024) == 256
+    assert stock.cache_block == 128 and stock.max_rows(512) == 256
     assert stock.threads == int(os.environ.get("OMP_NUM_THREADS", stock.threads))
 
 
@@ -211,7 +211,7 @@ def both(detcheck, *arguments):
 
 
 def test_stock_is_batch_variant_and_ours_is_identical_under_all_default_conditions(detcheck, tmp_path, reacting):
-    result = both(detcheck, "-n", 40, "--max-tokens", 16)
+    result = both(detcheck, "-n", 40, "--max-tokens", 8)
     _, found = findings(result)
     assert result.code == 0, result.err
     ours, control = found["batch-invariant"], found["stock"]
@@ -389,5 +389,7 @@ products.add_lora_linear(torch.zeros(2, 4), torch.zeros(2, 4), (one,), (one,), 1
 stock = {name: n for name, n in calls.items() if name.startswith("stock")}
 assert stock == {f"stock vllm::{name}": 1 for name in ("other_attention", "mla_attention", "all_reduce", "add_lora_linear")}, stock
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    done = warm.run(
+        [sys.executable, "-c", code], popen=warm.PopenVllm, capture_output=True, text=True, cwd=tmp_path, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]

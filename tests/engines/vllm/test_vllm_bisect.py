@@ -1,11 +1,11 @@
 """`detcheck bisect` inside the real vLLM: planted faults are named, innocents are not, and a run's difference is followed to a module."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm
 from conftest import only_run, sabotage
 from models import llama_like
 
@@ -33,7 +33,9 @@ plugin.register = register
 def test_planted_faults_are_named_with_their_kind_and_nobody_else_is(tmp_path):
     started = {"PYTHONPATH": str(HERE), **environment("batch-invariant", True)}
     command = [sys.executable, HERE / "planted_vllm.py", llama_like(tmp_path / "model"), "8"]
-    ran = subprocess.run(list(map(str, command)), env=started, capture_output=True, text=True, timeout=300)
+    ran = warm.run(
+        list(map(str, command)), popen=warm.PopenVllm, env=started, capture_output=True, text=True, timeout=300
+    )
     plants = [json.loads(line[6:]) for line in ran.stdout.splitlines() if line.startswith("plant ")]
     assert len(plants) == 9, ran.stderr[-2000:]
     verdict, note = plants[0]["verdict"]

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import hears_ctrl_c, only_run, sabotage
+import warm
+from conftest import only_run, sabotage
 from models import llama_like
 
 from detcheck import runner
@@ -91,7 +92,7 @@ for argument in ("max_num_seqs=four", "enforce_eager=maybe", "scheduler_cls=x", 
     except BadArgumentError as error:
         print("said", error)
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    ran = warm.run([sys.executable, "-c", code], popen=warm.PopenVllm, capture_output=True, text=True, timeout=120)
     said = [line for line in ran.stdout.splitlines() if line.startswith("said")]
     wanted = (
         "invalid int value: 'four'",
@@ -127,13 +128,12 @@ def start(folder, *arguments):
         *arguments,
     ]
     code = "from detcheck.cli import main; main()"
-    return subprocess.Popen(
+    return warm.Popen(
         [sys.executable, "-c", code, *words],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=hears_ctrl_c,
     )
 
 

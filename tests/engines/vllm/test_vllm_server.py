@@ -11,6 +11,7 @@ import time
 import urllib.request
 
 import pytest
+import warm
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test installs it on Linux x86-64")
 START_S = 240
@@ -55,7 +56,7 @@ def vllm_server(kernels, log):
     ]
     command += ["--host", "127.0.0.1", "--port", str(port), "--distributed-executor-backend", "uni"]
     with log.open("wb") as out:
-        process = subprocess.Popen(
+        process = warm.PopenVllm(
             command,
             stdout=out,
             stderr=out,

@@ -1,10 +1,10 @@
 """order on what a hostile review found: each of these once had a wrong answer."""
 
 import json
-import subprocess
 import sys
 
 import pytest
+import warm
 from test_order import as_tree, asked
 
 from detcheck.summation.describe import words
@@ -155,7 +155,7 @@ def test_a_module_that_prints_leaves_stdout_to_the_report(tmp_path):
     (tmp_path / "loud.py").write_text("print('hello')\ndef total(x):\n    return x.sum(-1)\n")
     command = ["order", "--op", "loud:total", "--form", "sum", "--shape", "16", "--batch-sizes", "1,2", "-q"]
     start = [sys.executable, "-m", "detcheck", *command, "--format", "json"]
-    ran = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    ran = warm.run(start, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert json.loads(ran.stdout)["verdict"] == "identical" and "hello" in ran.stderr
 
 
