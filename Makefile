@@ -31,6 +31,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
 PYTEST := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # CUDA builds of torch 2.10 and 2.11 bring the first, 2.12 and 2.13 nearly the second; the tests' own is newer than both.
+# What may differ between them are the language and the compilers, so of numbers one of each kind is asked.
 TRITONS := 3.6.0 3.7.1
 
 .PHONY: help demo test audit zoo faults fuzz docs triton processors lint format browser bench clean
@@ -99,7 +100,7 @@ triton: $(VENV)/installed-test
 		folder=$(VENV)/triton-$$version; \
 		test -d $$folder/triton || $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --target $$folder triton==$$version || exit 1; \
 		echo "== Triton $$version"; \
-		PYTHONPATH=$$folder $(PYTEST) --dist load -q -k "not fp16" tests/kernels/test_triton.py tests/kernels/test_triton_tiles.py || exit 1; \
+		PYTHONPATH=$$folder $(PYTEST) --dist load -q -k "not fp16 and not window and not 5000" tests/kernels/test_triton.py tests/kernels/test_triton_tiles.py || exit 1; \
 	done
 
 MINUTES ?= 2

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 from detcheck.report import render
 
@@ -82,29 +83,13 @@ def test_every_command_is_one_that_is_taken(command, detcheck, monkeypatch, tmp_
     assert asked or says_only
 
 
-EXAMPLES = """
-import os, sys, torch, transformers  # which takes most of an example's time: once for all of them
-for n, code in enumerate(open(0).read().split("\\0")):
-    child = os.fork()
-    if not child:
-        os.dup2(os.open(f"{n}.out", os.O_WRONLY | os.O_CREAT), 1)
-        exec(compile(code, f"example {n}", "exec"), {"__name__": "__main__"})
-        sys.stdout.flush()
-        os._exit(0)
-    if os.waitpid(child, 0)[1]:
-        sys.exit(f"example {n} failed:\\n{code}")
-"""
-
-
 def test_the_python_examples_run(tmp_path, reacting):
-    """Each in a process of its own, forked from one that has torch imported."""
-    examples = [b for language, b in BLOCKS + ELSEWHERE if language == "python"]
-    done = subprocess.run(
-        [sys.executable, "-c", EXAMPLES], cwd=tmp_path, input="\0".join(examples), stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},  # threads do not live through a fork
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    said = [(tmp_path / f"{n}.out").read_text() for n in range(len(examples))]
+    """Each in a process of its own."""
+    said = []
+    for code in (b for language, b in BLOCKS + ELSEWHERE if language == "python"):
+        done = warm.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, f"{code}\n{done.stderr}"
+        said.append(done.stdout)
     assert "['aten::mm']\n" in said and any(text.startswith("batch-variant 1 ") for text in said)
 
 

@@ -8,6 +8,7 @@ import tempfile
 
 import pytest
 import torch
+import warm
 from torch.nn.functional import linear
 
 from detcheck.kernels import matmul
@@ -46,7 +47,7 @@ def run(*names, **environment):
     """These ops, or all. In an environment that asks for no level, whatever this one does: without a compiler there is none."""
     plain = {name: value for name, value in os.environ.items() if name != build.VARIABLE}
     code = f"NAMES = {names}" + CODE
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=plain | environment)
+    return warm.run([sys.executable, "-c", code], capture_output=True, text=True, env=plain | environment)
 
 
 def test_without_a_compiler_torchs_own_in_tiles_of_fixed_size(tmp_path):
@@ -126,7 +127,7 @@ for key, value in made.items():
 
 
 def outputs(level):
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-c", OUTPUTS], capture_output=True, text=True, env=os.environ | {build.VARIABLE: level}
     )
     assert done.returncode == 0, done.stderr
