@@ -1,16 +1,13 @@
 """`detcheck` and `python -m detcheck`: whatever stands in the way of so much as importing it, the exit code is no verdict's."""
 
-import atexit
-import contextlib
 import os
 import sys
-import threading
 
 
 def main() -> None:
     """An import that fails would end Python with 1, which means that bits differ."""
     try:
-        from detcheck import cli
+        from detcheck import cli, ending
     except Exception:  # noqa: BLE001  the boundary: what is installed may be broken in any way
         import traceback
 
@@ -20,23 +17,11 @@ def main() -> None:
     try:
         cli.main()
     except SystemExit as stop:
-        leave(stop.code)
-
-
-def leave(code: int | str | None) -> None:
-    """Ends the process as Python does, but without taking its modules to pieces.
-
-    With torch and transformers that takes more than a second, in which everything is said already. And a library that crashes
-    while it is unloaded would put its signal in the place of the exit code.
-    """
-    if isinstance(code, str):
-        raise SystemExit(code)
-    threading._shutdown()  # type: ignore[attr-defined]  # threads that are to be waited for
-    atexit._run_exitfuncs()
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        with contextlib.suppress(OSError, ValueError):  # a reader that went away
-            stream.flush()
-    os._exit(code or 0)
+        ended = stop
+    else:
+        return
+    ending.leave(ended.code)
+    raise ended
 
 
 if __name__ == "__main__":

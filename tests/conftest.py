@@ -5,7 +5,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test may need a network
 import contextlib
 import io
 import json
-import signal
 import sys
 from collections import namedtuple
 from pathlib import Path
@@ -167,11 +166,6 @@ def only_run(folder: Path) -> Path:
     """The one run in a folder of runs."""
     (run,) = folder.iterdir()
     return run
-
-
-def hears_ctrl_c():
-    """For `preexec_fn`: a shell that starts the tests in the background has SIGINT ignored, and children inherit that."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def sabotage(tmp_path, monkeypatch, code):

@@ -279,19 +279,47 @@ def test_help_is_fast_and_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(("words", "code"), [(["--version"], 0), (["matmul", "--nonsense"], 2)])
-def test_the_end_waits_for_threads_and_a_library_that_crashes_while_it_is_unloaded_changes_no_code(words, code):
+def test_the_end_waits_for_threads_and_a_library_that_crashes_while_it_is_unloaded_changes_no_code(
+    words, code, tmp_path
+):
     """The fault: a signal at the very end, in the place of the exit code. Python alone ends so with -6, which is shown first."""
     crash = "import os, sys\nclass Bad:\n    abort = os.abort\n    def __del__(self): self.abort()\nkept = Bad()\n"
     assert subprocess.run([sys.executable, "-c", crash], capture_output=True).returncode == -signal.SIGABRT
     rest = """
-import atexit, threading, time
+import atexit, ctypes, threading, time
 from detcheck.__main__ import main
 atexit.register(print, "last")
+atexit.register(lambda: 1 / 0)
 threading.Thread(target=lambda: (time.sleep(0.5), print("thread"))).start()
+ctypes.CDLL(None).printf(b"of C ")
+file = open("left.txt", "w")
+file.write("open")
 main()
 """
-    done = subprocess.run([sys.executable, "-c", crash + rest, *words], capture_output=True, text=True)
-    assert (done.returncode, done.stdout.split()[-2:]) == (code, ["thread", "last"]), done.stderr
+    done = subprocess.run([sys.executable, "-c", crash + rest, *words], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == code and done.stderr.count("ZeroDivisionError") == 1, done.stderr
+    assert {"thread", "last", "C"} <= set(done.stdout.split())
+    assert (tmp_path / "left.txt").read_text() == "open"
+
+
+def test_what_goes_wrong_at_the_end_changes_no_code():
+    code = "import sys, threading; from detcheck.__main__ import main; threading._register_atexit(lambda: 1 / 0); sys.argv[1:] = ['--version']; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, "ZeroDivisionError" in done.stderr) == (0, True)
+
+
+def test_whoever_waits_for_the_program_goes_on_after_it():
+    command = [sys.executable, "-m", "cProfile", "-m", "detcheck", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "function calls" in done.stdout, done.stdout + done.stderr
+    code = "import sys; sys.argv[1:] = ['--version']; from detcheck import __main__\ntry: {}\nfinally: print('after')"
+    for call, goes_on in (
+        ("__main__.main()", False),
+        ("import runpy; runpy.run_module('detcheck', run_name='__main__')", False),
+        ("sys.settrace(lambda *_: None); __main__.main()", True),
+    ):
+        done = subprocess.run([sys.executable, "-c", code.format(call)], capture_output=True, text=True)
+        assert (done.returncode, "after" in done.stdout) == (0, goes_on), done.stderr
 
 
 def test_a_checkout_that_is_not_installed_knows_its_version(monkeypatch):

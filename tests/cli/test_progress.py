@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-import warm
 
 from detcheck import colours, progress
 from detcheck.progress import Log, Pace, clock
@@ -24,7 +23,7 @@ DIVERGES = re.compile(
 def in_terminal(arguments, folder, **environment):
     """Runs it with stderr in a terminal of 80 columns: exit code, stdout, what the terminal got."""
     ours, theirs = pty.openpty()
-    process = warm.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "detcheck", *arguments],
         stdout=subprocess.PIPE,
         stderr=theirs,

@@ -1,7 +1,7 @@
 """Python processes that have their libraries imported already: torch and transformers take five seconds of a core, vLLM eight, and the tests start a hundred.
 
 One process imports the libraries and forks whatever is asked for: same code, arguments, environment, folder, pipes, and a child of the tests as any other.
-detcheck itself, which is what is tested, comes after the fork. Where the environment differs in what is read while libraries are loaded
+All of them hash with one seed. detcheck itself, which is what is tested, comes after the fork. Where the environment differs in what is read while libraries are loaded
 (OMP_NUM_THREADS ...), a process is started as ever. How a program starts, what it imports and how it dies of it is tested without all this.
 
 As a program: python warm.py DESCRIPTOR LIBRARY..., the socket on which it is asked.
@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import ctypes
 import fcntl
+import functools
 import gc
 import importlib
 import json
@@ -21,9 +22,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
+from collections import namedtuple
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from unittest import mock
@@ -57,6 +60,8 @@ EARLY = (
     "LANG",
     "LC_",
     "PYTHON",
+    "VLLM_LOGGING_LEVEL",
+    "VLLM_BATCH_INVARIANT",
 )  # read while libraries or Python start
 LATE = ("PYTHONPATH", "TORCHINDUCTOR_CACHE_DIR")  # of these, what a forked process can make good
 # Threads do not survive a fork: NumPy's, which nothing uses, and the one that pyarrow's allocator would start.
@@ -65,11 +70,18 @@ PR_SET_CHILD_SUBREAPER = 36
 FREE = 200  # descriptors from here on are used by nobody
 
 COLD = subprocess.Popen
-started = {}  # libraries -> the process that forks, the socket on which it is asked, and of its environment what counts early
+ONE_AT_A_TIME = threading.Lock()
+Started = namedtuple("Started", "process asked log early")
+started = {}  # libraries -> the process that forks, the socket on which it is asked, what it says, and of its environment what counts early
 
 
 def early(environment):
     return {k: v for k, v in environment.items() if k.startswith(EARLY) and k not in LATE}
+
+
+def hears_ctrl_c():
+    """For `preexec_fn`: a shell that starts the tests in the background has SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Popen(subprocess.Popen):
@@ -82,11 +94,18 @@ class Popen(subprocess.Popen):
         self._wanted = {
             "words": [os.fspath(word) for word in words],
             "environment": dict(os.environ if env is None else env),
-            "folder": os.fspath(cwd or os.getcwd()),
+            "folder": os.path.abspath(cwd or os.getcwd()),
             "session": start_new_session,
             "descriptors": [0, 1, 2, *pass_fds],
         }
-        how = {"env": env, "cwd": cwd, "pass_fds": pass_fds, "start_new_session": start_new_session}
+        assert max(self._wanted["descriptors"]) < FREE
+        how = {
+            "env": env,
+            "cwd": cwd,
+            "pass_fds": pass_fds,
+            "start_new_session": start_new_session,
+            "preexec_fn": hears_ctrl_c,
+        }
         super().__init__(words, **how, **streams)
 
     def _execute_child(self, *how):
@@ -99,10 +118,15 @@ class Popen(subprocess.Popen):
                        p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, *_):  # fmt: skip
         pipes = [mine if given == -1 else given for mine, given in enumerate((p2cread, c2pwrite, errwrite))]
         descriptors = array.array("i", [*pipes, *self._wanted["descriptors"][3:]])
-        with adopting():
-            said = json.dumps(self._wanted).encode()
-            asked.sendmsg([said], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
-            self.pid = int(asked.recv(32))
+        said = json.dumps(self._wanted).encode()
+        with ONE_AT_A_TIME, adopting():
+            try:
+                asked.sendmsg([said], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+                self.pid = int(asked.recv(32))
+            except (OSError, ValueError):
+                log = started[self.libraries].log
+                log.seek(0)
+                raise RuntimeError(f"the process that imports {self.libraries} is gone: {log.read()[-3000:]}") from None
         self._child_created = True
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
 
@@ -112,7 +136,7 @@ class PopenVllm(Popen):
 
 
 if sys.platform != "linux":  # where nobody can adopt a process
-    Popen = PopenVllm = subprocess.Popen
+    Popen = PopenVllm = functools.partial(COLD, preexec_fn=hears_ctrl_c)
 
 
 def run(words, popen=Popen, **how):
@@ -135,9 +159,10 @@ def engines():
         try:
             yield
         finally:
-            for one, asked, _ in started.values():
-                asked.close()
-                one.wait()
+            for one in started.values():
+                one.asked.shutdown(socket.SHUT_RDWR)
+                one.process.wait()
+                one.asked.close(), one.log.close()
             started.clear()
 
 
@@ -156,6 +181,7 @@ def warm(libraries, environment):
     """The socket of the process that has these libraries. None: its environment was another when it started."""
     if libraries not in started:
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed at the end
         with theirs:
             process = COLD(
                 [sys.executable, __file__, str(theirs.fileno()), *libraries],
@@ -163,11 +189,11 @@ def warm(libraries, environment):
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=log,
             )
-        started[libraries] = process, mine, early(environment)
-    _, asked, first = started[libraries]
-    return asked if early(environment) == first else None
+        started[libraries] = Started(process, mine, log, early(environment))
+    one = started[libraries]
+    return one.asked if early(environment) == one.early else None
 
 
 def serve(asked, libraries):
@@ -256,11 +282,13 @@ def end_as_python_does(program):
         traceback.print_exc()
         code = 1
         if isinstance(error, KeyboardInterrupt):
+            sys.stdout.flush()
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
     threading._shutdown()
     atexit._run_exitfuncs()
-    sys.stdout.flush(), sys.stderr.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
     os._exit((code or 0) & 0xFF)
 
 

@@ -8,9 +8,9 @@ import subprocess
 import time
 
 import pytest
-from conftest import hears_ctrl_c
 from faults import DETCHECK, SCRIPTED, NoMountError, environment, mapping, of, resize, run, small_disk
 from server_process import started
+from warm import hears_ctrl_c
 
 from detcheck import signals
 

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import hears_ctrl_c, only_run
+from conftest import only_run
+from warm import hears_ctrl_c
 
 DOUBLES = Path(__file__).parents[1] / "doubles"
 CHEAP = ("--kernels", "stock", "--batch-sizes", "1,4", "--trials", "2")

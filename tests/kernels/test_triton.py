@@ -309,7 +309,7 @@ ZERO = torch.zeros(1, dtype=torch.int32)
 )
 def test_attention_is_right_over_either_cache_with_the_same_bits(attention, window, cap, dtype):
     """Three heads share keys, so that a query's lie in two tiles. A window counts from the request's first key here."""
-    heads = (6, 2) if window else (3, 1)
+    heads = (6, 2) if window or cap else (3, 1)
     requests = [request(*one, *heads, 12, dtype, n) for n, one in enumerate(MIXED)]
     outs = paged(attention, requests, 16, window, cap)
     for one, out in zip(requests, outs, strict=True):

@@ -13,7 +13,7 @@ ROOT = Path(detcheck.__file__).parent
 # From the ground up. A module may import from its own floor's part (a folder, or itself) and from every floor below; parts of one
 # floor do not know each other, unless they are named in one string.
 FLOORS = [
-    "errors bits colours redacted fitting hashes lookup called files text reason strict_json condition_name machine coverage counted aten stock_ops options verdict signals",
+    "ending errors bits colours redacted fitting hashes lookup called files text reason strict_json condition_name machine coverage counted aten stock_ops options verdict signals",
     "dtypes stderr",
     "spec output",
     "records",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import misbehaving
 import pytest
-from conftest import hears_ctrl_c
 from misbehaving import completion, ids_of, serving
+from warm import hears_ctrl_c
 
 SMALL = ("-n", "16", "--max-tokens", "8", "--conditions", "alone,wave-2,staggered-4,wave-8", "--format", "json", "-q")
 

@@ -13,6 +13,7 @@ from reacting import stock as stock_that_reacts
 
 from detcheck import runner
 from detcheck.engine import Row
+from detcheck.engines.vllm.process import environment
 from detcheck.judge.conditions import judge
 from detcheck.models import amplifier
 from detcheck.outcomes import outcome
@@ -390,6 +391,12 @@ stock = {name: n for name, n in calls.items() if name.startswith("stock")}
 assert stock == {f"stock vllm::{name}": 1 for name in ("other_attention", "mla_attention", "all_reduce", "add_lora_linear")}, stock
 """
     done = warm.run(
-        [sys.executable, "-c", code], popen=warm.PopenVllm, capture_output=True, text=True, cwd=tmp_path, timeout=300
+        [sys.executable, "-c", code],
+        popen=warm.PopenVllm,
+        env=environment("stock", True),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]

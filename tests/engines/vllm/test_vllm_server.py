@@ -11,7 +11,6 @@ import time
 import urllib.request
 
 import pytest
-import warm
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test installs it on Linux x86-64")
 START_S = 240
@@ -56,7 +55,7 @@ def vllm_server(kernels, log):
     ]
     command += ["--host", "127.0.0.1", "--port", str(port), "--distributed-executor-backend", "uni"]
     with log.open("wb") as out:
-        process = warm.PopenVllm(
+        process = subprocess.Popen(
             command,
             stdout=out,
             stderr=out,
