@@ -5,9 +5,11 @@ import sys
 
 
 def main() -> None:
-    """An import that fails would end Python with 1, which means that bits differ."""
+    """An import that fails would end Python with 1, which means that bits differ; one that Ctrl-C ends, with a traceback."""
     try:
         from detcheck import cli, ending
+    except KeyboardInterrupt:
+        sys.exit(130)
     except Exception:  # noqa: BLE001  the boundary: what is installed may be broken in any way
         import traceback
 

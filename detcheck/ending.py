@@ -15,11 +15,8 @@ import sys
 import threading
 import traceback
 
-BEGINS = {
-    "__main__",
-    "detcheck.__main__",
-    "runpy",
-}  # modules in which this program begins, by its script or by `python -m`
+# Modules in which this program begins, by its script or by `python -m`.
+BEGINS = {"__main__", "detcheck.__main__", "runpy"}
 
 
 def leave(code: object) -> None:

@@ -352,12 +352,19 @@ def test_report_imports_no_torch(diverging):
 def test_a_module_of_the_users_folder_is_not_pythons_own_and_no_import_that_fails_is_a_verdict(tmp_path):
     """`python -m` would take a random.py of the current folder for Python's, and Python ends with 1 where an import fails."""
     (tmp_path / "random.py").write_text("raise SystemExit(0)")
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "typer.py").write_text("raise ValueError('broken')")
+    for name, error in (("broken", "ValueError('broken')"), ("stopped", "KeyboardInterrupt")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "typer.py").write_text(f"raise {error}")
     root = str(Path(__file__).parents[2])
-    for path, code, said in ((root, 0, "detcheck 0."), (f"{tmp_path / 'broken'}:{root}", 4, "ValueError: broken")):
+    cases = (
+        (root, 0, "detcheck 0."),
+        (f"{tmp_path / 'broken'}:{root}", 4, "ValueError: broken"),
+        (f"{tmp_path / 'stopped'}:{root}", 130, ""),
+    )
+    for path, code, said in cases:
         done = subprocess.run(
             [sys.executable, "-m", "detcheck", "--version"],
             cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == code and said in done.stdout + done.stderr
+        assert code != 130 or not done.stderr, "a traceback is no answer to Ctrl-C"

@@ -145,6 +145,15 @@ def run(words, popen=Popen, **how):
         return subprocess.run(words, **how)
 
 
+def run_vllm(*words, kernels="stock", timeout=300, **more):
+    """A program that imports vLLM, warm, in the environment of an engine's process and what is given besides."""
+    from detcheck.engines.vllm.process import environment
+
+    env = environment(kernels, on_cpu=True) | more.pop("env", {})
+    command = [sys.executable, *map(str, words)]
+    return run(command, PopenVllm, env=env, capture_output=True, text=True, timeout=timeout, **more)
+
+
 def instead(popen=Popen):
     """In the place of the module `subprocess`, for code that starts processes."""
     return SimpleNamespace(**vars(subprocess) | {"Popen": popen})

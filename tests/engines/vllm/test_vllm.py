@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from reacting import stock as stock_that_reacts
 
 from detcheck import runner
 from detcheck.engine import Row
-from detcheck.engines.vllm.process import environment
 from detcheck.judge.conditions import judge
 from detcheck.models import amplifier
 from detcheck.outcomes import outcome
@@ -390,13 +388,5 @@ products.add_lora_linear(torch.zeros(2, 4), torch.zeros(2, 4), (one,), (one,), 1
 stock = {name: n for name, n in calls.items() if name.startswith("stock")}
 assert stock == {f"stock vllm::{name}": 1 for name in ("other_attention", "mla_attention", "all_reduce", "add_lora_linear")}, stock
 """
-    done = warm.run(
-        [sys.executable, "-c", code],
-        popen=warm.PopenVllm,
-        env=environment("stock", True),
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=300,
-    )
+    done = warm.run_vllm("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,7 +1,6 @@
 """`detcheck bisect` inside the real vLLM: planted faults are named, innocents are not, and a run's difference is followed to a module."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ import warm
 from conftest import only_run, sabotage
 from models import llama_like
 
-from detcheck.engines.vllm.process import environment
 from detcheck.engines.vllm.worker import plugin
 
 HERE = Path(__file__).parents[2] / "doubles"
@@ -31,11 +29,8 @@ plugin.register = register
 
 @pytest.mark.usefixtures("needs_vllm")
 def test_planted_faults_are_named_with_their_kind_and_nobody_else_is(tmp_path):
-    started = {"PYTHONPATH": str(HERE), **environment("batch-invariant", True)}
-    command = [sys.executable, HERE / "planted_vllm.py", llama_like(tmp_path / "model"), "8"]
-    ran = warm.run(
-        list(map(str, command)), popen=warm.PopenVllm, env=started, capture_output=True, text=True, timeout=300
-    )
+    script, model = HERE / "planted_vllm.py", llama_like(tmp_path / "model")
+    ran = warm.run_vllm(script, model, 8, kernels="batch-invariant", env={"PYTHONPATH": str(HERE)})
     plants = [json.loads(line[6:]) for line in ran.stdout.splitlines() if line.startswith("plant ")]
     assert len(plants) == 9, ran.stderr[-2000:]
     verdict, note = plants[0]["verdict"]

@@ -92,14 +92,7 @@ for argument in ("max_num_seqs=four", "enforce_eager=maybe", "scheduler_cls=x", 
     except BadArgumentError as error:
         print("said", error)
 """
-    ran = warm.run(
-        [sys.executable, "-c", code],
-        popen=warm.PopenVllm,
-        env=environment("stock", True),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    ran = warm.run_vllm("-c", code)
     said = [line for line in ran.stdout.splitlines() if line.startswith("said")]
     wanted = (
         "invalid int value: 'four'",
